@@ -1,0 +1,137 @@
+// Package recorder is the domain of recording (Recording, Segment, Gap,
+// Manifest) and the pipeline that turns the packets of a session into sealed
+// segments. It declares the interfaces that its children implement.
+package recorder
+
+import "time"
+
+// Version is the version of the manifest.
+const Version = 1
+
+// Kind of a recording.
+type Kind string
+
+// Kinds of recordings.
+const (
+	KindTrunk   Kind = "trunk"
+	KindStation Kind = "station"
+	KindConsult Kind = "consult"
+	KindAdhoc   Kind = "adhoc"
+	KindSnippet Kind = "snippet"
+)
+
+// Manifest is the account of one recording, "recording.json". All positions
+// and durations are whole milliseconds; real time counts from the origin,
+// audio time leaves out what was cut.
+type Manifest struct {
+	Version      int    `json:"version"`
+	ID           string `json:"id"`
+	Conversation string `json:"conversation"`
+	Kind         Kind   `json:"kind"`
+	Trunk        string `json:"trunk"`
+	Call         Call   `json:"call"`
+
+	Format     string    `json:"format"`
+	SampleRate int       `json:"sample_rate"` // Hz
+	Channels   []Channel `json:"channels"`
+	Origin     time.Time `json:"origin"`
+	RealMS     int64     `json:"real_ms"`
+	AudioMS    int64     `json:"audio_ms"`
+	Suppressed string    `json:"suppressed"` // cut | silence
+
+	Segments []Segment `json:"segments"`
+	Windows  []Window  `json:"windows"`
+	Gaps     []Gap     `json:"gaps"`
+	Streams  []Stream  `json:"streams"`
+	DTMF     []Digit   `json:"dtmf"`
+
+	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
+}
+
+// Call is the signalling's view of what was recorded.
+type Call struct {
+	SIPCallID string    `json:"sip_call_id"`
+	Direction string    `json:"direction"`
+	From      string    `json:"from"`
+	To        string    `json:"to"`
+	Start     time.Time `json:"start"`
+	Answer    time.Time `json:"answer,omitzero"`
+	End       time.Time `json:"end"`
+	EndCause  string    `json:"end_cause"`
+}
+
+// Channel names the side that is heard on a channel.
+type Channel struct {
+	Side string `json:"side"` // external | internal
+}
+
+// Segment is one file of audio.
+type Segment struct {
+	N          int      `json:"n"` // from 1
+	File       string   `json:"file"`
+	Format     string   `json:"format,omitempty"` // when it is not the recording's
+	RealMS     int64    `json:"real_ms"`
+	AudioMS    int64    `json:"audio_ms"`
+	EndRealMS  int64    `json:"end_real_ms"`
+	DurationMS int64    `json:"duration_ms"` // of its audio
+	Bytes      int64    `json:"bytes"`
+	SHA256     string   `json:"sha256"` // of the file's bytes, hex
+	Parties    []string `json:"parties"`
+}
+
+// Window is a span that was suppressed, for one reason. Windows of different
+// reasons may overlap.
+type Window struct {
+	Reason    string `json:"reason"`
+	RealMS    int64  `json:"real_ms"`
+	EndRealMS int64  `json:"end_real_ms"`
+	AudioMS   int64  `json:"audio_ms"`
+	Source    string `json:"source"`
+	LateMS    int64  `json:"late_ms"`   // how long after its time the starting signal arrived
+	MissedMS  int64  `json:"missed_ms"` // how much of it was sealed by then and is in the recording
+}
+
+// Causes of gaps.
+const (
+	GapLoss        = "loss"        // the network lost packets
+	GapLate        = "late"        // packets came after their place was sealed
+	GapAbsent      = "absent"      // nothing came though sending was agreed
+	GapOverrun     = "overrun"     // the recorder could not take it: a full ring, a spent write budget, a failing store
+	GapRestart     = "restart"     // the daemon was not there
+	GapUndecodable = "undecodable" // packets came in a form that is not understood
+)
+
+// Gap is a span inside the audio that is filled, not captured.
+type Gap struct {
+	Channel    int    `json:"channel"`
+	RealMS     int64  `json:"real_ms"`
+	AudioMS    int64  `json:"audio_ms"`
+	DurationMS int64  `json:"duration_ms"`
+	Cause      string `json:"cause"`
+	Filled     string `json:"filled"`           // silence | concealed
+	Detail     string `json:"detail,omitempty"` // for the operator: the codec that was not understood, the error of the store
+}
+
+// Stream counts what came from one synchronisation source in one codec.
+type Stream struct {
+	Channel   int     `json:"channel"`
+	SSRC      uint32  `json:"ssrc"`
+	Codec     string  `json:"codec"`
+	Packets   int64   `json:"packets"` // distinct RTP packets taken
+	Lost      int64   `json:"lost"`
+	Late      int64   `json:"late"`
+	Duplicate int64   `json:"duplicate"`
+	Reordered int64   `json:"reordered"`
+	SkewPPM   float64 `json:"skew_ppm"` // positive: the sender's clock is fast
+	Overrun   int64   `json:"overrun,omitempty"`
+	Undecoded int64   `json:"undecodable,omitempty"`
+	Restarts  int64   `json:"restarts,omitempty"` // timestamp or sequence resets within the source
+	Rejected  int64   `json:"rejected,omitempty"` // packets to its port that were neither RTP nor RTCP
+}
+
+// Digit is one RFC 4733 digit outside windows.
+type Digit struct {
+	Channel int    `json:"channel"`
+	RealMS  int64  `json:"real_ms"`
+	Digit   string `json:"digit"`
+}

@@ -1,0 +1,158 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrTampered = errors.New("authentication failed: altered, truncated or sealed with another key")
+	ErrKey      = errors.New("key not available")
+)
+
+// Sealer makes and opens the data keys of recordings (envelope encryption).
+// Safe for concurrent use.
+type Sealer interface {
+	// NewKey makes a fresh data key for a recording, wrapped by the active
+	// key-encryption key and bound to the recording's id.
+	NewKey(ctx context.Context, recording string) (DataKey, error)
+	// OpenKey unwraps a data key. ErrKey when its key-encryption key is not at
+	// hand, ErrTampered when the wrapping does not fit the recording.
+	OpenKey(ctx context.Context, recording string, wrapped WrappedKey) (DataKey, error)
+}
+
+// WrappedKey is a data key under a key-encryption key; it is no secret.
+type WrappedKey struct {
+	KEK   string `json:"kek"`   // names the key-encryption key
+	Bytes []byte `json:"bytes"` // opaque
+}
+
+// DataKey seals the frames of one recording. Safe for concurrent use.
+type DataKey interface {
+	Wrapped() WrappedKey
+	// Seal encrypts and authenticates plaintext and authenticates bind.
+	Seal(plaintext, bind []byte) ([]byte, error)
+	// Open reverses Seal; ErrTampered when anything differs.
+	Open(sealed, bind []byte) ([]byte, error)
+	// Close forgets the key as far as the language allows.
+	Close()
+}
+
+// Blob is one readable object of a store.
+type Blob interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// BlobInfo describes an object in a listing.
+type BlobInfo struct {
+	Name     string // slash separated, relative to the store's root
+	Size     int64  // bytes
+	Modified time.Time
+}
+
+// Store keeps finished objects durably. Names are slash separated paths of
+// lower-case letters, digits, '-', '.', '_' and the T and Z of times. Safe for concurrent use.
+type Store interface {
+	// Publish moves the local file into the store under name: when it returns
+	// nil the object survives power loss and the local file is gone.
+	// ErrExists when name is taken by other content; the same content again is fine.
+	Publish(ctx context.Context, name, localFile string) error
+	// Put stores a small object durably, replacing what was there in one step.
+	Put(ctx context.Context, name string, content []byte) error
+	Open(ctx context.Context, name string) (Blob, error) // ErrNotFound
+	// List calls f for every object whose name begins with prefix, in order of name.
+	List(ctx context.Context, prefix string, f func(BlobInfo) error) error
+	Delete(ctx context.Context, name string) error // ErrNotFound
+	// Check tells whether the store can take a recording now.
+	Check(ctx context.Context) error
+}
+
+// Row is what the catalogue knows of a recording: its manifest and where it lies.
+type Row struct {
+	Manifest Manifest
+	Prefix   string // folder of the recording in the store
+}
+
+// Query selects recordings. Zero fields do not restrict.
+type Query struct {
+	From, To     time.Time // origin (or start, when never answered) in [From, To)
+	Trunk        string
+	Number       string // substring of from or to
+	SIPCallID    string
+	Conversation string
+	Kind         Kind
+	Limit        int    // at most recordings a page; 0 means 100, 1000 is the most
+	Cursor       string // Next of the page before
+	OldestFirst  bool
+}
+
+// Page is one page of a listing, newest first unless asked otherwise.
+type Page struct {
+	Rows []Row
+	Next string // cursor of the next page; empty on the last
+}
+
+// Catalog finds recordings. It can be rebuilt from the store. Safe for concurrent use.
+type Catalog interface {
+	Save(ctx context.Context, r Row) error // inserts or replaces by id
+	Get(ctx context.Context, id string) (Row, error)
+	Find(ctx context.Context, q Query) (Page, error)
+	Delete(ctx context.Context, id string) error
+	Check(ctx context.Context) error // can it be written now
+	Close() error
+}
+
+// Audio is a run of coded audio of one segment, both channels, at most one
+// second long.
+type Audio struct {
+	RealMS  int64  // position of its first sample in real time
+	AudioMS int64  // position in the recording's audio
+	SegMS   int64  // position in the segment's audio
+	Samples int    // samples per channel at the segment's rate
+	Data    []byte // as the segment's codec.Encoder gave it
+}
+
+// SegmentInfo describes a segment when it is begun.
+type SegmentInfo struct {
+	Recording  string // id
+	Prefix     string // folder in the store
+	N          int
+	Format     string // wav-pcm16 | wav-pcmu | wav-pcma | ogg-opus
+	SampleRate int    // Hz
+	Channels   int
+	RealMS     int64
+	AudioMS    int64
+	Start      time.Time // wall time of its first sample
+}
+
+// Sink takes the output of the pipeline of one recording. It is called by one
+// goroutine at a time, never by one that a call waits for.
+type Sink interface {
+	Begin(SegmentInfo) (SegmentWriter, error)
+	// Publish stores the final manifest durably after all segments are finished
+	// and makes the recording known. It may be called again after an error.
+	Publish(*Manifest) error
+	// Discard gives up the recording and wipes what was spooled of it.
+	Discard() error
+	Close() error
+}
+
+// SegmentWriter takes the frames of one segment in order.
+type SegmentWriter interface {
+	// Write makes the audio and with it the account so far durable. The account
+	// is a Manifest of everything known at that time, from which a restart after
+	// a crash publishes the recording; nil when nothing but the audio's length
+	// changed since the last one. Audio without samples carries an account only.
+	Write(a Audio, account *Manifest) error
+	// Finish seals the last frame and publishes the file. The result has File,
+	// Bytes and SHA256 set.
+	Finish(account *Manifest) (Segment, error)
+	Abort() error
+}
