@@ -1,0 +1,78 @@
+# trunktap. `make` alone lists the targets.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+FUZZTIME ?= 20s
+PKG      ?= ./...
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -X main.version=$(VERSION)
+TOOL     := go tool -modfile=.tools.mod
+
+# with NAME-PATTERN: the packages that have a test function of that name.
+with = $$(git grep -lE '^func $(1)' -- '*_test.go' | xargs -r -n1 dirname | sort -u | sed 's|^|./|')
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing
+	@.ci/deps.sh build demo test
+
+.PHONY: build
+build: ## build bin/trunktap
+	@.ci/deps.sh build
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trunktap ./cmd/trunktap
+
+.PHONY: test
+test: ## vet, and run all tests
+	@.ci/deps.sh build demo test
+	go vet ./...
+	go test -count=1 -timeout 10m $(PKG)
+
+.PHONY: race
+race: ## run all tests under the race detector
+	@.ci/deps.sh build demo test
+	go test -race -count=1 -timeout 20m $(PKG)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (20s)
+	@.ci/deps.sh build
+	@.ci/fuzz.sh $(FUZZTIME)
+
+.PHONY: sim
+sim: ## run the seeded simulations of whole calls
+	@.ci/deps.sh build
+	@pkgs="$(call with,TestSim)"; [ -n "$$pkgs" ] || { echo "sim: no TestSim anywhere" >&2; exit 1; }; \
+	go test -count=1 -timeout 20m -run '^TestSim' -v $$pkgs
+
+.PHONY: golden
+golden: ## replay the golden captures; make golden UPDATE=1 rewrites what is wanted of them
+	@.ci/deps.sh build
+	@pkgs="$(call with,Test[A-Za-z]*Golden)"; [ -n "$$pkgs" ] || { echo "golden: no Golden test anywhere" >&2; exit 1; }; \
+	for pkg in $$pkgs; do go test -count=1 -run Golden $$pkg $(if $(UPDATE),-update); done
+
+.PHONY: bench
+bench: ## run the benchmarks; compare runs with benchstat (see .tools.mod)
+	@.ci/deps.sh build
+	@pkgs="$(call with,Benchmark)"; [ -n "$$pkgs" ] || { echo "bench: no Benchmark anywhere" >&2; exit 1; }; \
+	go test -run '^$$' -bench . -benchmem $$pkgs
+
+.PHONY: lint
+lint: ## check layout, formatting and style (builds the linter at the first run)
+	@.ci/deps.sh build
+	@.ci/filesize.sh
+	$(TOOL) golangci-lint run
+
+.PHONY: demo
+demo: ## place a real call through the daemon and show what was recorded
+	@.ci/deps.sh build demo
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trunktap ./cmd/trunktap
+	@go build -trimpath -o bin/demo ./cmd/demo
+	@bin/demo -trunktap bin/trunktap -out demo-out
+
+.PHONY: clean
+clean: ## remove what was built and what the demo wrote
+	rm -rf bin demo-out
