@@ -1,0 +1,181 @@
+// Package jitter puts the packets of one source back into the order of their
+// sequence numbers: Push and Pop, no goroutine, no clock.
+package jitter
+
+import (
+	"math"
+
+	"github.com/trunktap/trunktap/media/source"
+)
+
+// Result says what Push did with a packet.
+type Result uint8
+
+// Results of Push.
+const (
+	Accepted  Result = iota
+	Duplicate        // its sequence number waits already
+	Late             // its place was popped already
+	TooLong          // payload longer than PayloadBytesMax
+)
+
+// Limits.
+const (
+	PayloadBytesMax = 2048 // of one packet
+	PacketsMax      = 4096 // the most that New grants
+)
+
+// Flush, as now of Pop, empties the buffer without waiting: the end of a stream.
+const Flush = math.MaxInt64
+
+// Buffer is the reorder window of one source, by extended sequence number. It
+// holds a packet back only behind a hole, until the packet has waited for the
+// window or the buffer is full: it can never stall. Not safe for concurrent use.
+type Buffer struct {
+	window  int64
+	slots   []slot  // storage, never moves
+	free    []int32 // indices of unused slots
+	order   []int32 // waiting slots by rising sequence number, order[head:]
+	head    int
+	next    int64 // sequence number that continues what was popped
+	started bool
+	popped  int32 // slot lent to the caller by the last Pop, -1: none
+}
+
+type slot struct {
+	packet source.Packet
+	buf    []byte
+}
+
+// New returns a buffer that waits at most window ns (by arrivals) for a
+// missing packet and holds at most packetsMax packets.
+func New(window int64, packetsMax int) *Buffer {
+	packetsMax = min(max(packetsMax, 1), PacketsMax)
+	// One slot more than may wait: the one lent out by Pop.
+	b := &Buffer{window: max(window, 0), slots: make([]slot, packetsMax+1), popped: -1}
+	b.free = make([]int32, 0, len(b.slots))
+	b.order = make([]int32, 0, 2*len(b.slots))
+	for i := len(b.slots) - 1; i >= 0; i-- {
+		b.free = append(b.free, int32(i))
+	}
+	return b
+}
+
+// Len is the number of packets that wait.
+func (b *Buffer) Len() int { return len(b.order) - b.head }
+
+// full tells that no more may wait.
+func (b *Buffer) full() bool { return b.Len() >= len(b.slots)-1 }
+
+// Room tells whether Push has room without giving up on a hole. Pop until it is
+// true before the next Push.
+func (b *Buffer) Room() bool { return !b.full() }
+
+// Push takes a packet and copies its payload. Packets may be popped in any
+// rhythm, but a full buffer must be popped before the next Push: otherwise the
+// packet is refused as Late, because its place could not be kept.
+func (b *Buffer) Push(p source.Packet) Result {
+	if len(p.Payload) > PayloadBytesMax {
+		return TooLong
+	}
+	if b.started && p.Seq < b.next {
+		return Late
+	}
+	at := len(b.order) // insert before order[at]
+	for at > b.head {
+		seq := b.slots[b.order[at-1]].packet.Seq
+		if seq == p.Seq {
+			return Duplicate
+		}
+		if seq < p.Seq {
+			break
+		}
+		at--
+	}
+	if b.full() {
+		return Late
+	}
+	b.insert(at, p)
+	return Accepted
+}
+
+func (b *Buffer) insert(at int, p source.Packet) {
+	i := b.free[len(b.free)-1]
+	b.free = b.free[:len(b.free)-1]
+	s := &b.slots[i]
+	s.buf = append(s.buf[:0], p.Payload...)
+	s.packet = p
+	s.packet.Payload = s.buf
+	if len(b.order) == cap(b.order) {
+		at -= b.head
+		b.order = b.order[:copy(b.order, b.order[b.head:])]
+		b.head = 0
+	}
+	b.order = append(b.order, 0)
+	copy(b.order[at+1:], b.order[at:])
+	b.order[at] = i
+}
+
+// Pop returns the next packet in sequence: at once while it continues what was
+// popped, and behind a hole when a packet has waited for the window at now, or
+// the buffer is full. lostBefore is the number of packets given up before it.
+// The payload is good until the next call of Push or Pop.
+//
+// The very first packet is held back for the window as well, because an
+// earlier one may still come.
+func (b *Buffer) Pop(now int64) (p source.Packet, lostBefore int64, ok bool) {
+	b.giveBack()
+	if b.Len() == 0 {
+		return source.Packet{}, 0, false
+	}
+	i := b.order[b.head]
+	s := &b.slots[i]
+	if !b.ready(s.packet.Seq) {
+		deadline, _ := b.Deadline()
+		if now < deadline {
+			return source.Packet{}, 0, false
+		}
+	}
+	if b.started {
+		lostBefore = s.packet.Seq - b.next
+	}
+	b.started, b.next = true, s.packet.Seq+1
+	b.head++
+	if b.head == len(b.order) {
+		b.order, b.head = b.order[:0], 0
+	}
+	b.popped = i
+	return s.packet, lostBefore, true
+}
+
+// ready tells whether a packet need not wait.
+func (b *Buffer) ready(seq int64) bool {
+	return b.started && seq == b.next || b.full()
+}
+
+func (b *Buffer) giveBack() {
+	if b.popped >= 0 {
+		b.free = append(b.free, b.popped)
+		b.popped = -1
+	}
+}
+
+// Deadline returns the time (ns, of arrivals) at which Pop will give something
+// without another Push. ok is false when nothing waits; a time in the past
+// means at once.
+func (b *Buffer) Deadline() (at int64, ok bool) {
+	if b.Len() == 0 {
+		return 0, false
+	}
+	if b.ready(b.slots[b.order[b.head]].packet.Seq) {
+		return math.MinInt64, true
+	}
+	oldest := int64(math.MaxInt64)
+	for _, i := range b.order[b.head:] {
+		oldest = min(oldest, b.slots[i].packet.Arrival)
+	}
+	if oldest > math.MaxInt64-b.window {
+		return math.MaxInt64, true
+	}
+	return oldest + b.window, true
+}

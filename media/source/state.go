@@ -1,0 +1,218 @@
+package source
+
+import (
+
+	"github.com/pion/rtp"
+)
+
+// Verdict says what a packet is within its source.
+type Verdict uint8
+
+// Verdicts of State.Update. Only InOrder, Reordered and Restarted packets are
+// to be used.
+const (
+	InOrder   Verdict = iota // the newest so far, possibly after a hole
+	Reordered                // behind the newest, not seen before
+	Duplicate                // seen before
+	TooOld                   // late by sequence: too far behind to be told from a duplicate
+	Suspect                  // its sequence number fits nothing; the next one may confirm it
+	Restarted                // confirms a new sequence: a new epoch begins with this packet
+)
+
+// String names the verdict.
+func (v Verdict) String() string {
+	names := [...]string{"in order", "reordered", "duplicate", "too old", "suspect", "restarted"}
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return "unknown"
+}
+
+// Usable tells whether a packet of this verdict carries something new.
+func (v Verdict) Usable() bool { return v == InOrder || v == Reordered || v == Restarted }
+
+// Limits of RFC 3550 appendix A.1.
+const (
+	dropoutPacketsMax  = 3000 // a longer jump forward is a restart
+	misorderPacketsMax = 100  // further behind is too old
+
+	// tsJumpNS is how far a timestamp may stray from its arrival against the
+	// packet before it before it counts as a new timestamp base.
+	tsJumpNS = int64(1e9)
+)
+
+// Stats counts the packets of one source.
+type Stats struct {
+	Packets   int64 // distinct packets taken
+	Lost      int64 // expected - received, never negative (RFC 3550 appendix A.3)
+	Duplicate int64
+	Reordered int64
+	TooOld    int64
+	Suspect   int64 // outside the sequence and not confirmed when they came
+	Restarts  int64 // sequence or timestamp resets
+}
+
+// State follows one SSRC. The zero value is ready. Not safe for concurrent use.
+//
+// Extended sequence numbers go on without a hole over a restart, so what
+// orders packets need not know of it; the epoch tells that the timestamps
+// have a new base.
+type State struct {
+	Clock int // Hz of the media clock of the next packet; 0 means 8000
+
+	started bool
+	epoch   int
+
+	maxSeq   int64     // extended, newest so far
+	seqBase  int64     // first extended number
+	wireSeq  uint16    // of maxSeq, on the wire
+	seen     [2]uint64 // bit i: maxSeq-i was received
+	badNext  int32     // sequence number that would confirm a restart, -1: none
+
+	ts        int64 // extended, of the newest packet
+	wireTS    uint32
+	refTS     int64 // the newest packet with a timestamp of its own
+	refArrive int64
+
+	stats Stats
+}
+
+// Epoch is the number of the current timestamp base, from 0.
+func (s *State) Epoch() int { return s.epoch }
+
+// Stats returns the counts so far.
+func (s *State) Stats() Stats {
+	st := s.stats
+	if s.started {
+		st.Lost = max(0, s.maxSeq-s.seqBase+1-st.Packets)
+	}
+	return st
+}
+
+// Update takes the header of a packet that arrived at arrival (ns) and returns
+// its extended sequence number and timestamp, and what it is. seq and ts are
+// zero unless the verdict is usable.
+func (s *State) Update(h *rtp.Header, arrival int64) (seq, ts int64, v Verdict) {
+	if !s.started {
+		s.start(h, arrival)
+		return s.maxSeq, s.ts, InOrder
+	}
+	d := int64(int16(h.SequenceNumber - s.wireSeq))
+	switch {
+	case d > 0 && d <= dropoutPacketsMax:
+		s.badNext = -1
+		s.advance(d, h)
+		s.timestamp(h, arrival)
+		s.stats.Packets++
+		return s.maxSeq, s.ts, InOrder
+	case d <= 0 && -d <= misorderPacketsMax:
+		return s.behind(-d, h)
+	}
+	return s.outside(d, h, arrival)
+}
+
+func (s *State) start(h *rtp.Header, arrival int64) {
+	s.started, s.badNext = true, -1
+	// One cycle of head room keeps reordered first packets positive.
+	s.maxSeq = int64(h.SequenceNumber) + 1<<16
+	s.seqBase, s.wireSeq = s.maxSeq, h.SequenceNumber
+	s.seen = [2]uint64{1, 0}
+	s.ts, s.wireTS = int64(h.Timestamp)+1<<32, h.Timestamp
+	s.refTS, s.refArrive = s.ts, arrival
+	s.stats.Packets = 1
+}
+
+// advance makes the packet d ahead the newest.
+func (s *State) advance(d int64, h *rtp.Header) {
+	s.maxSeq += d
+	s.wireSeq = h.SequenceNumber
+	switch {
+	case d >= 128:
+		s.seen = [2]uint64{}
+	case d >= 64:
+		s.seen[1], s.seen[0] = s.seen[0]<<(d-64), 0
+	default:
+		s.seen[1] = s.seen[1]<<d | s.seen[0]>>(64-d)
+		s.seen[0] <<= d
+	}
+	s.seen[0] |= 1
+}
+
+// timestamp extends the newest packet's timestamp and begins a new epoch when
+// it does not fit its arrival.
+func (s *State) timestamp(h *rtp.Header, arrival int64) {
+	dts := int64(int32(h.Timestamp - s.wireTS))
+	s.ts += dts
+	s.wireTS = h.Timestamp
+	if s.ts == s.refTS {
+		return // a repeated timestamp: the packets of one event (RFC 4733 section 2.5.1.2)
+	}
+	stray := s.ns(s.ts-s.refTS) - (arrival - s.refArrive)
+	if stray > tsJumpNS || stray < -tsJumpNS {
+		s.epoch++
+		s.stats.Restarts++
+	}
+	s.refTS, s.refArrive = s.ts, arrival
+}
+
+func (s *State) ns(ts int64) int64 {
+	clock := int64(s.Clock)
+	if clock <= 0 {
+		clock = 8000
+	}
+	return ts/clock*1e9 + ts%clock*1e9/clock
+}
+
+// behind handles a packet d behind the newest.
+func (s *State) behind(d int64, h *rtp.Header) (seq, ts int64, v Verdict) {
+	word, bit := d/64, uint64(1)<<(d%64)
+	if s.seen[word]&bit != 0 {
+		s.stats.Duplicate++
+		return 0, 0, Duplicate
+	}
+	s.seen[word] |= bit
+	s.stats.Packets++
+	s.stats.Reordered++
+	seq = s.maxSeq - d
+	s.seqBase = min(s.seqBase, seq)
+	return seq, s.ts + int64(int32(h.Timestamp-s.wireTS)), Reordered
+}
+
+// outside handles a packet whose number is outside the window: two in a row
+// are a new sequence (RFC 3550 appendix A.1), one alone is ignored.
+func (s *State) outside(d int64, h *rtp.Header, arrival int64) (seq, ts int64, v Verdict) {
+	if int32(h.SequenceNumber) == s.badNext {
+		s.badNext = -1
+		s.maxSeq++
+		s.wireSeq = h.SequenceNumber
+		s.seen = [2]uint64{1, 0}
+		s.ts += int64(int32(h.Timestamp - s.wireTS))
+		s.wireTS = h.Timestamp
+		s.refTS, s.refArrive = s.ts, arrival
+		s.epoch++
+		s.stats.Restarts++
+		s.stats.Packets++
+		return s.maxSeq, s.ts, Restarted
+	}
+	s.badNext = int32(h.SequenceNumber + 1)
+	if d < 0 && -d <= dropoutPacketsMax {
+		s.stats.TooOld++
+		return 0, 0, TooOld
+	}
+	s.stats.Suspect++
+	return 0, 0, Suspect
+}
+
+// SenderReport extends the RTP timestamp of a sender report to this source's
+// count. ok is false before the first packet, and for a report that is not of
+// the current timestamp base (more than an hour away from the newest packet).
+func (s *State) SenderReport(r SenderReport) (ts int64, ok bool) {
+	if !s.started {
+		return 0, false
+	}
+	d := int64(int32(r.RTPTime - s.wireTS))
+	if n := s.ns(d); n > 3600e9 || n < -3600e9 {
+		return 0, false
+	}
+	return s.ts + d, true
+}
