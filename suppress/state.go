@@ -1,0 +1,281 @@
+package suppress
+
+import (
+	"math"
+	"slices"
+)
+
+// The reasons in alphabetical order, so that lists come out sorted.
+const (
+	idConsent = iota
+	idExternalTransfer
+	idHold
+	idIVR
+	idPause
+	idQueue
+	reasonCount
+)
+
+var reasonNames = [reasonCount]Reason{
+	ReasonConsent, ReasonExternalTransfer, ReasonHold, ReasonIVR, ReasonPause, ReasonQueue,
+}
+
+// holdersMax bounds the flows, queues or parties remembered for one reason.
+// Beyond it the longest ended one is forgotten; when none has ended, a further
+// start belongs to the nameless holder, which only an end for all ends.
+const holdersMax = 64
+
+// sourceRules is the source of the consent window that the rules open.
+const sourceRules = "rules"
+
+// Rules say which events open windows. They hold for a whole recording. Secure
+// pause and a refused consent always suppress.
+type Rules struct {
+	IVR, Queue, Hold     bool // suppress these
+	ConsentRequired      bool // suppress from 0 until consent.granted
+	ExternalTransferStop bool // suppress from transfer.external to the BYE
+}
+
+// stamp places an event among others.
+type stamp struct {
+	atNS    int64 // since the origin, its own time even when it acts later
+	source  string
+	seq     uint64
+	arrival uint64 // counts the signals as they were applied
+}
+
+// sameClock tells whether the order of two events is beyond doubt: one source
+// gave both times.
+func (a stamp) sameClock(b stamp) bool { return a.source == b.source }
+
+// sequenced tells whether the sequence numbers of both order them.
+func (a stamp) sequenced(b stamp) bool { return a.source == b.source && a.seq != 0 && b.seq != 0 }
+
+// follows tells whether a comes after b: by time; at one instant by sequence
+// number when they have one source, else by arrival.
+func (a stamp) follows(b stamp) bool {
+	switch {
+	case a.atNS != b.atNS:
+		return a.atNS > b.atNS
+	case a.sequenced(b):
+		return a.seq > b.seq
+	}
+	return a.arrival > b.arrival
+}
+
+// surelyFollows is follows, but false when times and sequence numbers of one
+// source contradict each other.
+func (a stamp) surelyFollows(b stamp) bool {
+	return a.follows(b) && (!a.sequenced(b) || a.seq > b.seq)
+}
+
+// event is a signal that opens or closes a reason.
+type event struct {
+	stamp
+	reason int
+	start  bool
+	holder string // "" with an end: all holders
+	lateMS int64
+}
+
+// event translates a signal; false for one that touches no window.
+func (r Rules) event(s Signal) (event, bool) {
+	switch s.Event {
+	case IVRStart, IVREnd:
+		return event{reason: idIVR, start: s.Event == IVRStart, holder: s.Flow}, r.IVR
+	case QueueStart, QueueEnd:
+		return event{reason: idQueue, start: s.Event == QueueStart, holder: s.Queue}, r.Queue
+	case HoldStart, HoldEnd:
+		return event{reason: idHold, start: s.Event == HoldStart, holder: s.Party}, r.Hold
+	case PauseStart, PauseEnd:
+		return event{reason: idPause, start: s.Event == PauseStart}, true
+	case ConsentDenied, ConsentGranted:
+		return event{reason: idConsent, start: s.Event == ConsentDenied}, true
+	case TransferExternal:
+		return event{reason: idExternalTransfer, start: true}, r.ExternalTransferStop
+	}
+	return event{}, false
+}
+
+// holder is a flow, queue or party that keeps a reason active.
+type holder struct {
+	name       string
+	active     bool
+	start, end stamp // the latest known; valid when started, ended
+	started    bool
+	ended      bool
+}
+
+// reasonState is what is known of one reason at one moment.
+type reasonState struct {
+	holders  []holder
+	active   int   // holders that are
+	endAll   stamp // the latest end for all
+	endedAll bool
+	stuck    bool  // its windows cannot be counted any more: it stays active to the end
+	opener   event // the start that made it active
+}
+
+func (rs *reasonState) on() bool { return rs.stuck || rs.active > 0 }
+
+func (rs *reasonState) find(name string) *holder {
+	for i := range rs.holders {
+		if rs.holders[i].name == name {
+			return &rs.holders[i]
+		}
+	}
+	return nil
+}
+
+// take returns the holder of that name, adding it when it is new, and nil when
+// there is no room.
+func (rs *reasonState) take(name string) *holder {
+	if h := rs.find(name); h != nil {
+		return h
+	}
+	if len(rs.holders) < holdersMax || name == "" {
+		rs.holders = append(rs.holders, holder{name: name})
+		return &rs.holders[len(rs.holders)-1]
+	}
+	oldest := -1
+	for i := range rs.holders {
+		h := &rs.holders[i]
+		if !h.active && (oldest < 0 || rs.holders[oldest].end.follows(h.end)) {
+			oldest = i
+		}
+	}
+	if oldest < 0 {
+		return nil
+	}
+	rs.holders[oldest] = holder{name: name}
+	return &rs.holders[oldest]
+}
+
+// begin makes the event's holder active.
+func (rs *reasonState) begin(e event) {
+	h := rs.take(e.holder)
+	if h == nil {
+		h = rs.take("")
+	}
+	if !rs.on() {
+		rs.opener = e
+	}
+	if !h.active {
+		h.active = true
+		rs.active++
+	}
+	if !h.started || e.follows(h.start) {
+		h.start, h.started = e.stamp, true
+	}
+}
+
+// finish ends the event's holder, or all, if ends agrees with its start.
+func (rs *reasonState) finish(e event, ends func(end, start stamp) bool) {
+	if e.holder == "" {
+		if !rs.endedAll || e.follows(rs.endAll) {
+			rs.endAll, rs.endedAll = e.stamp, true
+		}
+		for i := range rs.holders {
+			rs.release(&rs.holders[i], e, ends)
+		}
+		return
+	}
+	// An unknown holder is remembered as ended, for a start that is still on its way.
+	if h := rs.take(e.holder); h != nil {
+		rs.release(h, e, ends)
+		if !h.ended || e.follows(h.end) {
+			h.end, h.ended = e.stamp, true
+		}
+	}
+}
+
+func (rs *reasonState) release(h *holder, e event, ends func(end, start stamp) bool) {
+	if h.active && ends(e.stamp, h.start) {
+		h.active = false
+		rs.active--
+	}
+}
+
+// endsInOrder: what is folded in order ends all but a start that had to be
+// taken before its time.
+func endsInOrder(end, start stamp) bool { return end.atNS >= start.atNS }
+
+// apply folds an event in its order.
+func (rs *reasonState) apply(e event) {
+	if e.start {
+		rs.begin(e)
+		return
+	}
+	rs.finish(e, endsInOrder)
+}
+
+// applyLate folds an event whose time is sealed already. An end acts unless
+// the holder surely or possibly started after it. A start acts unless an end
+// surely follows it; see endAfter. What is in doubt stays closed.
+func (rs *reasonState) applyLate(e event) {
+	if !e.start {
+		rs.finish(e, stamp.surelyFollows)
+		return
+	}
+	if rs.endAfter(e) == math.MaxInt64 {
+		rs.begin(e)
+	}
+}
+
+// endAfter returns the time of the first known end that surely follows a
+// start, and math.MaxInt64 without one. An end of another source proves
+// nothing: the clocks of the two may differ.
+func (rs *reasonState) endAfter(start event) int64 {
+	at := int64(math.MaxInt64)
+	if rs.endedAll && rs.endAll.sameClock(start.stamp) && rs.endAll.surelyFollows(start.stamp) {
+		at = rs.endAll.atNS
+	}
+	h := rs.find(start.holder)
+	if h != nil && h.ended && h.end.sameClock(start.stamp) && h.end.surelyFollows(start.stamp) {
+		at = min(at, h.end.atNS)
+	}
+	return at
+}
+
+// state is what is known of all reasons at one moment.
+type state [reasonCount]reasonState
+
+// mask has bit i set when reason i is active.
+func (st *state) mask() uint8 {
+	var m uint8
+	for i := range st {
+		if st[i].on() {
+			m |= 1 << i
+		}
+	}
+	return m
+}
+
+func (st *state) clone() *state {
+	c := *st
+	for i := range c {
+		c[i].holders = slices.Clone(c[i].holders)
+	}
+	return &c
+}
+
+// shift moves the starts of all holders, when the origin becomes known.
+func (st *state) shift(ns int64) {
+	for i := range st {
+		for k := range st[i].holders {
+			if h := &st[i].holders[k]; h.start.atNS != math.MinInt64 {
+				h.start.atNS += ns
+			}
+		}
+	}
+}
+
+func reasonsOf(mask uint8) []Reason {
+	list := make([]Reason, 0, reasonCount)
+	for i, name := range reasonNames {
+		if mask&(1<<i) != 0 {
+			list = append(list, name)
+		}
+	}
+	return list
+}
