@@ -1,0 +1,214 @@
+package sip
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// compact holds the short forms of RFC 3261 section 7.3.3 and the registry.
+var compact = map[byte]string{
+	'a': "accept-contact", 'b': "referred-by", 'c': "content-type", 'd': "request-disposition",
+	'e': "content-encoding", 'f': "from", 'i': "call-id", 'j': "reject-contact", 'k': "supported",
+	'l': "content-length", 'm': "contact", 'n': "identity-info", 'o': "event", 'r': "refer-to",
+	's': "subject", 't': "to", 'u': "allow-events", 'v': "via", 'x': "session-expires", 'y': "identity",
+}
+
+// sameName compares header field names: without regard to case, compact forms included.
+func sameName(have, want string) bool {
+	if len(have) == 1 {
+		long, ok := compact[have[0]|0x20]
+		return ok && strings.EqualFold(long, want)
+	}
+	return len(have) == len(want) && strings.EqualFold(have, want)
+}
+
+// Get returns the value of the first header field of that name, "" without one.
+func (m *Message) Get(name string) string {
+	for _, h := range m.Headers {
+		if sameName(h.Name, name) {
+			return h.Value
+		}
+	}
+	return ""
+}
+
+// Has says whether there is a header field of that name.
+func (m *Message) Has(name string) bool { return m.count(name) > 0 }
+
+func (m *Message) count(name string) (n int) {
+	for _, h := range m.Headers {
+		if sameName(h.Name, name) {
+			n++
+		}
+	}
+	return n
+}
+
+// Fields returns the values of all header fields of that name, in order and verbatim.
+func (m *Message) Fields(name string) (values []string) {
+	for _, h := range m.Headers {
+		if sameName(h.Name, name) {
+			values = append(values, h.Value)
+		}
+	}
+	return values
+}
+
+// List returns the elements of all header fields of that name, comma-separated
+// ones taken apart (RFC 3261 section 7.3.1). Not for fields whose grammar has
+// other commas (WWW-Authenticate and the like).
+func (m *Message) List(name string) (elements []string) {
+	for _, v := range m.Fields(name) {
+		elements = append(elements, splitList(v)...)
+	}
+	return elements
+}
+
+// HasToken says whether a list of tokens such as Require names token.
+func (m *Message) HasToken(name, token string) bool {
+	for _, e := range m.List(name) {
+		if strings.EqualFold(e, token) {
+			return true
+		}
+	}
+	return false
+}
+
+// Add appends a header field.
+func (m *Message) Add(name, value string) { m.Headers = append(m.Headers, Header{name, value}) }
+
+// Set gives the header fields of that name new values, at the place of the
+// first of them, in its spelling; where there was none, at the end. No values
+// remove them.
+func (m *Message) Set(name string, values ...string) {
+	out := make([]Header, 0, len(m.Headers)+len(values))
+	done := false
+	for _, h := range m.Headers {
+		if !sameName(h.Name, name) {
+			out = append(out, h)
+			continue
+		}
+		if !done {
+			for _, v := range values {
+				out = append(out, Header{h.Name, v})
+			}
+			done = true
+		}
+	}
+	if !done {
+		for _, v := range values {
+			out = append(out, Header{name, v})
+		}
+	}
+	m.Headers = out
+}
+
+// CSeq returns the number and the method of the CSeq header field.
+func (m *Message) CSeq() (uint32, string) {
+	n, method, _ := parseCSeq(m.Get("CSeq"))
+	return n, method
+}
+
+func parseCSeq(v string) (uint32, string, error) {
+	f := strings.Fields(v)
+	if len(f) != 2 || !isToken(f[1]) {
+		return 0, "", errors.New("CSeq is not a number and a method")
+	}
+	n, err := strconv.ParseUint(f[0], 10, 31) // below 2**31, RFC 3261 section 8.1.1.5
+	if err != nil {
+		return 0, "", errors.New("CSeq number is not below 2**31")
+	}
+	return uint32(n), f[1], nil
+}
+
+// CallID returns the Call-ID.
+func (m *Message) CallID() string { return m.Get("Call-ID") }
+
+// FromTag and ToTag return the tags, "" without one.
+func (m *Message) FromTag() string { return tagOf(m.Get("From")) }
+
+// ToTag returns the tag of the To header field.
+func (m *Message) ToTag() string { return tagOf(m.Get("To")) }
+
+func tagOf(v string) string {
+	a, err := ParseAddress(v)
+	if err != nil {
+		return ""
+	}
+	tag, _ := a.Param("tag")
+	return tag
+}
+
+// TopVia returns the first Via.
+func (m *Message) TopVia() (Via, error) {
+	for _, h := range m.Headers {
+		if sameName(h.Name, "Via") {
+			list := splitList(h.Value)
+			if len(list) == 0 {
+				break
+			}
+			return ParseVia(list[0])
+		}
+	}
+	return Via{}, errors.New("no Via")
+}
+
+// ResponseTo begins a response to a request with what must be copied from it
+// (RFC 3261 section 8.2.6.2).
+func ResponseTo(req *Message, status int, reason string) *Message {
+	res := &Message{Status: status, Reason: reason}
+	for _, h := range req.Headers {
+		for _, name := range []string{"Via", "From", "To", "Call-ID", "CSeq"} {
+			if sameName(h.Name, name) {
+				res.Headers = append(res.Headers, h)
+			}
+		}
+		if status == 100 && sameName(h.Name, "Timestamp") {
+			res.Headers = append(res.Headers, h)
+		}
+	}
+	return res
+}
+
+// Via is one element of the Via header field.
+type Via struct {
+	Transport string // upper case as received: UDP, TCP, TLS
+	Host      string // without brackets
+	Port      int    // 0 when not given
+	Params    Params
+}
+
+// ParseVia reads one element of a Via header field (RFC 3261 section 20.42).
+func ParseVia(s string) (Via, error) {
+	proto, rest, ok := strings.Cut(s, "/")
+	version, rest, ok2 := strings.Cut(rest, "/")
+	rest = strings.TrimLeft(rest, " \t")
+	i := strings.IndexAny(rest, " \t")
+	if !ok || !ok2 || i < 1 || !strings.EqualFold(strings.TrimSpace(proto), "SIP") || strings.TrimSpace(version) != "2.0" {
+		return Via{}, errors.New("cannot read Via: no SIP/2.0/transport")
+	}
+	v := Via{Transport: strings.ToUpper(rest[:i])}
+	sentBy, params, found := cutOutside(strings.TrimSpace(rest[i:]), ';')
+	if found {
+		v.Params = Params(";" + params)
+	}
+	var err error
+	v.Host, v.Port, err = splitHostPort(strings.TrimSpace(sentBy))
+	if err != nil {
+		return Via{}, fmt.Errorf("cannot read Via: %w", err)
+	}
+	return v, nil
+}
+
+// Branch returns the branch parameter.
+func (v Via) Branch() string {
+	b, _ := v.Params.Get("branch")
+	return b
+}
+
+// String writes v.
+func (v Via) String() string {
+	return "SIP/2.0/" + v.Transport + " " + joinHostPort(v.Host, v.Port) + string(v.Params)
+}

@@ -1,0 +1,226 @@
+package sip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+// Trunk joins the two sides between which calls are passed.
+type Trunk struct {
+	Name  string
+	Sides [2]Side // indexed by media.Side
+}
+
+// Side is one side of a trunk.
+type Side struct {
+	// Peers are the sources that may send on this side. The addresses of
+	// NextHops may as well, without being listed.
+	Peers []netip.Prefix
+	// NextHops get the calls that go out on this side, the first that answers.
+	NextHops []NextHop
+	// Address is our address in Via and Contact towards this side. Zero: the
+	// address of the listener; where that listens on all, the one that the
+	// routing table gives for the peer.
+	Address netip.Addr
+	// MediaAddr is the address advertised in SDP and bound by the relay.
+	MediaAddr netip.Addr
+}
+
+// NextHop is where requests are sent.
+type NextHop struct {
+	Host      string // name or address, without brackets
+	Port      int    // 0: the port of the transport
+	Transport string // udp, tcp or tls
+}
+
+// ParseNextHop reads "sip:host[:port][;transport=udp|tcp|tls]", "sips:" meaning tls.
+func ParseNextHop(s string) (NextHop, error) {
+	u, err := ParseURI(s)
+	if err != nil {
+		return NextHop{}, fmt.Errorf("next hop %q: %w (write sip:host:port;transport=udp)", s, err)
+	}
+	h := NextHop{Host: u.Host, Port: u.Port, Transport: "udp"}
+	if strings.EqualFold(u.Scheme, "sips") {
+		h.Transport = "tls"
+	}
+	if t, ok := u.Params.Get("transport"); ok {
+		h.Transport = strings.ToLower(t)
+	}
+	if !knownNetwork(h.Transport) {
+		return NextHop{}, fmt.Errorf("next hop %q: transport %q is not udp, tcp or tls", s, h.Transport)
+	}
+	return h, nil
+}
+
+// port returns the port to send to (RFC 3263 section 4.2, without SRV).
+func (h NextHop) port() uint16 {
+	switch {
+	case h.Port != 0:
+		return uint16(h.Port)
+	case h.Transport == "tls":
+		return 5061
+	}
+	return 5060
+}
+
+// String writes h as ParseNextHop reads it.
+func (h NextHop) String() string {
+	return "sip:" + joinHostPort(h.Host, h.Port) + ";transport=" + h.Transport
+}
+
+func knownNetwork(s string) bool { return s == "udp" || s == "tcp" || s == "tls" }
+
+// Validate lists every fault of t.
+func (t *Trunk) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("trunk %q: "+format, append([]any{t.Name}, args...)...))
+	}
+	if t.Name == "" {
+		fault("has no name")
+	}
+	for i := range t.Sides {
+		s, side := &t.Sides[i], media.Side(i)
+		if len(s.NextHops) == 0 {
+			fault("%s side has no next hop", side)
+		}
+		if !s.MediaAddr.IsValid() {
+			fault("%s side has no media address", side)
+		}
+		for _, p := range s.Peers {
+			if !p.IsValid() {
+				fault("%s side has a peer that is no prefix", side)
+			}
+		}
+		for _, h := range s.NextHops {
+			if h.Host == "" || h.Port < 0 || h.Port > 65535 || !knownNetwork(h.Transport) {
+				fault("%s side has a next hop without host, port from 1 to 65535 and transport udp, tcp or tls: %+v", side, h)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Peer is what a source address stands for.
+type Peer struct {
+	Trunk *Trunk
+	Side  media.Side
+}
+
+// Table tells trunk and side by source address: the access list. It is not
+// changed once made, but for the addresses that the names of next hops resolve to.
+type Table struct {
+	trunks []Trunk
+	exact  map[netip.AddrPort]Peer // next hops given as addresses
+	rows   []tableRow
+
+	mu       sync.RWMutex
+	resolved map[netip.Addr]Peer // guarded by mu
+}
+
+type tableRow struct {
+	prefix netip.Prefix
+	peer   Peer
+}
+
+// resolvedMax bounds the addresses learnt from DNS.
+const resolvedMax = 1024
+
+// NewTable makes the access list of trunks.
+func NewTable(trunks []Trunk) (*Table, error) {
+	t := &Table{
+		trunks:   append([]Trunk(nil), trunks...),
+		exact:    map[netip.AddrPort]Peer{},
+		resolved: map[netip.Addr]Peer{},
+	}
+	var errs []error
+	names := map[string]bool{}
+	for i := range t.trunks {
+		trunk := &t.trunks[i]
+		errs = append(errs, trunk.Validate())
+		if names[trunk.Name] {
+			errs = append(errs, fmt.Errorf("trunk %q: the name is taken by an earlier trunk", trunk.Name))
+		}
+		names[trunk.Name] = true
+		t.add(trunk)
+	}
+	return t, errors.Join(errs...)
+}
+
+func (t *Table) add(trunk *Trunk) {
+	for i := range trunk.Sides {
+		p := Peer{trunk, media.Side(i)}
+		for _, prefix := range trunk.Sides[i].Peers {
+			if prefix.IsValid() {
+				t.rows = append(t.rows, tableRow{prefix.Masked(), p})
+			}
+		}
+		for _, h := range trunk.Sides[i].NextHops {
+			addr, err := netip.ParseAddr(h.Host)
+			if err != nil {
+				continue
+			}
+			addr = addr.Unmap().WithZone("")
+			if _, taken := t.exact[netip.AddrPortFrom(addr, h.port())]; !taken {
+				t.exact[netip.AddrPortFrom(addr, h.port())] = p
+			}
+			t.rows = append(t.rows, tableRow{netip.PrefixFrom(addr, addr.BitLen()), p})
+		}
+	}
+}
+
+// Lookup tells to which trunk and side a source belongs. Where several fit, a
+// next hop's address and port goes before prefixes, a longer prefix before a
+// shorter one and an earlier trunk before a later one.
+func (t *Table) Lookup(src netip.AddrPort) (Peer, bool) {
+	addr := src.Addr().Unmap().WithZone("")
+	if p, ok := t.exact[netip.AddrPortFrom(addr, src.Port())]; ok {
+		return p, true
+	}
+	best := -1
+	for i := range t.rows {
+		if r := &t.rows[i]; r.prefix.Contains(addr) && (best < 0 || r.prefix.Bits() > t.rows[best].prefix.Bits()) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		return t.rows[best].peer, true
+	}
+	t.mu.RLock()
+	p, ok := t.resolved[addr]
+	t.mu.RUnlock()
+	return p, ok
+}
+
+// Allows says whether addr may be sent to as a peer of that side.
+func (t *Table) Allows(peer Peer, addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	for i := range t.rows {
+		if r := &t.rows[i]; r.peer == peer && r.prefix.Contains(addr) {
+			return true
+		}
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.resolved[addr] == peer
+}
+
+// Learn lets the addresses of a next hop's name in.
+func (t *Table) Learn(peer Peer, addrs []netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range addrs {
+		a = a.Unmap().WithZone("")
+		if _, known := t.resolved[a]; !known && len(t.resolved) < resolvedMax {
+			t.resolved[a] = peer
+		}
+	}
+}
+
+// Trunks returns the trunks in their order.
+func (t *Table) Trunks() []Trunk { return t.trunks }
