@@ -1,0 +1,203 @@
+// Package config is the configuration file of the daemon: its keys, their
+// defaults and what may stand there.
+//
+// One table (table.go) drives the parser, the defaults, the example file and
+// the JSON Schema, so that they cannot disagree.
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// Config is a whole configuration, complete with defaults. It is not changed
+// after it was loaded.
+type Config struct {
+	SIP       SIP
+	Media     Media
+	Trunks    []Trunk
+	Recording Recording
+	Signals   Signals
+	Storage   Storage
+	Catalog   Catalog
+	Keys      Keys
+	API       API
+	Limits    Limits
+	Log       Log
+	PProf     PProf
+}
+
+// SIP is where and as what the daemon speaks SIP.
+type SIP struct {
+	Listen  []Listener
+	Address netip.Addr // given in Via and Contact; zero: the local address towards the peer
+}
+
+// Listener is one socket that SIP is taken from.
+type Listener struct {
+	Transport string // udp | tcp
+	Addr      netip.AddrPort
+}
+
+// String returns the listener as it stands in the file: "udp://[::]:5060".
+func (l Listener) String() string { return l.Transport + "://" + l.Addr.String() }
+
+// Media is how RTP is relayed.
+type Media struct {
+	Address    netip.Addr // advertised in SDP; zero: the local address towards the peer
+	Ports      PortRange
+	Engine     string        // auto | user
+	Quarantine time.Duration // how long a port rests after its call
+	Timeout    time.Duration // a call without any media is ended after it; 0: never
+}
+
+// PortRange is a range of UDP ports, both ends included. First is even (RTP),
+// Last is odd (RTCP).
+type PortRange struct{ First, Last uint16 }
+
+// Len is the number of ports of the range.
+func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
+
+// Trunk is a pair of sides between which calls are relayed and recorded.
+type Trunk struct {
+	Name         string
+	External     Side
+	Internal     Side
+	Identity     string     // transparent
+	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
+	Recording    TrunkRecording
+}
+
+// Side is one end of a trunk.
+type Side struct {
+	Peers        []netip.Prefix // who may send; never empty
+	NextHops     []NextHop      // where calls go, the first that answers; never empty
+	MediaAddress netip.Addr     // advertised to this side; zero: that of the trunk
+}
+
+// NextHop is where calls to one side are sent.
+type NextHop struct {
+	Host      string // name or address, IPv6 without brackets
+	Port      uint16
+	Transport string // udp | tcp
+}
+
+// TrunkRecording is what is recorded of the calls of a trunk.
+type TrunkRecording struct {
+	Enabled          bool
+	OnFailure        string // allow | refuse
+	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
+	DualChannel      bool   // always true
+	EarlyMedia       bool
+	Consent          string // off | required
+	Suppress         Suppress
+	Suppressed       string // cut | silence
+	ExternalTransfer string // stop | continue
+}
+
+// Suppress tells which states of a call are not recorded. A secure pause is
+// never recorded.
+type Suppress struct{ IVR, Queue, Hold bool }
+
+// Recording holds what all recordings share.
+type Recording struct {
+	SegmentMax  time.Duration // real time after which a new segment is begun
+	Lookback    time.Duration // audio held back before it is sealed
+	Minimum     time.Duration // recordings with less audio than this are dropped; 0: none
+	WriteBudget int64         // bytes a call may have waiting for the disk
+}
+
+// Signals tells which sources of call-state signals are open.
+type Signals struct{ HTTP bool }
+
+// Storage is where recordings lie.
+type Storage struct {
+	URL   string
+	Dir   string // the directory of a file:// URL
+	Spool string // local directory for what is being written
+}
+
+// Catalog is where the list of recordings lies.
+type Catalog struct {
+	URL  string
+	Path string // the file of a sqlite:// URL
+}
+
+// Keys is where key-encryption keys come from.
+type Keys struct {
+	Mode string // local
+	File string // of mode local
+}
+
+// API is the HTTP interface.
+type API struct {
+	Listen         netip.AddrPort // zero port: none
+	TokenFile      string
+	SubscribersMax int // concurrent subscribers of the event stream
+}
+
+// Limits bound the daemon.
+type Limits struct {
+	CallsMax int // concurrent calls
+}
+
+// Log is how the daemon logs, always to standard error.
+type Log struct {
+	Level  string // debug | info | warn | error
+	Format string // text | json
+}
+
+// PProf is the profiling listener.
+type PProf struct {
+	Listen netip.AddrPort // loopback; zero: none
+}
+
+// Sides returns the two ends of the trunk in the order external, internal.
+func (t *Trunk) Sides() [2]*Side { return [2]*Side{&t.External, &t.Internal} }
+
+// MediaAddress is what SDP towards the given side (0 external, 1 internal) of
+// the trunk advertises; the zero Addr when the file says nothing and the local
+// address towards the peer is to be taken.
+func (c *Config) MediaAddress(t *Trunk, side int) netip.Addr {
+	for _, a := range []netip.Addr{t.Sides()[side].MediaAddress, t.MediaAddress, c.Media.Address} {
+		if a.IsValid() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// Default returns the configuration of a file that says nothing, with one
+// trunk that has no peers: what replay uses when it is given no file.
+func Default() *Config {
+	c := &Config{}
+	applyDefaults(table(c))
+	c.Trunks = make([]Trunk, 1)
+	applyDefaults(trunkTable(&c.Trunks[0]))
+	c.Trunks[0].Name = "trunk"
+	c.derive()
+	return c
+}
+
+// derive fills in the keys whose defaults follow from others.
+func (c *Config) derive() {
+	beside := filepath.Dir(c.Catalog.Path)
+	if c.Storage.Spool == "" {
+		c.Storage.Spool = filepath.Join(beside, "spool")
+	}
+	if c.Keys.File == "" {
+		c.Keys.File = filepath.Join(beside, "keys.json")
+	}
+	if c.API.TokenFile == "" {
+		c.API.TokenFile = filepath.Join(beside, "api-token")
+	}
+	if c.Limits.CallsMax == 0 {
+		c.Limits.CallsMax = min(callsMaxDefault, c.Media.Ports.Len()/portsPerCall)
+	}
+}
+
+const (
+	portsPerCall    = 4 // RTP and RTCP on two sides
+	callsMaxDefault = 2000
+)

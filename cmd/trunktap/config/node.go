@@ -1,0 +1,131 @@
+package config
+
+// kind of a node of the table.
+type kind uint8
+
+const (
+	leafKind   kind = iota // one scalar
+	objectKind             // a mapping of known keys
+	listKind               // a sequence
+	offKind                // a feature that does not exist yet: only its off values are taken
+)
+
+// node describes one key and is bound to the place its value goes to.
+type node struct {
+	kind    kind
+	key     string // in the mapping above; empty for the root and for items
+	doc     string // for the example file and the schema
+	want    string // what is allowed, in words
+	def     string // the default as YAML; empty: none
+	example string // what the example file shows where there is no fixed default
+	live    bool   // shown in the example as a key, not in a comment
+	schema  map[string]any
+
+	required bool
+	restart  bool // a change takes effect at the next start only
+
+	// leafKind
+	set    func(scalar) *wrong
+	target any // pointer to the value, for comparing
+
+	// objectKind
+	fields []*node
+
+	// listKind
+	clear func()
+	add   func() *node   // appends an element and returns its node
+	items func() []*node // nodes of the elements that are there
+	proto func() *node   // node of an element that is in no list
+	min   int            // elements
+	max   int            // elements
+}
+
+// allowed says in words what may stand there.
+func (n *node) allowed() string {
+	switch n.kind {
+	case objectKind:
+		return "a mapping of " + keysOf(n)
+	case listKind:
+		if item := n.proto(); item.kind == leafKind {
+			return "a list, each " + item.want
+		}
+		return "a list of mappings of " + keysOf(n.proto())
+	case offKind:
+		return "to leave it out"
+	}
+	return n.want
+}
+
+// field returns the node of a key, nil when there is none.
+func (n *node) field(key string) *node {
+	for _, f := range n.fields {
+		if f.key == key {
+			return f
+		}
+	}
+	return nil
+}
+
+func leaf[T any](target *T, want string, schema map[string]any, parse func(scalar) (T, *wrong)) *node {
+	return &node{kind: leafKind, want: want, schema: schema, target: target, set: func(s scalar) *wrong {
+		v, w := parse(s)
+		if w == nil {
+			*target = v
+		}
+		return w
+	}}
+}
+
+func object(fields ...*node) *node { return &node{kind: objectKind, fields: fields} }
+
+func list[T any](target *[]T, least, most int, item func(*T) *node) *node {
+	return &node{
+		kind: listKind, min: least, max: most, target: target,
+		clear: func() { *target = nil },
+		add: func() *node {
+			*target = append(*target, *new(T))
+			return item(&(*target)[len(*target)-1])
+		},
+		items: func() []*node {
+			nodes := make([]*node, len(*target))
+			for i := range *target {
+				nodes[i] = item(&(*target)[i])
+			}
+			return nodes
+		},
+		proto: func() *node { return item(new(T)) },
+	}
+}
+
+// off is a key of a feature that does not exist yet.
+func off(key, doc string) *node {
+	return &node{
+		kind: offKind, key: key, doc: doc,
+		schema: map[string]any{"anyOf": []any{
+			map[string]any{"const": false},
+			map[string]any{"const": ""},
+			map[string]any{"type": "array", "maxItems": 0},
+			map[string]any{"type": "object", "maxProperties": 0},
+		}},
+	}
+}
+
+// key names a node in the table.
+func key(name, doc string, n *node) *node {
+	n.key, n.doc = name, doc
+	return n
+}
+
+func (n *node) is(def string) *node        { n.def = def; return n }
+func (n *node) shown(example string) *node { n.example = example; return n }
+func (n *node) lively() *node              { n.live = true; return n }
+func (n *node) must() *node                { n.required = true; return n }
+
+// atStart marks the node and all below it as read at the start only.
+func (n *node) atStart() *node {
+	n.restart = true
+	for _, f := range n.fields {
+		f.atStart()
+	}
+	return n
+}
