@@ -112,9 +112,6 @@ func (r *Reader) link(d *datagram, link uint32, b []byte, at time.Time) verdict 
 		}
 		return r.ether(d, binary.BigEndian.Uint16(b), b[20:], at, 0)
 	case linkPPP:
-		if len(b) >= 2 && b[0] == 0xff && b[1] == 0x03 { // RFC 1662 address and control
-			b = b[2:]
-		}
 		return r.ppp(d, b, at, 0)
 	}
 	return undecodable
@@ -159,6 +156,9 @@ func (r *Reader) ether(d *datagram, typ uint16, b []byte, at time.Time, depth in
 }
 
 func (r *Reader) ppp(d *datagram, b []byte, at time.Time, depth int) verdict {
+	if len(b) >= 2 && b[0] == 0xff && b[1] == 0x03 { // RFC 1662 section 3.1: address and control
+		b = b[2:]
+	}
 	if len(b) < 2 {
 		return undecodable
 	}
@@ -286,17 +286,14 @@ func (d *datagram) extension() bool {
 	return true
 }
 
-// gre decodes RFC 2784 and RFC 2890.
+// gre decodes RFC 2784 with RFC 2890, and the PPP in RFC 2637's version 1.
 func (r *Reader) gre(d *datagram, b []byte, at time.Time, depth int) verdict {
 	if len(b) < 4 || depth >= tunnelDepthMax {
 		return undecodable
 	}
 	flags, typ := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	if flags&7 != 0 { // version 1 is PPTP's
-		return otherIP
-	}
 	size := 4
-	for _, present := range []uint16{0x8000, 0x2000, 0x1000} { // checksum, key, sequence number
+	for _, present := range [...]uint16{0x8000, 0x2000, 0x1000, 0x0080} { // checksum, key, sequence, acknowledgement
 		if flags&present != 0 {
 			size += 4
 		}
@@ -304,7 +301,12 @@ func (r *Reader) gre(d *datagram, b []byte, at time.Time, depth int) verdict {
 	if size > len(b) {
 		return undecodable
 	}
-	if typ == etherBridging {
+	switch {
+	case flags&7 == 1:
+		return r.ppp(d, b[size:], at, depth)
+	case flags&7 != 0:
+		return otherIP
+	case typ == etherBridging:
 		return r.ethernet(d, b[size:], at, depth)
 	}
 	return r.ether(d, typ, b[size:], at, depth)

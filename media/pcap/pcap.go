@@ -114,7 +114,8 @@ type Reader struct {
 	records recordReader
 	frags   fragments
 	streams streams
-	pending []Packet // due before the next record is read
+	pending []Packet // what the last record gave
+	told    int      // of them, how many Next has returned
 	stats   Stats
 	last    time.Time // of the last record
 	err     error     // sticky
@@ -153,15 +154,14 @@ func newReader(src io.Reader, name string) (*Reader, error) {
 // Next returns the next datagram or TCP run, in the order of the capture.
 func (r *Reader) Next() (Packet, error) {
 	for {
-		if len(r.pending) > 0 {
-			p := r.pending[0]
-			r.pending = r.pending[1:]
-			return p, nil
+		if r.told < len(r.pending) {
+			r.told++
+			return r.pending[r.told-1], nil
 		}
 		if r.err != nil {
 			return Packet{}, r.err
 		}
-		r.pending = r.pending[:0]
+		r.pending, r.told = r.pending[:0], 0
 		rec, err := r.records.next()
 		if err != nil {
 			r.finish(err)
