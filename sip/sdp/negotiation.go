@@ -1,0 +1,275 @@
+package sdp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// ErrNoOffer is returned for an answer that no offer waits for.
+var ErrNoOffer = errors.New("answer without offer")
+
+// Result is what a completed exchange changed.
+type Result struct {
+	Streams []media.Stream    // new or changed, in order of their ids
+	Ended   []media.StreamID  // gone, in order
+	Signals []suppress.Signal // hold.start and hold.end; Source "sdp", Party "external" or "internal"
+}
+
+// Negotiation is the offer/answer state of one call (RFC 3264, with the
+// exchanges of RFC 6337): what was agreed for the audio of both sides, and who
+// holds. One goroutine owns it.
+//
+// Only audio over RTP is recorded. A stream's id is 2 x index of its m= line +
+// its side, so that it stays the same over renegotiations.
+//
+// A side holds when its own description says so for all audio that goes on:
+// sendonly, inactive, or a zero address (RFC 2543). An answer that is inactive
+// because the offer left nothing else does not make its side a holder, but a
+// holder stays one until a description of its own says otherwise. Without
+// any audio nothing changes. Holds are reported when they change, from the
+// answer of the call on.
+type Negotiation struct {
+	offers [2]*Description // open offers, by who made them
+	late   [2]bool         // that side asked the other to make the offer
+	newest media.Side      // who made the latest open offer or request for one
+
+	agreed    *agreement // what is in force
+	tentative *agreement // an early answer to a re-INVITE: in force when it is confirmed
+	confirmed bool       // the call is answered
+	streams   map[media.StreamID]media.Stream
+	holding   [2]bool
+}
+
+// agreement is an offer with its answer.
+type agreement struct {
+	offerer       media.Side
+	offer, answer *Description
+}
+
+// NewNegotiation returns the state before anything was said.
+func NewNegotiation() *Negotiation {
+	return &Negotiation{streams: make(map[media.StreamID]media.Stream)}
+}
+
+// Holding tells whether a side holds by what was agreed.
+func (n *Negotiation) Holding(side media.Side) bool { return n.holding[side] }
+
+// Offer records what a side offers, in INVITE, UPDATE, PRACK or a 2xx. A nil
+// body is an INVITE without a description: the other side makes the offer,
+// given to Offer or to Answer alike. An offer replaces an open one of the same
+// side. Errors are those of Parse; the state stays then.
+func (n *Negotiation) Offer(from media.Side, body []byte) error {
+	if body == nil {
+		n.offers[from], n.late[from], n.newest = nil, true, from
+		return nil
+	}
+	d, err := Parse(body)
+	if err != nil {
+		return fmt.Errorf("offer of the %s side: %w", from, err)
+	}
+	if other := from.Other(); n.agreed != nil && n.offers[other] == n.agreed.offer {
+		n.offers[other] = nil // answered, or there could be no further offer (RFC 6337 section 2.2)
+	}
+	n.offers[from], n.newest = d, from
+	return nil
+}
+
+// Answer records a side's answer and returns what it changed; early says that
+// the call is not answered, in whatever message it came. Early answers may follow each other (forks) and are superseded by the final one; before
+// the call is answered they act at once, in a re-INVITE only when confirmed. A
+// nil body changes nothing while early and is Confirm after it. An answer that
+// repeats the one in force is fine; ErrNoOffer when nothing waits for it.
+func (n *Negotiation) Answer(from media.Side, body []byte, at time.Time, early bool) (Result, error) {
+	if body == nil {
+		if early {
+			return Result{}, nil
+		}
+		return n.Confirm(at), nil
+	}
+	offer := n.offers[from.Other()]
+	if offer == nil {
+		return n.answerWithoutOffer(from, body, at, early)
+	}
+	answer, err := Parse(body)
+	if err != nil {
+		return Result{}, fmt.Errorf("answer of the %s side: %w", from, err)
+	}
+	a := &agreement{offerer: from.Other(), offer: offer, answer: answer}
+	if early && n.confirmed {
+		n.tentative = a
+		return Result{}, nil
+	}
+	if !early {
+		n.close(from.Other())
+	}
+	return n.agree(a, at, !early), nil
+}
+
+// answerWithoutOffer sorts out what only looks like an answer: the offer that
+// a side was asked for, and the repetition of what is agreed.
+func (n *Negotiation) answerWithoutOffer(from media.Side, body []byte, at time.Time, early bool) (Result, error) {
+	switch {
+	case n.late[from.Other()]:
+		return Result{}, n.Offer(from, body)
+	case n.agreed != nil && n.agreed.offerer != from && bytes.Equal(n.agreed.answer.Bytes(), body),
+		n.agreed != nil && n.agreed.offerer == from && !n.confirmed && n.offers[from] != nil:
+		// The 200 that repeats a description after an UPDATE went the other way (RFC 6337 section 3.1).
+		if early {
+			return Result{}, nil
+		}
+		return n.Confirm(at), nil
+	}
+	return Result{}, fmt.Errorf("%w: of the %s side", ErrNoOffer, from)
+}
+
+// Confirm takes the 200 to an INVITE that carries no description because the
+// answer came before, reliably (RFC 3262): what is agreed is final now.
+func (n *Negotiation) Confirm(at time.Time) Result {
+	a := n.agreed
+	if n.tentative != nil {
+		a = n.tentative
+	}
+	if a == nil || n.confirmed && n.tentative == nil {
+		return Result{}
+	}
+	if n.offers[a.offerer] == a.offer {
+		n.close(a.offerer)
+	}
+	return n.agree(a, at, true)
+}
+
+// Reject drops the latest open offer, which was refused; what was agreed before
+// it goes on (RFC 3264 section 4). Where offers crossed (491), use RejectFrom.
+func (n *Negotiation) Reject() { n.RejectFrom(n.newest) }
+
+// RejectFrom drops the open offer of that side, or its request for one.
+func (n *Negotiation) RejectFrom(side media.Side) {
+	if n.late[side] {
+		n.close(side.Other())
+	}
+	n.close(side)
+}
+
+// close forgets an offer that was answered or refused.
+func (n *Negotiation) close(offerer media.Side) {
+	n.offers[offerer], n.late = nil, [2]bool{}
+	n.tentative = nil
+	n.newest = offerer.Other()
+}
+
+// agree puts an agreement in force and finds what it changed.
+func (n *Negotiation) agree(a *agreement, at time.Time, final bool) Result {
+	n.agreed, n.tentative = a, nil
+	n.confirmed = n.confirmed || final
+	var res Result
+	now := make(map[media.StreamID]media.Stream)
+	for _, s := range a.streams(at, !n.confirmed) {
+		now[s.ID] = s
+		if old, ok := n.streams[s.ID]; !ok || !sameStream(old, s) {
+			res.Streams = append(res.Streams, s)
+		}
+	}
+	for id := range n.streams {
+		if _, ok := now[id]; !ok {
+			res.Ended = append(res.Ended, id)
+		}
+	}
+	slices.Sort(res.Ended)
+	n.streams = now
+	if n.confirmed {
+		res.Signals = n.holds(a, at)
+	}
+	return res
+}
+
+// sameStream compares all but the time.
+func sameStream(a, b media.Stream) bool {
+	return a.Side == b.Side && a.Sending == b.Sending && a.Early == b.Early && a.Source == b.Source &&
+		a.Local == b.Local && a.Ptime == b.Ptime && a.Secure == b.Secure && slices.Equal(a.Formats, b.Formats)
+}
+
+// audio returns the pairs of audio descriptions that both sides accept.
+func (a *agreement) audio() [][2]*Media {
+	var pairs [][2]*Media
+	for i := range min(len(a.offer.media), len(a.answer.media)) {
+		o, w := &a.offer.media[i], &a.answer.media[i]
+		if o.Kind == "audio" && w.Kind == "audio" && o.rtp() && w.rtp() && !o.Rejected && !w.Rejected {
+			pairs = append(pairs, [2]*Media{o, w})
+		}
+	}
+	return pairs
+}
+
+func (m *Media) rtp() bool { return strings.Contains(strings.ToUpper(m.Proto), "RTP/") }
+
+func (a *agreement) streams(at time.Time, early bool) []media.Stream {
+	var list []media.Stream
+	for _, p := range a.audio() {
+		offer, answer := p[0], p[1]
+		for _, side := range [2]media.Side{media.External, media.Internal} {
+			sender, receiver, formats := answer, offer, accepted(offer.Formats, answer.Formats)
+			if side == a.offerer {
+				sender, receiver, formats = offer, answer, answer.Formats
+			}
+			s := media.Stream{
+				ID: media.StreamID(offer.Index*2 + int(side)), Side: side, At: at, Early: early,
+				Formats: formats,
+				Sending: sends(sender) && receives(receiver),
+				Source:  sender.addrPort(), Local: receiver.addrPort(),
+				Ptime:  receiver.Ptime,
+				Secure: offer.Secure && answer.Secure,
+			}
+			if s.Ptime == 0 {
+				s.Ptime = sender.Ptime
+			}
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func sends(m *Media) bool { return m.Direction == SendRecv || m.Direction == SendOnly }
+
+// receives: nothing may be sent to a zero address (RFC 3264 section 8.4).
+func receives(m *Media) bool {
+	return (m.Direction == SendRecv || m.Direction == RecvOnly) && !m.Zero
+}
+
+// addrPort is where media goes; invalid when it is not known.
+func (m *Media) addrPort() netip.AddrPort {
+	if !m.Addr.IsValid() || m.Zero {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(m.Addr, m.Port)
+}
+
+// accepted returns what the answerer may send: the offer's formats, under the
+// offer's payload types (RFC 3264 section 5.1), whose codec the answer names.
+// When none fits, the answer is faulty and all of the offer may come.
+func accepted(offer, answer []media.Format) []media.Format {
+	var list []media.Format
+	for _, f := range offer {
+		if slices.ContainsFunc(answer, func(a media.Format) bool { return sameCodec(f, a) }) {
+			list = append(list, f)
+		}
+	}
+	if len(list) == 0 {
+		return offer
+	}
+	return list
+}
+
+func sameCodec(a, b media.Format) bool {
+	if a.Name == "" || b.Name == "" {
+		return a.PayloadType == b.PayloadType
+	}
+	return a.Name == b.Name && a.ClockRate == b.ClockRate && max(a.Channels, 1) == max(b.Channels, 1)
+}

@@ -1,0 +1,204 @@
+package sdp
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Target is where the other side is to send the media of one m= line. With an
+// invalid Addr the media description is not anchored and stays as it is.
+type Target struct {
+	Addr netip.Addr
+	Port uint16
+
+	// RTCPPort is written into an a=rtcp that is there; no line is added. 0
+	// means: Port when the line named the RTP port, else the port above it.
+	RTCPPort uint16
+}
+
+func (t Target) anchored() bool { return t.Addr.IsValid() }
+
+// iceAttributes are dropped where media is anchored: the candidates are not
+// ours, and without them the far end uses c= and m= (RFC 8839 section 4.2.5).
+var iceAttributes = []string{
+	"candidate", "remote-candidates", "end-of-candidates",
+	"ice-ufrag", "ice-pwd", "ice-options", "ice-lite", "ice-mismatch", "ice-pacing",
+}
+
+// Rewrite returns the description with the addresses of the targets, by index
+// of the m= lines; there may be fewer targets than m= lines. It changes c=,
+// the port of m= and a=rtcp, and drops ICE attributes; every other byte stays.
+// A zero c= (the hold of RFC 2543) stays zero and a port of 0 stays 0. Where
+// the session's c= cannot serve all m= lines, an anchored one gets its own.
+func (d *Description) Rewrite(targets []Target) []byte {
+	r := rewriter{d: d, targets: targets, out: make([]byte, 0, len(d.body)+64)}
+	session := r.sessionAddr()
+	for _, l := range d.lines[:d.session.to] {
+		r.sessionLine(l, session)
+	}
+	for i, part := range d.parts {
+		t := r.target(i)
+		if !t.anchored() {
+			r.copy(d.lines[part.from:part.to]...)
+			continue
+		}
+		r.part(i, part, t, session)
+	}
+	return r.out
+}
+
+type rewriter struct {
+	d       *Description
+	targets []Target
+	out     []byte
+}
+
+func (r *rewriter) target(i int) Target {
+	if i < len(r.targets) {
+		return r.targets[i]
+	}
+	return Target{}
+}
+
+func (r *rewriter) copy(lines ...line) {
+	for _, l := range lines {
+		r.out = append(r.out, r.d.body[l.start:l.next]...)
+	}
+}
+
+// replace writes a line with other content and its own line end.
+func (r *rewriter) replace(l line, content string) {
+	r.out = append(r.out, content...)
+	r.out = append(r.out, r.d.body[l.end:l.next]...)
+}
+
+// sessionAddr decides what becomes of the session's c=: the address that all
+// m= lines which inherit it are anchored at (or all m= lines, when none
+// inherits it); invalid when they differ, for then it stays.
+func (r *rewriter) sessionAddr() netip.Addr {
+	if conn := r.d.readAttrs(r.d.session).conn; !conn.given || conn.addr.IsUnspecified() {
+		return netip.Addr{}
+	}
+	var inherit, all []netip.Addr
+	for i, part := range r.d.parts {
+		if r.d.media[i].Rejected {
+			continue
+		}
+		all = append(all, r.target(i).Addr)
+		if !r.d.readAttrs(part).conn.given {
+			inherit = append(inherit, r.target(i).Addr)
+		}
+	}
+	if len(inherit) == 0 {
+		inherit = all
+	}
+	if len(inherit) == 0 || slices.ContainsFunc(inherit, func(a netip.Addr) bool { return a != inherit[0] }) {
+		return netip.Addr{}
+	}
+	return inherit[0]
+}
+
+func (r *rewriter) sessionLine(l line, addr netip.Addr) {
+	typ, value := r.d.field(l)
+	switch {
+	case typ == 'c' && addr.IsValid() && !isZero(value):
+		r.replace(l, connectionLine(addr))
+	case typ == 'a' && isICE(value) && slices.ContainsFunc(r.targets, Target.anchored):
+	default:
+		r.copy(l)
+	}
+}
+
+// part writes one anchored media description.
+func (r *rewriter) part(i int, part section, t Target, session netip.Addr) {
+	m := r.d.media[i]
+	own := r.d.readAttrs(part).conn
+	needs := !own.given && !m.Zero && !m.Rejected && session != t.Addr
+	lines := r.d.lines[part.from:part.to]
+	r.mLine(lines[0], t)
+	lines = lines[1:]
+	for len(lines) > 0 && needs { // i= comes before c= (RFC 8866 section 9)
+		if typ, _ := r.d.field(lines[0]); typ != 'i' {
+			break
+		}
+		r.copy(lines[0])
+		lines = lines[1:]
+	}
+	if needs {
+		r.insert(connectionLine(t.Addr))
+	}
+	for _, l := range lines {
+		typ, value := r.d.field(l)
+		name, rest := attribute(value)
+		switch {
+		case typ == 'c' && !isZero(value):
+			r.replace(l, connectionLine(t.Addr))
+		case typ == 'a' && isICE(value):
+		case typ == 'a' && name == "rtcp":
+			r.replace(l, rtcpLine(rest, t, m.Port))
+		default:
+			r.copy(l)
+		}
+	}
+}
+
+// insert adds a line with the line end of the one before, or CRLF before it
+// when that was the last of the body and had none.
+func (r *rewriter) insert(content string) {
+	eol := "\r\n"
+	switch n := len(r.out); {
+	case r.out[n-1] != '\n':
+		r.out = append(append(r.out, eol...), content...)
+		return
+	case n < 2 || r.out[n-2] != '\r':
+		eol = "\n"
+	}
+	r.out = append(append(r.out, content...), eol...)
+}
+
+func (r *rewriter) mLine(l line, t Target) {
+	_, value := r.d.field(l)
+	m := parseMLine(value)
+	if m.port == 0 {
+		r.copy(l)
+		return
+	}
+	r.replace(l, "m="+value[:m.portAt]+strconv.Itoa(int(t.Port))+value[m.portTo:])
+}
+
+func rtcpLine(value string, t Target, was uint16) string {
+	fields := strings.Fields(value)
+	port := t.RTCPPort
+	if port == 0 {
+		port = t.Port + 1
+		if len(fields) > 0 && fields[0] == strconv.Itoa(int(was)) {
+			port = t.Port
+		}
+	}
+	out := "a=rtcp:" + strconv.Itoa(int(port))
+	switch {
+	case len(fields) < 4:
+		return out
+	case isZero(strings.Join(fields[1:], " ")):
+		return out + " " + strings.Join(fields[1:], " ")
+	}
+	return out + " " + strings.TrimPrefix(connectionLine(t.Addr), "c=")
+}
+
+func isZero(connection string) bool {
+	return parseConnection(connection).addr.IsUnspecified()
+}
+
+func isICE(attr string) bool {
+	name, _ := attribute(attr)
+	return slices.Contains(iceAttributes, name)
+}
+
+func connectionLine(addr netip.Addr) string {
+	if addr = addr.Unmap(); addr.Is4() {
+		return "c=IN IP4 " + addr.String()
+	}
+	return "c=IN IP6 " + addr.WithZone("").String()
+}

@@ -1,0 +1,158 @@
+// Package sdp reads session descriptions (RFC 8866) as they come, rewrites
+// their addresses without touching another byte, and keeps the offer/answer
+// state of a call (RFC 3264).
+//
+// The parser is lenient: it keeps the lines and looks only at those it needs.
+// Line ends may be CRLF or LF and may be mixed, the last may be missing; lines
+// of no known form stay where they are.
+package sdp
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+// Limits of a description.
+const (
+	bodyBytesMax = 64 << 10
+	linesMax     = 2000
+	mediaMax     = 64 // m= lines
+)
+
+// Errors of Parse. Callers branch on them to refuse an offer (488) or a body.
+var (
+	ErrTooLarge     = fmt.Errorf("session description larger than %d bytes", bodyBytesMax)
+	ErrTooManyLines = fmt.Errorf("session description with more than %d lines", linesMax)
+	ErrTooManyMedia = fmt.Errorf("session description with more than %d m= lines", mediaMax)
+	ErrNotSDP       = errors.New("not a session description: it does not begin with v=")
+)
+
+// Direction values of a media description (RFC 8866 section 6.7).
+const (
+	SendRecv = "sendrecv"
+	SendOnly = "sendonly"
+	RecvOnly = "recvonly"
+	Inactive = "inactive"
+)
+
+// Description is one session description. It is not changed after Parse and
+// safe for concurrent use.
+type Description struct {
+	body    []byte
+	lines   []line
+	media   []Media
+	session section // the lines before the first m=
+	parts   []section
+}
+
+// line is one line of the body, its parts by their offsets.
+type line struct {
+	start int // of the type letter
+	end   int // of the content
+	next  int // of the next line: what lies between end and next is the line end
+}
+
+// section is a run of lines: the session's, or a media description's.
+type section struct{ from, to int }
+
+// Media is one media description, with what it inherits from the session.
+type Media struct {
+	Index    int            // of its m= line, from 0
+	Kind     string         // audio, video, image, ... in lower case
+	Port     uint16         // of RTP; 0 when refused
+	Proto    string         // RTP/AVP, RTP/SAVPF, udptl, ... as written
+	Formats  []media.Format // of RTP only, in order; static types filled in (RFC 3551 section 6). Read only
+	Addr     netip.Addr     // from c=; invalid when it is missing or a host name
+	Host     string         // the host name of c=, when it is no address
+	RTCP     netip.AddrPort // from a=rtcp (RFC 3605), else the port above Port
+	RTCPMux  bool           // a=rtcp-mux (RFC 5761)
+	Zero     bool           // Addr is 0.0.0.0 or ::, the hold of RFC 2543
+	Secure   bool           // SRTP by profile, a=crypto or a=fingerprint
+	Rejected bool           // port 0, or an m= line that cannot be read
+	Ptime    time.Duration  // a=ptime, 0 without
+
+	// Direction as seen from the side that made the description: sendrecv,
+	// sendonly, recvonly or inactive.
+	Direction string
+}
+
+// Parse reads a description. It keeps a copy of the body.
+func Parse(body []byte) (*Description, error) {
+	if len(body) > bodyBytesMax {
+		return nil, ErrTooLarge
+	}
+	if !bytes.HasPrefix(bytes.TrimLeft(body, "\r\n"), []byte("v=")) {
+		return nil, ErrNotSDP
+	}
+	d := &Description{body: bytes.Clone(body)}
+	if err := d.split(); err != nil {
+		return nil, err
+	}
+	d.media = make([]Media, len(d.parts))
+	session := d.readAttrs(d.session)
+	for i := range d.parts {
+		d.media[i] = d.readMedia(i, session)
+	}
+	return d, nil
+}
+
+// split finds the lines and the sections.
+func (d *Description) split() error {
+	for pos := 0; pos < len(d.body); {
+		if len(d.lines) == linesMax {
+			return ErrTooManyLines
+		}
+		l := line{start: pos, end: len(d.body), next: len(d.body)}
+		if i := bytes.IndexByte(d.body[pos:], '\n'); i >= 0 {
+			l.end, l.next = pos+i, pos+i+1
+		}
+		for l.end > l.start && d.body[l.end-1] == '\r' {
+			l.end--
+		}
+		if d.body[l.start] == 'm' && l.end > l.start+1 && d.body[l.start+1] == '=' {
+			if len(d.parts) == mediaMax {
+				return ErrTooManyMedia
+			}
+			d.closeSection(len(d.lines))
+			d.parts = append(d.parts, section{from: len(d.lines)})
+		}
+		d.lines = append(d.lines, l)
+		pos = l.next
+	}
+	d.closeSection(len(d.lines))
+	return nil
+}
+
+func (d *Description) closeSection(at int) {
+	if n := len(d.parts); n > 0 {
+		d.parts[n-1].to = at
+		return
+	}
+	d.session.to = at
+}
+
+// Bytes returns the body as it came. Read only.
+func (d *Description) Bytes() []byte { return d.body }
+
+// Media returns the media descriptions in their order.
+func (d *Description) Media() []Media { return append([]Media(nil), d.media...) }
+
+// field returns the type letter and the value of a line; 0 for one that is no field.
+func (d *Description) field(l line) (byte, string) {
+	if l.end < l.start+2 || d.body[l.start+1] != '=' {
+		return 0, ""
+	}
+	return d.body[l.start], string(d.body[l.start+2 : l.end])
+}
+
+// attribute splits "name:value" of an a= line; names are lower-cased.
+func attribute(value string) (name, rest string) {
+	name, rest, _ = strings.Cut(value, ":")
+	return strings.ToLower(strings.TrimSpace(name)), rest
+}
