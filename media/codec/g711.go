@@ -45,7 +45,7 @@ func muLawEncode(pcm int) byte {
 	mask := byte(0xff)
 	v := pcm >> 2
 	if v < 0 {
-		v, mask = -v, 0x7f
+		v, mask = ^v, 0x7f // one's complement, as the reference code of ITU-T G.191
 	}
 	v = min(v, clip) + bias
 	segment := 0
@@ -78,7 +78,7 @@ func aLawEncode(pcm int) byte {
 	mask := byte(0xd5)
 	v := pcm >> 3
 	if v < 0 {
-		v, mask = -v-1, 0x55
+		v, mask = ^v, 0x55
 	}
 	segment := 0
 	for limit := 0x1f; segment < 8 && v > limit; limit = limit<<1 | 1 {

@@ -1,0 +1,279 @@
+// Package mix lays the audio of one side of a call on a timeline of samples.
+//
+// A Track is fed with arrivals and decoded audio and read in steps, some way
+// behind the wall clock. What was read is never moved. Positions are samples
+// since the origin at the track's rate; times are ns since the session's base.
+package mix
+
+// Config of a Track. Zero fields take the defaults.
+type Config struct {
+	Rate         int   // Hz of positions and samples; default 8000
+	HorizonMaxNS int64 // audio further than this beyond the cursor is dropped and counted; default 2 s, at most 30 s
+}
+
+// Limits of a Track.
+const (
+	RunsMax        = 4    // runs kept at once; the oldest are given up
+	SpansMax       = 1024 // alternations of audio, silence and holes kept per run
+	MarksMax       = 256  // emitted marks remembered for Resolved
+	ResolutionsMax = 1024 // between two calls of Resolved
+	NegotiatedMax  = 256  // changes of direction not yet read
+)
+
+// Cause says why samples are missing.
+type Cause uint8
+
+// Causes of a missing stretch.
+const (
+	Loss        Cause = iota // the network lost packets
+	Late                     // packets came after their place was read
+	Absent                   // nothing came though sending was agreed
+	Undecodable              // packets came in a form that is not understood
+	Overrun                  // the recorder could not take it
+)
+
+// String returns the manifest's word.
+func (c Cause) String() string {
+	names := [...]string{"loss", "late", "absent", "undecodable", "overrun"}
+	if int(c) < len(names) {
+		return names[c]
+	}
+	return "unknown"
+}
+
+// Key names a run of packets with one timestamp base.
+type Key struct {
+	SSRC  uint32
+	Epoch int
+}
+
+// Mark is a stretch of samples that were read as filling, not as captured.
+type Mark struct {
+	At        int64 // position
+	N         int   // samples
+	Cause     Cause
+	Concealed bool // filled by concealment instead of silence
+}
+
+// Resolution corrects marks that were emitted before: within [From, To) the
+// missing samples are no gap at all (Withdrawn), or one of another cause. A
+// stretch that had no mark gets one of this cause.
+type Resolution struct {
+	From, To  int64
+	Cause     Cause
+	Withdrawn bool
+}
+
+// Stats counts, in samples, what was given to the track and not read.
+type Stats struct {
+	Read        int64 // samples read
+	Captured    int64 // of these from packets
+	LateCut     int64 // audio whose place was read already
+	Overlapped  int64 // audio that another run replaced, or that repeats timestamps
+	Overrun     int64 // audio beyond the horizon
+	Unanchored  int64 // audio of a run that no arrival announced
+	Resampled   int64 // samples read while the placement was being corrected
+	Corrections int64 // times that a correction began
+}
+
+// Track is the timeline of one side. Not safe for concurrent use.
+type Track struct {
+	rate    int64
+	horizon int64 // samples
+	size    int64 // samples of a run's ring, a power of two
+
+	origin    int64 // ns
+	hasOrigin bool
+	cursor    int64 // next position to read
+	end       int64 // position from which on nothing is missed; maxPos without one
+
+	directions []direction // changes of what is negotiated, by time
+	runs       []*run      // by activation: the last one is heard
+	idle       []*run      // announced by arrivals, without audio yet
+	spare      []*run      // for reuse
+
+	marks memory
+	stats Stats
+}
+
+type direction struct {
+	ns      int64
+	sending bool
+}
+
+const maxPos = int64(1) << 62
+
+// NewTrack returns an empty track.
+func NewTrack(cfg Config) *Track {
+	if cfg.Rate <= 0 {
+		cfg.Rate = 8000
+	}
+	if cfg.HorizonMaxNS <= 0 {
+		cfg.HorizonMaxNS = 2e9
+	}
+	t := &Track{rate: int64(cfg.Rate), end: maxPos}
+	t.horizon = min(cfg.HorizonMaxNS, 30e9) / 1000 * t.rate / 1e6
+	// The resampler looks a few samples back behind the cursor.
+	for t.size = 1024; t.size < t.horizon+4*taps; t.size *= 2 {
+	}
+	t.marks.init()
+	t.directions = make([]direction, 0, 16)
+	return t
+}
+
+// Rate of positions and samples in Hz.
+func (t *Track) Rate() int { return int(t.rate) }
+
+// Cursor is the position of the next sample that Read gives.
+func (t *Track) Cursor() int64 { return t.cursor }
+
+// Stats returns the counts so far.
+func (t *Track) Stats() Stats { return t.stats }
+
+// SetOrigin says that position 0 is at ns. Only the first call counts; nothing
+// can be read before it, and audio that came before is kept as far as the
+// horizon reaches.
+func (t *Track) SetOrigin(ns int64) {
+	if !t.hasOrigin {
+		t.origin, t.hasOrigin = ns, true
+	}
+}
+
+// Position converts a time to a position. ok is false before SetOrigin.
+func (t *Track) Position(ns int64) (pos int64, ok bool) {
+	return t.position(ns), t.hasOrigin
+}
+
+func (t *Track) position(ns int64) int64 { return mulDiv(ns-t.origin, t.rate, 1e9) }
+
+// mulDiv is floor(a*b/c) without overflow for |a*b| beyond 63 bits.
+func mulDiv(a, b, c int64) int64 {
+	q, r := a/c, a%c
+	if r < 0 {
+		q, r = q-1, r+c
+	}
+	return q*b + r*b/c
+}
+
+// Negotiated says that from ns on the side may send, or not. Silence without
+// packets is a gap only while it may; at first it may not.
+func (t *Track) Negotiated(ns int64, sending bool) {
+	d := direction{ns, sending}
+	if n := len(t.directions); n > 0 {
+		last := &t.directions[n-1]
+		d.ns = max(ns, last.ns)
+		if last.sending == sending {
+			return
+		}
+		if n >= NegotiatedMax || last.ns == d.ns {
+			*last = d
+			return
+		}
+	}
+	t.directions = append(t.directions, d)
+}
+
+// End says that the call ends at ns: nothing is missed and nothing heard from
+// there on.
+func (t *Track) End(ns int64) {
+	t.end = t.position(ns)
+}
+
+// Arrived takes note of every accepted packet, on arrival and whatever it
+// holds: timestamp and arrival feed the placement and the rate. clock is the
+// media clock in Hz and fixed with the first packet of a run.
+func (t *Track) Arrived(k Key, ts int64, clock int, arrival int64) {
+	r := t.run(k)
+	if r == nil {
+		r = t.newRun(k, ts, clock)
+	}
+	r.delay.add(r.index(ts), arrival)
+	r.lastArrival = max(r.lastArrival, arrival)
+}
+
+// Report feeds the NTP time (any era, ns) of a sender report and the RTP
+// timestamp that belongs to it. It only ever tells a rate, and only as long as
+// arrivals have not told it better.
+func (t *Track) Report(k Key, ts, ntpNS int64) {
+	if r := t.run(k); r != nil {
+		r.delay.report(r.index(ts), ntpNS)
+	}
+}
+
+// Audio lays the samples of one packet, in order and at the track's rate, from
+// timestamp ts on. What lies between the run's last sample and ts is silence
+// unless Hole says otherwise; marks that stand there already are withdrawn.
+func (t *Track) Audio(k Key, ts int64, pcm []int16) {
+	r := t.run(k)
+	if r == nil || len(pcm) == 0 {
+		t.stats.Unanchored += int64(len(pcm))
+		return
+	}
+	t.put(r, r.index(ts), pcm, span{kind: audio})
+	r.packet = int64(len(pcm))
+}
+
+// Conceal lays made-up samples in the place of missing ones: they are read, and
+// marked.
+func (t *Track) Conceal(k Key, ts int64, pcm []int16, cause Cause) {
+	r := t.run(k)
+	if r == nil || len(pcm) == 0 {
+		return
+	}
+	t.put(r, r.index(ts), pcm, span{kind: hole, cause: cause, concealed: true})
+}
+
+// Hole says that the samples from fromTS up to toTS are missing and why. Where
+// they were read already, marks are corrected by Resolved.
+func (t *Track) Hole(k Key, fromTS, toTS int64, cause Cause) {
+	if r := t.run(k); r != nil && toTS > fromTS {
+		t.extend(r, r.index(fromTS), r.index(toTS), span{kind: hole, cause: cause})
+	}
+}
+
+// Silent says that nothing is missing from fromTS up to toTS though no audio
+// comes: an RFC 4733 event, comfort noise.
+func (t *Track) Silent(k Key, fromTS, toTS int64) {
+	if r := t.run(k); r != nil && toTS > fromTS {
+		t.extend(r, r.index(fromTS), r.index(toTS), span{kind: silent})
+	}
+}
+
+// Late says that n samples of a packet came after their place was read (or
+// given up): marks of loss or absence there become late.
+func (t *Track) Late(k Key, ts int64, n int) {
+	r := t.run(k)
+	if r == nil || n <= 0 {
+		return
+	}
+	from := r.index(ts)
+	t.late(r, from, from+int64(n))
+}
+
+// Resolved returns the corrections since the last call. The slice is good until
+// the next call of any method.
+func (t *Track) Resolved() []Resolution { return t.marks.drain() }
+
+// Skew is the rate of the sender's clock against the arrivals' in ppm, positive
+// when the sender's is fast; 0 while it is unknown, and for a run long gone.
+func (t *Track) Skew(k Key) float64 {
+	if r := t.run(k); r != nil {
+		return r.delay.skewPPM()
+	}
+	return 0
+}
+
+// run finds a run by its key; the newest first.
+func (t *Track) run(k Key) *run {
+	for i := len(t.runs) - 1; i >= 0; i-- {
+		if t.runs[i].key == k {
+			return t.runs[i]
+		}
+	}
+	for _, r := range t.idle {
+		if r.key == k {
+			return r
+		}
+	}
+	return nil
+}
