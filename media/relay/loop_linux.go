@@ -1,0 +1,327 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+const (
+	eventsMax = 128
+	pageSize  = 1024 // sockets per page of a table
+	pagesMax  = 1024
+)
+
+// table finds the socket of a file descriptor without a lock.
+type table struct {
+	mu    sync.Mutex // serialises set
+	pages [pagesMax]atomic.Pointer[[pageSize]atomic.Pointer[fdSocket]]
+}
+
+func (t *table) get(fd int) *fdSocket {
+	page := t.pages[fd/pageSize].Load()
+	if page == nil {
+		return nil
+	}
+	return page[fd%pageSize].Load()
+}
+
+func (t *table) set(fd int, f *fdSocket) error {
+	if fd >= pageSize*pagesMax {
+		return fmt.Errorf("file descriptor %d: the relay serves at most %d", fd, pageSize*pagesMax)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	page := t.pages[fd/pageSize].Load()
+	if page == nil {
+		page = new([pageSize]atomic.Pointer[fdSocket])
+		t.pages[fd/pageSize].Store(page)
+	}
+	page[fd%pageSize].Store(f)
+	return nil
+}
+
+// userEngine serves kernel sockets by event loops. All sockets of a stream
+// belong to one loop.
+type userEngine struct {
+	cfg   Config
+	socks table
+	loops []*loop
+}
+
+func newEngine(cfg Config) (engine, error) {
+	e := &userEngine{cfg: cfg}
+	for range cfg.Loops {
+		l, err := newLoop(&e.socks)
+		if err != nil {
+			return nil, errors.Join(err, e.close())
+		}
+		e.loops = append(e.loops, l)
+		go l.run()
+	}
+	return e, nil
+}
+
+func (e *userEngine) bind(at netip.AddrPort) (socket, error) {
+	f, err := openUDP(at, e.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// attach gives the stream to the loop that has the fewest.
+func (e *userEngine) attach(s *Stream) error {
+	l := e.loops[0]
+	for _, other := range e.loops[1:] {
+		if other.streams.Load() < l.streams.Load() {
+			l = other
+		}
+	}
+	s.place = l
+	for side := range s.ends {
+		for k, sock := range s.ends[side].socks {
+			f := sock.(*fdSocket)
+			f.stream, f.side, f.kind = s, media.Side(side), kind(k)
+			if err := l.add(f); err != nil {
+				l.forget(s)
+				return err
+			}
+		}
+	}
+	l.streams.Add(1)
+	return nil
+}
+
+func (e *userEngine) settle(s *Stream) { s.place.(*loop).settle() }
+
+func (e *userEngine) detach(s *Stream) error {
+	l := s.place.(*loop)
+	l.streams.Add(-1)
+	l.forget(s)
+	var errs []error
+	for i := range s.ends {
+		for _, sock := range s.ends[i].socks {
+			errs = append(errs, sock.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (e *userEngine) close() error {
+	var errs []error
+	for _, l := range e.loops {
+		errs = append(errs, l.close())
+	}
+	return errors.Join(errs...)
+}
+
+// loop is one event loop: it waits for readable sockets and relays what they
+// hold, a batch at a time.
+type loop struct {
+	// constant after construction
+	socks *table
+	epoll int
+	wake  int // eventfd
+	done  chan struct{}
+
+	streams atomic.Int32
+
+	// owned by run
+	events   [eventsMax]unix.EpollEvent
+	in       *inbound
+	out      [2]*outbound // RTP, RTCP
+	taken    [batchPackets]bool
+	arrivals [batchPackets]time.Time
+
+	mu      sync.Mutex // guards all following
+	waiters []chan struct{}
+	stop    bool
+}
+
+func newLoop(socks *table) (*loop, error) {
+	l := &loop{socks: socks, done: make(chan struct{}), in: newInbound(), out: [2]*outbound{newOutbound(), newOutbound()}}
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if l.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(l.epoll))
+	}
+	if err = l.watch(l.wake); err != nil {
+		return nil, errors.Join(err, unix.Close(l.wake), unix.Close(l.epoll))
+	}
+	return l, nil
+}
+
+func (l *loop) watch(fd int) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (l *loop) add(f *fdSocket) error {
+	if err := l.socks.set(f.fd, f); err != nil {
+		return err
+	}
+	return l.watch(f.fd)
+}
+
+// forget makes the loop never touch the sockets of a stream again.
+func (l *loop) forget(s *Stream) {
+	for i := range s.ends {
+		for _, sock := range s.ends[i].socks {
+			f := sock.(*fdSocket)
+			if l.socks.get(f.fd) != f {
+				continue // attach failed before it
+			}
+			_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, f.fd, nil) // closing the socket does the same
+			_ = l.socks.set(f.fd, nil)                                // fits: it was set before
+		}
+	}
+	l.settle()
+}
+
+// settle returns when the batch that is being handled now is through.
+func (l *loop) settle() {
+	c := make(chan struct{})
+	l.mu.Lock()
+	if l.stop {
+		l.mu.Unlock()
+		<-l.done
+		return
+	}
+	l.waiters = append(l.waiters, c)
+	l.mu.Unlock()
+	l.rouse()
+	<-c
+}
+
+func (l *loop) close() error {
+	l.mu.Lock()
+	l.stop = true
+	l.mu.Unlock()
+	l.rouse()
+	<-l.done
+	return errors.Join(unix.Close(l.wake), unix.Close(l.epoll))
+}
+
+func (l *loop) rouse() {
+	one := [8]byte{1, 1}              // any number but zero, in either byte order
+	_, _ = unix.Write(l.wake, one[:]) // fails only when the counter is full, and then it is awake
+}
+
+// run is the loop's goroutine. epoll_wait is a blocking system call to the
+// runtime, so an idle loop holds up neither the scheduler nor the collector.
+func (l *loop) run() {
+	defer close(l.done)
+	for {
+		n, err := unix.EpollWait(l.epoll, l.events[:], -1)
+		if err != nil && err != unix.EINTR {
+			panic("epoll_wait: " + err.Error()) // EBADF, EFAULT, EINVAL: a bug of this file
+		}
+		for _, ev := range l.events[:max(n, 0)] {
+			if int(ev.Fd) == l.wake {
+				if l.roused() {
+					return
+				}
+			} else if f := l.socks.get(int(ev.Fd)); f != nil {
+				l.serve(f)
+			}
+		}
+	}
+}
+
+// roused lets those go who wait for the loop, and tells whether it is to end.
+func (l *loop) roused() (stop bool) {
+	var count [8]byte
+	_, _ = unix.Read(l.wake, count[:]) // resets it; empty is fine
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.waiters {
+		close(c)
+	}
+	l.waiters = l.waiters[:0]
+	return l.stop
+}
+
+// serve relays one batch from a socket: decide, forward all, then tap. It
+// allocates nothing.
+func (l *loop) serve(f *fdSocket) {
+	n := l.in.receive(f.fd)
+	if n == 0 {
+		return
+	}
+	now := time.Now()
+	wall := now.UnixNano()
+	s := f.stream
+	r := s.refresh()
+	for i := range n {
+		l.arrivals[i] = now.Add(-l.in.age(i, wall))
+		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), l.in.wire(i), l.arrivals[i])
+		l.taken[i] = ok
+		if !ok {
+			continue
+		}
+		group := kindRTP
+		if rtcp {
+			group = kindRTCP
+		}
+		l.out[group].add(l.in.wire(i))
+	}
+	for group := range l.out {
+		l.forward(s, r, f.side, kind(group))
+	}
+	for i := 0; i < n; {
+		i = l.tap(s, f.side, i, n)
+	}
+	for i := range n {
+		l.in.arm(i)
+	}
+}
+
+// forward sends the RTP or the RTCP of a batch to the other side.
+func (l *loop) forward(s *Stream, r *route, from media.Side, group kind) {
+	out := l.out[group]
+	n := out.n
+	if n == 0 {
+		return
+	}
+	c := &s.stats[from]
+	k, to, ok := s.destination(r, from.Other(), group == kindRTCP)
+	if !ok {
+		out.n = 0
+		c.unroutable.Add(uint64(n))
+		return
+	}
+	sent := out.flush(s.ends[from.Other()].socks[k].(*fdSocket).fd, to)
+	c.forwarded.Add(uint64(sent))
+	if sent < n {
+		c.sendErrors.Add(uint64(n - sent))
+	}
+}
+
+// tap copies the accepted packets from the i-th on into the side's tap. It
+// returns where to go on: after the packet that made a tap panic, else n.
+func (l *loop) tap(s *Stream, side media.Side, i, n int) (next int) {
+	slot := s.taps[side].Load()
+	if slot == nil {
+		return n
+	}
+	defer s.tapFailed(side, slot)
+	for next = i; next < n; {
+		at := next
+		next++
+		if l.taken[at] {
+			slot.tap.Put(l.arrivals[at], l.in.wire(at))
+		}
+	}
+	return next
+}

@@ -1,0 +1,278 @@
+// Package relay forwards the media of calls between the two sides of a trunk
+// and copies what it accepts into taps.
+//
+// Nothing that a tap does changes, delays or drops a forwarded packet, short of
+// a Put that breaks its contract and waits: packets are forwarded first, and a
+// tap that panics is taken out.
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+// Errors of Open that callers branch on.
+var (
+	ErrNoPorts = errors.New("no free media port")
+	ErrClosed  = errors.New("the relay is closed")
+)
+
+// Conn is a UDP socket, as *net.UDPConn is.
+type Conn interface {
+	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
+	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
+	LocalAddr() net.Addr
+	Close() error
+}
+
+// Config of a Relay. The zero value of every field but the ports is usable.
+type Config struct {
+	// PortMin and PortMax bound the ports, both included. Streams take pairs of
+	// an even port (RTP) and the odd one after it (RTCP), RFC 3550 section 11.
+	PortMin, PortMax uint16
+
+	// Quarantine is how long a pair rests after its stream was closed, so that
+	// stale media cannot enter the next call. 30 s when zero; negative: none.
+	Quarantine time.Duration
+
+	// Loops is the number of event loops; GOMAXPROCS when zero. Without meaning
+	// when Open is set.
+	Loops int
+
+	// ReceiveBufferBytes and SendBufferBytes are asked of the kernel per socket;
+	// 256 KiB when zero. The kernel's own limit may give less.
+	ReceiveBufferBytes, SendBufferBytes int
+
+	// DSCP marks what is sent (RFC 2474): 1..63; 46, expedited forwarding, when
+	// zero; negative: unmarked.
+	DSCP int
+
+	// Open replaces the real sockets. The error for a port in use must wrap
+	// syscall.EADDRINUSE.
+	Open func(netip.AddrPort) (Conn, error)
+
+	// Log is told when a tap is taken out after a panic; nil: nobody is.
+	Log *slog.Logger
+}
+
+// withDefaults returns the complete configuration.
+func (c Config) withDefaults() (Config, error) {
+	if len(newPool(c.PortMin, c.PortMax).free) == 0 || c.PortMin == 0 {
+		return c, fmt.Errorf("media ports %d-%d: the range holds no pair of an even port and the next", c.PortMin, c.PortMax)
+	}
+	if c.DSCP > 63 {
+		return c, fmt.Errorf("DSCP %d: the largest is 63", c.DSCP)
+	}
+	set := func(v *int, def int) {
+		if *v == 0 {
+			*v = def
+		}
+	}
+	set(&c.Loops, runtime.GOMAXPROCS(0))
+	set(&c.ReceiveBufferBytes, 256<<10)
+	set(&c.SendBufferBytes, 256<<10)
+	set(&c.DSCP, 46)
+	if c.Quarantine == 0 {
+		c.Quarantine = 30 * time.Second
+	}
+	if c.Loops < 0 {
+		return c, fmt.Errorf("%d event loops: cannot be negative", c.Loops)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// engine moves packets between sockets and streams.
+type engine interface {
+	// bind opens a silent socket.
+	bind(at netip.AddrPort) (socket, error)
+	// attach lets packets flow between the stream's sockets.
+	attach(s *Stream) error
+	// settle returns when every packet whose handling began before is through.
+	settle(s *Stream)
+	// detach ends the flow, settles and closes the sockets.
+	detach(s *Stream) error
+	// close is called after all streams were detached.
+	close() error
+}
+
+// socket is one bound socket of an engine.
+type socket interface{ close() error }
+
+// Relay owns the media ports and the goroutines that serve them. Safe for
+// concurrent use.
+type Relay struct {
+	cfg    Config
+	base   time.Time // times of packets are kept as distances from it
+	engine engine
+
+	mu      sync.Mutex // guards all following; never held while packets are handled
+	pools   map[netip.Addr]*pool
+	streams map[*Stream]struct{}
+	closed  bool
+}
+
+// New starts a relay.
+func New(cfg Config) (*Relay, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Relay{cfg: cfg, base: time.Now(), pools: map[netip.Addr]*pool{}, streams: map[*Stream]struct{}{}}
+	if cfg.Open != nil {
+		r.engine = connEngine{cfg.Open}
+		return r, nil
+	}
+	if r.engine, err = newEngine(cfg); err != nil {
+		return nil, fmt.Errorf("start the media relay: %w", err)
+	}
+	return r, nil
+}
+
+// Close closes all streams and waits for the relay's goroutines.
+func (r *Relay) Close() error {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return ErrClosed
+	}
+	r.closed = true
+	streams := make([]*Stream, 0, len(r.streams))
+	for s := range r.streams {
+		streams = append(streams, s)
+	}
+	r.mu.Unlock()
+	var errs []error
+	for _, s := range streams {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, r.engine.close())...)
+}
+
+// Options of a stream.
+type Options struct {
+	// RTP lets only RTP and RTCP through, by the latching rules. Without it any
+	// datagram of the side's SDP address, else of the first source, goes through.
+	RTP bool
+}
+
+// Open binds a pair of ports per side and relays between them. local is the
+// address to bind per side, indexed by media.Side. Packets of a side are dropped
+// and counted until SetRemote was called for it. ErrNoPorts (wrapped) says that
+// every pair is in use or in quarantine.
+func (r *Relay) Open(local [2]netip.Addr, opt Options) (*Stream, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	s := newStream(r, opt)
+	for side := range local {
+		if err := r.bindPair(s, media.Side(side), canonical(local[side])); err != nil {
+			return nil, errors.Join(err, r.release(s))
+		}
+	}
+	if err := r.engine.attach(s); err != nil {
+		return nil, errors.Join(fmt.Errorf("serve media ports: %w", err), r.release(s))
+	}
+	r.streams[s] = struct{}{}
+	return s, nil
+}
+
+// bindPair binds the ports of one side. Pairs that somebody else uses are
+// passed over.
+func (r *Relay) bindPair(s *Stream, side media.Side, addr netip.Addr) error {
+	p := r.pool(addr)
+	for range len(p.free) {
+		even, _ := p.take()
+		socks, err := r.bindBoth(netip.AddrPortFrom(addr, even))
+		switch {
+		case err == nil:
+			s.ends[side].socks = socks
+			s.ends[side].local = netip.AddrPortFrom(addr, even)
+			return nil
+		case errors.Is(err, syscall.EADDRINUSE):
+			p.later(even)
+		default:
+			p.unused(even)
+			return fmt.Errorf("bind a media port: %w", err)
+		}
+	}
+	return fmt.Errorf("%w at %s: of %d pairs %d are in quarantine, the others in use; widen the port range",
+		ErrNoPorts, addr, p.total, len(p.resting))
+}
+
+func (r *Relay) bindBoth(at netip.AddrPort) ([2]socket, error) {
+	first, err := r.engine.bind(at)
+	if err != nil {
+		return [2]socket{}, err
+	}
+	second, err := r.engine.bind(netip.AddrPortFrom(at.Addr(), at.Port()+1))
+	if err != nil {
+		return [2]socket{}, errors.Join(err, first.close())
+	}
+	return [2]socket{kindRTP: first, kindRTCP: second}, nil
+}
+
+// release undoes the binding of a stream that was never served.
+func (r *Relay) release(s *Stream) error {
+	var errs []error
+	for i := range s.ends {
+		e := &s.ends[i]
+		if !e.local.IsValid() {
+			continue
+		}
+		errs = append(errs, e.socks[kindRTP].close(), e.socks[kindRTCP].close())
+		r.pool(e.local.Addr()).unused(e.local.Port())
+	}
+	return errors.Join(errs...)
+}
+
+// pool returns the pool of a local address, brought up to date.
+func (r *Relay) pool(addr netip.Addr) *pool {
+	p := r.pools[addr]
+	if p == nil {
+		p = newPool(r.cfg.PortMin, r.cfg.PortMax)
+		r.pools[addr] = p
+	}
+	p.wake(time.Now())
+	return p
+}
+
+// retire puts the ports of a stream, whose sockets are closed, into quarantine.
+func (r *Relay) retire(s *Stream) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.streams, s)
+	until := time.Now().Add(r.cfg.Quarantine)
+	for i := range s.ends {
+		at := s.ends[i].local
+		r.pool(at.Addr()).rest(at.Port(), until)
+	}
+}
+
+// PortsFree returns how many pairs of ports a local address has that are neither
+// in use nor in quarantine.
+func (r *Relay) PortsFree(local netip.Addr) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pool(canonical(local)).free)
+}
+
+// Streams returns the number of open streams.
+func (r *Relay) Streams() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.streams)
+}

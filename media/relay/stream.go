@@ -1,0 +1,200 @@
+package relay
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/latch"
+)
+
+// kind tells the two sockets of a side apart.
+type kind uint8
+
+const (
+	kindRTP  kind = 0 // the even port; with rtcp-mux, RTCP too
+	kindRTCP kind = 1 // the odd port
+)
+
+// Remote is what was negotiated for one side's end of a stream.
+type Remote struct {
+	// RTP is the address of that side's SDP: where its media is sent to until it
+	// is known to send from elsewhere, and where its own media should come from.
+	// Unspecified (0.0.0.0, hold by RFC 2543) or port 0: nothing is sent to it. The
+	// zero AddrPort: unknown, its media goes to where it sends from.
+	RTP netip.AddrPort
+
+	// RTCP is its RTCP address (RFC 3605); zero means the port after RTP.
+	RTCP netip.AddrPort
+
+	// Mux is set when the side agreed to RTP and RTCP on one port (RFC 5761).
+	Mux bool
+
+	// PayloadTypes are those that this side may send. They decide who can become
+	// the source; the source itself is not held to them.
+	PayloadTypes []uint8
+}
+
+// route is everything that control decides about a stream's packets. Never
+// changed once published.
+type route struct {
+	remote [2]Remote
+	known  [2]bool
+}
+
+type tapSlot struct{ tap media.Tap }
+
+// Stream relays one m-line between the two sides. Its methods are safe for
+// concurrent use.
+type Stream struct {
+	// constant once the engine has it
+	relay *Relay
+	rtp   bool
+	place any // what the engine keeps about it
+
+	// handed from control to the packet path
+	route atomic.Pointer[route]
+	taps  [2]atomic.Pointer[tapSlot]
+	stats [2]counters
+
+	// owned by control
+	mu     sync.Mutex // serialises control
+	closed bool
+
+	// ends, but for its constants, and seen belong to the goroutine that handles
+	// the stream's packets
+	ends [2]end
+	seen *route
+}
+
+// end is one side of a stream.
+type end struct {
+	// constant
+	local netip.AddrPort // of RTP
+	socks [2]socket      // by kind
+
+	// owned by the packet path
+	latch    latch.Latch
+	rtcpFrom netip.AddrPort // where its RTCP comes from; invalid: none came
+}
+
+// counters of what came from one side.
+type counters struct {
+	packets, bytes, forwarded                     atomic.Uint64
+	rejectedSource, rejectedForm, rejectedUnknown atomic.Uint64
+	unroutable, sendErrors, tapPanics             atomic.Uint64
+	lastRTP, lastRTCP                             atomic.Int64 // ns after the relay's base, at least 1; 0: none yet
+	source                                        atomic.Pointer[netip.AddrPort]
+}
+
+// SideStats is what came from one side so far. A packet is in exactly one of
+// Packets, RejectedSource, RejectedForm and Unnegotiated; an accepted one is in
+// exactly one of Forwarded, Unroutable and SendErrors.
+type SideStats struct {
+	Packets uint64 // accepted, RTP and RTCP
+	Bytes   uint64 // of their payloads of UDP
+
+	RejectedSource uint64 // from an address that is not the stream's source
+	RejectedForm   uint64 // neither RTP nor RTCP, or unable to make a source
+	Unnegotiated   uint64 // before SetRemote
+
+	Forwarded  uint64
+	Unroutable uint64 // the other side has no address to send to (not negotiated, or on hold)
+	SendErrors uint64 // refused by the kernel, a full send buffer included
+
+	TapPanics uint64 // each took its tap out
+
+	LastRTP  time.Time // arrival of the latest accepted packet that is not RTCP; zero: none
+	LastRTCP time.Time
+	Source   netip.AddrPort // latched source; invalid: none since it was last renegotiated
+}
+
+// Stats of both sides, indexed by media.Side.
+type Stats [2]SideStats
+
+func newStream(r *Relay, opt Options) *Stream {
+	s := &Stream{relay: r, rtp: opt.RTP}
+	for i := range s.ends {
+		s.ends[i].latch.Any = !opt.RTP
+	}
+	s.route.Store(&route{})
+	s.seen = s.route.Load()
+	return s
+}
+
+// Local returns the address that a side sends its RTP to: what its SDP is told,
+// unless the bound address is not the advertised one. RTCP is the next port.
+func (s *Stream) Local(side media.Side) netip.AddrPort { return s.ends[side].local }
+
+// SetRemote says what was negotiated or renegotiated with a side. It acts from
+// the next packet on.
+func (s *Stream) SetRemote(side media.Side, m Remote) {
+	m.RTP, m.RTCP = latch.Unmap(m.RTP), latch.Unmap(m.RTCP)
+	m.PayloadTypes = append([]uint8(nil), m.PayloadTypes...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := *s.route.Load()
+	next.remote[side], next.known[side] = m, true
+	s.route.Store(&next)
+}
+
+// SetTap lets a tap take copies of what is accepted from a side, nil none. When
+// it returns, the tap before is used no more. It must not be called by a Tap.
+func (s *Stream) SetTap(side media.Side, t media.Tap) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	var slot *tapSlot
+	if t != nil {
+		slot = &tapSlot{t}
+	}
+	if s.taps[side].Swap(slot) != nil {
+		s.relay.engine.settle(s)
+	}
+}
+
+// Close closes the sockets and puts the ports into quarantine. When it returns,
+// no tap is used any more.
+func (s *Stream) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	err := s.relay.engine.detach(s)
+	s.relay.retire(s)
+	return err
+}
+
+// Stats returns the counts so far. They do not belong to one instant.
+func (s *Stream) Stats() Stats {
+	var out Stats
+	for i := range out {
+		c := &s.stats[i]
+		out[i] = SideStats{
+			Packets: c.packets.Load(), Bytes: c.bytes.Load(),
+			RejectedSource: c.rejectedSource.Load(), RejectedForm: c.rejectedForm.Load(),
+			Unnegotiated: c.rejectedUnknown.Load(),
+			Forwarded:    c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
+			TapPanics: c.tapPanics.Load(),
+			LastRTP:   s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
+		}
+		if p := c.source.Load(); p != nil {
+			out[i].Source = *p
+		}
+	}
+	return out
+}
+
+// at turns what a counter keeps into a time.
+func (r *Relay) at(since int64) time.Time {
+	if since == 0 {
+		return time.Time{}
+	}
+	return r.base.Add(time.Duration(since))
+}
