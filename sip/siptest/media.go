@@ -1,0 +1,476 @@
+package siptest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Packet times of what an Agent sends.
+const (
+	ptime         = 20 * time.Millisecond
+	ptimeSamples  = 160
+	reportEvery   = 5 * time.Second
+	digitTicks    = 5 // of 20 ms: a digit lasts 100 ms
+	digitPause    = 4 // of 20 ms
+	digitEnds     = 3 // the end of an event is sent three times (RFC 4733 section 2.5.1.4)
+	digitsWaitMax = 1000
+	lingerTime    = 500 * time.Millisecond // from the end of the call until its ports are closed
+	cname         = "siptest@host"         // of RTCP; its length is a multiple of 4
+)
+
+// Packet is one datagram of media as it was on the wire.
+type Packet struct {
+	At   time.Time
+	Peer netip.AddrPort
+	RTCP bool // came to, or left from, the RTCP port, or is RTCP by its type (RFC 5761)
+	Wire []byte
+}
+
+// Impair spoils what is sent. The functions get the count of the RTP packet
+// from 0; nil does nothing.
+type Impair struct {
+	Lose      func(n int) bool // is not sent
+	Duplicate func(n int) bool // is sent twice
+	Swap      func(n int) bool // is sent after the one that follows it
+}
+
+// Media is the audio of one call. Its methods are safe for concurrent use.
+type Media struct {
+	rtp, rtcp Conn
+	local     netip.AddrPort
+	keepMax   int
+	reports   bool
+	skewPPM   float64
+
+	stop chan struct{} // closed by close
+	wg   sync.WaitGroup
+
+	mu       sync.Mutex
+	started  bool
+	closed   bool
+	sending  bool
+	codec    Codec
+	remote   netip.AddrPort
+	remoteC  netip.AddrPort // RTCP
+	source   Source
+	impair   Impair
+	digits   []digit
+	held     []byte // a packet that Swap keeps back
+	out      rtpState
+	sent     []Packet
+	received []Packet
+	dropped  int // packets beyond keepMax
+}
+
+// rtpState is what the next packet is made of.
+type rtpState struct {
+	seq     uint16
+	ts      uint32
+	ssrc    uint32
+	marker  bool
+	count   int // packets made, the n of Impair
+	packets uint32
+	octets  uint32
+}
+
+// digit is an RFC 4733 event on its way out.
+type digit struct {
+	event byte
+	tick  int // packet times since its start
+	ts    uint32
+	done  chan struct{} // closed when it is over; may be nil
+}
+
+func newMedia(cfg Config, port uint16) (*Media, error) {
+	m := &Media{
+		keepMax: cfg.KeepMax, reports: cfg.RTCP, skewPPM: cfg.SkewPPM, source: Silence(),
+		codec: cfg.Codecs[0], stop: make(chan struct{}),
+	}
+	m.out = rtpState{seq: uint16(rand.Uint32()), ts: rand.Uint32(), ssrc: rand.Uint32(), marker: true}
+	if err := m.listen(cfg, port); err != nil {
+		return nil, err
+	}
+	m.wg.Go(func() { m.read(m.rtp, false) })
+	m.wg.Go(func() { m.read(m.rtcp, true) })
+	return m, nil
+}
+
+// listen opens an even port for RTP and the next one for RTCP (RFC 3550 section 11).
+func (m *Media) listen(cfg Config, port uint16) error {
+	const attempts = 50
+	var last error
+	for range attempts {
+		rtp, err := cfg.Listen(netip.AddrPortFrom(cfg.MediaAddr, port))
+		if err != nil {
+			return fmt.Errorf("listen for RTP on %s port %d: %w", cfg.MediaAddr, port, err)
+		}
+		local, err := localOf(rtp)
+		if err != nil {
+			return errors.Join(err, rtp.Close())
+		}
+		if local.Port()%2 == 0 || port != 0 {
+			m.rtcp, last = cfg.Listen(netip.AddrPortFrom(cfg.MediaAddr, local.Port()+1))
+			if last == nil {
+				m.rtp, m.local = rtp, local
+				return nil
+			}
+		}
+		if err := rtp.Close(); err != nil {
+			return fmt.Errorf("close RTP port %d: %w", local.Port(), err)
+		}
+		if port != 0 {
+			break
+		}
+	}
+	return fmt.Errorf("no pair of ports on %s: %w", cfg.MediaAddr, last)
+}
+
+// Local is the address of its RTP.
+func (m *Media) Local() netip.AddrPort { return m.local }
+
+// Play speaks source from the next packet on; nil is silence.
+func (m *Media) Play(source Source) {
+	if source == nil {
+		source = Silence()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.source = source
+}
+
+// Impair spoils what is sent from now on.
+func (m *Media) Impair(i Impair) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.impair = i
+}
+
+// Jump adds to the next sequence number and timestamp, as a restarted sender does.
+func (m *Media) Jump(seq uint16, timestamp uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.out.seq += seq
+	m.out.ts += timestamp
+}
+
+// NewSSRC goes on as another synchronisation source with its own numbers.
+func (m *Media) NewSSRC() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.out.ssrc, m.out.seq, m.out.ts, m.out.marker = rand.Uint32(), uint16(rand.Uint32()), rand.Uint32(), true
+	m.out.packets, m.out.octets = 0, 0
+}
+
+// SSRC is the synchronisation source of what is sent.
+func (m *Media) SSRC() uint32 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.out.ssrc
+}
+
+// Sent are the packets that were put on the wire, in that order.
+func (m *Media) Sent() []Packet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]Packet(nil), m.sent...)
+}
+
+// Received are the packets that came, from anybody, in that order.
+func (m *Media) Received() []Packet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]Packet(nil), m.received...)
+}
+
+// Dropped counts the packets that Sent and Received do not list, being more
+// than Config.KeepMax.
+func (m *Media) Dropped() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dropped
+}
+
+// SendDigits dials by RFC 4733, 100 ms a digit with 80 ms between them, and
+// returns when the last one is out. Digits: 0-9 * # A-D.
+func (m *Media) SendDigits(ctx context.Context, digits string) error {
+	done := make(chan struct{})
+	queue := make([]digit, 0, len(digits))
+	for _, r := range digits {
+		event, ok := eventOf(r)
+		if !ok {
+			return fmt.Errorf("%q is no digit", r)
+		}
+		queue = append(queue, digit{event: event})
+	}
+	if len(queue) == 0 {
+		return nil
+	}
+	queue[len(queue)-1].done = done
+	m.mu.Lock()
+	if len(m.digits)+len(queue) > digitsWaitMax {
+		m.mu.Unlock()
+		return fmt.Errorf("more than %d digits wait", digitsWaitMax)
+	}
+	m.digits = append(m.digits, queue...)
+	m.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("send digits: %w", context.Cause(ctx))
+	case <-m.stop:
+		return fmt.Errorf("send digits: %w", ErrEnded)
+	}
+}
+
+func eventOf(r rune) (byte, bool) {
+	switch {
+	case r >= '0' && r <= '9':
+		return byte(r - '0'), true
+	case r == '*':
+		return 10, true
+	case r == '#':
+		return 11, true
+	case r >= 'A' && r <= 'D':
+		return byte(r-'A') + 12, true
+	}
+	return 0, false
+}
+
+// negotiated sets what the session descriptions agreed on, and begins to send
+// when they allow it for the first time.
+func (m *Media) negotiated(codec Codec, sdp SDP, local Direction) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	send := local.sends() && sdp.Direction.receives() && !sdp.Addr.Addr().IsUnspecified() && sdp.Addr.Port() != 0
+	if send && !m.sending {
+		m.out.marker = true
+	}
+	m.codec, m.remote, m.remoteC, m.sending = codec, sdp.Addr, sdp.RTCP, send
+	if send && !m.started && !m.closed {
+		m.started = true
+		m.wg.Go(m.run)
+	}
+}
+
+// Sending says whether the session descriptions let this side send.
+func (m *Media) Sending() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sending
+}
+
+// run sends a packet each packet time, by absolute deadlines: a late wake-up
+// delays one packet, not those after it.
+func (m *Media) run() {
+	start := time.Now()
+	period := float64(ptime) / (1 + m.skewPPM/1e6)
+	report := start.Add(reportEvery)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-timer.C:
+		case <-m.stop:
+			return
+		}
+		now := time.Now()
+		m.tick(now)
+		if m.reports && !now.Before(report) {
+			m.sendReport(now)
+			report = report.Add(reportEvery)
+		}
+		timer.Reset(time.Until(start.Add(time.Duration(period * float64(n)))))
+	}
+}
+
+// tick sends what belongs to one packet time.
+func (m *Media) tick(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !m.sending:
+	case len(m.digits) > 0 && m.sendEvent(now):
+	default:
+		var pcm [ptimeSamples]int16
+		if !m.source.Read(pcm[:]) {
+			m.out.marker = true // of the packet that ends the pause (RFC 3551 section 4.1)
+			break
+		}
+		payload := make([]byte, ptimeSamples)
+		m.codec.Encode(payload, pcm[:])
+		m.emit(now, m.codec.PayloadType, m.out.ts, m.out.marker, payload)
+		m.out.marker = false
+	}
+	m.out.ts += ptimeSamples
+}
+
+// sendEvent sends one packet time of the first digit; false in the pause after
+// it. All packets of an event have the timestamp of its beginning (RFC 4733
+// section 2.3.5).
+func (m *Media) sendEvent(now time.Time) bool {
+	d := &m.digits[0]
+	d.tick++
+	if d.tick == 1 {
+		d.ts = m.out.ts
+	}
+	if d.tick > digitTicks {
+		m.out.marker = m.out.marker || d.tick == digitTicks+1
+		if d.tick == digitTicks+digitPause {
+			if d.done != nil {
+				close(d.done)
+			}
+			m.digits = m.digits[1:]
+		}
+		return false
+	}
+	duration := d.tick * ptimeSamples
+	payload := []byte{d.event, 10, byte(duration >> 8), byte(duration)}
+	if d.tick < digitTicks {
+		m.emit(now, eventPayloadType, d.ts, d.tick == 1, payload)
+		return true
+	}
+	payload[1] |= 0x80 // the end
+	for range digitEnds {
+		m.emit(now, eventPayloadType, d.ts, false, payload)
+	}
+	return true
+}
+
+// emit makes an RTP packet (RFC 3550 section 5.1) and sends it as Impair says.
+func (m *Media) emit(now time.Time, payloadType uint8, ts uint32, marker bool, payload []byte) {
+	wire := make([]byte, 12, 12+len(payload))
+	wire[0], wire[1] = 0x80, payloadType
+	if marker {
+		wire[1] |= 0x80
+	}
+	binary.BigEndian.PutUint16(wire[2:], m.out.seq)
+	binary.BigEndian.PutUint32(wire[4:], ts)
+	binary.BigEndian.PutUint32(wire[8:], m.out.ssrc)
+	wire = append(wire, payload...)
+	n := m.out.count
+	m.out.count++
+	m.out.seq++
+	m.out.packets++
+	m.out.octets += uint32(len(payload))
+	is := func(f func(int) bool) bool { return f != nil && f(n) }
+	if is(m.impair.Lose) {
+		return
+	}
+	if is(m.impair.Swap) && m.held == nil {
+		m.held = wire
+		return
+	}
+	m.write(now, wire)
+	if is(m.impair.Duplicate) {
+		m.write(now, wire)
+	}
+	if m.held != nil {
+		m.write(now, m.held)
+		m.held = nil
+	}
+}
+
+func (m *Media) write(now time.Time, wire []byte) {
+	if _, err := m.rtp.WriteToUDPAddrPort(wire, m.remote); err != nil {
+		return // lost, as packets are
+	}
+	m.keep(&m.sent, Packet{At: now, Peer: m.remote, Wire: wire})
+}
+
+// keep appends to list as far as keepMax lets it. m.mu is held.
+func (m *Media) keep(list *[]Packet, p Packet) {
+	if len(*list) >= m.keepMax {
+		m.dropped++
+		return
+	}
+	*list = append(*list, p)
+}
+
+// sendReport sends an RTCP sender report without blocks (RFC 3550 section 6.4.1).
+func (m *Media) sendReport(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.sending || m.out.packets == 0 {
+		return
+	}
+	const ntpEpoch = 2_208_988_800 // seconds from 1900 to 1970
+	wire := make([]byte, 28, 28+len(cname)+12)
+	wire[0], wire[1] = 0x80, 200
+	binary.BigEndian.PutUint16(wire[2:], 6)
+	binary.BigEndian.PutUint32(wire[4:], m.out.ssrc)
+	binary.BigEndian.PutUint32(wire[8:], uint32(now.Unix()+ntpEpoch))
+	binary.BigEndian.PutUint32(wire[12:], uint32(uint64(now.Nanosecond())<<32/1e9))
+	binary.BigEndian.PutUint32(wire[16:], m.out.ts)
+	binary.BigEndian.PutUint32(wire[20:], m.out.packets)
+	binary.BigEndian.PutUint32(wire[24:], m.out.octets)
+	wire = append(wire, 0x81, 202, 0, byte(len(cname)+12)/4-1) // SDES: a compound packet needs a CNAME (section 6.1)
+	wire = binary.BigEndian.AppendUint32(wire, m.out.ssrc)
+	wire = append(append(wire, 1, byte(len(cname))), cname...)
+	wire = append(wire, 0, 0)
+	from := m.rtcp
+	if m.remoteC == m.remote {
+		from = m.rtp // rtcp-mux
+	}
+	if _, err := from.WriteToUDPAddrPort(wire, m.remoteC); err == nil {
+		m.keep(&m.sent, Packet{At: now, Peer: m.remoteC, RTCP: true, Wire: wire})
+	}
+}
+
+func (m *Media) read(c Conn, rtcp bool) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		p := Packet{At: time.Now(), Peer: unmap(from), RTCP: rtcp, Wire: append([]byte(nil), buf[:n]...)}
+		p.RTCP = rtcp || n >= 2 && buf[1] >= 192 && buf[1] <= 223
+		m.mu.Lock()
+		m.keep(&m.received, p)
+		m.mu.Unlock()
+	}
+}
+
+// Send puts any bytes on the wire from the RTP port.
+func (m *Media) Send(wire []byte, to netip.AddrPort) error {
+	_, err := m.rtp.WriteToUDPAddrPort(wire, to)
+	return err
+}
+
+// halt stops sending; what still comes is kept until close.
+func (m *Media) halt() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sending = false
+}
+
+func (m *Media) close() {
+	m.mu.Lock()
+	first := !m.closed
+	m.closed = true
+	m.mu.Unlock()
+	if first {
+		close(m.stop)
+		_ = m.rtp.Close()  // nothing waits in a datagram socket
+		_ = m.rtcp.Close() // the same
+	}
+	m.wg.Wait()
+}
+
+// linger closes the sockets when what is under way has come, or ctx ends.
+func (m *Media) linger(ctx context.Context) {
+	timer := time.NewTimer(lingerTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	m.close()
+}

@@ -1,0 +1,59 @@
+package siptest
+
+import (
+	"math"
+
+	"github.com/trunktap/trunktap/media/mediatest"
+)
+
+// Source gives the audio that an Agent speaks, 8 kHz. Read fills pcm, one
+// packet, and says whether a packet is to be sent at all.
+type Source interface{ Read(pcm []int16) bool }
+
+type sourceFunc func([]int16) bool
+
+func (f sourceFunc) Read(pcm []int16) bool { return f(pcm) }
+
+// Tone is a sine of that frequency in Hz; amplitude 1 is full scale.
+func Tone(hz, amplitude float64) Source {
+	n := 0
+	return sourceFunc(func(pcm []int16) bool {
+		for i := range pcm {
+			pcm[i] = int16(amplitude * math.MaxInt16 * math.Sin(2*math.Pi*hz*float64(n)/8000))
+			n++
+		}
+		return true
+	})
+}
+
+// PCM plays samples once and is silent after them.
+func PCM(samples []int16) Source {
+	return sourceFunc(func(pcm []int16) bool {
+		n := copy(pcm, samples)
+		samples = samples[n:]
+		clear(pcm[n:])
+		return true
+	})
+}
+
+// Silence sends packets of digital silence.
+func Silence() Source {
+	return sourceFunc(func(pcm []int16) bool {
+		clear(pcm)
+		return true
+	})
+}
+
+// DTX sends nothing; the RTP timestamp goes on (RFC 3551 section 4.1).
+func DTX() Source { return sourceFunc(func([]int16) bool { return false }) }
+
+// Encode compands pcm into out, a byte a sample.
+func (c Codec) Encode(out []byte, pcm []int16) {
+	for i, s := range pcm {
+		if c.PayloadType == PCMA.PayloadType {
+			out[i] = mediatest.ALaw(s)
+		} else {
+			out[i] = mediatest.MuLaw(s)
+		}
+	}
+}
