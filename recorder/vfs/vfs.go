@@ -73,14 +73,14 @@ func MkdirAll(fsys FS, dir string) error {
 	if err := MkdirAll(fsys, parent); err != nil {
 		return err
 	}
-	if err := fsys.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	err = fsys.Mkdir(dir, dirMode)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = fsys.SyncDir(parent)
 	}
-	if err := fsys.SyncDir(parent); err != nil {
+	if err != nil {
 		_ = fsys.Remove(dir) // else the next attempt finds it and takes it for durable
-		return err
 	}
-	return nil
+	return err
 }
 
 // WriteFile replaces name by a file of the given content in one step, mode

@@ -1,0 +1,297 @@
+package segment
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// SpoolExt ends the names of segments that are being written.
+const SpoolExt = ".part"
+
+// SpoolName returns the name of segment n in its recording's spool folder.
+func SpoolName(n int) string { return fmt.Sprintf("%04d%s", n, SpoolExt) }
+
+// syncEveryMax bounds WriterConfig.SyncEvery, and by it the memory that holds
+// what is not durable.
+const syncEveryMax = 16
+
+// WriterConfig is what a Writer needs.
+type WriterConfig struct {
+	FS    vfs.FS
+	Store recorder.Store
+	Key   recorder.DataKey
+	Dir   string // spool folder of the recording; it exists
+	Info  recorder.SegmentInfo
+
+	// SyncEvery is after how many calls of Write the file is synced; 0 and 1:
+	// after each, at most 16. What a Write took is durable only then.
+	SyncEvery int
+}
+
+// Writer writes one segment into the spool and publishes it. It implements
+// recorder.SegmentWriter; one goroutine owns it.
+//
+// A Write that fails takes nothing: the same audio may be written again, or
+// left out, or the segment finished with what it has. What could not be
+// synced stays in memory and is written anew, because after a failed fsync the
+// page cache no longer knows that it is dirty.
+type Writer struct {
+	cfg  WriterConfig
+	path string
+	head Header
+	bind binding
+	file vfs.File // nil once sealed or aborted
+
+	synced  int64  // durable bytes
+	pending []byte // logical content behind them
+	written int    // bytes of pending that the file has
+	writes  int    // since the last sync
+
+	index int
+	sum   totals
+	hash  hash.Hash // of synced and pending
+
+	sealed    recorder.Segment // File is set once the last frame is durable
+	published bool
+}
+
+var _ recorder.SegmentWriter = (*Writer)(nil)
+
+// Create begins a segment: when it returns, its spool file and header are durable.
+func Create(cfg WriterConfig) (*Writer, error) {
+	i := cfg.Info
+	w := &Writer{cfg: cfg, hash: sha256.New(), path: filepath.Join(cfg.Dir, SpoolName(i.N))}
+	w.cfg.SyncEvery = min(max(cfg.SyncEvery, 1), syncEveryMax)
+	w.head = Header{
+		Recording: i.Recording, Prefix: i.Prefix, Key: cfg.Key.Wrapped(), N: i.N, Format: i.Format,
+		SampleRate: i.SampleRate, Channels: i.Channels, RealMS: i.RealMS, AudioMS: i.AudioMS, Start: i.Start.UTC().Round(0),
+	}
+	head, err := w.head.encode(kindSegment)
+	if err != nil {
+		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
+	}
+	w.bind = newBinding(head)
+	_, _ = w.hash.Write(head) // never fails
+	if err := w.begin(head); err != nil {
+		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
+	}
+	return w, nil
+}
+
+// begin gives the spool file its name only when the header is in it, so that
+// no crash leaves a spool file that cannot be read.
+func (w *Writer) begin(head []byte) error {
+	fsys := w.cfg.FS
+	if _, err := fsys.Stat(w.path); err == nil {
+		return fmt.Errorf("%s: %w", w.path, recorder.ErrExists)
+	}
+	tmp, err := vfs.TempName(w.path)
+	if err != nil {
+		return err
+	}
+	f, err := fsys.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteAt(head, 0); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = fsys.Rename(tmp, w.path)
+	}
+	if err == nil {
+		if err = fsys.SyncDir(w.cfg.Dir); err != nil {
+			_ = fsys.Remove(w.path) // nothing is in it yet
+		}
+	}
+	if err != nil {
+		_ = f.Close()        // the first error is the one to report
+		_ = fsys.Remove(tmp) // as above
+		return err
+	}
+	w.file, w.synced = f, int64(len(head))
+	return nil
+}
+
+// errFinished is given to calls after Finish or Abort.
+var errFinished = errors.New("segment is finished")
+
+// Write implements recorder.SegmentWriter.
+func (w *Writer) Write(a recorder.Audio, account *recorder.Manifest) error {
+	if w.file == nil {
+		return errFinished
+	}
+	if a.Samples == 0 && account == nil {
+		return nil
+	}
+	before := *w
+	err := w.frames(a, account)
+	if err == nil {
+		err = w.flush(w.writes+1 >= w.cfg.SyncEvery)
+	}
+	if err != nil {
+		w.rollBack(before)
+		return fmt.Errorf("write segment %d: %w", w.head.N, err)
+	}
+	w.commit(len(before.pending), before.synced)
+	return nil
+}
+
+// frames appends the frames of one Write to pending. The account goes first:
+// a crash between the two then never leaves audio behind a window that nobody
+// tells of.
+func (w *Writer) frames(a recorder.Audio, account *recorder.Manifest) error {
+	if account != nil {
+		b, err := encodeAccount(account)
+		if err != nil {
+			return err
+		}
+		if err := w.frame(frameAccount, b); err != nil {
+			return err
+		}
+	}
+	if a.Samples == 0 {
+		return nil
+	}
+	if err := checkAudio(a, w.head); err != nil {
+		return err
+	}
+	if a.SegMS < w.sum.endMS {
+		return fmt.Errorf("audio at %d ms of the segment: %d ms are written", a.SegMS, w.sum.endMS)
+	}
+	if err := w.frame(frameAudio, appendAudio(make([]byte, 0, audioHead+len(a.Data)), a)); err != nil {
+		return err
+	}
+	w.sum.add(a, w.head.SampleRate)
+	return nil
+}
+
+func (w *Writer) frame(typ byte, plain []byte) error {
+	b, err := appendFrame(w.pending, w.cfg.Key, &w.bind, w.index, typ, plain)
+	if err != nil {
+		return err
+	}
+	w.pending, w.index = b, w.index+1
+	return nil
+}
+
+// flush writes what the file lacks and syncs it if asked to.
+func (w *Writer) flush(sync bool) error {
+	if _, err := w.file.WriteAt(w.pending[w.written:], w.synced+int64(w.written)); err != nil {
+		return err
+	}
+	w.written = len(w.pending)
+	w.writes++
+	if !sync {
+		return nil
+	}
+	return w.file.Sync()
+}
+
+// commit takes the frames behind fresh into the hash and, when everything is
+// synced, forgets them.
+func (w *Writer) commit(fresh int, synced int64) {
+	_, _ = w.hash.Write(w.pending[fresh:]) // never fails
+	if w.writes < w.cfg.SyncEvery {
+		return
+	}
+	w.synced = synced + int64(len(w.pending))
+	w.pending, w.written, w.writes = w.pending[:0], 0, 0
+}
+
+// rollBack forgets the frames of a failed Write. All that is not durable will
+// be written again.
+func (w *Writer) rollBack(before Writer) {
+	w.pending = w.pending[:len(before.pending)]
+	w.index, w.sum, w.writes, w.written = before.index, before.sum, before.writes, 0
+	// What was torn lies where the next frames go; cutting it off only saves
+	// recovery from reading it.
+	_ = w.file.Truncate(w.synced)
+}
+
+// Finish implements recorder.SegmentWriter. When the segment is durable in the
+// spool but the store did not take it, the Segment is valid beside the error:
+// Finish may be called again, and recovery publishes it too.
+func (w *Writer) Finish(account *recorder.Manifest) (recorder.Segment, error) {
+	if w.sealed.File == "" {
+		if err := w.seal(account); err != nil {
+			return recorder.Segment{}, fmt.Errorf("finish segment %d: %w", w.head.N, err)
+		}
+	}
+	if !w.published {
+		if err := w.cfg.Store.Publish(context.Background(), path.Join(w.head.Prefix, w.sealed.File), w.path); err != nil {
+			return w.sealed, fmt.Errorf("publish segment %d: %w", w.head.N, err)
+		}
+		w.published = true
+	}
+	return w.sealed, nil
+}
+
+// seal makes the last frame durable.
+func (w *Writer) seal(account *recorder.Manifest) error {
+	if w.file == nil {
+		return errFinished
+	}
+	before := *w
+	err := w.frames(recorder.Audio{}, account)
+	if err == nil {
+		err = w.frame(frameLast, w.sum.encode())
+	}
+	size := w.synced + int64(len(w.pending))
+	if err == nil {
+		// A failed Write may have left more than there is now.
+		err = w.file.Truncate(w.synced + int64(w.written))
+	}
+	if err == nil {
+		err = w.flush(true)
+	}
+	if err != nil {
+		w.rollBack(before)
+		return err
+	}
+	_, _ = w.hash.Write(w.pending[len(before.pending):]) // never fails
+	_ = w.file.Close()                                   // all is synced; nothing is left to fail
+	w.file, w.pending = nil, nil
+	w.sealed = recorder.Segment{
+		N: w.head.N, File: FileName(w.head.N), RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
+		DurationMS: w.sum.endMS, Bytes: size, SHA256: hex.EncodeToString(w.hash.Sum(nil)),
+	}
+	return nil
+}
+
+// Published tells whether the store has the segment.
+func (w *Writer) Published() bool { return w.published }
+
+// Sealed tells whether the last frame is durable, in the spool or in the store.
+func (w *Writer) Sealed() bool { return w.sealed.File != "" }
+
+// Abort implements recorder.SegmentWriter: it removes the spool file. What was
+// published stays.
+func (w *Writer) Abort() error {
+	w.Release()
+	if w.published {
+		return nil
+	}
+	if err := w.cfg.FS.Remove(w.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("abort segment %d: %w", w.head.N, err)
+	}
+	return nil
+}
+
+// Release closes the file and leaves what is in it to recovery.
+func (w *Writer) Release() {
+	if w.file != nil {
+		_ = w.file.Close() // what was promised is synced
+		w.file, w.pending = nil, nil
+	}
+}
