@@ -240,7 +240,7 @@ func TestReject(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, p pair) {
 		p.b.Script(func(in *Incoming) { in.Run(Answer{Reject: 486, Reason: "Busy Here"}) })
 		_, err := p.a.Call(ctx, p.b.URI(), p.b.Addr(), CallOptions{})
-		var rejected *Rejected
+		var rejected *RejectedError
 		if !errors.As(err, &rejected) || rejected.Response.Code != 486 {
 			t.Fatalf("error %v", err)
 		}
@@ -271,7 +271,7 @@ func TestCancel(t *testing.T) {
 		if err := c.Cancel(ctx); err != nil {
 			t.Fatal(err)
 		}
-		var rejected *Rejected
+		var rejected *RejectedError
 		if err := c.Wait(ctx); !errors.As(err, &rejected) || rejected.Response.Code != 487 {
 			t.Errorf("caller: %v", err)
 		}
@@ -351,7 +351,7 @@ func TestDialogRequests(t *testing.T) {
 			t.Error("sending after UPDATE with sendonly")
 		}
 		bc.OnRequest(func(*Message) *Message { return &Message{Code: 415, Reason: "Unsupported Media Type"} })
-		var rejected *Rejected
+		var rejected *RejectedError
 		if err := ac.Info(ctx, "x/y", nil); !errors.As(err, &rejected) || rejected.Response.Code != 415 {
 			t.Errorf("INFO: %v", err)
 		}
@@ -413,7 +413,7 @@ func TestGlare(t *testing.T) {
 		go func() { errs <- ac.Hold(t.Context(), HoldSendOnly) }()
 		go func() { errs <- bc.Hold(t.Context(), HoldSendOnly) }()
 		for range 2 {
-			var rejected *Rejected
+			var rejected *RejectedError
 			if err := <-errs; !errors.As(err, &rejected) || rejected.Response.Code != 491 {
 				t.Errorf("%v", err)
 			}

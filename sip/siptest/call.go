@@ -15,10 +15,10 @@ import (
 // ErrCancelled ends a call that was cancelled before it was answered.
 var ErrCancelled = errors.New("call was cancelled")
 
-// Rejected is a final response other than 2xx.
-type Rejected struct{ Response *Message }
+// RejectedError is a final response other than 2xx.
+type RejectedError struct{ Response *Message }
 
-func (r *Rejected) Error() string {
+func (r *RejectedError) Error() string {
 	return fmt.Sprintf("%d %s", r.Response.Code, r.Response.Reason)
 }
 
@@ -41,7 +41,7 @@ const (
 )
 
 // Call is one dialog with its media. Its methods are safe for concurrent use;
-// those that send a request wait for its final response, and a *Rejected error
+// those that send a request wait for its final response, and a *RejectedError error
 // is one other than 2xx.
 type Call struct {
 	agent    *Agent
@@ -160,7 +160,7 @@ func (c *Call) inviteOut() {
 		c.mu.Lock()
 		c.provisionals = append(c.provisionals, final)
 		c.mu.Unlock()
-		c.end(&Rejected{final})
+		c.end(&RejectedError{final})
 		return
 	}
 	c.mu.Lock()
@@ -420,7 +420,7 @@ func (c *Call) Cancel(ctx context.Context) error {
 
 func rejection(r *Message) error {
 	if r.Code >= 300 {
-		return &Rejected{r}
+		return &RejectedError{r}
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ func (in *Incoming) Reject(code int, reason string, headers ...Header) {
 	acked := c.expectAck(n)
 	in.agent.respond(in.s, code, reason, c.localTag, func(r *Message) { r.Headers = append(r.Headers, headers...) })
 	c.repeatUntil(in.s, acked)
-	c.end(&Rejected{&Message{Code: code, Reason: reason}})
+	c.end(&RejectedError{&Message{Code: code, Reason: reason}})
 }
 
 // Accept answers the call with 200 and hands it to Agent.Accept when the ACK

@@ -7,7 +7,7 @@ import (
 )
 
 // Do sends any request in the dialog and returns its final response; one other
-// than 2xx is a *Rejected error too. body nil means none.
+// than 2xx is a *RejectedError error too. body nil means none.
 func (c *Call) Do(ctx context.Context, method, contentType string, body []byte, headers ...Header) (*Message, error) {
 	c.mu.Lock()
 	if c.ended {

@@ -18,10 +18,15 @@ func TestParseMessage(t *testing.T) {
 		t.Fatal(err)
 	}
 	n, method := m.CSeq()
-	got := []any{m.Method, m.RequestURI, m.Get("Call-ID"), m.Values("via"), n, method, m.Get("subject"), string(m.Body),
-		Param(m.Get("From"), "tag"), URI(m.Get("From")), URI(m.Get("To")), Param(m.Get("Via"), "branch")}
-	want := []any{"INVITE", "sip:b@192.0.2.2", "c1", []string{"SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport", "SIP/2.0/UDP 192.0.2.9"},
-		uint32(7), "INVITE", "folded line", "abc", "1", "sip:a@192.0.2.1;x=1", "sip:b@192.0.2.2", "z9hG4bKa"}
+	got := []any{
+		m.Method, m.RequestURI, m.Get("Call-ID"), m.Values("via"), n, method, m.Get("subject"), string(m.Body),
+		Param(m.Get("From"), "tag"), URI(m.Get("From")), URI(m.Get("To")), Param(m.Get("Via"), "branch"),
+	}
+	want := []any{
+		"INVITE", "sip:b@192.0.2.2", "c1",
+		[]string{"SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKa;rport", "SIP/2.0/UDP 192.0.2.9"},
+		uint32(7), "INVITE", "folded line", "abc", "1", "sip:a@192.0.2.1;x=1", "sip:b@192.0.2.2", "z9hG4bKa",
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

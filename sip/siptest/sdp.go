@@ -102,7 +102,8 @@ func ParseSDP(body []byte) (SDP, error) {
 	if conn == "" {
 		conn = session
 	}
-	return sdp, sdp.address(conn, port, rtcp)
+	err := sdp.address(conn, port, rtcp)
+	return sdp, err
 }
 
 func (s *SDP) address(conn, port, rtcp string) error {
