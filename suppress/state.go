@@ -99,11 +99,11 @@ func (r Rules) event(s Signal) (event, bool) {
 
 // holder is a flow, queue or party that keeps a reason active.
 type holder struct {
-	name       string
-	active     bool
-	start, end stamp // the latest known; valid when started, ended
-	started    bool
-	ended      bool
+	name   string
+	active bool
+	start  stamp // the latest since it became active
+	end    stamp // the latest known, when ended
+	ended  bool
 }
 
 // reasonState is what is known of one reason at one moment.
@@ -161,11 +161,11 @@ func (rs *reasonState) begin(e event) {
 		rs.opener = e
 	}
 	if !h.active {
-		h.active = true
+		h.active, h.start = true, e.stamp
 		rs.active++
 	}
-	if !h.started || e.follows(h.start) {
-		h.start, h.started = e.stamp, true
+	if e.follows(h.start) {
+		h.start = e.stamp
 	}
 }
 
