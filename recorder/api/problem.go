@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// Problem is an error as the client sees it (RFC 9457). It never repeats what
+// the client sent and tells nothing of the inside.
+type Problem struct {
+	Type   string        `json:"type"`
+	Title  string        `json:"title"`
+	Status int           `json:"status"`
+	Detail string        `json:"detail"`
+	Code   string        `json:"code"` // for programs; stable
+	Errors []ProblemItem `json:"errors,omitempty"`
+}
+
+// ProblemItem is one thing that is wrong with a request.
+type ProblemItem struct {
+	Location string `json:"location"` // "body.event", "query.limit"
+	Message  string `json:"message"`
+}
+
+// Error returns the detail.
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus returns the status of the answer.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType turns JSON into the type of RFC 9457.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+func newProblem(status int, code, detail string) *Problem {
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: code}
+}
+
+// codes of the problems that huma finds before a handler runs.
+var codes = map[int]string{
+	http.StatusBadRequest:            "bad-request",
+	http.StatusNotAcceptable:         "not-acceptable",
+	http.StatusRequestTimeout:        "timeout",
+	http.StatusRequestEntityTooLarge: "too-large",
+	http.StatusUnsupportedMediaType:  "media-type",
+	http.StatusUnprocessableEntity:   "invalid",
+}
+
+// problems is a huma transformer: it gives huma's own errors the shape of
+// ours, without the values that they quote.
+func problems(_ huma.Context, _ string, v any) (any, error) {
+	e, ok := v.(*huma.ErrorModel)
+	if !ok {
+		return v, nil
+	}
+	code := codes[e.Status]
+	if code == "" {
+		code = "internal"
+	}
+	p := newProblem(e.Status, code, e.Detail)
+	for _, d := range e.Errors {
+		p.Errors = append(p.Errors, ProblemItem{d.Location, d.Message})
+	}
+	return p, nil
+}
+
+// writeProblem answers outside of huma.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the peer is gone
+}
+
+// problem turns an error of the recorder into one for the client and logs what
+// the operator has to know.
+func (s *Server) problem(doing string, err error) error {
+	switch {
+	case errors.Is(err, recorder.ErrNotFound):
+		return newProblem(http.StatusNotFound, "not-found", "there is no such call or recording")
+	case errors.Is(err, recorder.ErrEnded):
+		return newProblem(http.StatusNotFound, "ended", "the call has ended")
+	case errors.Is(err, ErrCursor):
+		return newProblem(http.StatusUnprocessableEntity, "invalid", "query.cursor is no cursor of a listing")
+	case errors.Is(err, context.Canceled):
+		return newProblem(http.StatusServiceUnavailable, "cancelled", "the request was given up")
+	case errors.Is(err, context.DeadlineExceeded):
+		return newProblem(http.StatusGatewayTimeout, "effect-unknown", "it is queued, its effect is not known yet")
+	case errors.Is(err, recorder.ErrKey):
+		s.cfg.Log.Error(doing, "error", err)
+		return newProblem(http.StatusServiceUnavailable, "key-unavailable", "the key of the recording is not available")
+	case errors.Is(err, recorder.ErrTampered):
+		s.cfg.Log.Error(doing, "error", err)
+		return newProblem(http.StatusInternalServerError, "tampered", "the recording does not authenticate")
+	}
+	s.cfg.Log.Error(doing, "error", err)
+	return newProblem(http.StatusInternalServerError, "internal", "the server failed, its log says why")
+}

@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"mime"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// Recording is one entry of a listing: the fields of the manifest, and where
+// to find more.
+type Recording struct {
+	recorder.Manifest
+	Links Links `json:"links"`
+}
+
+// Links are paths relative to the server.
+type Links struct {
+	Self  string `json:"self"`
+	Media string `json:"media,omitempty"` // empty when nothing was captured
+}
+
+// Listing is one page of recordings.
+type Listing struct {
+	Recordings []Recording `json:"recordings" nullable:"false"`
+	Next       string      `json:"next"` // cursor of the next page; empty on the last
+}
+
+type findInput struct {
+	From         time.Time `query:"from" doc:"Recordings whose origin is not before this time (RFC 3339)."`
+	To           time.Time `query:"to" doc:"Recordings whose origin is before this time (RFC 3339)."`
+	Trunk        string    `query:"trunk" maxLength:"63"`
+	Number       string    `query:"number" maxLength:"256" doc:"Part of From or To."`
+	SIPCallID    string    `query:"sip_call_id" maxLength:"1024"`
+	Conversation string    `query:"conversation" maxLength:"256"`
+	Kind         string    `query:"kind" enum:"trunk,station,consult,adhoc,snippet"`
+	Limit        int       `query:"limit" minimum:"1" maximum:"1000" default:"100"`
+	Cursor       string    `query:"cursor" maxLength:"1024" doc:"next of the page before."`
+	Order        string    `query:"order" enum:"newest,oldest" default:"newest"`
+}
+
+type byID struct {
+	ID string `path:"id" maxLength:"128"`
+}
+
+type mediaInput struct {
+	ID     string `path:"id" maxLength:"128"`
+	Format string `query:"format" enum:"wav-pcm16,wav-pcmu,wav-pcma,ogg-opus" doc:"Without it, the format of the recording."`
+}
+
+type verifyInput struct {
+	Body struct {
+		IDs []string `json:"ids,omitempty" maxItems:"1000" doc:"Ids of recordings; without any, all."`
+	}
+}
+
+type listing struct{ Body Listing }
+
+type manifest struct{ Body recorder.Manifest }
+
+func (s *Server) recordingRoutes() {
+	huma.Register(s.api, operation("recordings", http.MethodGet, "/v1/recordings", "Recordings, newest first", http.StatusUnprocessableEntity), s.find)
+	huma.Register(s.api, operation("recording", http.MethodGet, "/v1/recordings/{id}", "The manifest of a recording", http.StatusNotFound),
+		func(ctx context.Context, in *byID) (*manifest, error) {
+			row, err := s.cfg.Library.Get(ctx, in.ID)
+			if err != nil {
+				return nil, s.problem("read a recording", err)
+			}
+			return &manifest{complete(row.Manifest)}, nil
+		})
+	media := raw(operation("media", http.MethodGet, "/v1/recordings/{id}/media", "The audio of a recording; takes Range", http.StatusNotFound,
+		http.StatusUnprocessableEntity), "audio/*", "A file")
+	huma.Register(s.api, media, s.media)
+	head := media
+	head.OperationID, head.Method, head.Summary = "media-head", http.MethodHead, "Size and type of the audio of a recording"
+	huma.Register(s.api, head, s.media)
+	verify := raw(operation("verify", http.MethodPost, "/v1/verify", "Verify recordings", http.StatusUnprocessableEntity),
+		"application/x-ndjson", "One verdict a line")
+	verify.MaxBodyBytes = bodyBytesMax
+	huma.Register(s.api, verify, s.verify)
+}
+
+func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
+	page, err := s.cfg.Library.Find(ctx, recorder.Query{
+		From: in.From, To: in.To, Trunk: in.Trunk, Number: in.Number, SIPCallID: in.SIPCallID, Conversation: in.Conversation,
+		Kind: recorder.Kind(in.Kind), Limit: in.Limit, Cursor: in.Cursor, OldestFirst: in.Order == "oldest",
+	})
+	if err != nil {
+		return nil, s.problem("list recordings", err)
+	}
+	out := &listing{Listing{Recordings: make([]Recording, 0, len(page.Rows)), Next: page.Next}}
+	for _, row := range page.Rows {
+		self := "/v1/recordings/" + url.PathEscape(row.Manifest.ID)
+		r := Recording{Manifest: complete(row.Manifest), Links: Links{Self: self}}
+		if len(row.Manifest.Segments) > 0 {
+			r.Links.Media = self + "/media"
+		}
+		out.Body.Recordings = append(out.Body.Recordings, r)
+	}
+	return out, nil
+}
+
+// complete turns lists that are nil into empty ones: the contract has no null.
+func complete(m recorder.Manifest) recorder.Manifest {
+	if m.Channels == nil {
+		m.Channels = []recorder.Channel{}
+	}
+	m.Segments = append([]recorder.Segment{}, m.Segments...)
+	for i := range m.Segments {
+		if m.Segments[i].Parties == nil {
+			m.Segments[i].Parties = []string{}
+		}
+	}
+	if m.Windows == nil {
+		m.Windows = []recorder.Window{}
+	}
+	if m.Gaps == nil {
+		m.Gaps = []recorder.Gap{}
+	}
+	if m.Streams == nil {
+		m.Streams = []recorder.Stream{}
+	}
+	if m.DTMF == nil {
+		m.DTMF = []recorder.Digit{}
+	}
+	return m
+}
+
+func (s *Server) media(ctx context.Context, in *mediaInput) (*huma.StreamResponse, error) {
+	m, err := s.cfg.Library.Media(ctx, in.ID, in.Format)
+	if err != nil {
+		return nil, s.problem("open the audio of a recording", err)
+	}
+	return stream(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if err := m.Content.Close(); err != nil {
+				s.cfg.Log.Error("close the audio of a recording", "recording", in.ID, "error", err)
+			}
+		}()
+		w.Header().Set("Content-Type", m.Type)
+		w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.Name}))
+		http.ServeContent(w, r, "", m.Modified, m.Content)
+	}), nil
+}
+
+// verify streams one JSON line a recording. A last line {"error": …} says that
+// the rest could not be verified.
+func (s *Server) verify(_ context.Context, in *verifyInput) (*huma.StreamResponse, error) {
+	return stream(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		w.WriteHeader(http.StatusOK)
+		control := http.NewResponseController(w)
+		enc := json.NewEncoder(w)
+		err := s.cfg.Library.Verify(r.Context(), in.Body.IDs, func(v Verdict) error {
+			if err := enc.Encode(v); err != nil {
+				return err
+			}
+			return control.Flush()
+		})
+		if err == nil || r.Context().Err() != nil {
+			return
+		}
+		_ = enc.Encode(map[string]string{"error": s.problem("verify recordings", err).Error()}) // the peer is gone
+	}), nil
+}

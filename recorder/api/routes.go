@@ -1,0 +1,111 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// routes registers every operation. What is registered here is in the OpenAPI
+// document, and a test walks that for authentication.
+func (s *Server) routes() {
+	s.signalRoutes()
+	s.recordingRoutes()
+	s.eventRoute()
+	s.healthRoutes()
+	s.metricsRoute()
+	s.openAPIRoute()
+}
+
+func operation(id, method, path, summary string, errors ...int) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary,
+		Errors: append([]int{http.StatusUnauthorized, http.StatusServiceUnavailable}, errors...),
+	}
+}
+
+// raw marks an operation that streams an answer of the given type.
+func raw(op huma.Operation, mediaType, description string) huma.Operation {
+	op.Responses = map[string]*huma.Response{"200": {
+		Description: description,
+		Content:     map[string]*huma.MediaType{mediaType: {}},
+	}}
+	return op
+}
+
+// stream answers by a plain HTTP handler.
+func stream(f http.HandlerFunc) *huma.StreamResponse {
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		r, w := humago.Unwrap(ctx)
+		f(w, r)
+	}}
+}
+
+type nothing struct{}
+
+func (s *Server) metricsRoute() {
+	if s.cfg.Metrics == nil {
+		return
+	}
+	h := promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{})
+	op := raw(operation("metrics", http.MethodGet, "/metrics", "Metrics for Prometheus"), "text/plain", "Prometheus exposition format")
+	huma.Register(s.api, op, func(context.Context, *nothing) (*huma.StreamResponse, error) { return stream(h.ServeHTTP), nil })
+}
+
+func (s *Server) openAPIRoute() {
+	op := raw(operation("openapi", http.MethodGet, "/openapi.json", "This description (OpenAPI 3.1)"), "application/json", "OpenAPI 3.1")
+	huma.Register(s.api, op, func(context.Context, *nothing) (*huma.StreamResponse, error) {
+		text, err := s.api.OpenAPI().MarshalJSON()
+		if err != nil {
+			return nil, s.problem("describe the API", err)
+		}
+		return stream(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(text) // the peer is gone
+		}), nil
+	})
+}
+
+// health is the answer of /healthz and /readyz.
+type health struct {
+	Status int `json:"-"`
+	Body   struct {
+		Status  string   `json:"status" enum:"ok,unavailable"`
+		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, keys, catalogue."`
+	}
+}
+
+func (s *Server) healthRoutes() {
+	open := func(op huma.Operation) huma.Operation {
+		op.Security = []map[string][]string{}
+		return op
+	}
+	huma.Register(s.api, open(operation("healthz", http.MethodGet, "/healthz", "The daemon is alive")),
+		func(context.Context, *nothing) (*health, error) {
+			h := &health{Status: http.StatusOK}
+			h.Body.Status = "ok"
+			return h, nil
+		})
+	huma.Register(s.api, open(operation("readyz", http.MethodGet, "/readyz", "Calls can be recorded")),
+		func(ctx context.Context, _ *nothing) (*health, error) { return s.ready(ctx), nil })
+}
+
+// ready runs all checks. The names of those that fail are public, the reasons
+// go to the log.
+func (s *Server) ready(ctx context.Context) *health {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	h := &health{Status: http.StatusOK}
+	h.Body.Status = "ok"
+	for _, c := range s.cfg.Ready {
+		if err := c.Test(ctx); err != nil {
+			s.cfg.Log.Warn("not ready", "part", c.Name, "error", err)
+			h.Status, h.Body.Status = http.StatusServiceUnavailable, "unavailable"
+			h.Body.Failing = append(h.Body.Failing, c.Name)
+		}
+	}
+	return h
+}
