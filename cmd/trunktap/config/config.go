@@ -88,7 +88,7 @@ type TrunkRecording struct {
 	Enabled          bool
 	OnFailure        string // allow | refuse
 	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
-	DualChannel      bool   // always true
+	DualChannel      bool   // false: both sides mixed into one channel
 	EarlyMedia       bool
 	Consent          string // off | required
 	Suppress         Suppress
@@ -102,9 +102,8 @@ type Suppress struct{ IVR, Queue, Hold bool }
 
 // Recording holds what all recordings share.
 type Recording struct {
-	SegmentMax  time.Duration // real time after which a new segment is begun
+	SegmentMax  time.Duration // audio after which a new segment is begun
 	Lookback    time.Duration // audio held back before it is sealed
-	Minimum     time.Duration // recordings with less audio than this are dropped; 0: none
 	WriteBudget int64         // bytes a call may have waiting for the disk
 }
 

@@ -269,8 +269,8 @@ trunks:
     recording: {format: wav-pcm16, suppress: {hold: false}}
 `)
 	want := Changes{
-		NewCalls: []string{"media.timeout", "recording.segment_max", "limits.calls_max", "trunks[b]", "trunks[a].recording.format", "trunks[a].recording.suppress.hold"},
-		Restart:  []string{"sip.listen", "media.ports", "storage.url"},
+		NewCalls: []string{"recording.segment_max", "trunks[b]", "trunks[a].recording.format", "trunks[a].recording.suppress.hold"},
+		Restart:  []string{"sip.listen", "media.ports", "media.timeout", "storage.url", "limits.calls_max"},
 	}
 	if d := cmp.Diff(want, Diff(old, now)); d != "" {
 		t.Error(d)

@@ -182,6 +182,9 @@ func (d *decoder) object(n *node, path string, v ast.Node, at position, depth in
 	}
 	seen := map[string]bool{}
 	for _, p := range pairs {
+		if len(d.faults) >= faultsMax {
+			return
+		}
 		full := join(path, p.key)
 		f := n.field(p.key)
 		switch {

@@ -61,7 +61,7 @@ func TestFaults(t *testing.T) {
 		{"spaced unit", minimal + "media: {timeout: 5 s}\n", []string{`media.timeout: "5 s" is no duration`}},
 		{"long duration", minimal + "media: {quarantine: 11m}\n", []string{"media.quarantine: 11m is out of range"}},
 		{"overflowing duration", minimal + "media: {quarantine: 99999999999999h}\n", []string{"is no duration"}},
-		{"short segment", minimal + "recording: {segment_max: 10ms}\n", []string{"recording.segment_max: 10ms is out of range; allowed: a duration such as 200ms, 14s or 5m, from 1s to 24h"}},
+		{"short segment", minimal + "recording: {segment_max: 10ms}\n", []string{"recording.segment_max: 10ms is out of range; allowed: a duration such as 200ms, 14s or 5m, from 1s to 1h"}},
 		// sizes, numbers, words
 		{"bare size", minimal + "recording: {write_budget: 1000}\n", []string{`recording.write_budget: "1000" has no unit, write 1000B, 1000KiB or 1000MiB`}},
 		{"decimal unit", minimal + "recording: {write_budget: 64MB}\n", []string{`recording.write_budget: "64MB" is no size; allowed: a size such as 64MiB (B, KiB, MiB, GiB, TiB), from 64KiB to 1GiB`}},
@@ -152,7 +152,6 @@ func TestFaults(t *testing.T) {
 		// what this version does not have
 		{"identity hide", trunk("    identity: hide\n"), []string{`5:15: trunks[0].identity: "hide" is not supported by this version; allowed: transparent`}},
 		{"flac", rec("format: flac"), []string{`"flac" is not supported by this version; allowed: ogg-opus`}},
-		{"mono", rec("dual_channel: false"), []string{"mixing both sides into one channel is not supported by this version"}},
 		{"consult", rec("consult: true"), []string{"6:16: trunks[0].recording.consult: not supported by this version; allowed: to leave it out"}},
 		{"beep", rec("beep: {enabled: true}"), []string{"trunks[0].recording.beep.enabled: not supported by this version"}},
 		{"bad beep", rec("beep: {enabled: false, level: 3}"), []string{"trunks[0].recording.beep.level: 3 is out of range"}},

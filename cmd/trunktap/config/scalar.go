@@ -46,20 +46,6 @@ func boolean(target *bool) *node {
 	})
 }
 
-// only is a truth value of which this version knows one side.
-func only(target *bool, known bool, what string) *node {
-	want := strconv.FormatBool(known)
-	return leaf(target, want, map[string]any{"const": known}, func(s scalar) (bool, *wrong) {
-		switch {
-		case s.kind != boolScalar:
-			return false, wrongf("%v is no truth value", s)
-		case s.text != want:
-			return false, unsupported(what)
-		}
-		return known, nil
-	})
-}
-
 func integer(target *int, least, most int) *node {
 	want := fmt.Sprintf("a whole number from %d to %d", least, most)
 	schema := map[string]any{"type": "integer", "minimum": least, "maximum": most}

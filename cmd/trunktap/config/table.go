@@ -33,7 +33,7 @@ func table(c *Config) *node {
 		apiTable(&c.API),
 		key("limits", "Bounds of the daemon.", object(
 			key("calls_max", "Concurrent calls; more are refused. Every call takes four media ports. Without the key: 2000, or as many as the ports allow.",
-				integer(&c.Limits.CallsMax, 1, 100_000)).shown("2000").lively(),
+				integer(&c.Limits.CallsMax, 1, 100_000)).shown("2000").lively().atStart(),
 		)),
 		key("log", "What is logged to standard error.", object(
 			key("level", "The least severe message that is logged.",
@@ -70,8 +70,8 @@ func mediaTable(c *Media) *node {
 			choice(&c.Engine, []string{"auto", "user"}, []string{"kernel"})).is("auto").atStart(),
 		key("quarantine", "How long a port rests after its call, so that late packets reach no other call.",
 			duration(&c.Quarantine, 0, 10*time.Minute)).is("30s").atStart(),
-		key("timeout", "A call of which no side has sent a packet for so long is ended; 0s: never.",
-			duration(&c.Timeout, 0, 24*time.Hour)).is("5m"),
+		key("timeout", "A call of which no side has sent a packet for so long is ended, unless it is on hold; 0s: never.",
+			duration(&c.Timeout, 0, 24*time.Hour)).is("5m").atStart(),
 	))
 }
 
@@ -107,7 +107,7 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 			choice(&r.OnFailure, []string{"allow", "refuse"}, nil)).is("allow"),
 		key("format", "The format of the audio.",
 			choice(&r.Format, []string{"ogg-opus", "wav-pcm16", "wav-pcmu", "wav-pcma"}, []string{"flac"})).is("ogg-opus"),
-		key("dual_channel", "Each side on its own channel.", only(&r.DualChannel, true, "mixing both sides into one channel")).is("true"),
+		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
 		key("early_media", "Record what is heard before the answer.", boolean(&r.EarlyMedia)).is("false"),
 		key("consent", "required: nothing is recorded before the signal consent.granted.",
 			choice(&r.Consent, []string{"off", "required"}, nil)).is("off"),
@@ -133,13 +133,11 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 
 func recordingTable(r *Recording) *node {
 	return key("recording", "What all recordings share.", object(
-		key("segment_max", "A new file is begun after so much real time.", duration(&r.SegmentMax, time.Second, 24*time.Hour)).is("5m"),
+		key("segment_max", "A new file is begun after so much audio.", duration(&r.SegmentMax, time.Second, time.Hour)).is("5m"),
 		key("lookback", "How long audio is held back in memory, so that a late signal can still cut it out.",
-			duration(&r.Lookback, 0, 10*time.Second)).is("500ms"),
-		key("minimum", "Recordings with less audio than this are dropped; 0s: none.",
-			duration(&r.Minimum, 0, time.Hour)).is("0s"),
+			duration(&r.Lookback, 0, 5*time.Second)).is("500ms"),
 		key("write_budget", "How much of a call may wait for a slow disk before audio is given up.",
-			size(&r.WriteBudget, "64KiB", "1GiB")).is("4MiB"),
+			size(&r.WriteBudget, "64KiB", "1GiB")).is("4MiB").atStart(),
 	))
 }
 
