@@ -178,7 +178,7 @@ func (r *Reader) frame() (byte, []byte, error) {
 
 // Bounds of the search for the place of a frame that does not open where it stands.
 const (
-	homeSearchMax  = 256      // places to either side
+	homeSearchMax  = 64       // places to either side
 	searchBytesMax = 32 << 20 // bytes tried in one file
 	sealedBytesMin = 16       // no authenticated encryption gives less
 )
