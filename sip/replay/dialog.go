@@ -1,0 +1,274 @@
+package replay
+
+import (
+	"bytes"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/sdp"
+)
+
+// inCall takes a message of a call that is followed.
+func (t *tracker) inCall(c *call, m *message) {
+	sender, ok := c.sender(m)
+	switch {
+	case !ok && !t.newAttempt(c, m):
+		t.stats.OtherDialogs++ // the losing branch of a fork, or a leg with other tags
+	case t.newAttempt(c, m):
+		t.end(c, c.last, media.CauseFailed)
+		t.bury(c)
+		if c = t.first(m); c != nil {
+			t.inCall(c, m)
+		}
+	case m.IsRequest():
+		t.request(c, m, sender)
+	default:
+		t.response(c, m, sender)
+	}
+}
+
+// newAttempt tells whether a call that was never answered is tried again,
+// without its failure being in the capture.
+func (t *tracker) newAttempt(c *call, m *message) bool {
+	return !c.answered && m.Method == sip.Invite && m.toTag == "" && m.cseq > c.cseq && fit(c.leg, m.src, m.dst) == 4
+}
+
+func (t *tracker) request(c *call, m *message, sender media.Side) {
+	if m.Method == sip.Bye && c.answered { // the first that passes, on whichever leg
+		t.end(c, t.now, media.CauseBye)
+		return
+	}
+	if tx := c.transaction(sender, m.cseq, m.Method); tx != nil {
+		if tx.branch == m.branch {
+			t.touch(c)
+			return
+		}
+		c.others = learn(c.others, m.src, m.dst)
+		t.stats.OtherDialogs++
+		return
+	}
+	if !c.onLeg(m) {
+		t.stats.OtherDialogs++
+		return
+	}
+	t.touch(c)
+	tx := c.begin(&transaction{sender: sender, cseq: m.cseq, method: m.Method, branch: m.branch})
+	body := description(m)
+	switch m.Method {
+	case sip.Invite:
+		tx.offered, tx.late = body != nil, body == nil
+		t.offer(c, sender, body)
+	case sip.Update:
+		tx.offered = body != nil
+		if tx.offered {
+			t.offer(c, sender, body)
+		}
+	case sip.Prack:
+		t.prack(c, tx, sender, body)
+	case sip.Ack:
+		t.ack(c, m, sender, body)
+	}
+}
+
+// prack takes the answer to an offer in a reliable provisional response, or a
+// further offer (RFC 3262 section 5).
+func (t *tracker) prack(c *call, tx *transaction, sender media.Side, body []byte) {
+	if body == nil {
+		return
+	}
+	if invite := c.lastInvite(sender); invite != nil && invite.late {
+		invite.late = false
+		t.agree(c, sender, body, !c.answered)
+		return
+	}
+	tx.offered = true
+	t.offer(c, sender, body)
+}
+
+// ack takes the answer to an offer in the 2xx (RFC 3261 section 13.2.1).
+func (t *tracker) ack(c *call, m *message, sender media.Side, body []byte) {
+	if body == nil {
+		return
+	}
+	invite := c.transaction(sender, m.cseq, sip.Invite)
+	switch {
+	case invite == nil && c.half == nil: // the capture begins behind the 2xx
+		t.oneSided(c, sender, body)
+	case invite != nil && invite.unknown && c.half != nil && c.half.known != sender:
+		t.offer(c, sender.Other(), c.half.body) // what was taken for an answer was an offer
+	case invite == nil || !invite.late:
+		t.stats.BadSDP++
+		return
+	}
+	t.agree(c, sender, body, false)
+}
+
+// lastInvite returns the latest INVITE of a side.
+func (c *call) lastInvite(sender media.Side) (last *transaction) {
+	for _, tx := range c.seen {
+		if tx.method == sip.Invite && tx.sender == sender {
+			last = tx
+		}
+	}
+	return last
+}
+
+func (t *tracker) response(c *call, m *message, sender media.Side) {
+	tx := c.transaction(sender, m.cseq, m.method)
+	if tx == nil {
+		if m.method != sip.Invite && m.method != sip.Update || m.Status == 100 || !c.onLeg(m) {
+			t.stats.OtherDialogs++
+			return
+		}
+		tx = c.begin(&transaction{sender: sender, cseq: m.cseq, method: m.method, branch: m.branch, unknown: true})
+	}
+	if tx.branch != m.branch { // of another leg
+		t.stats.OtherDialogs++
+		return
+	}
+	t.touch(c)
+	if tx.final != 0 || m.Status == 100 || tx.repeats(m) {
+		return
+	}
+	if m.Status >= 200 {
+		tx.final = m.Status
+	}
+	switch tx.method {
+	case sip.Invite:
+		t.invited(c, tx, m)
+	case sip.Update, sip.Prack:
+		t.updated(c, tx, m)
+	}
+}
+
+// invited takes a response to an INVITE.
+func (t *tracker) invited(c *call, tx *transaction, m *message) {
+	initial := tx.cseq == c.cseq && tx.sender == c.caller && c.toTag == ""
+	callee := tx.sender.Other()
+	body := description(m)
+	if tx.unknown && body != nil && m.Status < 300 {
+		t.missing(c, callee, body)
+	}
+	switch {
+	case m.Status >= 300 && initial:
+		t.end(c, t.now, media.CauseFailed)
+	case m.Status >= 300:
+		c.sdp.RejectFrom(tx.sender)
+	case m.Status >= 200:
+		if initial {
+			c.toTag = m.toTag
+			if body == nil && len(c.early) > 1 { // another branch of the fork may have spoken last
+				body = c.early[m.toTag]
+			}
+			t.answer(c)
+		}
+		t.agree(c, callee, body, false)
+	case body != nil:
+		if c.early == nil {
+			c.early = map[string][]byte{}
+		}
+		if _, known := c.early[m.toTag]; initial && (known || len(c.early) < forksMax) {
+			c.early[m.toTag] = body
+		}
+		t.agree(c, callee, body, true)
+	}
+}
+
+// updated takes a response to UPDATE or PRACK.
+func (t *tracker) updated(c *call, tx *transaction, m *message) {
+	body := description(m)
+	switch {
+	case m.Status < 200:
+	case m.Status >= 300 && tx.offered:
+		c.sdp.RejectFrom(tx.sender)
+	case m.Status < 300 && body != nil && (tx.offered || tx.unknown):
+		if tx.unknown {
+			t.missing(c, tx.sender.Other(), body)
+		}
+		t.agree(c, tx.sender.Other(), body, !c.answered)
+	}
+}
+
+// description returns the session description in a message, nil without one.
+func description(m *message) []byte {
+	if len(m.Body) == 0 {
+		return nil
+	}
+	body, _, ok := sdp.SplitBody(m.Get("Content-Type"), m.Body)
+	if !ok || len(body) == 0 {
+		return nil
+	}
+	return body
+}
+
+// offer notes an offer; nil asks the other side for one.
+func (t *tracker) offer(c *call, from media.Side, body []byte) {
+	if body != nil {
+		t.described(c, from, body)
+	}
+	if err := c.sdp.Offer(from, body); err != nil {
+		t.stats.BadSDP++
+	}
+}
+
+// agree notes an answer and reports what it changed.
+func (t *tracker) agree(c *call, from media.Side, body []byte, early bool) {
+	if body != nil {
+		t.described(c, from, body)
+	}
+	result, err := c.sdp.Answer(from, body, t.now, early)
+	if err != nil {
+		t.stats.BadSDP++
+		return
+	}
+	t.apply(c, result)
+}
+
+// described notes where a side takes RTCP, and that its description is known.
+func (t *tracker) described(c *call, side media.Side, body []byte) {
+	d, err := sdp.Parse(body)
+	if err != nil {
+		return // counted by who uses the body
+	}
+	c.rtcp[side] = c.rtcp[side][:0]
+	for _, m := range d.Media() {
+		c.rtcp[side] = append(c.rtcp[side], m.RTCP)
+	}
+	if c.half != nil && c.half.known != side {
+		c.half = nil
+	}
+}
+
+// missing supplies the offer of an exchange of which only the answer is in the
+// capture, when nothing is known of the other side.
+func (t *tracker) missing(c *call, known media.Side, answer []byte) {
+	if c.half != nil || len(c.rtcp[known.Other()]) > 0 {
+		return
+	}
+	t.oneSided(c, known, answer)
+}
+
+// oneSided begins a call of which one description is missing: the other side is
+// taken to have offered the same. Its address is not known; media that
+// leave the known address lead to it, and what comes there is taken from it.
+func (t *tracker) oneSided(c *call, known media.Side, body []byte) {
+	if err := c.sdp.Offer(known.Other(), undirected(body)); err != nil {
+		t.stats.BadSDP++
+		return
+	}
+	c.half = &half{known: known, body: body}
+}
+
+// undirected takes away the direction attributes, so that the description
+// offers both directions.
+func undirected(body []byte) []byte {
+	var out []byte
+	for line := range bytes.Lines(body) {
+		switch string(bytes.TrimRight(line, "\r\n")) {
+		case "a=sendonly", "a=recvonly", "a=inactive":
+		default:
+			out = append(out, line...)
+		}
+	}
+	return out
+}
