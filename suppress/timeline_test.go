@@ -221,6 +221,8 @@ func TestLate(t *testing.T) {
 			[]Window{win(ReasonPause, 300, 2000)}},
 		{"late hold of the other party", []step{ev(HoldStart, 300, "a"), {seal: 500}, {event: HoldStart, ms: 100, received: 600, who: "b"}, ev(HoldEnd, 700, "a"), ev(HoldEnd, 800, "b")},
 			nil, []Window{{Reason: ReasonHold, RealMS: 300, EndRealMS: 800, MissedMS: 200}}},
+		{"two late holds", []step{{seal: 500}, {event: HoldStart, ms: 300, who: "a"}, {event: HoldStart, ms: 100, who: "b"}, {event: HoldStart, ms: 200, who: "c"}},
+			nil, []Window{{Reason: ReasonHold, RealMS: 500, EndRealMS: 2000, MissedMS: 400}}},
 		{"in the future", []step{{seal: 500}, late(PauseStart, 1500, 600, "", 0), {seal: 1000}},
 			[]Effect{{AppliedAt: at(1500), Reasons: []Reason{ReasonPause}, Changed: true}},
 			[]Window{win(ReasonPause, 1500, 2000)}},
@@ -322,8 +324,8 @@ func TestPendingLimit(t *testing.T) {
 			t.Errorf("a start beyond the limit must act at once and its end not at all:\n%s", diff)
 		}
 		tl.Seal(4000, nil)
-		tl.Apply(ev(PauseEnd, 4500, "").signal()) // older than the start: no end of it
-		if got := tl.Reasons(4600); len(got) != 1 {
+		tl.Apply(ev(PauseEnd, 4950, "").signal()) // older than the start: no end of it
+		if got := tl.Reasons(4960); len(got) != 1 {
 			t.Errorf("an end before the early start ended it")
 		}
 	}
@@ -341,6 +343,10 @@ func TestWindowLimit(t *testing.T) {
 	ws := tl.Windows(to)
 	if len(ws) != windowsMax || ws[windowsMax-1].EndRealMS != to {
 		t.Fatalf("%d windows, the last %+v; want %d, the last to %d", len(ws), ws[len(ws)-1], windowsMax, to)
+	}
+	play(tl, []step{ev(HoldEnd, 9, ""), ev(HoldStart, 8, "")}) // over, but missed: there is no room to list it
+	if n := len(tl.Windows(to)); n != windowsMax || tl.Counts().MissedDropped != 1 {
+		t.Errorf("%d windows, %+v", n, tl.Counts())
 	}
 	if tl.Counts().WindowsStuck != 1 || !spans[0].Suppressed {
 		t.Errorf("beyond the limit audio is kept: %+v %v", tl.Counts(), spans)
@@ -367,6 +373,9 @@ func TestHolderLimit(t *testing.T) {
 	for i := range 3 * holdersMax { // ended ones make room
 		play(tl, []step{ev(HoldStart, float64(4000+i), fmt.Sprint("n", i)), ev(HoldEnd, float64(4000+i)+0.5, fmt.Sprint("n", i))})
 		tl.Seal(int64(4001+i), nil)
+	}
+	if last := fmt.Sprint("n", 3*holdersMax-1); tl.now[idHold].find(last) == nil || tl.now[idHold].find("n0") != nil {
+		t.Error("the holder that ended last was forgotten before the first")
 	}
 	if n := len(tl.now[idHold].holders); n > holdersMax+1 || tl.now.mask() != 0 {
 		t.Errorf("%d holders remembered, active %b", n, tl.now.mask())
