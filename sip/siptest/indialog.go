@@ -60,8 +60,10 @@ func (c *Call) Notify(ctx context.Context, status string) error {
 	return err
 }
 
-// Bye ends the call. It has ended even when the other side did not agree.
+// Bye stops sending and ends the call. It has ended even when the other side
+// did not agree.
 func (c *Call) Bye(ctx context.Context, headers ...Header) error {
+	c.media.halt()
 	_, err := c.Do(ctx, "BYE", "", nil, headers...)
 	c.end(nil)
 	return err
