@@ -1,0 +1,351 @@
+package catalog
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+func mustOpen(t testing.TB, path string) *SQLite {
+	t.Helper()
+	c, err := Open(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+var epoch = time.Date(2026, 11, 22, 16, 0, 0, 123456789, time.UTC)
+
+// testRow is the i-th of a set in which every field takes some values; several
+// share an origin.
+func testRow(i int) recorder.Row {
+	m := recorder.Manifest{
+		Version: 1, ID: fmt.Sprintf("20261122T160000Z-%04d", i), Conversation: fmt.Sprintf("conv%d", i%7), Kind: recorder.KindTrunk,
+		Trunk: fmt.Sprintf("trunk-%d", i%3), Format: "ogg-opus", SampleRate: 8000, RealMS: int64(i) * 10, AudioMS: int64(i) * 5,
+		Call: recorder.Call{
+			SIPCallID: fmt.Sprintf("call%d@example.net", i%11), Direction: "inbound", From: fmt.Sprintf("sip:+4930%04d@Example.net", i),
+			To: fmt.Sprintf("sip:agent_%d%%@pbx", i%5), Start: epoch.Add(time.Duration(i/4) * time.Second),
+		},
+		Windows: []recorder.Window{{Reason: "hold", RealMS: 1, EndRealMS: 2}},
+	}
+	if i%9 != 0 { // the others were never answered
+		m.Origin = m.Call.Start.Add(3 * time.Second)
+	}
+	if i%4 == 0 {
+		m.Kind = recorder.KindConsult
+	}
+	return recorder.Row{Manifest: m, Prefix: "2026/11/22/" + m.ID}
+}
+
+func originOf(r recorder.Row) time.Time {
+	if r.Manifest.Origin.IsZero() {
+		return r.Manifest.Call.Start
+	}
+	return r.Manifest.Origin
+}
+
+func fill(t testing.TB, c *SQLite, n int) []recorder.Row {
+	t.Helper()
+	var rows []recorder.Row
+	for i := range n {
+		rows = append(rows, testRow(i))
+	}
+	if err := c.SaveAll(context.Background(), rows); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func TestSaveGetDelete(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a dir?", "c#%.db")
+	c := mustOpen(t, path)
+	ctx := context.Background()
+	want := testRow(5)
+	if _, err := c.Get(ctx, want.Manifest.ID); !errors.Is(err, recorder.ErrNotFound) {
+		t.Errorf("Get before Save: %v", err)
+	}
+	for _, ms := range []int64{1, 2} {
+		want.Manifest.RealMS = ms
+		if err := c.Save(ctx, want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Get(ctx, want.Manifest.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := gocmp.Diff(want, got); d != "" {
+			t.Errorf("Get (-want +got):\n%s", d)
+		}
+	}
+	again := mustOpen(t, path) // another process
+	if _, err := again.Get(ctx, want.Manifest.ID); err != nil {
+		t.Errorf("Get by another process: %v", err)
+	}
+	if err := c.Delete(ctx, want.Manifest.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(ctx, want.Manifest.ID); !errors.Is(err, recorder.ErrNotFound) {
+		t.Errorf("Delete again: %v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the file has another name: %v", err)
+	}
+}
+
+// TestFind compares every query with a naive selection, in both orders and
+// over pages of several sizes.
+func TestFind(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	rows := fill(t, c, 120)
+	for _, q := range []recorder.Query{
+		{}, {Trunk: "trunk-1"}, {Kind: recorder.KindConsult}, {Conversation: "conv3"}, {SIPCallID: "call4@example.net"},
+		{Number: "+49300011"}, {Number: "EXAMPLE"}, {Number: "agent_1%"}, {Number: `\`}, {Number: "' OR 1=1"}, {Number: "nt_"},
+		{From: epoch.Add(10 * time.Second)}, {To: epoch.Add(10 * time.Second)}, {From: epoch.Add(5 * time.Second), To: epoch.Add(9 * time.Second)},
+		{Trunk: "trunk-0", Kind: recorder.KindTrunk, Number: "agent_2", From: epoch.Add(3 * time.Second)}, {Trunk: "none"},
+	} {
+		for _, limit := range []int{0, 1, 7, 5000} {
+			for _, oldest := range []bool{false, true} {
+				q.Limit, q.OldestFirst, q.Cursor = limit, oldest, ""
+				if limit == 1 && q == (recorder.Query{Limit: 1, OldestFirst: oldest}) {
+					continue // 120 pages tell nothing new
+				}
+				if d := gocmp.Diff(naive(rows, q), walk(t, c, q)); d != "" {
+					t.Errorf("%+v (-want +got):\n%s", q, d)
+				}
+			}
+		}
+	}
+}
+
+func naive(rows []recorder.Row, q recorder.Query) []string {
+	ids := []string{}
+	sorted := slices.SortedFunc(slices.Values(rows), func(a, b recorder.Row) int {
+		return cmp.Or(originOf(a).Compare(originOf(b)), cmp.Compare(a.Manifest.ID, b.Manifest.ID))
+	})
+	if !q.OldestFirst {
+		slices.Reverse(sorted)
+	}
+	has := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(q.Number)) }
+	for _, r := range sorted {
+		m, o := r.Manifest, originOf(r)
+		if (q.From.IsZero() || !o.Before(q.From)) && (q.To.IsZero() || o.Before(q.To)) &&
+			(q.Trunk == "" || q.Trunk == m.Trunk) && (q.Kind == "" || q.Kind == m.Kind) &&
+			(q.SIPCallID == "" || q.SIPCallID == m.Call.SIPCallID) && (q.Conversation == "" || q.Conversation == m.Conversation) &&
+			(q.Number == "" || has(m.Call.From) || has(m.Call.To)) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+func walk(t *testing.T, c *SQLite, q recorder.Query) []string {
+	t.Helper()
+	ids := []string{}
+	for {
+		p, err := c.Find(context.Background(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range p.Rows {
+			ids = append(ids, r.Manifest.ID)
+		}
+		if q.Limit > 0 && q.Limit <= pageMax && len(p.Rows) > q.Limit || len(p.Rows) > pageMax {
+			t.Fatalf("page of %d rows, limit %d", len(p.Rows), q.Limit)
+		}
+		if p.Next == "" {
+			return ids
+		}
+		q.Cursor = p.Next
+	}
+}
+
+func TestCursorRefused(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	fill(t, c, 5)
+	p, err := c.Find(context.Background(), recorder.Query{Limit: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []recorder.Query{
+		{Cursor: "!"}, {Cursor: "AAAA"}, {Cursor: strings.Repeat("A", 10_000)}, {Cursor: p.Next, OldestFirst: true}, {Cursor: p.Next[1:]},
+	} {
+		if _, err := c.Find(context.Background(), q); !errors.Is(err, ErrCursor) {
+			t.Errorf("%q: %v, want ErrCursor", q.Cursor, err)
+		}
+	}
+}
+
+// TestPagesWhileWriting reads pages while rows come: none that was there
+// before may be missing or come twice.
+func TestPagesWhileWriting(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	before := fill(t, c, 60)
+	seen := map[string]int{}
+	q := recorder.Query{Limit: 7}
+	for i := 60; ; i++ {
+		p, err := c.Find(context.Background(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range p.Rows {
+			seen[r.Manifest.ID]++
+		}
+		if p.Next == "" {
+			break
+		}
+		q.Cursor = p.Next
+		r := testRow(i)
+		r.Manifest.Origin = epoch.Add(time.Duration(rand.IntN(30)) * time.Second)
+		if err := c.Save(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, r := range before {
+		if seen[r.Manifest.ID] != 1 {
+			t.Errorf("%s seen %d times", r.Manifest.ID, seen[r.Manifest.ID])
+		}
+	}
+}
+
+func TestCheckLeavesNothing(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	if err := c.Check(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Find(context.Background(), recorder.Query{})
+	if err != nil || len(p.Rows) != 0 {
+		t.Errorf("after Check: %d rows, %v", len(p.Rows), err)
+	}
+}
+
+// TestLocked holds the write lock from outside: every write ends with an error
+// that says so within the bound, and reads go on.
+func TestLocked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	c := mustOpen(t, path)
+	fill(t, c, 3)
+	other, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	other.SetMaxOpenConns(1)
+	if _, err := other.Exec("BEGIN IMMEDIATE"); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	start := time.Now()
+	for range 3 { // they queue up, and still are bounded
+		wg.Go(func() {
+			err := c.Save(context.Background(), testRow(9))
+			var ce *Error
+			if !errors.As(err, &ce) || !strings.Contains(ce.Hint, "another process") {
+				t.Errorf("Save: %v, want an *Error that names the lock", err)
+			}
+		})
+	}
+	wg.Go(func() {
+		if err := c.Check(context.Background()); err == nil {
+			t.Error("Check of a locked catalogue succeeded")
+		}
+	})
+	if _, err := c.Get(context.Background(), testRow(1).Manifest.ID); err != nil {
+		t.Errorf("Get beside the lock: %v", err)
+	}
+	wg.Wait()
+	if d := time.Since(start); d > callTimeout+time.Second {
+		t.Errorf("took %v, want at most %v", d, callTimeout)
+	}
+	if _, err := other.Exec("ROLLBACK"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Save(context.Background(), testRow(9)); err != nil {
+		t.Errorf("after the lock: %v", err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte(strings.Repeat("no database ", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"no database": file, "below a file": file + "/c.db", "a directory": dir} {
+		_, err := Open(context.Background(), path)
+		var ce *Error
+		if !errors.As(err, &ce) || ce.Hint == "" || ce.Path != path {
+			t.Errorf("%s: %v, want an *Error with path and hint", name, err)
+		}
+	}
+}
+
+func TestModes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	c := mustOpen(t, path)
+	fill(t, c, 1)
+	for _, ext := range []string{"", "-wal", "-shm"} {
+		info, err := os.Stat(path + ext)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("c.db%s has mode %04o", ext, info.Mode().Perm())
+		}
+	}
+}
+
+func TestFileURL(t *testing.T) {
+	for raw, want := range map[string]string{
+		"sqlite:///var/lib/trunktap/catalog.db": "/var/lib/trunktap/catalog.db", "sqlite://x/y": "", "sqlite:y": "",
+		"postgres:///x": "", "sqlite:///x?mode=ro": "",
+	} {
+		if got, err := FileURL(raw); got != want || (err == nil) != (want != "") {
+			t.Errorf("FileURL(%q) = %q, %v", raw, got, err)
+		}
+	}
+}
+
+func FuzzCursor(f *testing.F) {
+	f.Add(makeCursor(1, "x", true), true)
+	f.Add(makeCursor(-5, "a,b", false), false)
+	f.Add("", false)
+	f.Add("MWQx", false)
+	f.Fuzz(func(t *testing.T, s string, oldest bool) {
+		ns, id, err := parseCursor(s, oldest)
+		if err != nil {
+			return
+		}
+		if ns2, id2, err := parseCursor(makeCursor(ns, id, oldest), oldest); err != nil || ns2 != ns || id2 != id {
+			t.Errorf("%d %q became %d %q, %v", ns, id, ns2, id2, err)
+		}
+	})
+}
+
+func BenchmarkSave(b *testing.B) {
+	c := mustOpen(b, filepath.Join(b.TempDir(), "c.db"))
+	for i := 0; b.Loop(); i++ {
+		if err := c.Save(context.Background(), testRow(i%1000)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
