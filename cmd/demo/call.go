@@ -25,8 +25,6 @@ type call struct {
 
 type span struct{ from, to time.Time }
 
-func (s span) duration() time.Duration { return s.to.Sub(s.from) }
-
 // placeCall lets the two talk. The agent answers after half a second; it puts
 // the caller on hold; while the card number is told the recording is paused.
 func placeCall(ctx context.Context, s *site, d *daemon, v voices) (*call, error) {

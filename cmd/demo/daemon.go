@@ -114,7 +114,7 @@ func startDaemon(ctx context.Context, binary string, s *site) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("log of the daemon: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the daemon has its own descriptor of it
 	// It is stopped by stop, also when ctx ends.
 	d.cmd = exec.CommandContext(context.WithoutCancel(ctx), binary, "serve", "--config", s.config)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
@@ -135,7 +135,7 @@ func (d *daemon) waitReady(ctx context.Context, tokenFile string) error {
 		select {
 		case err := <-d.exited:
 			d.exited <- err
-			return stopPolling{fmt.Errorf("the daemon ended: %w", err)}
+			return finalError{fmt.Errorf("the daemon ended: %w", err)}
 		default:
 		}
 		return d.get(ctx, "/readyz", nil)
@@ -151,8 +151,8 @@ func (d *daemon) waitReady(ctx context.Context, tokenFile string) error {
 	return nil
 }
 
-// stopPolling is an error after which nothing is to be hoped for.
-type stopPolling struct{ error }
+// finalError is an error after which nothing is to be hoped for.
+type finalError struct{ error }
 
 // poll calls f until it succeeds; the last error tells why it did not.
 func poll(ctx context.Context, f func() error) error {
@@ -160,8 +160,8 @@ func poll(ctx context.Context, f func() error) error {
 	defer tick.Stop()
 	for {
 		err := f()
-		var stop stopPolling
-		if err == nil || errors.As(err, &stop) {
+		var final finalError
+		if err == nil || errors.As(err, &final) {
 			return err
 		}
 		select {
@@ -273,8 +273,7 @@ func (d *daemon) stop() error {
 		return nil
 	case <-timer.C:
 		err := d.cmd.Process.Kill()
-		<-d.exited
-		return errors.Join(fmt.Errorf("the daemon did not stop in %s", stopLimit), err)
+		return errors.Join(fmt.Errorf("the daemon did not stop in %s", stopLimit), err, <-d.exited)
 	}
 }
 

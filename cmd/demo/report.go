@@ -250,7 +250,7 @@ func readWAV(name string) ([2][]int16, error) {
 	if err != nil {
 		return out, fmt.Errorf("playable file: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }() // only read
 	d := wav.NewDecoder(file)
 	buf, err := d.FullPCMBuffer()
 	if err != nil {

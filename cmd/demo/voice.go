@@ -104,10 +104,10 @@ func resample(pcm []float64, from int) []int16 {
 	half := zeroes / cut
 	out := make([]int16, int(float64(len(pcm))/step))
 	for i := range out {
-		center := float64(i) * step
+		middle := float64(i) * step
 		sum := 0.0
-		for k := max(0, int(center-half)+1); k <= min(len(pcm)-1, int(center+half)); k++ {
-			x := float64(k) - center
+		for k := max(0, int(middle-half)+1); k <= min(len(pcm)-1, int(middle+half)); k++ {
+			x := float64(k) - middle
 			sum += pcm[k] * cut * sinc(x*cut) * (0.5 + 0.5*math.Cos(math.Pi*x/half))
 		}
 		out[i] = int16(min(max(math.Round(sum), math.MinInt16), math.MaxInt16))
