@@ -32,7 +32,7 @@ type inbound struct {
 	msgs  [batchPackets]mmsghdr
 	iovs  [batchPackets]unix.Iovec
 	names [batchPackets]unix.RawSockaddrInet6 // holds an IPv4 one as well
-	ctrl  [batchPackets][8]uint64             // aligned room for one time stamp
+	ctrl  [batchPackets][8]uint64             // aligned room for a time stamp and a count
 	bufs  []byte
 }
 
@@ -83,23 +83,30 @@ func (in *inbound) from(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), ntohs(sa.Port))
 }
 
-// age is how long before the wall time now the kernel took message i in.
-func (in *inbound) age(i int, now int64) time.Duration {
+// control reads what the kernel says about message i: how long before the wall
+// time now it came, and how many datagrams the socket had lost by then because
+// its buffer was full (zero when it does not say).
+func (in *inbound) control(i int, now int64) (age time.Duration, lost uint32) {
 	h := &in.msgs[i].hdr
 	ctrl := (*[unsafe.Sizeof(in.ctrl[0])]byte)(unsafe.Pointer(&in.ctrl[i]))[:h.Controllen]
 	for len(ctrl) >= unix.SizeofCmsghdr {
 		c := (*unix.Cmsghdr)(unsafe.Pointer(&ctrl[0]))
 		end := int(c.Len)
 		if end < unix.SizeofCmsghdr || end > len(ctrl) {
-			return 0
+			break
 		}
-		if c.Level == unix.SOL_SOCKET && c.Type == unix.SCM_TIMESTAMPNS && end >= unix.CmsgLen(int(unsafe.Sizeof(unix.Timespec{}))) {
-			stamp := (*unix.Timespec)(unsafe.Pointer(&ctrl[unix.CmsgLen(0)]))
-			return min(max(0, time.Duration(now-stamp.Nano())), ageMax)
+		data := ctrl[unix.CmsgLen(0):end]
+		switch {
+		case c.Level != unix.SOL_SOCKET:
+		case c.Type == unix.SCM_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
+			stamp := (*unix.Timespec)(unsafe.Pointer(&data[0]))
+			age = min(max(0, time.Duration(now-stamp.Nano())), ageMax)
+		case c.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
+			lost = binary.NativeEndian.Uint32(data)
 		}
-		ctrl = ctrl[min(unix.CmsgSpace(end-unix.CmsgLen(0)), len(ctrl)):]
+		ctrl = ctrl[min(unix.CmsgSpace(len(data)), len(ctrl)):]
 	}
-	return 0
+	return age, lost
 }
 
 // outbound sends a batch of messages to one destination. Owned by one loop.

@@ -46,6 +46,10 @@ type Config struct {
 
 	// Loops is the number of event loops; GOMAXPROCS when zero. Without meaning
 	// when Open is set.
+	//
+	// A loop that was asleep runs again when the Go scheduler has a processor for
+	// it. As long as fewer than GOMAXPROCS minus Loops goroutines compute at a time
+	// that is at once; beyond that it waits its turn, tens of milliseconds.
 	Loops int
 
 	// ReceiveBufferBytes and SendBufferBytes are asked of the kernel per socket;

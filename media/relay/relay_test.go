@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -449,3 +452,32 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Errorf("second close: %v", err)
 	}
 }
+
+// The log of a panic helps its developer and says nothing of what was spoken.
+func TestLogOfPanicHoldsNoSpeech(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		n := mediatest.NewNet(1)
+		r := mustRelay(t, Config{PortMin: 20000, PortMax: 20999, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) }})
+		e := env{t, r, func(a netip.AddrPort) (testConn, error) { return n.Listen(a) }}
+		s, carrier, _ := e.call()
+		for _, value := range []any{"digits 4711", errors.New("digits 4711")} {
+			s.SetTap(media.External, tapFunc(func() { panic(value) }))
+			e.send(carrier.rtp, s.Local(media.External), rtpPacket(1, 1, 4))
+			synctest.Wait()
+		}
+		s.SetTap(media.External, tapFunc(func() { _ = carrier.Name()[10000] }))
+		e.send(carrier.rtp, s.Local(media.External), rtpPacket(1, 2, 4))
+		synctest.Wait()
+		text := log.String()
+		if strings.Contains(text, "4711") || !strings.Contains(text, "index out of range") ||
+			strings.Count(text, "tapFunc.Put") < 3 || s.Stats()[0].TapPanics != 3 {
+			t.Fatal(text)
+		}
+	})
+}
+
+type tapFunc func()
+
+func (f tapFunc) Put(time.Time, []byte) { f() }

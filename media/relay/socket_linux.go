@@ -20,11 +20,22 @@ type fdSocket struct {
 	stream *Stream
 	side   media.Side
 	kind   kind
+
+	lost uint32 // datagrams that did not fit the receive buffer; the loop's
 }
 
 func (f *fdSocket) close() error { return os.NewSyscallError("close", unix.Close(f.fd)) }
 
-// openUDP opens a bound, non-blocking socket with kernel time stamps.
+// countOverrun takes the socket's total of lost datagrams, which wraps around.
+func (f *fdSocket) countOverrun(lost uint32) {
+	if lost == 0 || lost == f.lost {
+		return
+	}
+	f.stream.stats[f.side].overrun.Add(uint64(lost - f.lost))
+	f.lost = lost
+}
+
+// openUDP opens a bound, non-blocking socket with kernel time stamps and counts of loss.
 func openUDP(at netip.AddrPort, cfg Config) (*fdSocket, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
@@ -41,6 +52,19 @@ func openUDP(at netip.AddrPort, cfg Config) (*fdSocket, error) {
 	return &fdSocket{fd: fd}, nil
 }
 
+// openStamping opens an unbound socket that wants time stamps.
+func openStamping() (*fdSocket, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		_ = unix.Close(fd) // the first error is the one to tell
+		return nil, os.NewSyscallError("setsockopt SO_TIMESTAMPNS", err)
+	}
+	return &fdSocket{fd: fd}, nil
+}
+
 func configure(fd int, at netip.AddrPort, cfg Config) error {
 	type option struct {
 		name              string
@@ -48,6 +72,7 @@ func configure(fd int, at netip.AddrPort, cfg Config) error {
 	}
 	options := []option{
 		{"SO_TIMESTAMPNS", unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1},
+		{"SO_RXQ_OVFL", unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1},
 		{"SO_RCVBUF", unix.SOL_SOCKET, unix.SO_RCVBUF, cfg.ReceiveBufferBytes},
 		{"SO_SNDBUF", unix.SOL_SOCKET, unix.SO_SNDBUF, cfg.SendBufferBytes},
 	}

@@ -84,7 +84,7 @@ type end struct {
 type counters struct {
 	packets, bytes, forwarded                     atomic.Uint64
 	rejectedSource, rejectedForm, rejectedUnknown atomic.Uint64
-	unroutable, sendErrors, tapPanics             atomic.Uint64
+	unroutable, sendErrors, overrun, tapPanics    atomic.Uint64
 	lastRTP, lastRTCP                             atomic.Int64 // ns after the relay's base, at least 1; 0: none yet
 	source                                        atomic.Pointer[netip.AddrPort]
 }
@@ -99,6 +99,10 @@ type SideStats struct {
 	RejectedSource uint64 // from an address that is not the stream's source
 	RejectedForm   uint64 // neither RTP nor RTCP, or unable to make a source
 	Unnegotiated   uint64 // before SetRemote
+
+	// Overrun counts datagrams of any kind that were lost before the relay saw
+	// them because it did not keep up. The kernel tells with the packet that follows.
+	Overrun uint64
 
 	Forwarded  uint64
 	Unroutable uint64 // the other side has no address to send to (not negotiated, or on hold)
@@ -179,8 +183,8 @@ func (s *Stream) Stats() Stats {
 		out[i] = SideStats{
 			Packets: c.packets.Load(), Bytes: c.bytes.Load(),
 			RejectedSource: c.rejectedSource.Load(), RejectedForm: c.rejectedForm.Load(),
-			Unnegotiated: c.rejectedUnknown.Load(),
-			Forwarded:    c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
+			Unnegotiated: c.rejectedUnknown.Load(), Overrun: c.overrun.Load(),
+			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
 			TapPanics: c.tapPanics.Load(),
 			LastRTP:   s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
