@@ -1,0 +1,136 @@
+package recorder
+
+import (
+	"fmt"
+	"maps"
+	"math"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+// accountState is what the manifest says beside the audio itself.
+type accountState struct {
+	gaps  [2]gapList
+	dirty bool   // something of essence changed since it was last written
+	fault string // why nothing is coded
+
+	streamsRefused, attrsRefused, digitsRefused int64
+}
+
+// manifest builds the account of everything sealed so far.
+func (c *core) manifest() *Manifest {
+	m := &Manifest{
+		Version: Version, ID: c.session.ID, Conversation: c.conv, Kind: c.plan.Kind, Trunk: c.session.Trunk,
+		Call: Call{
+			SIPCallID: c.session.SIPCallID, Direction: string(c.session.Direction), From: c.session.From, To: c.session.To,
+			Start: c.session.Start.UTC().Round(0), EndCause: string(c.cause),
+		},
+		Format: c.plan.Format, SampleRate: c.plan.SampleRate, Suppressed: c.plan.Suppressed,
+		Channels: []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}},
+		Origin:   c.timeOf(c.origin).UTC().Round(0), RealMS: c.sealedMS, AudioMS: c.gate.AudioMS(c.sealedMS),
+		Segments: append([]Segment{}, c.seg.done...),
+		Windows:  c.windows(), Gaps: c.gaps(), Streams: c.rows(),
+		DTMF: append([]Digit{}, c.dtmf...), Attrs: maps.Clone(c.attrs),
+	}
+	if c.plan.Mono {
+		m.Channels = []Channel{{Side: "mixed"}}
+	}
+	if !c.answered.IsZero() {
+		m.Call.Answer = c.answered.UTC().Round(0)
+	}
+	m.Call.End = c.msTime(c.sealedMS).UTC().Round(0)
+	if c.endMS >= 0 {
+		m.Call.End = c.endTime.UTC().Round(0)
+	}
+	if c.seg.open {
+		s := c.seg.info
+		s.DurationMS = (c.seg.samples + int64(len(c.seg.pend[0]))) / c.perMS
+		m.Segments = append(m.Segments, s)
+	}
+	return m
+}
+
+func (c *core) windows() []Window {
+	out := []Window{}
+	for _, w := range c.timeline.Windows(c.sealedMS) {
+		out = append(out, Window{
+			Reason: string(w.Reason), RealMS: w.RealMS, EndRealMS: w.EndRealMS, AudioMS: c.gate.AudioMS(w.RealMS),
+			Source: w.Source, LateMS: w.LateMS, MissedMS: w.MissedMS,
+		})
+	}
+	return out
+}
+
+// gaps lists both channels' gaps in order of position. Rounding each edge, not
+// the length, keeps neighbours touching.
+func (c *core) gaps() []Gap {
+	out := []Gap{}
+	a, b := c.account.gaps[0].gaps, c.account.gaps[1].gaps
+	for len(a) > 0 || len(b) > 0 {
+		ch := 0
+		if len(a) == 0 || len(b) > 0 && b[0].from < a[0].from {
+			ch = 1
+		}
+		var g gap
+		if ch == 0 {
+			g, a = a[0], a[1:]
+		} else {
+			g, b = b[0], b[1:]
+		}
+		from, to := c.roundMS(g.from), c.roundMS(g.to)
+		if from == to {
+			continue
+		}
+		out = append(out, Gap{
+			Channel: ch, RealMS: from, AudioMS: c.gate.AudioMS(from), DurationMS: to - from,
+			Cause: g.cause, Filled: "silence", Detail: g.detail,
+		})
+	}
+	for ch := range c.account.gaps {
+		c.addOverflow(out, ch)
+	}
+	return out
+}
+
+// addOverflow puts the gaps beyond the list's limit onto the channel's last one.
+func (c *core) addOverflow(out []Gap, ch int) {
+	l := &c.account.gaps[ch]
+	if l.overflow == 0 {
+		return
+	}
+	for i := len(out) - 1; i >= 0; i-- {
+		if out[i].Channel == ch {
+			out[i].DurationMS += c.roundMS(l.overflowSamples)
+			out[i].Detail = fmt.Sprintf("with %d later gaps that are not listed", l.overflow)
+			return
+		}
+	}
+}
+
+func (c *core) roundMS(samples int64) int64 { return (samples + c.perMS/2) / c.perMS }
+
+// rows lists the streams: per channel in order of first packet, per codec.
+func (c *core) rows() []Stream {
+	out := []Stream{}
+	for ch, s := range c.sides {
+		for _, st := range s.order {
+			stats := st.state.Stats()
+			for i, r := range st.rows {
+				e := Stream{
+					Channel: ch, SSRC: st.ssrc, Codec: r.codec, Packets: r.packets, Lost: r.lost, Late: r.late, Undecoded: r.undecodable,
+				}
+				if i == 0 {
+					e.Duplicate, e.Reordered, e.Restarts = stats.Duplicate, stats.Reordered, stats.Restarts
+				}
+				if ppm := s.track.Skew(st.key); !math.IsNaN(ppm) {
+					e.SkewPPM = math.Round(ppm*10) / 10
+				}
+				out = append(out, e)
+			}
+		}
+		if s.rejected > 0 && len(out) > 0 && out[len(out)-1].Channel == ch {
+			out[len(out)-1].Rejected = s.rejected
+		}
+	}
+	return out
+}

@@ -1,0 +1,141 @@
+package recorder
+
+import (
+	"sync"
+	"time"
+
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// subscriberEventsMax is how many events a subscriber may lag behind.
+const subscriberEventsMax = 1024
+
+// hub hands events to subscribers without waiting for any of them.
+type hub struct {
+	mu     sync.Mutex
+	seq    uint64
+	subs   map[*subscriber]struct{}
+	closed bool
+}
+
+type subscriber struct {
+	ch     chan Event
+	missed uint64
+}
+
+func newHub() *hub { return &hub{subs: make(map[*subscriber]struct{})} }
+
+func (h *hub) publish(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.seq++
+	e.Seq = h.seq
+	e.At = e.At.UTC().Round(0)
+	for s := range h.subs {
+		x := e
+		x.Missed = s.missed
+		select {
+		case s.ch <- x:
+			s.missed = 0
+		default:
+			s.missed++
+		}
+	}
+}
+
+func (h *hub) subscribe() (<-chan Event, func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := &subscriber{ch: make(chan Event, subscriberEventsMax)}
+	if h.closed {
+		close(s.ch)
+		return s.ch, func() {}
+	}
+	h.subs[s] = struct{}{}
+	return s.ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if _, ok := h.subs[s]; ok {
+			delete(h.subs, s)
+			close(s.ch)
+		}
+	}
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for s := range h.subs {
+		close(s.ch)
+	}
+	clear(h.subs)
+}
+
+// signalled tells what a signal did. Attributes and users are the operator's
+// own words; digits and audio are never part of an event.
+func (r *Recorder) signalled(s *session, sig suppress.Signal, e suppress.Effect) {
+	r.stats.Signals.Add(1)
+	if e.LateMS > 0 {
+		r.stats.LateSignals.Add(1)
+	}
+	r.stats.MissedMS.Add(e.MissedMS)
+	r.events.publish(Event{Type: "signal", At: sig.At, Call: s.info.ID, Data: struct {
+		Event   suppress.Event `json:"event"`
+		Source  string         `json:"source"`
+		Applied Applied        `json:"applied"`
+	}{sig.Event, sig.Source, applied(e)}})
+	if e.MissedMS > 0 {
+		r.events.publish(Event{Type: "alarm", At: sig.At, Call: s.info.ID, Data: map[string]any{
+			"alarm": "late-signal", "event": sig.Event, "missed_ms": e.MissedMS,
+		}})
+	}
+}
+
+func (r *Recorder) segmentDone(id string, s Segment) {
+	r.stats.SegmentsDone.Add(1)
+	r.events.publish(Event{Type: "segment.complete", At: r.eventTime(), Call: id, Data: s})
+}
+
+func (r *Recorder) published(m *Manifest) {
+	r.stats.Published.Add(1)
+	if r.cfg.Synchronous {
+		r.mu.Lock()
+		r.done = append(r.done, m)
+		r.mu.Unlock()
+	}
+	r.events.publish(Event{Type: "recording.published", At: m.Call.End, Call: m.ID, Data: map[string]any{
+		"real_ms": m.RealMS, "audio_ms": m.AudioMS, "segments": len(m.Segments), "gaps": len(m.Gaps), "windows": len(m.Windows),
+	}})
+}
+
+// failed tells that the rest of a call is not recorded.
+func (r *Recorder) failed(s *session, why string, stack []byte) {
+	r.stats.Failed.Add(1)
+	r.cfg.Log.Error("recording failed; the call goes on", "call", s.info.ID, "why", why, "stack", string(stack))
+	r.events.publish(Event{Type: "recording.failed", At: r.eventTime(), Call: s.info.ID, Data: map[string]string{"why": why}})
+}
+
+// unpublished tells that a recording stays in the spool.
+func (r *Recorder) unpublished(id string, err error) {
+	r.cfg.Log.Error("recording left in the spool", "call", id, "error", err)
+	r.events.publish(Event{Type: "recording.failed", At: r.eventTime(), Call: id, Data: map[string]string{"why": err.Error()}})
+}
+
+func (r *Recorder) alarm(id, name string, err error) {
+	r.cfg.Log.Warn("alarm", "alarm", name, "call", id, "error", err)
+	r.events.publish(Event{Type: "alarm", At: r.eventTime(), Call: id, Data: map[string]string{"alarm": name, "error": err.Error()}})
+}
+
+// eventTime stamps events of the recorder itself; they are no part of the account.
+func (r *Recorder) eventTime() time.Time { return time.Now() }
+
+// note keeps an error of a synchronous recorder.
+func (r *Recorder) note(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.errs = append(r.errs, err)
+}

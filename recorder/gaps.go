@@ -1,0 +1,126 @@
+package recorder
+
+// gapsMax bounds the gaps listed per channel. What comes beyond it is counted
+// and added to the last one listed, whose detail then says so: durations stay
+// complete.
+const gapsMax = 20000
+
+// span is a run of samples of real time, [from, to).
+type span struct{ from, to int64 }
+
+// gap is a run of samples that is filled, not captured, on one channel.
+type gap struct {
+	span
+	cause  string
+	detail string
+}
+
+// gapList keeps the gaps of one channel in order of position, merged where
+// they touch and agree.
+type gapList struct {
+	gaps            []gap
+	overflow        int   // gaps beyond gapsMax
+	overflowSamples int64 // their samples
+}
+
+// add appends a gap that lies at or behind the last one. A part that overlaps
+// what is listed already is left to the earlier entry.
+func (l *gapList) add(g gap) {
+	n := len(l.gaps)
+	if n > 0 && g.from < l.gaps[n-1].to {
+		g.from = l.gaps[n-1].to
+	}
+	if g.from >= g.to {
+		return
+	}
+	if n > 0 {
+		last := &l.gaps[n-1]
+		if last.to == g.from && last.cause == g.cause && last.detail == g.detail {
+			last.to = g.to
+			return
+		}
+		if n >= gapsMax {
+			l.overflowSamples += g.to - g.from
+			l.overflow++
+			return
+		}
+	}
+	l.gaps = append(l.gaps, g)
+}
+
+// recause gives the listed parts of s another cause; an empty cause takes them
+// off the list (they turned out to be no gap). Only what is listed is touched,
+// so that a part inside a window, which is not listed, stays unlisted.
+func (l *gapList) recause(s span, cause, detail string) {
+	if s.from >= s.to {
+		return
+	}
+	var out []gap
+	touched := false
+	for i, g := range l.gaps {
+		if g.to <= s.from || g.from >= s.to || (g.cause == cause && cause != "") {
+			if touched {
+				out = append(out, g)
+			}
+			continue
+		}
+		if !touched {
+			touched = true
+			out = append(make([]gap, 0, len(l.gaps)+2), l.gaps[:i]...)
+		}
+		if g.from < s.from {
+			out = append(out, gap{span{g.from, s.from}, g.cause, g.detail})
+		}
+		if cause != "" {
+			out = append(out, gap{span{max(g.from, s.from), min(g.to, s.to)}, cause, detail})
+		}
+		if g.to > s.to {
+			out = append(out, gap{span{s.to, g.to}, g.cause, g.detail})
+		}
+	}
+	if !touched {
+		return
+	}
+	l.gaps = out[:0]
+	for _, g := range out {
+		l.merge(g)
+	}
+}
+
+// merge appends without the limit of add: it never lengthens the list.
+func (l *gapList) merge(g gap) {
+	if n := len(l.gaps); n > 0 {
+		last := &l.gaps[n-1]
+		if last.to == g.from && last.cause == g.cause && last.detail == g.detail {
+			last.to = g.to
+			return
+		}
+	}
+	l.gaps = append(l.gaps, g)
+}
+
+// cover makes s a gap of this cause whatever was listed in it before: audio
+// that was captured but could not be written.
+func (l *gapList) cover(s span, cause, detail string) {
+	if s.from >= s.to {
+		return
+	}
+	rest := l.gaps
+	l.gaps = make([]gap, 0, len(rest)+2)
+	placed := false
+	for _, g := range rest {
+		if g.from < s.from {
+			l.merge(gap{span{g.from, min(g.to, s.from)}, g.cause, g.detail})
+		}
+		if g.to > s.from && !placed {
+			l.merge(gap{s, cause, detail})
+			placed = true
+		}
+		if g.to > s.to {
+			l.merge(gap{span{max(g.from, s.to), g.to}, g.cause, g.detail})
+		}
+	}
+	if !placed {
+		l.merge(gap{s, cause, detail})
+	}
+}

@@ -1,0 +1,382 @@
+package recorder
+
+import (
+	"math"
+	"sort"
+
+	"github.com/pion/rtp"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/jitter"
+	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/media/source"
+)
+
+// jitterPacketsMax bounds the packets a source may have waiting: 2 s of 10 ms packets.
+const jitterPacketsMax = 200
+
+// lane is one negotiated stream: what its payload types mean now.
+type lane struct {
+	id      media.StreamID
+	side    media.Side
+	sending bool
+	secure  bool
+	formats [128]*format
+}
+
+// format is one entry of the payload type table with its decoder's name.
+type format struct {
+	media.Format
+	event, noise, decodable bool
+}
+
+func (l *lane) negotiate(s media.Stream) {
+	l.side, l.sending, l.secure = s.Side, s.Sending, s.Secure
+	clear(l.formats[:])
+	for _, f := range s.Formats {
+		if f.PayloadType >= 128 {
+			continue
+		}
+		e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
+		if !e.event && !e.noise && !s.Secure {
+			_, err := codec.NewDecoder(f)
+			e.decodable = err == nil
+		}
+		l.formats[f.PayloadType] = e
+	}
+}
+
+// side is everything that comes from one side of the call.
+type side struct {
+	is          media.Side
+	track       *mix.Track
+	sources     map[uint32]*stream
+	order       []*stream // in order of first packet: the order of draining and of the manifest
+	rejected    int64     // packets that were neither RTP nor RTCP
+	refused     int64     // packets of sources beyond sourcesMax
+	undecodable string    // the codec last met that is not understood
+	overrun     uint32    // dropped by the tap before the source was known
+}
+
+func newSide(is media.Side, rate int) *side {
+	return &side{is: is, track: mix.NewTrack(mix.Config{Rate: rate}), sources: make(map[uint32]*stream)}
+}
+
+// detail names, for the operator, what an undecodable span consisted of.
+func (s *side) detail(c mix.Cause) string {
+	if c == mix.Undecodable {
+		return s.undecodable
+	}
+	return ""
+}
+
+// stream is one synchronisation source (RFC 3550 section 3).
+type stream struct {
+	ssrc   uint32
+	lane   *lane
+	state  source.State
+	jitter *jitter.Buffer
+	digits codec.Digits
+	rows   []*row
+	row    *row // of the codec heard last
+	pcm    []int16
+
+	decoder     codec.Decoder
+	decoderOf   *format
+	key         mix.Key
+	nextTS      int64 // timestamp behind the last audio taken
+	haveTS      bool
+	packetTicks int64 // of the last audio packet
+	overrun     int64 // packets the tap dropped, not yet met as a hole
+	unknownTS   int64 // timestamp of an undecodable packet whose length is not known yet
+	unknown     bool
+}
+
+// row is one line of the manifest's streams.
+type row struct {
+	codec                string
+	packets, undecodable int64
+	late                 int64
+	lost                 int64
+}
+
+// accept takes a packet as it arrives; false when it was no RTP that counts.
+func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint32) bool {
+	s.overrun += dropped
+	if source.IsRTCP(wire) {
+		return false
+	}
+	var h rtp.Header
+	payload, err := source.Parse(wire, &h)
+	if err != nil {
+		s.rejected++
+		return false
+	}
+	st := s.sources[h.SSRC]
+	if st == nil {
+		if len(s.order) >= sourcesMax {
+			s.refused++
+			return false
+		}
+		st = &stream{ssrc: h.SSRC, jitter: jitter.New(c.reorderWindow(), jitterPacketsMax)}
+		s.sources[h.SSRC] = st
+		s.order = append(s.order, st)
+	}
+	st.lane = l
+	st.overrun += int64(s.overrun)
+	s.overrun = 0
+	return st.arrived(c, s, &h, payload, arrival)
+}
+
+// arrived runs the packet through the source's state into the reorder window.
+func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arrival int64) bool {
+	f := st.lane.formats[h.PayloadType]
+	if f == nil {
+		s.rejected++
+		return false
+	}
+	st.state.Clock = clockOf(f)
+	seq, ts, verdict := st.state.Update(h, arrival)
+	if verdict == source.TooOld {
+		st.late(c)
+		return false
+	}
+	if !verdict.Usable() {
+		return false
+	}
+	if c.started || c.plan.EarlyMedia {
+		st.count(f)
+	}
+	p := source.Packet{
+		Arrival: arrival, SSRC: st.ssrc, PT: h.PayloadType, Marker: h.Marker, Epoch: st.state.Epoch(), Seq: seq, TS: ts, Payload: payload,
+	}
+	s.track.Arrived(keyOf(p), ts, st.state.Clock, arrival)
+	if !st.jitter.Room() {
+		s.drain(c, arrival)
+	}
+	switch st.jitter.Push(p) {
+	case jitter.Late:
+		st.tooLate(c, s, f, p)
+	case jitter.TooLong:
+		s.rejected++
+	case jitter.Accepted, jitter.Duplicate:
+	}
+	return true
+}
+
+func clockOf(f *format) int {
+	if f.ClockRate > 0 {
+		return f.ClockRate
+	}
+	return 8000
+}
+
+// late counts a packet that came too late to be used.
+func (st *stream) late(c *core) {
+	if st.row != nil && c.started {
+		st.row.late++
+	}
+}
+
+// tooLate handles a packet whose turn has passed: its place becomes a late gap
+// instead of a lost one.
+func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
+	st.late(c)
+	if !f.decodable {
+		return
+	}
+	n := st.packetTicks
+	if n == 0 {
+		n = int64(len(p.Payload))
+	}
+	s.track.Late(keyOf(p), p.TS, int(n))
+}
+
+func keyOf(p source.Packet) mix.Key { return mix.Key{SSRC: p.SSRC, Epoch: p.Epoch} }
+
+// count adds the packet to the row of its codec. Events and comfort noise
+// belong to the codec they interrupt.
+func (st *stream) count(f *format) {
+	if st.row == nil || !f.event && !f.noise && st.row.codec != f.Name {
+		st.row = st.rowOf(f.Name)
+	}
+	st.row.packets++
+}
+
+func (st *stream) rowOf(name string) *row {
+	for _, r := range st.rows {
+		if r.codec == name {
+			return r
+		}
+	}
+	if len(st.rows) == 1 && (st.rows[0].codec == "TELEPHONE-EVENT" || st.rows[0].codec == "CN") {
+		st.rows[0].codec = name
+		return st.rows[0]
+	}
+	r := &row{codec: name}
+	st.rows = append(st.rows, r)
+	return r
+}
+
+// drain takes out of the reorder windows what is due at now.
+func (s *side) drain(c *core, now int64) {
+	for _, st := range s.order {
+		for {
+			p, lost, ok := st.jitter.Pop(now)
+			if !ok {
+				break
+			}
+			st.take(c, s, p, lost)
+		}
+	}
+}
+
+// flush ends all sources: nothing more will come.
+func (s *side) flush(c *core) {
+	s.drain(c, math.MaxInt64)
+	for _, st := range s.order {
+		st.closeUnknown(s, st.unknownTS+max(st.packetTicks, 160))
+	}
+	s.track.End(c.origin + c.endMS*1e6)
+}
+
+// take is one packet in its turn.
+func (st *stream) take(c *core, s *side, p source.Packet, lost int64) {
+	if st.row != nil && c.started {
+		st.row.lost += lost
+	}
+	f := st.lane.formats[p.PT&0x7f]
+	if f == nil {
+		return
+	}
+	key := keyOf(p)
+	if key != st.key {
+		st.closeUnknown(s, st.unknownTS+st.packetTicks)
+		st.key, st.haveTS = key, false
+	}
+	if f.event {
+		st.event(c, s, p)
+		return
+	}
+	st.closeUnknown(s, p.TS)
+	st.hole(s, p.TS, lost)
+	switch {
+	case f.noise:
+	case f.decodable:
+		st.audio(c, s, f, p)
+	default:
+		if st.row != nil {
+			st.row.undecodable++
+		}
+		s.undecodable = f.Name
+		if st.lane.secure {
+			s.undecodable = f.Name + " (encrypted)"
+		}
+		st.unknown, st.unknownTS = true, p.TS
+	}
+}
+
+// closeUnknown says how long the last undecodable packet was, now that the
+// next timestamp tells.
+func (st *stream) closeUnknown(s *side, nextTS int64) {
+	if !st.unknown {
+		return
+	}
+	st.unknown = false
+	d := nextTS - st.unknownTS
+	if d <= 0 {
+		return
+	}
+	st.packetTicks = min(d, 48000)
+	st.nextTS, st.haveTS = st.unknownTS+st.packetTicks, true
+	s.track.Hole(st.key, st.unknownTS, st.nextTS, mix.Undecodable)
+}
+
+// hole names what is missing before ts: lost on the way, or dropped by the tap.
+func (st *stream) hole(s *side, ts, lost int64) {
+	if lost <= 0 || !st.haveTS || ts <= st.nextTS {
+		return
+	}
+	from := st.nextTS
+	if most := lost * max(st.packetTicks, 1); st.packetTicks > 0 && ts-from > most+st.packetTicks {
+		from = ts - most // the rest was a pause of the sender (DTX), not a loss
+	}
+	if st.overrun > 0 {
+		st.overrun -= lost
+		s.track.Hole(st.key, from, ts, mix.Overrun)
+		return
+	}
+	s.track.Hole(st.key, from, ts, mix.Loss)
+}
+
+// audio decodes one packet onto the side's timeline.
+func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
+	if st.decoderOf != f {
+		d, err := codec.NewDecoder(f.Format)
+		if err != nil {
+			return
+		}
+		st.decoder, st.decoderOf = d, f
+	}
+	pcm, err := st.decoder.Decode(st.pcm[:0], p.Payload)
+	if err != nil || len(pcm) == 0 {
+		if st.row != nil {
+			st.row.undecodable++
+		}
+		s.undecodable = f.Name
+		st.unknown, st.unknownTS = true, p.TS
+		return
+	}
+	st.pcm = pcm
+	st.packetTicks = int64(len(pcm))
+	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
+	s.track.Audio(st.key, p.TS, pcm)
+}
+
+// event takes an RFC 4733 packet. A digit waits until its place is sealed, so
+// that a window that is signalled late still swallows it.
+func (st *stream) event(c *core, s *side, p source.Packet) {
+	if e, err := codec.ParseEvent(p.Payload); err == nil {
+		s.track.Silent(st.key, p.TS, p.TS+int64(e.Duration))
+	}
+	d, ok := st.digits.Feed(p.Seq, p.TS, p.Payload)
+	if !ok {
+		return
+	}
+	at := p.Arrival
+	if len(c.digits) >= digitsMax {
+		c.account.digitsRefused++
+		return
+	}
+	c.digits = append(c.digits, pendingDigit{channel: int(s.is), at: at, digit: string(rune(d.Text))})
+	sort.SliceStable(c.digits, func(i, j int) bool { return c.digits[i].at < c.digits[j].at })
+}
+
+// pendingDigit is a digit whose place is not sealed yet.
+type pendingDigit struct {
+	channel int
+	at      int64 // ns
+	digit   string
+}
+
+// keepDigits moves the digits whose place is sealed into the account, when the
+// gate lets them.
+func (c *core) keepDigits() {
+	n := 0
+	for _, d := range c.digits {
+		ms := c.realMSOf(d.at)
+		if ms >= c.sealedMS && d.at >= c.origin {
+			break
+		}
+		n++
+		if d.at < c.origin || !c.gate.Kept(ms) || len(c.dtmf) >= digitsMax {
+			continue
+		}
+		c.dtmf = append(c.dtmf, Digit{Channel: d.channel, RealMS: ms, Digit: d.digit})
+		c.account.dirty = true
+	}
+	rest := copy(c.digits, c.digits[n:])
+	clear(c.digits[rest:])
+	c.digits = c.digits[:rest]
+}

@@ -1,0 +1,97 @@
+package recorder
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// Formats of segments.
+const (
+	FormatWAVPCM16 = "wav-pcm16"
+	FormatWAVPCMU  = "wav-pcmu"
+	FormatWAVPCMA  = "wav-pcma"
+	FormatOggOpus  = "ogg-opus"
+)
+
+// Values of Plan.Suppressed.
+const (
+	SuppressedCut     = "cut"
+	SuppressedSilence = "silence"
+)
+
+// Bounds of a Plan.
+const (
+	lookbackMax   = 5 * time.Second
+	segmentMaxMin = time.Second
+	segmentMaxMax = time.Hour
+)
+
+// Plan says how one call is recorded. It is fixed when the call begins; a
+// reload changes the plans of later calls alone.
+type Plan struct {
+	Kind       Kind
+	Format     string // wav-pcm16 | wav-pcmu | wav-pcma | ogg-opus
+	SampleRate int    // Hz; 8000
+	Mono       bool   // mix both channels into one file channel
+	Rules      suppress.Rules
+	Suppressed string // cut | silence
+	EarlyMedia bool   // the origin is the first media packet instead of the answer
+
+	Lookback   time.Duration // how long samples stay unsealed so that a late signal still acts; 0…5 s
+	SegmentMax time.Duration // audio a segment holds at most; 1 s…1 h
+
+	OpusBitrate    int // bit/s a channel; 0: 16000
+	OpusComplexity int // 0…10
+
+	// RefuseUnready makes SessionStarted fail when the store, the keys or the
+	// write budget cannot take the call now (on_failure: refuse).
+	RefuseUnready bool
+}
+
+// DefaultPlan is what the configuration's defaults amount to.
+func DefaultPlan() Plan {
+	return Plan{
+		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: 8000,
+		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
+		Suppressed: SuppressedCut, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
+		OpusComplexity: 5,
+	}
+}
+
+// Validate lists every fault of the plan.
+func (p Plan) Validate() error {
+	var errs []error
+	switch p.Format {
+	case FormatWAVPCM16, FormatWAVPCMU, FormatWAVPCMA, FormatOggOpus:
+	default:
+		errs = append(errs, fmt.Errorf("format %q: want wav-pcm16, wav-pcmu, wav-pcma or ogg-opus", p.Format))
+	}
+	if p.SampleRate != 8000 {
+		errs = append(errs, fmt.Errorf("sample rate %d: want 8000", p.SampleRate))
+	}
+	if p.Suppressed != SuppressedCut && p.Suppressed != SuppressedSilence {
+		errs = append(errs, fmt.Errorf("suppressed %q: want cut or silence", p.Suppressed))
+	}
+	if p.Lookback < 0 || p.Lookback > lookbackMax {
+		errs = append(errs, fmt.Errorf("lookback %v: want 0 to %v", p.Lookback, lookbackMax))
+	}
+	if p.SegmentMax < segmentMaxMin || p.SegmentMax > segmentMaxMax {
+		errs = append(errs, fmt.Errorf("segment_max %v: want %v to %v", p.SegmentMax, segmentMaxMin, segmentMaxMax))
+	}
+	return errors.Join(errs...)
+}
+
+// Policy decides which calls are recorded and how. Safe for concurrent use.
+type Policy interface {
+	// Plan returns how to record the session; false: do not record it.
+	Plan(s media.Session) (Plan, bool)
+}
+
+// Prefix is the folder of a recording in a store: by day of its start, in UTC.
+func Prefix(s media.Session) string {
+	return s.Start.UTC().Format("2006/01/02/") + s.ID
+}

@@ -1,0 +1,384 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+const (
+	// tick is how often a worker looks into its sessions.
+	tick = 20 * time.Millisecond
+	// settle is how long an event may be under way to its session's inbox and
+	// still be taken in order of time.
+	settle = 60 * time.Millisecond
+	// signalWait bounds the wait for the effect of a signal.
+	signalWait = 2 * time.Second
+)
+
+// Config of a Recorder.
+type Config struct {
+	Policy  Policy
+	NewSink func(ctx context.Context, recording, prefix string) (Sink, error)
+	// Ready tells whether a call that begins now could be recorded; asked only
+	// for plans with RefuseUnready. Nil: always.
+	Ready func(ctx context.Context) error
+
+	RingBytes        int   // tap ring of a stream; 0: 64 KiB, about 6 s of G.711
+	CallBudgetBytes  int64 // queued for a failing or slow store, a call; 0: 4 MiB
+	TotalBudgetBytes int64 // the same for all calls; 0: 1 GiB
+	Workers          int   // goroutines that run pipelines; 0: GOMAXPROCS
+	DisksAtOnce      int   // disk operations under way at once; 0: 64
+
+	// Synchronous makes the recorder work in the goroutine that calls it, by the
+	// times it is given alone: replay. Nothing is dropped then.
+	Synchronous bool
+
+	Log *slog.Logger // nil: discarded
+
+	fault func(session string) // tests: called in each round of a pipeline
+}
+
+// Stats counts what the recorder did. All counters only grow.
+type Stats struct {
+	Started, Published, Discarded, Failed, Refused    atomic.Int64
+	SegmentsDone, FramesRefused, WriteErrors, Signals atomic.Int64
+	LateSignals, MissedMS                             atomic.Int64
+}
+
+// Recorder records the sessions that it observes. It implements
+// media.Observer and Runtime.
+type Recorder struct {
+	cfg     Config
+	stats   Stats
+	events  *hub
+	shards  []*shard
+	queued  atomic.Int64 // bytes waiting for sinks
+	disks   chan struct{}
+	writers sync.WaitGroup
+	abandon chan struct{} // closed when unpublished recordings are given up
+	policy  atomic.Pointer[Policy]
+
+	mu       sync.Mutex
+	sessions map[string]*session
+	bySIP    map[string]*session
+	closed   bool
+	errs     []error // synchronous: what failed
+	done     []*Manifest
+}
+
+// shard is one worker and its sessions.
+type shard struct {
+	mu       sync.Mutex
+	sessions []*session
+	stop     chan struct{}
+	done     chan struct{}
+}
+
+// New returns a running recorder.
+func New(cfg Config) (*Recorder, error) {
+	if cfg.Policy == nil || cfg.NewSink == nil {
+		return nil, errors.New("recorder: Policy and NewSink are required")
+	}
+	if cfg.RingBytes == 0 {
+		cfg.RingBytes = 64 << 10
+		if cfg.Synchronous {
+			cfg.RingBytes = 1 << 20 // all packets of one instant of a capture wait in it
+		}
+	}
+	if cfg.CallBudgetBytes == 0 {
+		cfg.CallBudgetBytes = 4 << 20
+	}
+	if cfg.TotalBudgetBytes == 0 {
+		cfg.TotalBudgetBytes = 1 << 30
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	if cfg.DisksAtOnce == 0 {
+		cfg.DisksAtOnce = 64
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Recorder{
+		cfg: cfg, events: newHub(), disks: make(chan struct{}, cfg.DisksAtOnce), abandon: make(chan struct{}),
+		sessions: make(map[string]*session), bySIP: make(map[string]*session),
+	}
+	r.policy.Store(&cfg.Policy)
+	if !cfg.Synchronous {
+		for range cfg.Workers {
+			s := &shard{stop: make(chan struct{}), done: make(chan struct{})}
+			r.shards = append(r.shards, s)
+			go s.run()
+		}
+	}
+	return r, nil
+}
+
+// SetPolicy replaces the policy for calls that begin from now on.
+func (r *Recorder) SetPolicy(p Policy) { r.policy.Store(&p) }
+
+// Stats returns the counters.
+func (r *Recorder) Stats() *Stats { return &r.stats }
+
+// QueuedBytes is what waits for sinks at the moment.
+func (r *Recorder) QueuedBytes() int64 { return r.queued.Load() }
+
+// SessionStarted implements media.Observer.
+func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.SessionTap, error) {
+	plan, ok := (*r.policy.Load()).Plan(s)
+	if !ok {
+		return nil, nil
+	}
+	if err := plan.Validate(); err != nil {
+		return nil, r.refuse(s, plan, fmt.Errorf("plan of trunk %q: %w", s.Trunk, err))
+	}
+	if plan.RefuseUnready {
+		if err := r.ready(ctx); err != nil {
+			return nil, r.refuse(s, plan, err)
+		}
+	}
+	n := newSession(r, s, plan)
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil, r.refuse(s, plan, errors.New("the recorder is closed"))
+	}
+	if r.sessions[s.ID] != nil {
+		r.mu.Unlock()
+		return nil, r.refuse(s, plan, fmt.Errorf("session %s: %w", s.ID, ErrExists))
+	}
+	r.sessions[s.ID] = n
+	r.bySIP[s.SIPCallID] = n
+	count := len(r.sessions)
+	r.mu.Unlock()
+	r.stats.Started.Add(1)
+	if len(r.shards) > 0 {
+		r.shards[count%len(r.shards)].add(n)
+	}
+	r.events.publish(Event{Type: "call.started", At: s.Start, Call: s.ID, Data: n.live()})
+	return n, nil
+}
+
+// refuse turns "cannot be recorded" into what the plan makes of it: an error
+// where recording is required, a call without recording elsewhere.
+func (r *Recorder) refuse(s media.Session, p Plan, err error) error {
+	r.stats.Refused.Add(1)
+	r.alarm(s.ID, "not-recorded", err)
+	if p.RefuseUnready {
+		return fmt.Errorf("recording is required and not possible: %w", err)
+	}
+	return nil
+}
+
+func (r *Recorder) ready(ctx context.Context) error {
+	if r.queued.Load()+r.cfg.CallBudgetBytes > r.cfg.TotalBudgetBytes {
+		return fmt.Errorf("write budget: %d of %d bytes are waiting for the store", r.queued.Load(), r.cfg.TotalBudgetBytes)
+	}
+	if r.cfg.Ready == nil {
+		return nil
+	}
+	return r.cfg.Ready(ctx)
+}
+
+func (s *shard) add(n *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions = append(s.sessions, n)
+}
+
+// run is a worker: it owns its sessions' cores.
+func (s *shard) run() {
+	defer close(s.done)
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	var round []*session
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-t.C:
+		}
+		s.mu.Lock()
+		round = append(round[:0], s.sessions...)
+		s.mu.Unlock()
+		cutoff := time.Now().Add(-settle)
+		ended := false
+		for _, n := range round {
+			if n.process(cutoff, false) {
+				ended = true
+				n.rec.remove(n)
+			}
+		}
+		if ended {
+			s.sweep()
+		}
+	}
+}
+
+func (s *shard) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keep := s.sessions[:0]
+	for _, n := range s.sessions {
+		if !n.done {
+			keep = append(keep, n)
+		}
+	}
+	clear(s.sessions[len(keep):])
+	s.sessions = keep
+}
+
+// remove forgets a session that has ended.
+func (r *Recorder) remove(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sessions[s.info.ID] == s {
+		delete(r.sessions, s.info.ID)
+	}
+	if r.bySIP[s.info.SIPCallID] == s {
+		delete(r.bySIP, s.info.SIPCallID)
+	}
+}
+
+// Calls implements Runtime.
+func (r *Recorder) Calls() []LiveCall {
+	r.mu.Lock()
+	all := make([]*session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		all = append(all, s)
+	}
+	r.mu.Unlock()
+	out := make([]LiveCall, 0, len(all))
+	for _, s := range all {
+		out = append(out, s.live())
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if !out[i].Start.Equal(out[j].Start) {
+			return out[i].Start.Before(out[j].Start)
+		}
+		return out[i].ID < out[j].ID
+	})
+	return out
+}
+
+func (r *Recorder) find(sig suppress.Signal) *session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if sig.Call != "" {
+		return r.sessions[sig.Call]
+	}
+	return r.bySIP[sig.SIPCall]
+}
+
+// Signal implements Runtime.
+func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, error) {
+	s := r.find(sig)
+	if s == nil {
+		return Applied{}, fmt.Errorf("live call %q: %w", sig.Call+sig.SIPCall, ErrNotFound)
+	}
+	sig.Received = time.Now()
+	reply := make(chan suppress.Effect, 1)
+	if !s.post(sig, reply) {
+		return Applied{}, ErrEnded
+	}
+	ctx, cancel := context.WithTimeout(ctx, signalWait)
+	defer cancel()
+	select {
+	case e, ok := <-reply:
+		if !ok {
+			return Applied{}, ErrEnded
+		}
+		return applied(e), nil
+	case <-ctx.Done():
+		return Applied{}, fmt.Errorf("the signal is queued, its effect is not known yet: %w", ctx.Err())
+	}
+}
+
+// Post applies a signal without waiting for its effect: replay. False when no
+// call that is going on takes it.
+func (r *Recorder) Post(sig suppress.Signal) bool {
+	s := r.find(sig)
+	if s == nil && sig.Call == "" && sig.SIPCall == "" {
+		r.mu.Lock()
+		if len(r.sessions) == 1 {
+			for _, only := range r.sessions {
+				s = only
+			}
+		}
+		r.mu.Unlock()
+	}
+	return s != nil && s.post(sig, nil)
+}
+
+func applied(e suppress.Effect) Applied {
+	a := Applied{AppliedAt: e.AppliedAt.UTC(), LateMS: e.LateMS, MissedMS: e.MissedMS, Duplicate: e.Duplicate, Reasons: []string{}}
+	for _, x := range e.Reasons {
+		a.Reasons = append(a.Reasons, string(x))
+	}
+	return a
+}
+
+// Subscribe implements Runtime.
+func (r *Recorder) Subscribe() (<-chan Event, func()) { return r.events.subscribe() }
+
+// Results returns what a synchronous recorder has published, and the errors of
+// its sinks, since the last call.
+func (r *Recorder) Results() ([]*Manifest, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	done, errs := r.done, r.errs
+	r.done, r.errs = nil, nil
+	return done, errors.Join(errs...)
+}
+
+// Close takes no new sessions, ends those that are left, and waits for their
+// audio to be published; when ctx ends first, what is unpublished stays in the
+// spool for the next start.
+func (r *Recorder) Close(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	left := make([]*session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		left = append(left, s)
+	}
+	r.mu.Unlock()
+	for _, s := range left {
+		s.Ended(time.Now(), media.CauseShutdown)
+	}
+	for _, s := range r.shards {
+		close(s.stop)
+		<-s.done
+		for _, n := range s.sessions {
+			n.process(time.Time{}, true)
+			r.remove(n)
+		}
+	}
+	waited := make(chan struct{})
+	go func() { r.writers.Wait(); close(waited) }()
+	defer r.events.close()
+	select {
+	case <-waited:
+		return nil
+	case <-ctx.Done():
+	}
+	close(r.abandon)
+	<-waited
+	return fmt.Errorf("close recorder: some recordings are left in the spool: %w", ctx.Err())
+}
+
+// acquireDisk waits for one of the places for disk operations.
+func (r *Recorder) acquireDisk() (release func()) {
+	r.disks <- struct{}{}
+	return func() { <-r.disks }
+}

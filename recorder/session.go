@@ -1,0 +1,362 @@
+package recorder
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// controlsMax bounds what the signalling side may have queued for one session.
+// A session that reaches it is not recorded any further (fail closed).
+const controlsMax = 1 << 14
+
+// ErrEnded is returned for a signal to a call that is over or not recorded.
+var ErrEnded = errors.New("the call is not recorded any more")
+
+// control is one event of a session that is not a packet.
+type control struct {
+	at     time.Time
+	kind   controlKind
+	stream media.Stream
+	id     media.StreamID
+	sig    suppress.Signal
+	cause  media.Cause
+	reply  chan suppress.Effect // buffered; nil when nobody waits
+}
+
+type controlKind uint8
+
+const (
+	controlStream controlKind = iota
+	controlStreamEnded
+	controlAnswered
+	controlSignal
+	controlEnded
+)
+
+// session is the inbox of one recording: it merges controls and packets by
+// their times into its core. Producers enqueue; the owner processes.
+type session struct {
+	// constant after newSession
+	rec  *Recorder
+	info media.Session
+	plan Plan
+	out  *writer
+
+	// guarded by mu; producers and the owner
+	mu       sync.Mutex
+	controls []control
+	taps     []*streamTap
+	overflow bool
+	closed   bool // Ended was called
+	answered time.Time
+	reasons  []string
+	failed   bool
+
+	// owned by whoever calls process: a worker, or the replaying goroutine
+	core    *core
+	batch   []control
+	feeds   []*streamTap
+	done    bool
+	broken  string    // why the rest of the call is not recorded
+	lastTap time.Time // replay: the time up to which the inbox was processed
+}
+
+// streamTap is the ring of one stream and its first unprocessed packet.
+type streamTap struct {
+	id   media.StreamID
+	ring *media.Ring
+	s    *session
+
+	// owned by the session's owner
+	head    bool
+	arrival time.Time
+	wire    []byte
+	dropped uint32
+}
+
+// Put implements media.Tap.
+func (t *streamTap) Put(arrival time.Time, wire []byte) {
+	if t.s.rec.cfg.Synchronous {
+		t.s.catchUp(arrival)
+	}
+	t.ring.Put(arrival, wire)
+}
+
+func newSession(r *Recorder, s media.Session, p Plan) *session {
+	n := &session{rec: r, info: s, plan: p}
+	n.out = newWriter(r, s, p)
+	n.core = newCore(s, p, n.out)
+	n.reasons = []string{}
+	return n
+}
+
+// enqueue adds a control; false when there is no room or the session is over.
+func (s *session) enqueue(c control) bool {
+	if s.rec.cfg.Synchronous {
+		s.catchUp(c.at)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if len(s.controls) >= controlsMax && c.kind != controlEnded {
+		s.overflow = true
+		return false
+	}
+	s.closed = c.kind == controlEnded
+	if c.kind == controlAnswered {
+		s.answered = c.at
+	}
+	s.controls = append(s.controls, c)
+	return true
+}
+
+// StreamStarted implements media.SessionTap.
+func (s *session) StreamStarted(m media.Stream) media.Tap {
+	s.mu.Lock()
+	var tap *streamTap
+	for _, t := range s.taps {
+		if t.id == m.ID {
+			tap = t
+		}
+	}
+	if tap == nil && len(s.taps) < streamsMax {
+		tap = &streamTap{id: m.ID, ring: media.NewRing(s.rec.cfg.RingBytes, s.info.Start), s: s}
+		s.taps = append(s.taps, tap)
+	}
+	s.mu.Unlock()
+	s.enqueue(control{at: m.At, kind: controlStream, stream: m})
+	if tap == nil {
+		return nil
+	}
+	return tap
+}
+
+// StreamEnded implements media.SessionTap.
+func (s *session) StreamEnded(id media.StreamID, at time.Time) {
+	s.enqueue(control{at: at, kind: controlStreamEnded, id: id})
+}
+
+// Answered implements media.SessionTap.
+func (s *session) Answered(at time.Time) {
+	s.enqueue(control{at: at, kind: controlAnswered})
+	s.rec.events.publish(Event{Type: "call.answered", At: at, Call: s.info.ID})
+}
+
+// Signal implements media.SessionTap.
+func (s *session) Signal(sig suppress.Signal) { s.post(sig, nil) }
+
+func (s *session) post(sig suppress.Signal, reply chan suppress.Effect) bool {
+	if sig.Received.IsZero() {
+		sig.Received = sig.At
+	}
+	return s.enqueue(control{at: sig.Received, kind: controlSignal, sig: sig, reply: reply})
+}
+
+// Ended implements media.SessionTap.
+func (s *session) Ended(at time.Time, cause media.Cause) {
+	if !s.enqueue(control{at: at, kind: controlEnded, cause: cause}) {
+		return
+	}
+	s.rec.events.publish(Event{Type: "call.ended", At: at, Call: s.info.ID, Data: map[string]string{"cause": string(cause)}})
+	if s.rec.cfg.Synchronous {
+		s.process(time.Time{}, true)
+		s.rec.remove(s)
+	}
+}
+
+// catchUp processes, in replay, what happened before t, so that events of one
+// instant are taken together, in the order that a live session takes them.
+func (s *session) catchUp(t time.Time) {
+	if s.done || !t.After(s.lastTap) {
+		return
+	}
+	s.lastTap = t
+	s.process(t.Add(-1), false)
+}
+
+// process takes everything up to cutoff into the core, all there is when all
+// is set. It returns true once the session has ended. A panic of the pipeline
+// ends the recording, with the gap named, and nothing else.
+func (s *session) process(cutoff time.Time, all bool) (ended bool) {
+	if s.done {
+		return true
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.fail(fmt.Sprintf("pipeline fault: %v", p), debug.Stack())
+			ended = s.skip()
+		}
+	}()
+	overflow := s.collect()
+	if overflow && s.broken == "" {
+		s.fail("too many call-state events at once", nil)
+	}
+	if s.broken != "" {
+		return s.skip()
+	}
+	if h := s.rec.cfg.fault; h != nil {
+		h(s.info.ID)
+	}
+	s.merge(cutoff, all)
+	if !s.done && !all {
+		s.core.advance(s.core.ns(cutoff))
+	}
+	s.publishState()
+	return s.done
+}
+
+// collect moves what was enqueued to the owner's side, in order of time.
+func (s *session) collect() (overflow bool) {
+	s.mu.Lock()
+	s.batch = append(s.batch, s.controls...)
+	s.controls = s.controls[:0]
+	s.feeds = append(s.feeds[:0], s.taps...)
+	overflow = s.overflow
+	s.mu.Unlock()
+	slices.SortStableFunc(s.batch, func(a, b control) int { return a.at.Compare(b.at) })
+	return overflow
+}
+
+// merge feeds the core in order of time. At one instant controls come before
+// packets and the end comes last, whatever order they were enqueued in.
+func (s *session) merge(cutoff time.Time, all bool) {
+	for !s.done {
+		tap := s.earliest()
+		var c *control
+		if len(s.batch) > 0 {
+			c = &s.batch[0]
+		}
+		if c != nil && tap != nil {
+			before := c.at.Before(tap.arrival) || c.at.Equal(tap.arrival) && c.kind != controlEnded
+			if before {
+				tap = nil
+			} else {
+				c = nil
+			}
+		}
+		switch {
+		case c != nil && (all || !c.at.After(cutoff)):
+			next := *c
+			s.batch = append(s.batch[:0], s.batch[1:]...)
+			s.apply(next)
+		case tap != nil && (all || !tap.arrival.After(cutoff)):
+			s.core.packet(tap.id, s.core.ns(tap.arrival), tap.wire, tap.dropped)
+			tap.head = false
+		default:
+			return
+		}
+	}
+}
+
+// earliest returns the tap whose next packet came first, nil when all are empty.
+func (s *session) earliest() *streamTap {
+	var best *streamTap
+	for _, t := range s.feeds {
+		if !t.head {
+			t.arrival, t.wire, t.dropped, t.head = t.ring.Next()
+		}
+		if t.head && (best == nil || t.arrival.Before(best.arrival)) {
+			best = t
+		}
+	}
+	return best
+}
+
+func (s *session) apply(c control) {
+	switch c.kind {
+	case controlStream:
+		s.core.stream(c.stream)
+	case controlStreamEnded:
+		s.core.streamEnded(c.id, c.at)
+	case controlAnswered:
+		s.core.answer(c.at)
+	case controlSignal:
+		e := s.core.signal(c.sig)
+		s.rec.signalled(s, c.sig, e)
+		if c.reply != nil {
+			c.reply <- e
+		}
+	case controlEnded:
+		s.core.end(c.at, c.cause)
+		s.done = true
+		for _, late := range s.batch {
+			if late.reply != nil {
+				close(late.reply)
+			}
+		}
+	}
+}
+
+// fail gives up the audio of the rest of the call: what comes until its end is
+// a gap, with why it is one. Nothing of the call itself depends on it.
+func (s *session) fail(why string, stack []byte) {
+	s.broken = why
+	s.mu.Lock()
+	s.failed = true
+	s.mu.Unlock()
+	s.rec.failed(s, why, stack)
+}
+
+// skip is process for a session that failed: everything is thrown away but the end.
+func (s *session) skip() (ended bool) {
+	for _, t := range s.feeds {
+		t.drain()
+	}
+	for _, c := range s.batch {
+		if c.reply != nil {
+			close(c.reply)
+		}
+		if c.kind == controlEnded {
+			s.out.salvage(s.core.beginning(), c.at, c.cause, s.broken)
+			s.done = true
+		}
+	}
+	clear(s.batch)
+	s.batch = s.batch[:0]
+	return s.done
+}
+
+// drain throws away what waits in a ring.
+func (t *streamTap) drain() {
+	t.head = false
+	for {
+		if _, _, _, ok := t.ring.Next(); !ok {
+			return
+		}
+	}
+}
+
+// publishState makes the call's state visible to the API.
+func (s *session) publishState() {
+	reasons := []string{}
+	if !s.done && s.core.started {
+		at := max(s.core.realMSOf(s.core.now), s.core.sealedMS)
+		for _, r := range s.core.timeline.Reasons(at) {
+			reasons = append(reasons, string(r))
+		}
+	}
+	s.mu.Lock()
+	if !slices.Equal(reasons, s.reasons) {
+		s.reasons = reasons
+	}
+	s.mu.Unlock()
+}
+
+func (s *session) live() LiveCall {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return LiveCall{
+		ID: s.info.ID, Conversation: media.ConversationID(s.info.SIPCallID), Trunk: s.info.Trunk, SIPCallID: s.info.SIPCallID,
+		Direction: string(s.info.Direction), From: s.info.From, To: s.info.To, Start: s.info.Start, Answer: s.answered,
+		Recording: !s.failed, Reasons: append([]string{}, s.reasons...),
+	}
+}

@@ -1,0 +1,376 @@
+package recorder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+)
+
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 2 * time.Second
+	// opOverheadBytes is charged to the budget for each queued operation.
+	opOverheadBytes = 128
+)
+
+// writer takes the output of one core without ever blocking and carries it to
+// the sink in a goroutine of its own. A failing sink is tried again until the
+// recorder closes; meanwhile the queue fills up to the budget, and what has no
+// room is refused and becomes a gap.
+type writer struct {
+	// constant after newWriter
+	rec     *Recorder
+	session media.Session
+	plan    Plan
+
+	// owned by the session's owner: what salvage needs
+	last      *Manifest // the account handed on last
+	open      bool
+	info      Segment
+	samples   int64
+	realEndMS int64 // behind the last audio or account handed on
+	audioMS   int64
+
+	// guarded by mu
+	mu      sync.Mutex
+	queue   []op
+	bytes   int64
+	lastErr error
+	started bool
+
+	wake chan struct{} // one slot
+	done chan struct{}
+
+	// owned by the writing goroutine
+	sink     Sink
+	segment  SegmentWriter
+	finished map[int]Segment
+}
+
+type opKind uint8
+
+const (
+	opBegin opKind = iota
+	opAudio
+	opFinish
+	opPublish
+	opDiscard
+)
+
+type op struct {
+	kind    opKind
+	info    SegmentInfo
+	audio   Audio
+	seg     Segment
+	account *Manifest
+	bytes   int64
+}
+
+func newWriter(r *Recorder, s media.Session, p Plan) *writer {
+	return &writer{
+		rec: r, session: s, plan: p, wake: make(chan struct{}, 1), done: make(chan struct{}), finished: make(map[int]Segment),
+	}
+}
+
+// push queues an operation; false when it has no room.
+func (w *writer) push(o op, must bool) bool {
+	o.bytes = opOverheadBytes + int64(len(o.audio.Data))
+	if w.rec.cfg.Synchronous {
+		w.do(&o)
+		return true
+	}
+	w.mu.Lock()
+	room := w.bytes+o.bytes <= w.rec.cfg.CallBudgetBytes && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
+	if !room && !must {
+		w.mu.Unlock()
+		w.rec.stats.FramesRefused.Add(1)
+		return false
+	}
+	w.bytes += o.bytes
+	w.rec.queued.Add(o.bytes)
+	w.queue = append(w.queue, o)
+	if !w.started {
+		w.started = true
+		w.rec.writers.Add(1)
+		go w.run()
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (w *writer) begin(info SegmentInfo) {
+	w.open, w.samples = true, 0
+	w.info = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
+	w.push(op{kind: opBegin, info: info}, true)
+}
+
+func (w *writer) audio(a Audio, account *Manifest) bool {
+	if !w.push(op{kind: opAudio, audio: a, account: account}, false) {
+		return false
+	}
+	w.samples = max(w.samples, a.SegMS*int64(w.plan.SampleRate)/1000+int64(a.Samples))
+	ms := int64(a.Samples) * 1000 / int64(w.plan.SampleRate)
+	w.realEndMS, w.audioMS = a.RealMS+ms, a.AudioMS+ms
+	w.info.EndRealMS = w.realEndMS
+	if account != nil {
+		w.last = account
+	}
+	return true
+}
+
+func (w *writer) finish(seg Segment, account *Manifest) {
+	w.open = false
+	w.last = account
+	w.realEndMS, w.audioMS = account.RealMS, account.AudioMS
+	w.push(op{kind: opFinish, seg: seg, account: account}, true)
+}
+
+func (w *writer) publish(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
+func (w *writer) discard()            { w.push(op{kind: opDiscard}, true) }
+
+// beginning is what a salvaged account needs of a core that failed.
+type beginning struct {
+	started          bool
+	origin, answered time.Time
+}
+
+// salvage closes the account of a recording whose pipeline failed: from the
+// last audio handed on to the end of the call both channels are a gap.
+func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why string) {
+	if !b.started {
+		w.discard()
+		return
+	}
+	m := w.last
+	if m == nil {
+		m = w.emptyAccount(b)
+	}
+	c := *m
+	c.Call.End, c.Call.EndCause = end.UTC().Round(0), string(cause)
+	c.RealMS = max(end.Sub(c.Origin).Milliseconds(), w.realEndMS)
+	lost := c.RealMS - w.realEndMS
+	c.AudioMS = w.audioMS + lost
+	c.Gaps = nil
+	for _, g := range m.Gaps {
+		if g.RealMS+g.DurationMS <= w.realEndMS {
+			c.Gaps = append(c.Gaps, g)
+		}
+	}
+	for ch := range c.Channels {
+		c.Gaps = append(c.Gaps, Gap{
+			Channel: ch, RealMS: w.realEndMS, AudioMS: w.audioMS, DurationMS: lost, Cause: GapOverrun, Filled: "silence", Detail: why,
+		})
+	}
+	if w.open {
+		w.info.DurationMS = w.samples * 1000 / int64(w.plan.SampleRate)
+		if n := len(c.Segments); n > 0 && c.Segments[n-1].N == w.info.N {
+			c.Segments = c.Segments[:n-1]
+		}
+		c.Segments = append(append([]Segment{}, c.Segments...), w.info)
+		w.finish(w.info, &c)
+	}
+	w.publish(&c)
+}
+
+// emptyAccount is the manifest of a recording of which nothing was written.
+func (w *writer) emptyAccount(b beginning) *Manifest {
+	s := w.session
+	m := &Manifest{
+		Version: Version, ID: s.ID, Conversation: media.ConversationID(s.SIPCallID), Kind: w.plan.Kind, Trunk: s.Trunk,
+		Format: w.plan.Format, SampleRate: w.plan.SampleRate, Suppressed: w.plan.Suppressed, Origin: b.origin,
+		Channels: []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}},
+		Segments: []Segment{}, Windows: []Window{}, Gaps: []Gap{}, Streams: []Stream{}, DTMF: []Digit{},
+		Call: Call{
+			SIPCallID: s.SIPCallID, Direction: string(s.Direction), From: s.From, To: s.To,
+			Start: s.Start.UTC().Round(0), Answer: b.answered,
+		},
+	}
+	if w.plan.Mono {
+		m.Channels = []Channel{{Side: "mixed"}}
+	}
+	return m
+}
+
+// run is the writing goroutine. It ends when the recording is published,
+// discarded or given up.
+func (w *writer) run() {
+	defer w.rec.writers.Done()
+	defer close(w.done)
+	for {
+		w.mu.Lock()
+		var o *op
+		if len(w.queue) > 0 {
+			o = &w.queue[0]
+		}
+		w.mu.Unlock()
+		if o == nil {
+			select {
+			case <-w.wake:
+				continue
+			case <-w.rec.abandon:
+				w.giveUp(errors.New("the daemon stopped"))
+				return
+			}
+		}
+		if err := w.persist(o); err != nil {
+			w.giveUp(err)
+			return
+		}
+		last := o.kind == opPublish || o.kind == opDiscard
+		w.mu.Lock()
+		w.bytes -= o.bytes
+		w.rec.queued.Add(-o.bytes)
+		w.queue[0] = op{}
+		w.queue = w.queue[1:]
+		w.mu.Unlock()
+		if last {
+			return
+		}
+	}
+}
+
+// persist carries out one operation, again and again while the sink fails. An
+// error means that the recorder does not wait any longer.
+func (w *writer) persist(o *op) error {
+	wait := retryFirst
+	for try := 0; ; try++ {
+		release := w.rec.acquireDisk()
+		err := w.try(o)
+		release()
+		if err == nil {
+			if try > 0 {
+				w.recovered()
+			}
+			return nil
+		}
+		w.stuck(err, try)
+		select {
+		case <-time.After(wait):
+		case <-w.rec.abandon:
+			return err
+		}
+		wait = min(2*wait, retryMost)
+	}
+}
+
+// try is one attempt; a panic of the sink counts as its error.
+func (w *writer) try(o *op) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("sink fault: %v", p)
+		}
+	}()
+	return w.do(o)
+}
+
+// stuck tells, once, that the sink does not take what it should.
+func (w *writer) stuck(err error, try int) {
+	w.rec.stats.WriteErrors.Add(1)
+	w.mu.Lock()
+	w.lastErr = err
+	w.mu.Unlock()
+	if try == 0 {
+		w.rec.alarm(w.session.ID, "storage", err)
+	}
+}
+
+func (w *writer) recovered() {
+	w.rec.events.publish(Event{Type: "alarm", At: time.Now(), Call: w.session.ID, Data: map[string]string{"alarm": "storage", "state": "cleared"}})
+}
+
+// refusal says, for the account, why audio had no room.
+func (w *writer) refusal() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.lastErr != nil {
+		return "write budget spent: " + w.lastErr.Error()
+	}
+	return "write budget spent"
+}
+
+func (w *writer) giveUp(err error) {
+	w.mu.Lock()
+	w.rec.queued.Add(-w.bytes)
+	w.bytes = 0
+	w.queue = nil
+	w.mu.Unlock()
+	if w.segment != nil {
+		_ = w.segment.Abort() // its spool file stays for recovery at the next start
+	}
+	if w.sink != nil {
+		_ = w.sink.Close()
+	}
+	w.rec.unpublished(w.session.ID, err)
+}
+
+// do is one operation on the sink.
+func (w *writer) do(o *op) error {
+	if w.sink == nil && o.kind != opDiscard {
+		sink, err := w.rec.cfg.NewSink(context.Background(), w.session.ID, Prefix(w.session))
+		if err != nil {
+			return w.noted(fmt.Errorf("open sink: %w", err))
+		}
+		w.sink = sink
+	}
+	switch o.kind {
+	case opBegin:
+		seg, err := w.sink.Begin(o.info)
+		if err != nil {
+			return w.noted(fmt.Errorf("begin segment %d: %w", o.info.N, err))
+		}
+		w.segment = seg
+	case opAudio:
+		if err := w.segment.Write(o.audio, w.fill(o.account)); err != nil {
+			return w.noted(fmt.Errorf("write segment: %w", err))
+		}
+	case opFinish:
+		res, err := w.segment.Finish(w.fill(o.account))
+		if err != nil {
+			return w.noted(fmt.Errorf("finish segment %d: %w", o.seg.N, err))
+		}
+		w.segment = nil
+		o.seg.File, o.seg.Bytes, o.seg.SHA256 = res.File, res.Bytes, res.SHA256
+		w.finished[o.seg.N] = o.seg
+		w.rec.segmentDone(w.session.ID, o.seg)
+	case opPublish:
+		if err := w.sink.Publish(w.fill(o.account)); err != nil {
+			return w.noted(fmt.Errorf("publish: %w", err))
+		}
+		w.rec.published(o.account)
+		return w.sink.Close()
+	case opDiscard:
+		if w.sink != nil {
+			return errors.Join(w.sink.Discard(), w.sink.Close())
+		}
+	}
+	return nil
+}
+
+// noted keeps the error of a synchronous recorder, which has nobody to try again.
+func (w *writer) noted(err error) error {
+	if w.rec.cfg.Synchronous {
+		w.rec.note(fmt.Errorf("recording %s: %w", w.session.ID, err))
+	}
+	return err
+}
+
+// fill adds to an account what is known of the files of finished segments.
+func (w *writer) fill(m *Manifest) *Manifest {
+	if m == nil {
+		return nil
+	}
+	for i, s := range m.Segments {
+		if f, ok := w.finished[s.N]; ok {
+			m.Segments[i].File, m.Segments[i].Bytes, m.Segments[i].SHA256 = f.File, f.Bytes, f.SHA256
+		}
+	}
+	return m
+}
