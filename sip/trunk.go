@@ -27,8 +27,10 @@ type Side struct {
 	// address of the listener; where that listens on all, the one that the
 	// routing table gives for the peer.
 	Address netip.Addr
-	// MediaAddr is the address advertised in SDP and bound by the relay.
+	// MediaAddr is the address advertised in SDP towards this side.
 	MediaAddr netip.Addr
+	// MediaBind is the address that the relay binds; zero: MediaAddr.
+	MediaBind netip.Addr
 }
 
 // NextHop is where requests are sent.

@@ -32,8 +32,8 @@ func NewServer(req *sip.Message) *Server {
 // Matches says whether a request belongs to the transaction: a repetition, or
 // the ACK of a final response that is no 2xx.
 func (s *Server) Matches(req *sip.Message) bool {
-	if req.Method != s.Req.Method && (!s.invite || req.Method != sip.Ack) {
-		return false
+	if req.Method != s.Req.Method && (req.Method != sip.Ack || !s.invite || s.Final() < 300) {
+		return false // the ACK of a 2xx is a transaction of its own, whatever its branch
 	}
 	return s.sameBranch(req)
 }

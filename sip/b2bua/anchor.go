@@ -1,0 +1,334 @@
+package b2bua
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/sdp"
+)
+
+// anchor holds the media of one session at the relay: an offer opens streams, an
+// answer says where they lead, and the recorder hears of it. Owned by the call.
+type anchor struct {
+	relay *relay.Relay
+	trunk *sip.Trunk
+	tap   *guard
+	log   *slog.Logger
+
+	neg       *sdp.Negotiation
+	lines     []line              // by index of the m= line
+	offers    [2]*sdp.Description // latest offer, by who made it
+	tentative *agreed             // by an early answer to a re-INVITE
+	streams   map[media.StreamID]media.Stream
+	opened    bool      // something was agreed or offered before
+	changed   time.Time // of the latest agreement
+}
+
+// line is the relay's part of one m= line.
+type line struct {
+	stream *relay.Stream // nil: not anchored
+	rtp    bool
+	next   *relay.Stream // for an offer that wants another protocol in this place
+}
+
+// agreed is an offer with its answer.
+type agreed struct {
+	from          media.Side // who answered
+	offer, answer *sdp.Description
+}
+
+// errLines refuses a description.
+var errLines = fmt.Errorf("session description with more than %d media", streamsMax)
+
+func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard, log *slog.Logger) *anchor {
+	return &anchor{relay: r, trunk: trunk, tap: tap, log: log,
+		neg: sdp.NewNegotiation(), streams: map[media.StreamID]media.Stream{}}
+}
+
+// askOffer notes a request that leaves the offer to the other side.
+func (a *anchor) askOffer(from media.Side) { _ = a.neg.Offer(from, nil) } // nothing to parse
+
+// offer takes a side's offer and returns what the other side is to see of it.
+func (a *anchor) offer(from media.Side, body []byte) ([]byte, error) {
+	d, err := sdp.Parse(body)
+	if err != nil {
+		return nil, fmt.Errorf("offer of the %s side: %w", from, err)
+	}
+	if len(d.Media()) > streamsMax {
+		return nil, errLines
+	}
+	if err := a.open(d); err != nil {
+		return nil, err
+	}
+	if err := a.neg.Offer(from, body); err != nil {
+		return nil, err
+	}
+	a.offers[from] = d
+	if !a.opened {
+		a.opened = true
+		a.expectEarly(from, d)
+	}
+	return a.rewrite(from, d), nil
+}
+
+// open makes sure that every m= line that the relay can carry has a stream.
+func (a *anchor) open(d *sdp.Description) error {
+	for _, m := range d.Media() {
+		for len(a.lines) <= m.Index {
+			a.lines = append(a.lines, line{})
+		}
+		l := &a.lines[m.Index]
+		if m.Rejected || !datagrams(m) || l.stream != nil && l.rtp == isRTP(m) || l.next != nil {
+			continue
+		}
+		s, err := a.relay.Open([2]netip.Addr{a.bind(media.External), a.bind(media.Internal)}, relay.Options{RTP: isRTP(m)})
+		if err != nil {
+			return fmt.Errorf("anchor media %d: %w", m.Index, err)
+		}
+		if l.stream == nil {
+			l.stream, l.rtp = s, isRTP(m)
+		} else {
+			l.next = s
+		}
+	}
+	return nil
+}
+
+func (a *anchor) bind(side media.Side) netip.Addr {
+	if s := &a.trunk.Sides[side]; s.MediaBind.IsValid() {
+		return s.MediaBind
+	}
+	return a.trunk.Sides[side].MediaAddr
+}
+
+// datagrams says whether an m= line is carried over UDP; connections of MSRP or
+// BFCP over TCP are left to the parties.
+func datagrams(m sdp.Media) bool { return !strings.HasPrefix(strings.ToUpper(m.Proto), "TCP") }
+
+func isRTP(m sdp.Media) bool { return strings.Contains(strings.ToUpper(m.Proto), "RTP/") }
+
+// at returns the stream that carries an m= line as a description has it.
+func (a *anchor) at(m sdp.Media) *relay.Stream {
+	if m.Index >= len(a.lines) || m.Rejected || !datagrams(m) {
+		return nil
+	}
+	l := &a.lines[m.Index]
+	if l.next != nil && l.rtp != isRTP(m) {
+		return l.next
+	}
+	return l.stream
+}
+
+// rewrite returns what the other side sees of a side's description.
+func (a *anchor) rewrite(from media.Side, d *sdp.Description) []byte {
+	to := from.Other()
+	list := d.Media()
+	targets := make([]sdp.Target, len(list))
+	for i, m := range list {
+		if s := a.at(m); s != nil {
+			targets[i] = sdp.Target{Addr: a.trunk.Sides[to].MediaAddr, Port: s.Local(to).Port()}
+		}
+	}
+	return d.Rewrite(targets)
+}
+
+// expectEarly lets media of the answerer through before its description has
+// come: it may send as soon as it has the offer (RFC 3264 section 5.1).
+func (a *anchor) expectEarly(from media.Side, d *sdp.Description) {
+	for _, m := range d.Media() {
+		if s := a.at(m); s != nil {
+			s.SetRemote(from, remoteOf(m, false, m.Formats))
+			s.SetRemote(from.Other(), relay.Remote{PayloadTypes: types(m.Formats)})
+		}
+	}
+}
+
+func remoteOf(m sdp.Media, mux bool, maySend []media.Format) relay.Remote {
+	r := relay.Remote{Mux: mux, PayloadTypes: types(maySend)}
+	if m.Addr.IsValid() {
+		r.RTP = netip.AddrPortFrom(m.Addr, m.Port)
+		r.RTCP = m.RTCP
+	}
+	return r
+}
+
+func types(formats []media.Format) []uint8 {
+	out := make([]uint8, len(formats))
+	for i, f := range formats {
+		out[i] = f.PayloadType
+	}
+	return out
+}
+
+// answer takes a side's answer and returns what the other side is to see of it.
+// early: the call, or the re-INVITE, has no final response yet. What the
+// recorder cannot make sense of never becomes an error of the call.
+func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answered bool) ([]byte, error) {
+	d, err := sdp.Parse(body)
+	if err != nil {
+		return nil, fmt.Errorf("answer of the %s side: %w", from, err)
+	}
+	out := a.rewrite(from, d)
+	res, err := a.neg.Answer(from, body, at, early)
+	if err != nil {
+		if errors.Is(err, sdp.ErrNoOffer) {
+			a.log.Debug("answer without offer passed on", "side", from)
+			return out, nil
+		}
+		return nil, err
+	}
+	if offer := a.offers[from.Other()]; offer != nil {
+		pair := &agreed{from: from, offer: offer, answer: d}
+		if early && answered {
+			a.tentative = pair
+		} else {
+			a.apply(pair)
+		}
+	}
+	a.tell(res, at)
+	return out, nil
+}
+
+// confirm takes a 2xx to an INVITE without a description.
+func (a *anchor) confirm(from media.Side, at time.Time) {
+	res, err := a.neg.Answer(from, nil, at, false)
+	if err != nil {
+		a.log.Debug("nothing to confirm", "error", err)
+		return
+	}
+	if a.tentative != nil {
+		a.apply(a.tentative)
+		a.tentative = nil
+	}
+	a.tell(res, at)
+}
+
+// reject drops the open offer of a side.
+func (a *anchor) reject(from media.Side) {
+	a.neg.RejectFrom(from)
+	a.offers[from], a.tentative = nil, nil
+	for i := range a.lines {
+		l := &a.lines[i]
+		if l.next != nil {
+			a.closeStream(l.next)
+			l.next = nil
+		}
+	}
+}
+
+// apply lets the media flow as agreed.
+func (a *anchor) apply(p *agreed) {
+	offered, list := p.offer.Media(), p.answer.Media()
+	for i := range min(len(offered), len(a.lines)) {
+		l := &a.lines[i]
+		if i >= len(list) || offered[i].Rejected || list[i].Rejected {
+			a.closeLine(i)
+			continue
+		}
+		o, w := offered[i], list[i]
+		if l.next != nil && l.rtp != isRTP(w) {
+			a.closeStream(l.stream)
+			l.stream, l.rtp, l.next = l.next, isRTP(w), nil
+		}
+		if l.stream == nil {
+			continue
+		}
+		mux := o.RTCPMux && w.RTCPMux
+		l.stream.SetRemote(p.from.Other(), remoteOf(o, mux, w.Formats))
+		l.stream.SetRemote(p.from, remoteOf(w, mux, o.Formats))
+	}
+}
+
+func (a *anchor) closeLine(i int) {
+	l := &a.lines[i]
+	a.closeStream(l.stream)
+	a.closeStream(l.next)
+	*l = line{}
+}
+
+func (a *anchor) closeStream(s *relay.Stream) {
+	if s == nil {
+		return
+	}
+	if err := s.Close(); err != nil {
+		a.log.Warn("close media ports", "error", err)
+	}
+}
+
+// tell passes on what an exchange changed.
+func (a *anchor) tell(res sdp.Result, at time.Time) {
+	a.changed = at
+	for _, id := range res.Ended {
+		if s := a.streamOf(id); s != nil {
+			s.SetTap(media.Side(id%2), nil)
+		}
+		delete(a.streams, id)
+		a.tap.streamEnded(id, at)
+	}
+	for _, sig := range res.Signals {
+		a.tap.signal(sig)
+	}
+	for _, st := range res.Streams {
+		s := a.streamOf(st.ID)
+		if s == nil {
+			continue
+		}
+		st.Local = s.Local(st.Side)
+		a.streams[st.ID] = st
+		s.SetTap(st.Side, a.tap.streamStarted(st))
+	}
+}
+
+// streamOf finds the relay's stream by the id that sdp gives: twice the index of
+// the m= line and the side.
+func (a *anchor) streamOf(id media.StreamID) *relay.Stream {
+	if i := int(id / 2); i < len(a.lines) {
+		return a.lines[i].stream
+	}
+	return nil
+}
+
+// silentSince returns since when nobody has sent anything, and whether that
+// counts: on hold, or where nothing is anchored, it does not.
+func (a *anchor) silentSince() (since time.Time, counts bool) {
+	if a.neg.Holding(media.External) || a.neg.Holding(media.Internal) {
+		return time.Time{}, false
+	}
+	since = a.changed
+	for i := range a.lines {
+		if a.lines[i].stream == nil {
+			continue
+		}
+		counts = true
+		for _, s := range a.lines[i].stream.Stats() {
+			if s.LastRTP.After(since) {
+				since = s.LastRTP
+			}
+		}
+	}
+	return since, counts && a.sending()
+}
+
+// sending says whether anybody agreed to send, or the media is none that is recorded.
+func (a *anchor) sending() bool {
+	for _, s := range a.streams {
+		if s.Sending {
+			return true
+		}
+	}
+	return len(a.streams) == 0
+}
+
+// close ends all streams. No tap is used after it.
+func (a *anchor) close() {
+	for i := range a.lines {
+		a.closeLine(i)
+	}
+}

@@ -1,0 +1,354 @@
+package b2bua
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/trunktap/trunktap/sip"
+)
+
+// B2BUA is the back-to-back user agent of all trunks.
+type B2BUA struct {
+	cfg      Config
+	agent    *sip.Agent
+	counters Counters
+	wg       sync.WaitGroup // owners of calls
+	stop     chan struct{}  // closed when owners must leave at once
+
+	tables atomic.Pointer[[]*tableUse] // the newest first; replaced under mu
+
+	mu       sync.Mutex
+	calls    map[string][]*call // guarded by mu: by Call-ID and the caller's tag, oldest first
+	byID     map[uint64]*call   // guarded by mu: by the number in our branches
+	sessions int                // guarded by mu: calls that have not ended
+	usages   int                // guarded by mu: transactions and subscriptions outside of calls
+	perTrunk map[string]int     // guarded by mu: sessions
+	closing  bool               // guarded by mu
+}
+
+// tableUse is an access list and how many calls were begun under it.
+type tableUse struct {
+	*sip.Table
+	calls int // guarded by B2BUA.mu
+}
+
+// New makes a B2BUA; Start opens its sockets.
+func New(cfg Config) (*B2BUA, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	b := &B2BUA{
+		cfg: cfg, stop: make(chan struct{}),
+		calls: map[string][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
+	}
+	if err := b.Reload(cfg.Trunks); err != nil {
+		return nil, err
+	}
+	agent, err := sip.New(sip.Config{
+		Listen: cfg.Listen, Allow: b.allow, Handle: b.handle, TLS: cfg.TLS, Net: cfg.Net, Log: cfg.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("b2bua: %w", err)
+	}
+	b.agent = agent
+	b.counters.Transport = &agent.Counters
+	return b, nil
+}
+
+// Start opens the sockets and takes calls.
+func (b *B2BUA) Start() error { return b.agent.Start() }
+
+// Counters returns the live counters.
+func (b *B2BUA) Counters() *Counters { return &b.counters }
+
+// Calls returns how many calls are going on, ringing ones included.
+func (b *B2BUA) Calls() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions
+}
+
+// Reload replaces the trunks for new calls. Calls that are going on keep theirs,
+// and the peers of those are let in until the last of these calls is over.
+func (b *B2BUA) Reload(trunks []sip.Trunk) error {
+	table, err := sip.NewTable(trunks)
+	if err != nil {
+		return fmt.Errorf("b2bua: %w", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.setTables(&tableUse{Table: table})
+	return nil
+}
+
+// setTables puts newest before the tables that are in use. b.mu is held.
+func (b *B2BUA) setTables(newest *tableUse) {
+	next := []*tableUse{newest}
+	if old := b.tables.Load(); old != nil {
+		for _, t := range *old {
+			if t != newest && t.calls > 0 {
+				next = append(next, t)
+			}
+		}
+	}
+	b.tables.Store(&next)
+}
+
+// allow is the access list: peers of the trunks, and of calls begun under earlier trunks.
+func (b *B2BUA) allow(src netip.AddrPort) bool {
+	for _, t := range *b.tables.Load() {
+		if _, ok := t.Lookup(src); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// handle takes a message from a transport. It does not block.
+func (b *B2BUA) handle(m *sip.Message) {
+	if !m.IsRequest() {
+		b.handleResponse(m)
+		return
+	}
+	sip.MarkSource(m)
+	c, merged := b.find(m)
+	switch {
+	case c != nil:
+		b.deliver(c, m)
+	case m.Method == sip.Ack:
+		b.counters.Unknown.Add(1)
+	case merged:
+		b.reply(m, 482, "Loop Detected")
+	case m.Method == sip.Cancel, m.ToTag() != "":
+		b.counters.Unknown.Add(1)
+		b.reply(m, 481, "Call/Transaction Does Not Exist")
+	case m.Method == sip.Options:
+		b.reply(m, 200, "OK", sip.Header{Name: "Allow", Value: allowed},
+			sip.Header{Name: "Accept", Value: "application/sdp"})
+	default:
+		b.admit(m)
+	}
+}
+
+const allowed = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE, PUBLISH, REGISTER"
+
+func (b *B2BUA) deliver(c *call, m *sip.Message) {
+	if !c.box.put(event{msg: m}) {
+		b.counters.Overflowed.Add(1)
+	}
+}
+
+func (b *B2BUA) handleResponse(m *sip.Message) {
+	via, _ := m.TopVia() // Parse has seen to it
+	b.mu.Lock()
+	c := b.byID[callOfBranch(via.Branch())]
+	b.mu.Unlock()
+	if c == nil {
+		b.counters.Unknown.Add(1)
+		return
+	}
+	b.deliver(c, m)
+}
+
+// branchPrefix marks our branches; the number of the call and that of the
+// transaction follow.
+const branchPrefix = "z9hG4bKtt"
+
+func branchOf(call, seq uint64) string {
+	return branchPrefix + strconv.FormatUint(call, 16) + "." + strconv.FormatUint(seq, 16)
+}
+
+func callOfBranch(branch string) uint64 {
+	rest, ok := strings.CutPrefix(branch, branchPrefix)
+	id, _, ok2 := strings.Cut(rest, ".")
+	n, err := strconv.ParseUint(id, 16, 64)
+	if !ok || !ok2 || err != nil {
+		return 0
+	}
+	return n
+}
+
+func callKey(callID, tag string) string { return callID + "\x00" + tag }
+
+// find looks for the call of a request. merged: a call in progress began with
+// the same request that took another way (RFC 3261 section 8.2.2.2).
+func (b *B2BUA) find(m *sip.Message) (c *call, merged bool) {
+	id, from, to := m.CallID(), m.FromTag(), m.ToTag()
+	via, _ := m.TopVia()
+	seq, _ := m.CSeq()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.calls[callKey(id, from)] {
+		if c.branch == via.Branch() && strings.EqualFold(c.sentBy, via.Host) {
+			return c, false
+		}
+		if to == "" && !c.over && c.method == m.Method && c.seq == seq && m.Method != sip.Cancel {
+			merged = true
+		}
+	}
+	if to == "" {
+		return nil, merged
+	}
+	if c := newest(b.calls[callKey(id, from)], to, m.Flow.Remote); c != nil {
+		return c, false
+	}
+	return newest(b.calls[callKey(id, to)], from, m.Flow.Remote), false
+}
+
+// newest returns the latest call that knows the callee's tag, else the latest
+// that may still learn it, of those whose trunk has src as a peer.
+func newest(calls []*call, tag string, src netip.AddrPort) *call {
+	var open *call
+	for i := len(calls) - 1; i >= 0; i-- {
+		c := calls[i]
+		if !c.peers(src) {
+			continue
+		}
+		if c.tags[tag] {
+			return c
+		}
+		if open == nil && !c.over {
+			open = c
+		}
+	}
+	return open
+}
+
+// admit begins a call, or what else begins with a request outside of a dialog.
+func (b *B2BUA) admit(m *sip.Message) {
+	b.mu.Lock()
+	table := (*b.tables.Load())[0]
+	peer, ok := table.Lookup(m.Flow.Remote)
+	if !ok || b.closing { // a peer of an earlier table may not begin calls
+		b.mu.Unlock()
+		b.reply(m, 503, "Service Unavailable", retryAfter())
+		return
+	}
+	invite := m.Method == sip.Invite
+	if invite && (b.sessions >= b.cfg.CallsMax || b.perTrunk[peer.Trunk.Name] >= b.cfg.CallsPerTrunkMax) ||
+		!invite && b.usages >= b.cfg.CallsMax {
+		b.mu.Unlock()
+		b.counters.CallsRefused.Add(1)
+		b.reply(m, 503, "Service Unavailable", retryAfter())
+		return
+	}
+	c := newCall(b, m, peer, table)
+	b.byID[c.id] = c
+	b.calls[c.key] = append(b.calls[c.key], c)
+	table.calls++
+	if invite {
+		b.sessions++
+		b.perTrunk[peer.Trunk.Name]++
+		b.counters.CallsStarted.Add(1)
+	} else {
+		b.usages++
+	}
+	b.wg.Add(1)
+	b.mu.Unlock()
+	c.box.put(event{msg: m})
+	go c.run()
+}
+
+// retryAfter spreads the repetitions of those that were refused.
+func retryAfter() sip.Header {
+	return sip.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}
+}
+
+// over notes that a call has ended; its transactions may live on.
+func (b *B2BUA) over(c *call) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.over {
+		return
+	}
+	c.over = true
+	if c.method != sip.Invite {
+		b.usages--
+		return
+	}
+	b.sessions--
+	if b.perTrunk[c.trunk.Name]--; b.perTrunk[c.trunk.Name] == 0 {
+		delete(b.perTrunk, c.trunk.Name)
+	}
+}
+
+// forget removes a call of which nothing is left.
+func (b *B2BUA) forget(c *call) {
+	b.over(c)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.byID, c.id)
+	list := b.calls[c.key]
+	for i := range list {
+		if list[i] == c {
+			list = append(append([]*call(nil), list[:i]...), list[i+1:]...)
+			break
+		}
+	}
+	if b.calls[c.key] = list; len(list) == 0 {
+		delete(b.calls, c.key)
+	}
+	if c.table.calls--; c.table.calls == 0 {
+		b.setTables((*b.tables.Load())[0])
+	}
+}
+
+// learn makes the callee's tag known for the choice of the call.
+func (b *B2BUA) learn(c *call, tag string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.tags[tag] = true
+}
+
+// reply answers a request without a transaction (RFC 3261 section 8.2.7): the
+// same request is answered with the same tag.
+func (b *B2BUA) reply(req *sip.Message, status int, reason string, extra ...sip.Header) {
+	res := sip.ResponseTo(req, status, reason)
+	if req.ToTag() == "" {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(req.CallID() + req.Get("Via"))) // a hash never fails
+		res.Set("To", req.Get("To")+";tag="+hex.EncodeToString(h.Sum(nil)))
+	}
+	res.Headers = append(res.Headers, extra...)
+	if err := b.agent.Send(res, sip.ReplyFlow(req), nil); err != nil {
+		b.cfg.Log.Debug("cannot answer", "status", status, "to", req.Flow.Remote, "error", err)
+	}
+}
+
+// Close ends all calls with a BYE to both legs, waits a bounded time for the
+// answers and closes the sockets. New calls are refused meanwhile.
+func (b *B2BUA) Close() error {
+	b.mu.Lock()
+	if b.closing {
+		b.mu.Unlock()
+		return errors.New("b2bua: closed already")
+	}
+	b.closing = true
+	for _, c := range b.byID {
+		c.box.put(event{do: c.shutdown})
+	}
+	b.mu.Unlock()
+	owners := make(chan struct{})
+	go func() { b.wg.Wait(); close(owners) }()
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	select {
+	case <-owners:
+	case <-ctx.Done():
+	}
+	close(b.stop)
+	<-owners
+	if err := b.agent.Close(); err != nil {
+		return fmt.Errorf("b2bua: close transports: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,327 @@
+package b2bua
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
+)
+
+// call is two legs and what belongs to them; or, begun by another method than
+// INVITE, a transaction and the subscription that may come of it.
+type call struct {
+	// fixed
+	b      *B2BUA
+	id     uint64
+	key    string // in B2BUA.calls
+	method string // of the first request, with its CSeq number, branch and sent-by
+	seq    uint32
+	branch string
+	sentBy string
+	tag    string // ours, in final responses that no callee made
+	trunk  *sip.Trunk
+	side   media.Side // the caller's
+	table  *tableUse
+	log    *slog.Logger
+	box    *mailbox
+
+	// guarded by B2BUA.mu
+	tags map[string]bool // of callees
+	over bool
+
+	// of the owner
+	setup     *exchange // the first request
+	exchanges []*exchange
+	dialogs   []*dialogState
+	alarms    []*alarm
+	branches  uint64 // numbers our branches
+	pending   int    // answers of other goroutines that will come
+	observed  bool   // the observer has answered, or is waited for no longer
+	media     *anchor
+	tap       *guard
+	hops      []sip.NextHop // not yet tried
+	flows     []sip.Flow    // addresses of the next hop not yet tried
+	hop       sip.NextHop   // being tried
+	timedOut  bool          // the last next hop did not answer
+	answered  *dialogState  // the fork that took the call
+	ended     bool
+	setupBody []byte // of the first request, for the far end
+	usage     *alarm // end of a subscription
+	closing   bool   // the daemon stops
+
+	cancelSent map[*dialog.Client]bool
+	dismissed  map[string]sent // ACKs of forks that nobody wanted, by tag
+	byeSent    [2]bool         // to that party
+}
+
+// dialogState is a dialog with what we need to speak in it ourselves.
+type dialogState struct {
+	dialog.Dialog
+	to string // the callee's name and tag as its To has it
+}
+
+func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
+	via, _ := req.TopVia() // Parse has seen to it
+	c := &call{
+		b: b, id: rand.Uint64() | 1, key: callKey(req.CallID(), req.FromTag()),
+		method: req.Method, branch: via.Branch(), sentBy: via.Host,
+		tag: strconv.FormatUint(rand.Uint64(), 16), trunk: peer.Trunk, side: peer.Side, table: table,
+		box: newMailbox(), tags: map[string]bool{},
+	}
+	c.seq, _ = req.CSeq()
+	c.log = b.cfg.Log.With("trunk", peer.Trunk.Name, "sip_call_id", req.CallID())
+	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
+	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
+	return c
+}
+
+// peers says whether src may take part in the call.
+func (c *call) peers(src netip.AddrPort) bool {
+	for _, side := range []media.Side{media.External, media.Internal} {
+		if c.table.Allows(sip.Peer{Trunk: c.trunk, Side: side}, src.Addr()) {
+			return true
+		}
+	}
+	return false
+}
+
+// run is the owner of the call.
+func (c *call) run() {
+	defer c.b.wg.Done()
+	defer c.b.forget(c)
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		for _, e := range c.box.take(false) {
+			c.survive(func() { c.take(e) })
+		}
+		now := time.Now()
+		c.survive(func() { c.due(now) })
+		if c.finished() {
+			events := c.box.take(true)
+			if len(events) == 0 {
+				c.finish(now, media.CauseFailed)
+				return
+			}
+			for _, e := range events {
+				c.survive(func() { c.take(e) })
+			}
+			continue
+		}
+		if next := c.deadline(); next.IsZero() {
+			timer.Reset(time.Hour)
+		} else {
+			timer.Reset(time.Until(next))
+		}
+		select {
+		case <-c.box.ready:
+		case <-timer.C:
+		case <-c.b.stop:
+			c.finish(time.Now(), media.CauseShutdown)
+			for events := c.box.take(true); len(events) > 0; events = c.box.take(true) {
+				for _, e := range events {
+					if e.do != nil {
+						c.survive(e.do) // an observer that answers now must hear that it is over
+					}
+				}
+			}
+			return
+		}
+	}
+}
+
+// survive keeps a fault of ours in one call from ending all others: the event
+// is lost, the call goes on.
+func (c *call) survive(f func()) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.b.counters.Panics.Add(1)
+			c.log.Error("fault in a call", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+		}
+	}()
+	f()
+}
+
+// finished says whether the owner may leave.
+func (c *call) finished() bool {
+	if c.closing && c.said() {
+		return true
+	}
+	if len(c.exchanges) > 0 || c.pending > 0 {
+		return false
+	}
+	if c.method == sip.Invite {
+		return c.ended || c.answered == nil
+	}
+	return c.usage == nil || c.usage.at.IsZero()
+}
+
+// said says whether every request of our own has its answer: no more is waited
+// for when the daemon stops.
+func (c *call) said() bool {
+	for _, ex := range c.exchanges {
+		if cl := ex.client(); ex.server == nil && cl.Final() == 0 && !cl.Done(time.Now()) {
+			return false
+		}
+	}
+	return true
+}
+
+// finish ends the session once: the relay's ports go into quarantine, the
+// recorder hears the time and the cause.
+func (c *call) finish(at time.Time, cause media.Cause) {
+	if c.ended {
+		return
+	}
+	c.ended = true
+	c.media.close()
+	c.tap.ended(at, cause)
+	c.b.over(c)
+}
+
+func (c *call) take(e event) {
+	switch {
+	case e.do != nil:
+		e.do()
+	case e.msg.IsRequest():
+		c.takeRequest(e.msg)
+	default:
+		c.takeResponse(e.msg)
+	}
+}
+
+// at returns the side of a party.
+func (c *call) at(p dialog.Party) media.Side {
+	if p == dialog.Caller {
+		return c.side
+	}
+	return c.side.Other()
+}
+
+func (c *call) takeRequest(m *sip.Message) {
+	now := m.Arrival
+	if c.setup == nil {
+		c.begin(m)
+		return
+	}
+	for _, ex := range c.exchanges {
+		if ex.server != nil && ex.server.Matches(m) {
+			if again := ex.server.Receive(m, now); again != nil {
+				c.send(again, sip.ReplyFlow(ex.server.Req))
+			}
+			return
+		}
+	}
+	switch m.Method {
+	case sip.Cancel:
+		c.takeCancel(m, now)
+	case sip.Ack:
+		c.takeAck(m, now)
+	default:
+		c.takeInDialog(m, now)
+	}
+}
+
+func (c *call) takeResponse(res *sip.Message) {
+	for _, ex := range c.exchanges {
+		for _, cl := range ex.clients {
+			if !cl.Matches(res) {
+				continue
+			}
+			pass, ack := cl.Receive(res, res.Arrival)
+			if ack != nil {
+				c.send(ack, cl.Flow)
+			}
+			if pass {
+				c.responded(ex, cl, res, res.Arrival)
+			}
+			return
+		}
+	}
+	c.b.counters.Unknown.Add(1)
+}
+
+// responded takes what a client transaction has to say.
+func (c *call) responded(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
+	switch {
+	case ex.stale[cl]:
+		c.staleResponse(ex, cl, res, now)
+	case ex == c.setup:
+		c.setupResponse(ex, cl, res, now)
+	case ex.server == nil: // our own CANCEL or BYE
+	default:
+		c.inDialogResponse(ex, cl, res, now)
+	}
+}
+
+// clientFailed takes the end of a client transaction without a final response.
+func (c *call) clientFailed(ex *exchange, cl *dialog.Client, timedOut bool, now time.Time) {
+	cl.Fail(now)
+	switch {
+	case ex.stale[cl], ex.server == nil, ex.client() != cl:
+	case ex == c.setup:
+		c.timedOut = timedOut
+		c.nextHop(now)
+	case timedOut && ex.method != sip.Invite && ex.method != sip.Bye:
+		ex.dropped = true // nobody waits for a 408 any more (RFC 4320 section 4.1)
+	case timedOut && ex.method == sip.Bye:
+		c.refuse(ex, now, 200, "OK")
+	case timedOut:
+		c.inviteOver(ex)
+		c.refuse(ex, now, 408, "Request Timeout")
+	default:
+		c.inviteOver(ex)
+		c.refuse(ex, now, 503, "Service Unavailable")
+	}
+}
+
+// unacknowledged is told that no ACK came for a final response.
+func (c *call) unacknowledged(ex *exchange, now time.Time) {
+	if ex != c.setup || ex.server.Final() >= 300 || c.ended {
+		return // of a re-INVITE the far end knows as well, and it is its session to end
+	}
+	c.log.Info("the answer was never acknowledged, call ended")
+	c.hangUp(now, media.CauseTimeout, "408", "ACK missing")
+}
+
+// via makes a Via for a new transaction on a flow, and our address on it.
+func (c *call) via(side media.Side, flow sip.Flow) (sip.Via, netip.AddrPort, sip.Flow, error) {
+	ours, flow, err := c.b.agent.Local(flow, c.trunk.Sides[side].Address)
+	if err != nil {
+		return sip.Via{}, ours, flow, err
+	}
+	c.branches++
+	network := map[string]string{"udp": "UDP", "tcp": "TCP", "tls": "TLS"}[flow.Network]
+	return sip.Via{
+		Transport: network, Host: ours.Addr().WithZone("").String(), Port: int(ours.Port()),
+		Params: sip.Params(";rport;branch=" + branchOf(c.id, c.branches)),
+	}, ours, flow, nil
+}
+
+// busy says whether the call has as many requests going as it may.
+func (c *call) busy() bool {
+	n := 0
+	for _, ex := range c.exchanges {
+		if !ex.answered() {
+			n++
+		}
+	}
+	return n >= exchangesMax
+}
+
+// statusOf is what a description that cannot be anchored is answered with.
+func statusOf(err error) (int, string) {
+	if errors.Is(err, relay.ErrNoPorts) || errors.Is(err, relay.ErrClosed) {
+		return 503, "Service Unavailable"
+	}
+	return 488, "Not Acceptable Here"
+}

@@ -1,0 +1,100 @@
+// Package b2bua passes calls between the two sides of a trunk, keeping the
+// identity of the dialog: Call-ID, tags and CSeq are the same on both legs.
+//
+// A call has one owner goroutine that holds its transactions, dialogs and
+// streams; nothing else touches them. Messages reach it through a bounded
+// mailbox in the order in which they came.
+package b2bua
+
+import (
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/sip"
+)
+
+// Limits of one call and of all.
+const (
+	callsMaxDefault = 10000
+	exchangesMax    = 32  // requests of one call without a final response
+	mailboxMax      = 512 // messages of one call that wait for its owner
+	dialogsMax      = 32  // forks of one call
+	streamsMax      = 16  // m= lines of one session
+)
+
+// Times of a call that are not timers of RFC 3261.
+const (
+	observerWait = 2 * time.Second  // then the call goes on unrecorded
+	resolveWait  = 3 * time.Second  // for the name of a next hop
+	nextHopWait  = 4 * time.Second  // without any response, when there is another next hop
+	cancelWait   = 2 * time.Second  // for the far end's own answer to a cancelled INVITE
+	byeWait      = 4 * time.Second  // for the far end's answer to a BYE
+	ringMax      = 5 * time.Minute  // since the last provisional response: timer C, RFC 3261 section 16.6
+	callMax      = 24 * time.Hour   // of an answered call
+	usageMax     = time.Hour        // of a subscription that names no expiry
+	closeWait    = 5 * time.Second  // for the legs' answers when the daemon stops
+	silenceEvery = 10 * time.Second // between looks at a call's packet counters
+
+	mediaTimeoutDefault = 5 * time.Minute
+)
+
+// Config of a B2BUA.
+type Config struct {
+	Trunks []sip.Trunk
+	Listen []sip.Listen
+	Net    sip.Net     // nil functions: the real network
+	TLS    *tls.Config // for connections that we open
+
+	Relay    *relay.Relay   // anchors the media
+	Observer media.Observer // nil: nothing is recorded
+
+	CallsMax         int // 0: 10000
+	CallsPerTrunkMax int // 0: as many as CallsMax
+
+	// MediaTimeout ends an answered call of which no side has sent anything for
+	// so long, unless it is on hold. 0: 5 minutes; negative: never.
+	MediaTimeout time.Duration
+
+	// Headers names header fields of the INVITE that Session.Headers gets.
+	Headers []string
+
+	Log *slog.Logger // nil: silent. Never gets the text of a message.
+}
+
+func (cfg *Config) complete() error {
+	if cfg.Relay == nil {
+		return errors.New("b2bua: no relay")
+	}
+	if cfg.CallsMax <= 0 {
+		cfg.CallsMax = callsMaxDefault
+	}
+	if cfg.CallsPerTrunkMax <= 0 {
+		cfg.CallsPerTrunkMax = cfg.CallsMax
+	}
+	if cfg.MediaTimeout == 0 {
+		cfg.MediaTimeout = mediaTimeoutDefault
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+// Counters of a B2BUA; those of its transports are in Transport.
+type Counters struct {
+	CallsStarted  atomic.Uint64
+	CallsAnswered atomic.Uint64
+	CallsRefused  atomic.Uint64 // by our limits, by missing ports or because recording was required
+	Unknown       atomic.Uint64 // messages of no known dialog or transaction
+	Overflowed    atomic.Uint64 // messages that a full mailbox did not take
+	Unrecorded    atomic.Uint64 // calls whose observer did not answer in time or panicked
+	MediaSilent   atomic.Uint64 // calls ended because nobody sent anything
+	Panics        atomic.Uint64 // faults of ours, survived
+
+	Transport *sip.Counters
+}

@@ -1,0 +1,58 @@
+package b2bua
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// guard stands between a call and its recorder, so that a fault of the recorder
+// is not one of the call: after a panic the recorder is not asked again.
+// Methods are called by the owner of the call alone.
+type guard struct {
+	tap   media.SessionTap // nil: do not record, or not any more
+	log   *slog.Logger
+	fault *atomic.Uint64
+}
+
+// do calls f with the recorder, if there is one.
+func (g *guard) do(what string, f func(media.SessionTap)) {
+	if g.tap == nil {
+		return
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			g.tap = nil
+			g.fault.Add(1)
+			g.log.Error("recorder panicked, call goes on unrecorded", "in", what, "panic", fmt.Sprint(r))
+		}
+	}()
+	f(g.tap)
+}
+
+func (g *guard) streamStarted(s media.Stream) (tap media.Tap) {
+	g.do("StreamStarted", func(t media.SessionTap) { tap = t.StreamStarted(s) })
+	return tap
+}
+
+func (g *guard) streamEnded(id media.StreamID, at time.Time) {
+	g.do("StreamEnded", func(t media.SessionTap) { t.StreamEnded(id, at) })
+}
+
+func (g *guard) answered(at time.Time) {
+	g.do("Answered", func(t media.SessionTap) { t.Answered(at) })
+}
+
+func (g *guard) signal(s suppress.Signal) {
+	g.do("Signal", func(t media.SessionTap) { t.Signal(s) })
+}
+
+// ended is the last call; the recorder is gone after it.
+func (g *guard) ended(at time.Time, cause media.Cause) {
+	g.do("Ended", func(t media.SessionTap) { t.Ended(at, cause) })
+	g.tap = nil
+}

@@ -1,0 +1,364 @@
+package b2bua
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/sdp"
+)
+
+// takeInDialog takes a request inside of a dialog.
+func (c *call) takeInDialog(m *sip.Message, now time.Time) {
+	from, d := c.partyOf(m)
+	ex := c.newExchange(from, m)
+	ex.dlg = d
+	switch {
+	case d == nil, c.ended && offers(m.Method):
+		c.refuse(ex, now, 481, "Call/Transaction Does Not Exist")
+		return
+	case c.busy():
+		c.refuse(ex, now, 503, "Service Unavailable", retryAfter())
+		return
+	}
+	if _, ok := maxForwards(m); !ok {
+		c.refuse(ex, now, 483, "Too Many Hops")
+		return
+	}
+	d.Ends[from].Seq = max(d.Ends[from].Seq, ex.seq)
+	switch m.Method {
+	case sip.Invite:
+		switch d.Invite(from) {
+		case dialog.StatusOverlap:
+			c.refuse(ex, now, 500, "Server Internal Error", retryAfter())
+			return
+		case dialog.StatusGlare:
+			c.refuse(ex, now, 491, "Request Pending")
+			return
+		}
+		ex.reinvite = true
+		c.refuse(ex, now, 100, "Trying")
+	case sip.Bye:
+		if c.takeBye(ex, now) {
+			return
+		}
+	case sip.Notify:
+		c.notified(m, now)
+	}
+	body, err := c.requestBody(ex, m, now)
+	if err != nil {
+		c.log.Warn("request refused: its media cannot be anchored", "method", m.Method, "error", err)
+		c.inviteOver(ex)
+		status, reason := statusOf(err)
+		c.refuse(ex, now, status, reason)
+		return
+	}
+	if err := c.passRequest(ex, m, body, now); err != nil {
+		c.inviteOver(ex)
+		c.refuse(ex, now, 503, "Service Unavailable")
+	}
+}
+
+// offers says whether a method may carry an offer of its own.
+func offers(method string) bool { return method == sip.Invite || method == sip.Update }
+
+// partyOf tells who sent a request, by the tags, and in which dialog. The dialog
+// is nil when it is unknown.
+func (c *call) partyOf(m *sip.Message) (dialog.Party, *dialogState) {
+	caller := c.setup.server.Req.FromTag()
+	if m.FromTag() == caller {
+		if d := c.dialogOf(m.ToTag()); d != nil {
+			return dialog.Caller, d
+		}
+	}
+	if m.ToTag() != caller {
+		return dialog.Caller, nil
+	}
+	d := c.dialogOf(m.FromTag())
+	if d == nil && c.answered == nil && !c.ended && createsDialog(c.method) {
+		// Its response was lost, or a NOTIFY overtook it (RFC 6665 section 4.4.1).
+		d = c.newDialog(m.FromTag(), m.Get("From"), dialog.FromRequest(m))
+	}
+	return dialog.Callee, d
+}
+
+// passRequest sends a request of one leg on the other.
+func (c *call) passRequest(ex *exchange, m *sip.Message, body []byte, now time.Time) error {
+	out, flow, err := c.inDialog(ex.dlg, ex.from.Other(), m, body)
+	if err != nil {
+		return err
+	}
+	_, err = c.request(ex, out, flow, now)
+	return err
+}
+
+// inDialog makes of a request of one party that for the other.
+func (c *call) inDialog(d *dialogState, to dialog.Party, m *sip.Message, body []byte) (*sip.Message, sip.Flow, error) {
+	end := &d.Ends[to]
+	if end.Target == "" {
+		end.Target = contactURI(sip.URI{Scheme: "sip"}, end.Flow.Remote, end.Flow.Network)
+	}
+	uri, routes, next := end.Route()
+	via, ours, flow, err := c.via(c.at(to), c.flowTo(to, end, next))
+	if err != nil {
+		c.log.Warn("leg cannot be reached", "side", c.at(to), "error", err)
+		return nil, flow, err
+	}
+	out := outgoing(m, uri, routes, via, body)
+	if targets(m.Method) {
+		ownContact(out, ours, flow.Network, m.Method == sip.Invite)
+	}
+	return out, flow, nil
+}
+
+// flowTo chooses the way to a party: the address in its URI when that is one of
+// the side's peers, else the way its last message came. So nothing is ever sent
+// to where the trunk does not lead, and addresses behind a NAT do no harm.
+func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
+	u, err := sip.ParseURI(uri)
+	if err != nil {
+		return end.Flow
+	}
+	ip, err := netip.ParseAddr(u.Host)
+	if err != nil || !c.table.Allows(sip.Peer{Trunk: c.trunk, Side: c.at(p)}, ip) {
+		return end.Flow
+	}
+	ip = ip.Unmap()
+	network := end.Flow.Network
+	if t, ok := u.Params.Get("transport"); ok {
+		switch t = strings.ToLower(t); t {
+		case "udp", "tcp", "tls":
+			network = t
+		}
+	}
+	if network == end.Flow.Network && network != "udp" && ip == end.Flow.Remote.Addr() {
+		return end.Flow // the connection is there
+	}
+	port := u.Port
+	switch {
+	case port != 0:
+	case network == "tls":
+		port = 5061
+	default:
+		port = 5060
+	}
+	f := sip.Flow{Network: network, Remote: netip.AddrPortFrom(ip, uint16(port))}
+	if network == end.Flow.Network {
+		f.Local = end.Flow.Local
+	}
+	return f
+}
+
+// passResponse sends a response of one leg on the other.
+func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
+	req := ex.server.Req
+	out := incoming(res, req, c.responseBody(ex, res, now))
+	if targets(ex.method) && res.Status > 100 && res.Status < 300 {
+		ours, _, err := c.b.agent.Local(req.Flow, c.trunk.Sides[c.at(ex.from)].Address)
+		if err == nil {
+			ownContact(out, ours, req.Flow.Network, ex.method == sip.Invite && res.Status >= 200)
+		}
+	}
+	c.respond(ex, out, now)
+}
+
+// inDialogResponse takes a response to a request inside of a dialog.
+func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
+	if res.Status < 200 {
+		c.ringing(ex, cl, now)
+		if res.Status > 100 && !ex.answered() {
+			c.passResponse(ex, res, now)
+		}
+		return
+	}
+	ex.wait.stop()
+	ok := res.Status < 300
+	if ex.method == sip.Invite && ok && ex.answered() {
+		c.acknowledgeAgain(ex, res)
+		return
+	}
+	if ex.answered() {
+		return
+	}
+	if !ok {
+		c.inviteOver(ex)
+	} else {
+		if targets(ex.method) {
+			ex.dlg.Ends[ex.from].Refresh(ex.server.Req)
+			ex.dlg.Ends[ex.from.Other()].Refresh(res)
+		}
+		if ex.method == sip.Subscribe {
+			c.subscribed(res, now)
+		}
+	}
+	c.passResponse(ex, res, now)
+	if ok && ex.reinvite {
+		ex.dlg.InviteDone(ex.from)
+	}
+}
+
+// acknowledgeAgain answers the repetition of a 2xx; one that came after we had
+// answered the request ourselves gets an ACK of ours, for its sender waits.
+func (c *call) acknowledgeAgain(ex *exchange, res *sip.Message) {
+	if ex.ack == nil && ex.server.Final() >= 300 {
+		ack := c.ackOf(ex.server.Req, res)
+		out, flow, err := c.inDialog(ex.dlg, ex.from.Other(), ack, nil)
+		if err != nil {
+			return
+		}
+		ex.ack, ex.ackFlow = out, flow
+	}
+	if ex.ack != nil {
+		c.send(ex.ack, ex.ackFlow)
+	}
+}
+
+// inviteOver notes that a request with an offer will not be agreed to.
+func (c *call) inviteOver(ex *exchange) {
+	if ex.reinvite {
+		ex.dlg.InviteDone(ex.from)
+		ex.reinvite = false
+	}
+	if ex != c.setup && (ex.offered || ex.late) {
+		ex.offered, ex.late = false, false
+		c.media.reject(c.at(ex.from))
+	}
+}
+
+// takeAck passes the ACK of a 2xx; it has no transaction.
+func (c *call) takeAck(m *sip.Message, now time.Time) {
+	from, d := c.partyOf(m)
+	seq, _ := m.CSeq()
+	for _, ex := range c.exchanges {
+		if ex.server == nil || d == nil || ex.dlg != d || ex.method != sip.Invite || ex.from != from || ex.seq != seq ||
+			ex.server.Final() < 200 || ex.server.Final() >= 300 {
+			continue
+		}
+		ex.server.Acked()
+		if ex.ackDue {
+			return // a repetition; the far end asks for it by repeating its 2xx
+		}
+		ex.ackDue = true
+		body, err := c.requestBody(ex, m, now)
+		if err != nil {
+			c.log.Warn("answer in ACK cannot be read", "error", err)
+			body = m.Body
+		}
+		out, flow, err := c.inDialog(d, from.Other(), m, body)
+		if err != nil {
+			return
+		}
+		ex.ack, ex.ackFlow = out, flow
+		c.send(out, flow)
+		return
+	}
+	c.b.counters.Unknown.Add(1)
+}
+
+// requestBody anchors the description in a request, if there is one, and
+// returns the body for the far end.
+func (c *call) requestBody(ex *exchange, m *sip.Message, now time.Time) ([]byte, error) {
+	side := c.at(ex.from)
+	body, replace, ok := sdp.SplitBody(m.Get("Content-Type"), m.Body)
+	if ok && len(body) == 0 {
+		ok = false
+	}
+	var out []byte
+	var err error
+	switch {
+	case c.ended:
+		return m.Body, nil
+	case m.Method == sip.Invite && !ok:
+		ex.late = true
+		c.media.askOffer(side)
+		return m.Body, nil
+	case m.Method == sip.Ack && ex.late && !ok:
+		ex.late = false
+		c.media.reject(side)
+		return m.Body, nil
+	case !ok:
+		return m.Body, nil
+	case m.Method == sip.Ack && ex.lateOpen:
+		ex.lateOpen = false
+		out, err = c.media.answer(side, body, now, false, c.answered != nil)
+	case m.Method == sip.Prack && c.setup.lateOpen && ex.from == c.setup.from:
+		c.setup.lateOpen, c.setup.late = false, false
+		out, err = c.media.answer(side, body, now, true, false)
+	case offers(m.Method), m.Method == sip.Prack:
+		ex.offered = true
+		out, err = c.media.offer(side, body)
+	default:
+		return m.Body, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.Method, err)
+	}
+	return replace(out), nil
+}
+
+// responseBody is requestBody for a response. What cannot be read passes as it
+// is: the answer to a call is not ours to withhold.
+func (c *call) responseBody(ex *exchange, res *sip.Message, now time.Time) []byte {
+	side := c.at(ex.from.Other())
+	early := res.Status < 200
+	if res.Status >= 300 || c.ended {
+		return res.Body
+	}
+	body, replace, ok := sdp.SplitBody(res.Get("Content-Type"), res.Body)
+	if ok && len(body) == 0 {
+		ok = false
+	}
+	var out []byte
+	var err error
+	switch {
+	case !ok && ex.method == sip.Invite && !early && !ex.late:
+		c.media.confirm(side, now)
+		return res.Body
+	case !ok:
+		return res.Body
+	case ex.method == sip.Invite && ex.late:
+		ex.lateOpen = true
+		out, err = c.media.offer(side, body)
+	case ex.method == sip.Invite:
+		out, err = c.media.answer(side, body, now, early, ex != c.setup)
+	case ex.offered:
+		out, err = c.media.answer(side, body, now, c.answered == nil, false)
+	default:
+		return res.Body
+	}
+	if err != nil {
+		c.log.Warn("description passes without being anchored", "status", res.Status, "error", err)
+		return res.Body
+	}
+	return replace(out)
+}
+
+// subscribed keeps a subscription as long as the notifier said.
+func (c *call) subscribed(res *sip.Message, now time.Time) {
+	if c.method == sip.Invite {
+		return
+	}
+	d := usageMax
+	if n, err := strconv.ParseUint(strings.TrimSpace(res.Get("Expires")), 10, 31); err == nil {
+		d = time.Duration(n) * time.Second
+	}
+	c.keep(min(d, callMax)+sip.TransactionTimeout, now)
+}
+
+// notified ends a subscription that its notifier has ended (RFC 6665 section 4.1.3).
+func (c *call) notified(m *sip.Message, now time.Time) {
+	state, _, _ := strings.Cut(m.Get("Subscription-State"), ";")
+	if c.usage != nil && strings.EqualFold(strings.TrimSpace(state), "terminated") {
+		c.keep(sip.TransactionTimeout, now)
+	}
+}
+
+func (c *call) keep(d time.Duration, now time.Time) {
+	c.usage.stop()
+	c.usage = c.after(d, now, func(now time.Time) { c.finish(now, media.CauseFailed) })
+}
