@@ -13,15 +13,11 @@ import (
 
 // Packet times of what an Agent sends.
 const (
-	ptime         = 20 * time.Millisecond
-	ptimeSamples  = 160
-	reportEvery   = 5 * time.Second
-	digitTicks    = 5 // of 20 ms: a digit lasts 100 ms
-	digitPause    = 4 // of 20 ms
-	digitEnds     = 3 // the end of an event is sent three times (RFC 4733 section 2.5.1.4)
-	digitsWaitMax = 1000
-	lingerTime    = 500 * time.Millisecond // from the end of the call until its ports are closed
-	cname         = "siptest@host"         // of RTCP; its length is a multiple of 4
+	ptime        = 20 * time.Millisecond
+	ptimeSamples = 160
+	reportEvery  = 5 * time.Second
+	lingerTime   = 500 * time.Millisecond // from the end of the call until its ports are closed
+	cname        = "siptest@host"         // of RTCP; its length is a multiple of 4
 )
 
 // Packet is one datagram of media as it was on the wire.
@@ -65,7 +61,8 @@ type Media struct {
 	out      rtpState
 	sent     []Packet
 	received []Packet
-	dropped  int // packets beyond keepMax
+	dropped  int           // packets beyond keepMax
+	arrived  chan struct{} // closed by the next packet received; nil when nobody waits
 }
 
 // rtpState is what the next packet is made of.
@@ -77,14 +74,6 @@ type rtpState struct {
 	count   int // packets made, the n of Impair
 	packets uint32
 	octets  uint32
-}
-
-// digit is an RFC 4733 event on its way out.
-type digit struct {
-	event byte
-	tick  int // packet times since its start
-	ts    uint32
-	done  chan struct{} // closed when it is over; may be nil
 }
 
 func newMedia(cfg Config, port uint16) (*Media, error) {
@@ -188,59 +177,35 @@ func (m *Media) Received() []Packet {
 	return append([]Packet(nil), m.received...)
 }
 
+// Await returns when at least n packets were received.
+func (m *Media) Await(ctx context.Context, n int) error {
+	for {
+		m.mu.Lock()
+		have := len(m.received)
+		if m.arrived == nil {
+			m.arrived = make(chan struct{})
+		}
+		arrived := m.arrived
+		m.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-arrived:
+		case <-m.stop:
+			return fmt.Errorf("%d packets of %d came: %w", have, n, ErrEnded)
+		case <-ctx.Done():
+			return fmt.Errorf("%d packets of %d came: %w", have, n, context.Cause(ctx))
+		}
+	}
+}
+
 // Dropped counts the packets that Sent and Received do not list, being more
 // than Config.KeepMax.
 func (m *Media) Dropped() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.dropped
-}
-
-// SendDigits dials by RFC 4733, 100 ms a digit with 80 ms between them, and
-// returns when the last one is out. Digits: 0-9 * # A-D.
-func (m *Media) SendDigits(ctx context.Context, digits string) error {
-	done := make(chan struct{})
-	queue := make([]digit, 0, len(digits))
-	for _, r := range digits {
-		event, ok := eventOf(r)
-		if !ok {
-			return fmt.Errorf("%q is no digit", r)
-		}
-		queue = append(queue, digit{event: event})
-	}
-	if len(queue) == 0 {
-		return nil
-	}
-	queue[len(queue)-1].done = done
-	m.mu.Lock()
-	if len(m.digits)+len(queue) > digitsWaitMax {
-		m.mu.Unlock()
-		return fmt.Errorf("more than %d digits wait", digitsWaitMax)
-	}
-	m.digits = append(m.digits, queue...)
-	m.mu.Unlock()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("send digits: %w", context.Cause(ctx))
-	case <-m.stop:
-		return fmt.Errorf("send digits: %w", ErrEnded)
-	}
-}
-
-func eventOf(r rune) (byte, bool) {
-	switch {
-	case r >= '0' && r <= '9':
-		return byte(r - '0'), true
-	case r == '*':
-		return 10, true
-	case r == '#':
-		return 11, true
-	case r >= 'A' && r <= 'D':
-		return byte(r-'A') + 12, true
-	}
-	return 0, false
 }
 
 // negotiated sets what the session descriptions agreed on, and begins to send
@@ -309,38 +274,6 @@ func (m *Media) tick(now time.Time) {
 		m.out.marker = false
 	}
 	m.out.ts += ptimeSamples
-}
-
-// sendEvent sends one packet time of the first digit; false in the pause after
-// it. All packets of an event have the timestamp of its beginning (RFC 4733
-// section 2.3.5).
-func (m *Media) sendEvent(now time.Time) bool {
-	d := &m.digits[0]
-	d.tick++
-	if d.tick == 1 {
-		d.ts = m.out.ts
-	}
-	if d.tick > digitTicks {
-		m.out.marker = m.out.marker || d.tick == digitTicks+1
-		if d.tick == digitTicks+digitPause {
-			if d.done != nil {
-				close(d.done)
-			}
-			m.digits = m.digits[1:]
-		}
-		return false
-	}
-	duration := d.tick * ptimeSamples
-	payload := []byte{d.event, 10, byte(duration >> 8), byte(duration)}
-	if d.tick < digitTicks {
-		m.emit(now, eventPayloadType, d.ts, d.tick == 1, payload)
-		return true
-	}
-	payload[1] |= 0x80 // the end
-	for range digitEnds {
-		m.emit(now, eventPayloadType, d.ts, false, payload)
-	}
-	return true
 }
 
 // emit makes an RTP packet (RFC 3550 section 5.1) and sends it as Impair says.
@@ -434,6 +367,10 @@ func (m *Media) read(c Conn, rtcp bool) {
 		p.RTCP = rtcp || n >= 2 && buf[1] >= 192 && buf[1] <= 223
 		m.mu.Lock()
 		m.keep(&m.received, p)
+		if m.arrived != nil {
+			close(m.arrived)
+			m.arrived = nil
+		}
 		m.mu.Unlock()
 	}
 }
