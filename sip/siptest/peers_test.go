@@ -24,11 +24,6 @@ func skipWithout(t *testing.T, err error) {
 	}
 }
 
-// payloads leaves the packets of one payload type.
-func ofType(wires [][]byte, payloadType uint8) [][]byte {
-	return slices.DeleteFunc(wires, func(w []byte) bool { return w[1]&0x7f != payloadType })
-}
-
 func TestSIPpCalls(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
