@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"fmt"
 	"math"
 	"sort"
 
@@ -35,16 +36,43 @@ func (l *lane) negotiate(s media.Stream) {
 	l.side, l.sending, l.secure = s.Side, s.Sending, s.Secure
 	clear(l.formats[:])
 	for _, f := range s.Formats {
-		if f.PayloadType >= 128 {
-			continue
+		if f.PayloadType < 128 && l.formats[f.PayloadType] == nil {
+			l.formats[f.PayloadType] = l.meaning(f)
 		}
-		e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
-		if !e.event && !e.noise && !s.Secure {
-			_, err := codec.NewDecoder(f)
-			e.decodable = err == nil
-		}
-		l.formats[f.PayloadType] = e
 	}
+}
+
+func (l *lane) meaning(f media.Format) *format {
+	e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
+	if !e.event && !e.noise && !l.secure {
+		_, err := codec.NewDecoder(f)
+		e.decodable = err == nil
+	}
+	return e
+}
+
+// static are payload types that mean the same without any negotiation (RFC
+// 3551 section 6).
+var static = map[uint8]media.Format{
+	0: {PayloadType: 0, Name: "PCMU", ClockRate: 8000}, 3: {PayloadType: 3, Name: "GSM", ClockRate: 8000},
+	4: {PayloadType: 4, Name: "G723", ClockRate: 8000}, 8: {PayloadType: 8, Name: "PCMA", ClockRate: 8000},
+	9: {PayloadType: 9, Name: "G722", ClockRate: 8000}, 13: {PayloadType: 13, Name: "CN", ClockRate: 8000},
+	18: {PayloadType: 18, Name: "G729", ClockRate: 8000},
+}
+
+// format tells what a payload type means. One that was not negotiated is
+// relayed all the same, so it is accounted for: as what it always means, else
+// as undecodable.
+func (l *lane) format(pt uint8) *format {
+	pt &= 0x7f
+	if l.formats[pt] == nil {
+		f, ok := static[pt]
+		if !ok {
+			f = media.Format{PayloadType: pt, Name: fmt.Sprintf("PT%d", pt), ClockRate: 8000}
+		}
+		l.formats[pt] = l.meaning(f)
+	}
+	return l.formats[pt]
 }
 
 // side is everything that comes from one side of the call.
@@ -131,11 +159,7 @@ func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint
 
 // arrived runs the packet through the source's state into the reorder window.
 func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arrival int64) bool {
-	f := st.lane.formats[h.PayloadType]
-	if f == nil {
-		s.rejected++
-		return false
-	}
+	f := st.lane.format(h.PayloadType)
 	st.state.Clock = clockOf(f)
 	seq, ts, verdict := st.state.Update(h, arrival)
 	if verdict == source.TooOld {
@@ -246,10 +270,7 @@ func (st *stream) take(c *core, s *side, p source.Packet, lost int64) {
 	if st.row != nil && c.started {
 		st.row.lost += lost
 	}
-	f := st.lane.formats[p.PT&0x7f]
-	if f == nil {
-		return
-	}
+	f := st.lane.format(p.PT)
 	key := keyOf(p)
 	if key != st.key {
 		st.closeUnknown(s, st.unknownTS+st.packetTicks)

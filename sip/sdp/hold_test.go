@@ -2,6 +2,7 @@ package sdp
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ func TestHold(t *testing.T) {
 		{"zero address", []exchange{start, {in, "zero sendrecv", "sendrecv", "+i"}, {in, "sendrecv", "sendrecv", "-i"}}},
 		{"zero address, mirrored", []exchange{start, {in, "zero sendrecv", "zero sendrecv", "+i"}, {in, "sendrecv", "sendrecv", "-i"}}},
 		{"zero address and inactive", []exchange{start, {in, "zero inactive", "inactive", "+i"}, {in, "sendrecv", "sendrecv", "-i"}}},
+		{"zero address and sendonly leaves the answer a choice", []exchange{start, {in, "zero sendonly", "inactive", "+e+i"}, {in, "sendrecv", "sendrecv", "-e-i"}}},
 		{"zero address in an answer", []exchange{start, {in, "sendrecv", "zero sendrecv", "+e"}, {in, "sendrecv", "sendrecv", "-e"}}},
 		{"both, the first resumes", []exchange{start, {in, "sendonly", "recvonly", "+i"}, {ext, "inactive", "inactive", "+e"},
 			{in, "sendrecv", "sendonly", "-i"}, {ext, "sendrecv", "sendrecv", "-e"}}},
@@ -100,6 +102,9 @@ func TestHoldOfSeveralStreams(t *testing.T) {
 	}
 	if res := mustExchange(t, n, ext, two(ext, "sendonly", "inactive"), two(in, "recvonly", "inactive"), epoch); letters(t, res.Signals, epoch) != "+e" {
 		t.Errorf("both are held: %+v", res.Signals)
+	}
+	if res := mustExchange(t, n, ext, []byte("v=0"), []byte("v=0"), epoch); !slices.Equal(res.Ended, []media.StreamID{0, 1, 2, 3}) {
+		t.Errorf("all ended: %v", res.Ended)
 	}
 }
 

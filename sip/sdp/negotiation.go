@@ -221,7 +221,7 @@ func (a *agreement) streams(at time.Time, early bool) []media.Stream {
 			}
 			s := media.Stream{
 				ID: media.StreamID(offer.Index*2 + int(side)), Side: side, At: at, Early: early,
-				Formats: formats,
+				Formats: withOwn(formats, sender.Formats),
 				Sending: sends(sender) && receives(receiver),
 				Source:  sender.addrPort(), Local: receiver.addrPort(),
 				Ptime:  receiver.Ptime,
@@ -249,6 +249,21 @@ func (m *Media) addrPort() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	return netip.AddrPortFrom(m.Addr, m.Port)
+}
+
+// withOwn adds, behind what was agreed, the sender's own types for events and
+// comfort noise when the agreement has neither them nor their numbers. Many
+// endpoints send the digits they announced though the other side did not name
+// them; they are relayed, so they must be understood.
+func withOwn(agreed, own []media.Format) []media.Format {
+	list := slices.Clip(agreed)
+	for _, f := range own {
+		known := func(a media.Format) bool { return a.PayloadType == f.PayloadType || a.Name == f.Name }
+		if (f.Name == "TELEPHONE-EVENT" || f.Name == "CN") && !slices.ContainsFunc(agreed, known) {
+			list = append(list, f)
+		}
+	}
+	return list
 }
 
 // accepted returns what the answerer may send: the offer's formats, under the

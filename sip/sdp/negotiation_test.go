@@ -67,6 +67,14 @@ func TestStreams(t *testing.T) {
 	dynamic := func(b []byte, pt string) []byte {
 		return append(replace(b, "RTP/AVP 0", "RTP/AVP 0 8 "+pt), crlf("a=rtpmap:"+pt+" telephone-event/8000", "a=fmtp:"+pt+" 0-16")...)
 	}
+	l16 := func(b []byte, types ...string) []byte {
+		b = replace(b, "AVP 0", "AVP "+strings.Join(types, " "))
+		for _, pt := range types {
+			b = append(b, crlf("a=rtpmap:"+pt+" L16/"+map[string]string{"96": "8000", "97": "16000", "98": "16000/2"}[pt])...)
+		}
+		return b
+	}
+	wide := []media.Format{{PayloadType: 97, Name: "L16", ClockRate: 16000, Channels: 1}}
 	event96, event101 := event, event
 	event96.PayloadType = 96
 	for _, c := range []struct {
@@ -78,8 +86,12 @@ func TestStreams(t *testing.T) {
 		{"payload types of the receiver", dynamic(desc(ext), "96"), replace(dynamic(desc(in), "101"), " 0 8 ", " 8 "), []media.Stream{
 			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcma, event101} }),
 			stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma, event96} })}},
+		{"events that one side alone announces", dynamic(desc(ext), "101"), desc(in), []media.Stream{
+			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcmu, event101} }), stream(in, nil)}},
 		{"an answer of other codecs", replace(desc(ext), "AVP 0", "AVP 8"), desc(in), []media.Stream{
 			stream(ext, nil), stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma} })}},
+		{"rates and channels tell codecs apart", l16(desc(ext), "96", "97", "98"), l16(desc(in), "97"), []media.Stream{
+			stream(ext, func(s *media.Stream) { s.Formats = wide }), stream(in, func(s *media.Stream) { s.Formats = wide })}},
 		{"one way", desc(ext, "a=sendonly"), desc(in, "a=recvonly"), []media.Stream{
 			stream(ext, nil), stream(in, func(s *media.Stream) { s.Sending = false })}},
 		{"a direction that only one side says", desc(ext, "a=sendonly"), desc(in), []media.Stream{
@@ -237,6 +249,16 @@ func TestLateOffer(t *testing.T) {
 	n.Reject()
 	if _, err := n.Answer(in, desc(in, "a=inactive"), epoch, false); !errors.Is(err, ErrNoOffer) {
 		t.Errorf("after the refusal: %v", err)
+	}
+	if err := n.Offer(ext, nil); err != nil { // one whose offer came, but no answer
+		t.Fatal(err)
+	}
+	if _, err := n.Answer(in, desc(in), epoch, false); err != nil {
+		t.Fatal(err)
+	}
+	n.RejectFrom(ext)
+	if _, err := n.Answer(ext, desc(ext, "a=inactive"), epoch, false); !errors.Is(err, ErrNoOffer) {
+		t.Errorf("after the refusal of what was asked for: %v", err)
 	}
 }
 

@@ -64,6 +64,11 @@ func TestMedia(t *testing.T) {
 		{"no s=, negative o=", "v=0\r\no=- -1 -5 IN IP4 x\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n", []Media{audio}},
 		{"unknown lines", head + "Z=1\r\nrubbish\r\n=\r\nm=audio 4000 RTP/AVP 0\r\n\r\ny\r\n", []Media{audio}},
 		{"no media", head, []Media{}},
+		{"half a line at the end", head + "m=audio 4000 RTP/AVP 0\r\nm", []Media{audio}},
+		{"mapped and zoned addresses", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::ffff:192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\nc=IN IP6 fe80::1%eth0\r\n",
+			append(with(func(*Media) {}), with(func(m *Media) { m.Index, m.Addr = 1, netip.MustParseAddr("fe80::1"); m.RTCP = ap(m.Addr, 4001) })...)},
+		{"the first direction counts", head + "m=audio 4000 RTP/AVP 0\r\na=sendonly\r\na=inactive\r\n", with(func(m *Media) { m.Direction = SendOnly })},
+		{"no port above", head + "m=audio 65535 RTP/AVP 0\r\n", with(func(m *Media) { m.Port, m.RTCP = 65535, netip.AddrPort{} })},
 		{"blanks", head + "m=audio  4000\tRTP/AVP   0 \r\n", []Media{audio}},
 		{"formats", head + "m=audio 4000 RTP/AVP 8 0 101 96 97 9 8 200 x\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n" +
 			"a=rtpmap:96 opus/48000/2\r\na=fmtp:96 useinbandfec=1;  stereo=0\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:96 second/1\r\na=rtpmap:9\r\n",
