@@ -38,8 +38,8 @@ const (
 
 // Library is what is recorded. Safe for concurrent use.
 type Library interface {
-	// Get returns a recording by id, ErrNotFound when there is none.
-	Get(ctx context.Context, id string) (recorder.Row, error)
+	// Get returns the manifest of a recording, ErrNotFound when there is none.
+	Get(ctx context.Context, id string) (*recorder.Manifest, error)
 	// Find lists recordings. A cursor that is none gives ErrCursor.
 	Find(ctx context.Context, q recorder.Query) (recorder.Page, error)
 	// Media returns the audio of a recording in a format, "" meaning the

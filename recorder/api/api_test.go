@@ -105,16 +105,16 @@ func (f *fakeLibrary) rows() []recorder.Row {
 	return []recorder.Row{{Manifest: m}, {Manifest: recorder.Manifest{Version: 1, ID: "r2"}}}
 }
 
-func (f *fakeLibrary) Get(_ context.Context, id string) (recorder.Row, error) {
+func (f *fakeLibrary) Get(_ context.Context, id string) (*recorder.Manifest, error) {
 	if f.err != nil {
-		return recorder.Row{}, f.err
+		return nil, f.err
 	}
 	for _, r := range f.rows() {
 		if r.Manifest.ID == id {
-			return r, nil
+			return &r.Manifest, nil
 		}
 	}
-	return recorder.Row{}, recorder.ErrNotFound
+	return nil, recorder.ErrNotFound
 }
 
 func (f *fakeLibrary) Find(_ context.Context, q recorder.Query) (recorder.Page, error) {

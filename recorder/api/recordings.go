@@ -68,11 +68,11 @@ func (s *Server) recordingRoutes() {
 	huma.Register(s.api, operation("recordings", http.MethodGet, "/v1/recordings", "Recordings, newest first", http.StatusUnprocessableEntity), s.find)
 	huma.Register(s.api, operation("recording", http.MethodGet, "/v1/recordings/{id}", "The manifest of a recording", http.StatusNotFound),
 		func(ctx context.Context, in *byID) (*manifest, error) {
-			row, err := s.cfg.Library.Get(ctx, in.ID)
+			m, err := s.cfg.Library.Get(ctx, in.ID)
 			if err != nil {
 				return nil, s.problem("read a recording", err)
 			}
-			return &manifest{complete(row.Manifest)}, nil
+			return &manifest{complete(*m)}, nil
 		})
 	media := raw(operation("media", http.MethodGet, "/v1/recordings/{id}/media", "The audio of a recording; takes Range", http.StatusNotFound,
 		http.StatusUnprocessableEntity), "audio/*", "A file")
