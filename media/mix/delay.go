@@ -8,26 +8,33 @@ import "math"
 // packet of every second of sender time, a few minutes of them; the slope comes
 // from the edge of their lower convex hull that carries the mean (Moon, Skelly,
 // Towsley: "Estimation and Removal of Clock Skew from Network Delay
-// Measurements", 1999), the height from the least-delayed of the last seconds,
-// seen along that slope.
+// Measurements", 1999). The height is that of the lowest of the least-delayed
+// packets, each seen along the slope and, because the slope is uncertain, the
+// less trusted the older it is.
 type delay struct {
 	clock float64 // Hz of the index: the track's rate
 
 	buckets [bucketsMax]bucket // ring
 	first   int
 	n       int
-	packets int64 // since the last reset
+	packets int64 // in the buckets
 
-	slope  float64 // of the envelope, by arrivals; dimensionless
-	span   float64 // seconds of sender time that slope rests on
-	prior  float64 // slope known from before the last reset or from reports
-	weight float64 // of slope against prior, 0 to 1
+	own   slope   // of the envelope, by arrivals
+	prior slope   // known from before the last restart, or from reports
+	span  float64 // seconds of sender time that own rests on
+
+	least  float64 // height of the line at leastX, s
+	leastX float64
+	dirty  bool // least is not up to date
 
 	reportX, reportNTP float64 // first sender report, s
-	reports            int
+	reported           bool
 
 	hull [bucketsMax]int16 // scratch
 }
+
+// slope is a rate of drift and how far it may be wrong, both dimensionless.
+type slope struct{ rate, uncertain float64 }
 
 type bucket struct {
 	second int64   // of sender time
@@ -40,25 +47,32 @@ type bucket struct {
 const (
 	bucketsMax = 240 // seconds with packets that are remembered
 
-	slopeMax = 1000e-6 // clocks are not further apart
+	// How far back a delay counts: as far as the slope's uncertainty amounts to
+	// windowDriftS, within limits, and further while there are few packets.
+	windowMinS    = 10.0
+	windowMaxS    = 60.0
+	windowDriftS  = 1.5e-3
+	windowPackets = 300
 
-	windowEarlyS = 10.0 // how far back a least delay counts while the slope is unknown
-	windowLateS  = 60.0 // and when it is known
-	slopeFromS   = 15.0 // history from which on the slope counts, in part
-	slopeFullS   = 45.0 // and fully
-	slopePackets = 300  // at the least
+	slopeFromS     = 5.0     // history without which it does not count
+	slopeMax       = 1000e-6 // clocks are not further apart
+	slopeUnknown   = 100e-6  // how far they are thought to be as long as nothing is known
+	slopeUncertain = 5e-6    // what is left at the best: clocks wander with temperature
+	slopeReported  = 50e-6   // of a rate told by sender reports
 
 	// A step of the path's delay, or of the sender's timestamps, that is too
 	// small for a new epoch: history from before it is dropped.
 	stepDownS       = 3e-3
+	stepDownPackets = 500
 	stepUpS         = 3e-3
 	stepUpShare     = 0.2  // of the mean jitter
 	stepUpWindowS   = 10.0 // all packets of this time must agree
-	stepPacketsMin  = 200
-	stepDownPackets = 500
+	stepUpPackets   = 200
 )
 
-func (e *delay) reset(rate int64) { *e = delay{clock: float64(rate)} }
+func (e *delay) reset(rate int64) {
+	*e = delay{clock: float64(rate), own: slope{0, slopeMax}, prior: slope{0, slopeUnknown}}
+}
 
 func (e *delay) at(i int) *bucket { return &e.buckets[(e.first+i)%bucketsMax] }
 
@@ -70,58 +84,80 @@ func (e *delay) add(index, arrival int64) {
 	if e.n > 0 && e.packets >= stepDownPackets && d < e.line(x)-stepDownS {
 		e.restart(e.n)
 	}
-	e.packets++
 	for i := e.n - 1; i >= 0 && i >= e.n-8; i-- {
 		if b := e.at(i); b.second == second {
 			b.sum += d
 			b.count++
+			e.packets++
 			if d < b.d {
-				b.x, b.d = x, d
+				b.x, b.d, e.dirty = x, d, true
 			}
 			return
 		}
 	}
 	if e.n > 0 && second < e.at(e.n-1).second {
-		return // reordered by seconds: it cannot be one of the least delayed
+		return // overtaken by seconds: it cannot be one of the least delayed
 	}
 	if e.n == bucketsMax {
+		e.packets -= e.at(0).count
 		e.first, e.n = (e.first+1)%bucketsMax, e.n-1
 	}
 	e.n++
+	e.packets++
 	*e.at(e.n - 1) = bucket{second, x, d, d, 1}
+	e.dirty = true
 	if e.n > 1 {
 		e.stepUp()
+	}
+	if e.n > 1 {
 		e.fit()
 	}
 }
 
-// restart drops the n oldest buckets; what was learnt of the slope stays as the
-// prior.
+// restart drops the n oldest buckets; what was learnt of the slope stays.
 func (e *delay) restart(n int) {
-	e.prior, e.weight = e.rateSlope(), 0
-	e.slope, e.span = 0, 0
+	e.prior, e.own, e.span = e.slope(), slope{0, slopeMax}, 0
 	e.first, e.n = (e.first+n)%bucketsMax, e.n-n
-	e.packets = 0
+	e.packets, e.dirty = 0, true
 	for i := range e.n {
 		e.packets += e.at(i).count
 	}
 }
 
-// rateSlope is the best knowledge of the slope.
-func (e *delay) rateSlope() float64 { return e.weight*e.slope + (1-e.weight)*e.prior }
+// slope is the best knowledge of the slope: what arrivals and prior knowledge
+// say, each by its weight.
+func (e *delay) slope() slope {
+	a := 1 / (e.own.uncertain * e.own.uncertain)
+	b := 1 / (e.prior.uncertain * e.prior.uncertain)
+	return slope{(a*e.own.rate + b*e.prior.rate) / (a + b), math.Max(1/math.Sqrt(a+b), slopeUncertain)}
+}
 
-// line is the least delay to be expected at sender time x, in s.
+// line is the least delay to be expected at sender time x, in s. There must be
+// a packet.
 func (e *delay) line(x float64) float64 {
-	slope := e.rateSlope()
-	window := windowEarlyS + (windowLateS-windowEarlyS)*e.weight
+	k := e.slope()
+	if e.dirty {
+		e.leastX = e.at(e.n - 1).x
+		e.least = e.lowest(0, e.n, e.leastX, k)
+		e.dirty = false
+	}
+	return e.least + k.rate*(x-e.leastX)
+}
+
+// lowest is the height at x of the lowest of the buckets [from, to) that are
+// not too old.
+func (e *delay) lowest(from, to int, x float64, k slope) float64 {
 	least := math.Inf(1)
-	newest := e.at(e.n - 1).x
-	for i := e.n - 1; i >= 0; i-- {
+	var packets int64
+	window := math.Max(windowMinS, math.Min(windowMaxS, windowDriftS/k.uncertain))
+	for i := to - 1; i >= from; i-- {
 		b := e.at(i)
-		if i < e.n-1 && b.x < newest-window {
+		age := x - b.x
+		if age > window && packets >= windowPackets || age > windowMaxS && i < to-1 {
 			break
 		}
-		least = math.Min(least, b.d+slope*(x-b.x))
+		packets += b.count
+		least = math.Min(least, b.d+(k.rate+k.uncertain/2)*age)
 	}
 	return least
 }
@@ -135,40 +171,32 @@ func (e *delay) stepUp() {
 	newest := e.at(e.n - 1).x
 	var packets int64
 	var sum float64
-	slope, recent, split := e.rateSlope(), math.Inf(1), e.n
-	for split > 0 && (newest-e.at(split-1).x < stepUpWindowS || packets < stepPacketsMin) {
+	split := e.n
+	for split > 0 && (newest-e.at(split-1).x < stepUpWindowS || packets < stepUpPackets) {
 		split--
-		b := e.at(split)
-		packets += b.count
-		sum += b.sum
-		recent = math.Min(recent, b.d+slope*(newest-b.x))
+		packets += e.at(split).count
+		sum += e.at(split).sum
 	}
-	if split == 0 || packets < stepPacketsMin {
+	if split == 0 {
 		return
 	}
-	before := math.Inf(1)
-	for i := split - 1; i >= 0 && e.at(i).x > newest-windowLateS; i-- {
-		before = math.Min(before, e.at(i).d+slope*(newest-e.at(i).x))
-	}
-	jitter := sum/float64(packets) - recent
-	if recent-before > math.Max(stepUpS, stepUpShare*jitter) && !math.IsInf(before, 1) {
+	k := e.slope()
+	old := e.lowest(0, split, newest, k)
+	recent := e.lowest(split, e.n, newest, slope{k.rate, -k.uncertain})
+	if jitter := sum/float64(packets) - recent; recent-old > math.Max(stepUpS, stepUpShare*jitter) {
 		e.restart(split)
 	}
 }
 
 // fit finds the slope of the envelope.
 func (e *delay) fit() {
-	e.span = e.at(e.n-1).x - e.at(0).x
-	e.weight = math.Max(0, math.Min(1, (e.span-slopeFromS)/(slopeFullS-slopeFromS)))
-	if e.packets < slopePackets {
-		e.weight = 0
-	}
-	var mean float64
+	var mean, jitter float64
 	var count int64
 	top := 0
 	for i := range e.n {
 		b := e.at(i)
 		mean += b.x * float64(b.count)
+		jitter += b.sum - b.d*float64(b.count)
 		count += b.count
 		for top >= 2 && cross(e.at(int(e.hull[top-2])), e.at(int(e.hull[top-1])), b) <= 0 {
 			top--
@@ -177,10 +205,18 @@ func (e *delay) fit() {
 		top++
 	}
 	mean /= float64(count)
+	e.span = e.at(e.n-1).x - e.at(0).x
+	// The least of n delays of a mean jitter is about jitter/n too large, and a
+	// third of the packets decides either end of the edge.
+	noise := 2 * (jitter / float64(count)) / (float64(count) / 3)
 	for i := 1; i < top; i++ {
 		a, b := e.at(int(e.hull[i-1])), e.at(int(e.hull[i]))
 		if b.x >= mean || i == top-1 {
-			e.slope = math.Max(-slopeMax, math.Min(slopeMax, (b.d-a.d)/(b.x-a.x)))
+			e.own.rate = math.Max(-slopeMax, math.Min(slopeMax, (b.d-a.d)/(b.x-a.x)))
+			e.own.uncertain = math.Max(noise/(b.x-a.x), slopeUncertain)
+			if e.span < slopeFromS {
+				e.own.uncertain = slopeMax
+			}
 			return
 		}
 	}
@@ -201,25 +237,23 @@ const (
 // that was set) starts over.
 func (e *delay) report(index, ntpNS int64) {
 	x, ntp := float64(index)/e.clock, float64(ntpNS)/1e9
-	if e.reports == 0 || x < e.reportX {
-		e.reportX, e.reportNTP, e.reports = x, ntp, 1
+	if e.reported && x-e.reportX < reportSpanS && x >= e.reportX {
 		return
 	}
-	if x-e.reportX < reportSpanS {
+	rate := (ntp-e.reportNTP)/(x-e.reportX) - 1
+	if !e.reported || x < e.reportX || math.Abs(rate) > reportMax {
+		e.reportX, e.reportNTP, e.reported = x, ntp, true
 		return
 	}
-	slope := (ntp-e.reportNTP)/(x-e.reportX) - 1
-	if math.Abs(slope) > reportMax {
-		e.reportX, e.reportNTP, e.reports = x, ntp, 1
-		return
+	if e.prior.uncertain >= slopeReported {
+		e.prior, e.dirty = slope{rate, slopeReported}, true
 	}
-	e.prior = slope
 }
 
 // skewPPM is the sender's rate against arrivals, 0 while there is too little.
 func (e *delay) skewPPM() float64 {
 	if e.span < 10 || e.packets < 100 {
-		return 0
+		return 1e6 * (1/(1+e.prior.rate) - 1)
 	}
-	return -1e6 * e.slope / (1 + e.slope)
+	return 1e6 * (1/(1+e.own.rate) - 1)
 }

@@ -81,16 +81,22 @@ func (t *Track) heard(p, limit int64) (*run, int64) {
 func (t *Track) place(r *run, off, p int64) {
 	r.placed = true
 	r.turnTo(r.start, off)
-	if first := p - off; first > r.start {
-		for i := r.head; i < len(r.spans) && r.spans[i].from < first; i++ {
-			s := r.spans[i]
-			if s.kind == audio {
-				t.stats.LateCut += min(s.to, first) - s.from
-			}
-			t.late(r, s.from, min(s.to, first))
+	first := p - off
+	for index := max(r.start, -off); index < first; {
+		s := r.spanAt(index)
+		to := min(s.to, first)
+		switch s.kind {
+		case audio:
+			t.stats.LateCut += to - index
+			t.late(r, index, to)
+		case hole:
+			t.resolve(r.position(index), r.position(to), Resolution{Cause: s.cause}, true)
+		case silent:
+			t.resolve(r.position(index), r.position(to), Resolution{Withdrawn: true}, false)
 		}
-		r.pass(first)
+		index = to
 	}
+	r.pass(first)
 }
 
 // aim is the offset at which the least-delayed packets say that index belongs.

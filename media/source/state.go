@@ -1,7 +1,6 @@
 package source
 
 import (
-
 	"github.com/pion/rtp"
 )
 
@@ -61,13 +60,20 @@ type State struct {
 	Clock int // Hz of the media clock of the next packet; 0 means 8000
 
 	started bool
-	epoch   int
+	epoch   int // of the newest packet
+	given   int // of the last packet
 
-	maxSeq   int64     // extended, newest so far
-	seqBase  int64     // first extended number
-	wireSeq  uint16    // of maxSeq, on the wire
-	seen     [2]uint64 // bit i: maxSeq-i was received
-	badNext  int32     // sequence number that would confirm a restart, -1: none
+	// The timestamp base before the current one, for packets that were
+	// overtaken by its first packet.
+	epochSeq   int64 // where the current base began
+	formerTS   int64
+	formerWire uint32
+
+	maxSeq  int64     // extended, newest so far
+	seqBase int64     // first extended number
+	wireSeq uint16    // of maxSeq, on the wire
+	seen    [2]uint64 // bit i: maxSeq-i was received
+	badNext int32     // sequence number that would confirm a restart, -1: none
 
 	ts        int64 // extended, of the newest packet
 	wireTS    uint32
@@ -77,8 +83,9 @@ type State struct {
 	stats Stats
 }
 
-// Epoch is the number of the current timestamp base, from 0.
-func (s *State) Epoch() int { return s.epoch }
+// Epoch is the number of the timestamp base, from 0, of the packet that Update
+// took last.
+func (s *State) Epoch() int { return s.given }
 
 // Stats returns the counts so far.
 func (s *State) Stats() Stats {
@@ -103,6 +110,7 @@ func (s *State) Update(h *rtp.Header, arrival int64) (seq, ts int64, v Verdict) 
 		s.badNext = -1
 		s.advance(d, h)
 		s.timestamp(h, arrival)
+		s.given = s.epoch
 		s.stats.Packets++
 		return s.maxSeq, s.ts, InOrder
 	case d <= 0 && -d <= misorderPacketsMax:
@@ -141,18 +149,24 @@ func (s *State) advance(d int64, h *rtp.Header) {
 // timestamp extends the newest packet's timestamp and begins a new epoch when
 // it does not fit its arrival.
 func (s *State) timestamp(h *rtp.Header, arrival int64) {
-	dts := int64(int32(h.Timestamp - s.wireTS))
-	s.ts += dts
+	formerTS, formerWire := s.ts, s.wireTS
+	s.ts += int64(int32(h.Timestamp - s.wireTS))
 	s.wireTS = h.Timestamp
 	if s.ts == s.refTS {
 		return // a repeated timestamp: the packets of one event (RFC 4733 section 2.5.1.2)
 	}
 	stray := s.ns(s.ts-s.refTS) - (arrival - s.refArrive)
 	if stray > tsJumpNS || stray < -tsJumpNS {
-		s.epoch++
-		s.stats.Restarts++
+		s.begin(formerTS, formerWire)
 	}
 	s.refTS, s.refArrive = s.ts, arrival
+}
+
+// begin starts a new epoch with the newest packet.
+func (s *State) begin(formerTS int64, formerWire uint32) {
+	s.epoch++
+	s.epochSeq, s.formerTS, s.formerWire = s.maxSeq, formerTS, formerWire
+	s.stats.Restarts++
 }
 
 func (s *State) ns(ts int64) int64 {
@@ -175,7 +189,15 @@ func (s *State) behind(d int64, h *rtp.Header) (seq, ts int64, v Verdict) {
 	s.stats.Reordered++
 	seq = s.maxSeq - d
 	s.seqBase = min(s.seqBase, seq)
-	return seq, s.ts + int64(int32(h.Timestamp-s.wireTS)), Reordered
+	s.given = s.epoch
+	dts := int64(int32(h.Timestamp - s.wireTS))
+	if s.epoch > 0 && seq < s.epochSeq {
+		if former := int64(int32(h.Timestamp - s.formerWire)); abs(former) < abs(dts) {
+			s.given--
+			return seq, s.formerTS + former, Reordered
+		}
+	}
+	return seq, s.ts + dts, Reordered
 }
 
 // outside handles a packet whose number is outside the window: two in a row
@@ -186,11 +208,11 @@ func (s *State) outside(d int64, h *rtp.Header, arrival int64) (seq, ts int64, v
 		s.maxSeq++
 		s.wireSeq = h.SequenceNumber
 		s.seen = [2]uint64{1, 0}
+		s.begin(s.ts, s.wireTS)
 		s.ts += int64(int32(h.Timestamp - s.wireTS))
 		s.wireTS = h.Timestamp
 		s.refTS, s.refArrive = s.ts, arrival
-		s.epoch++
-		s.stats.Restarts++
+		s.given = s.epoch
 		s.stats.Packets++
 		return s.maxSeq, s.ts, Restarted
 	}
@@ -216,3 +238,5 @@ func (s *State) SenderReport(r SenderReport) (ts int64, ok bool) {
 	}
 	return s.ts + d, true
 }
+
+func abs(v int64) int64 { return max(v, -v) }
