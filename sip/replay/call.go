@@ -2,6 +2,7 @@ package replay
 
 import (
 	"container/list"
+	"hash/fnv"
 	"net/netip"
 	"strings"
 	"time"
@@ -31,8 +32,10 @@ type call struct {
 	early       map[string][]byte // answers of early dialogs by To tag
 
 	sdp   *sdp.Negotiation
-	half  *half               // what is known while one description is missing
-	rtcp  [2][]netip.AddrPort // by side and m= line: where it takes RTCP
+	half  *half          // what is known while one description is missing
+	media [2][]sdp.Media // of the latest description of each side
+	bytes [2]int         // of those descriptions
+	held  int            // bytes of all that is kept of bodies
 	flows map[media.StreamID]*flow
 }
 
@@ -95,7 +98,7 @@ type transaction struct {
 	unknown bool   // only responses of it are in the capture
 	status  int    // of the last response taken
 	tag     string // and its To tag
-	body    string // and its body
+	body    uint64 // and a hash of its body
 }
 
 // transaction returns the one with these identities, nil if there is none.
@@ -118,10 +121,13 @@ func (c *call) begin(tx *transaction) *transaction {
 
 // repeats tells whether a response is the one before again, and notes it.
 func (tx *transaction) repeats(m *message) bool {
-	if tx.status == m.Status && tx.tag == m.toTag && tx.body == string(m.Body) {
+	h := fnv.New64a()
+	_, _ = h.Write(m.Body) // never fails (hash.Hash)
+	body := h.Sum64()
+	if tx.status == m.Status && tx.tag == m.toTag && tx.body == body {
 		return true
 	}
-	tx.status, tx.tag, tx.body = m.Status, m.toTag, string(m.Body)
+	tx.status, tx.tag, tx.body = m.Status, m.toTag, body
 	return false
 }
 

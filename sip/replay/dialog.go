@@ -168,6 +168,7 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 			c.early = map[string][]byte{}
 		}
 		if _, known := c.early[m.toTag]; initial && (known || len(c.early) < forksMax) {
+			t.hold(c, len(body)-len(c.early[m.toTag]))
 			c.early[m.toTag] = body
 		}
 		t.agree(c, callee, body, true)
@@ -224,16 +225,14 @@ func (t *tracker) agree(c *call, from media.Side, body []byte, early bool) {
 	t.apply(c, result)
 }
 
-// described notes where a side takes RTCP, and that its description is known.
+// described notes a side's description.
 func (t *tracker) described(c *call, side media.Side, body []byte) {
 	d, err := sdp.Parse(body)
 	if err != nil {
 		return // counted by who uses the body
 	}
-	c.rtcp[side] = c.rtcp[side][:0]
-	for _, m := range d.Media() {
-		c.rtcp[side] = append(c.rtcp[side], m.RTCP)
-	}
+	t.hold(c, len(body)-c.bytes[side])
+	c.media[side], c.bytes[side] = d.Media(), len(body)
 	if c.half != nil && c.half.known != side {
 		c.half = nil
 	}
@@ -242,7 +241,7 @@ func (t *tracker) described(c *call, side media.Side, body []byte) {
 // missing supplies the offer of an exchange of which only the answer is in the
 // capture, when nothing is known of the other side.
 func (t *tracker) missing(c *call, known media.Side, answer []byte) {
-	if c.half != nil || len(c.rtcp[known.Other()]) > 0 {
+	if c.half != nil || c.media[known.Other()] != nil {
 		return
 	}
 	t.oneSided(c, known, answer)

@@ -37,7 +37,7 @@ func TestRetransmissionsChangeNothing(t *testing.T) {
 func TestOffersAndAnswers(t *testing.T) {
 	moved := netip.MustParseAddrPort("10.0.0.5:7000")
 	begin := []string{"200 answered", "200 " + streamA, "200 " + streamB}
-	onHold := []string{"1100 " + streamA + " silent", "1100 hold.start internal"}
+	onHold := []string{"1100 hold.start internal", "1100 " + streamA + " silent"}
 	movedAB := []string{"1100 stream 0 external 198.51.100.1:4000>10.0.0.5:7000", "1100 stream 1 internal 10.0.0.5:7000>198.51.100.1:4000"}
 	back := d1.swap()
 	tests := []struct {
@@ -51,7 +51,7 @@ func TestOffersAndAnswers(t *testing.T) {
 				sip(1110, bob, alice, back.req("ACK", 1, "")).
 				sip(2000, bob, alice, back.req("INVITE", 2, sdpOf(bobM, "a=sendrecv"))).
 				sip(2100, alice, bob, back.res(200, "INVITE", 2, sdpOf(aliceM)))
-		}, append(append([]string{}, onHold...), "2100 "+streamA, "2100 hold.end internal")},
+		}, append(append([]string{}, onHold...), "2100 hold.end internal", "2100 "+streamA)},
 		{"rejected re-INVITE", func(s *script) {
 			s.sip(1000, bob, alice, back.req("INVITE", 1, sdpOf(moved))).
 				sip(1100, alice, bob, back.res(491, "INVITE", 1, "")).sip(1110, bob, alice, back.req("ACK", 1, "")).
@@ -105,7 +105,7 @@ func TestReliableProvisionalResponses(t *testing.T) {
 		sip(180, bob, alice, d1.res(200, "UPDATE", 3, sdpOf(bobM, "a=recvonly"))).
 		sip(200, bob, alice, d1.res(200, "INVITE", 1, "")).
 		expect(Config{}, "150 "+streamA+" early", "150 "+streamB+" early", "180 "+streamB+" silent early",
-			"200 answered", "200 "+streamA, "200 "+streamB+" silent", "200 hold.start external", "200 ended capture-end", "rtp 0/0 rtcp 0/0")
+			"200 answered", "200 hold.start external", "200 "+streamA, "200 "+streamB+" silent", "200 ended capture-end", "rtp 0/0 rtcp 0/0")
 }
 
 func TestForkedEarlyDialogs(t *testing.T) {
@@ -172,7 +172,7 @@ func TestBothLegsOfARelayedCall(t *testing.T) {
 		t.Fatalf("%d calls, %v", len(b.calls), err)
 	}
 	s.expect(Config{}, "201 answered", "201 stream 0 external 198.51.100.1:4000>203.0.113.9:20000", "201 stream 1 internal 203.0.113.9:20000>198.51.100.1:4000",
-		"1010 stream 0 external 198.51.100.1:4000>203.0.113.9:20000 silent", "1010 hold.start internal",
+		"1010 hold.start internal", "1010 stream 0 external 198.51.100.1:4000>203.0.113.9:20000 silent",
 		"5000 ended bye", "rtp 1/1 rtcp 0/0")
 	if stats.OrphanRTP != 2 {
 		t.Errorf("%d orphans, want the 2 of the other leg", stats.OrphanRTP)
@@ -218,7 +218,7 @@ func TestCallsInProgress(t *testing.T) {
 		{"at the 200 of an UPDATE", func(s *script) { s.sip(0, bob, alice, d1.res(200, "UPDATE", 7, sdpOf(bobM))) },
 			append([]string{"0 answered"}, onlyBob...), "rtp 2/2"},
 		{"on hold", func(s *script) { s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM, "a=sendonly"))) },
-			[]string{"0 answered", onlyBob[0] + " silent", onlyBob[1], "0 hold.start internal"}, "rtp 2/2"},
+			[]string{"0 answered", "0 hold.start internal", onlyBob[0] + " silent", onlyBob[1]}, "rtp 2/2"},
 		{"at the ACK", func(s *script) { s.sip(0, alice, bob, d1.req("ACK", 1, "")) }, []string{"0 answered"}, "rtp 0/0"},
 	}
 	for _, tt := range tests {

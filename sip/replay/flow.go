@@ -30,8 +30,22 @@ type destination struct {
 	rtcp bool // a port for RTCP alone
 }
 
-// apply reports what an exchange changed and opens the ways of its streams.
+// apply reports what an exchange changed, in the order in which the daemon does,
+// and opens the ways of its streams.
 func (t *tracker) apply(c *call, r sdp.Result) {
+	for _, id := range r.Ended {
+		if f := c.flows[id]; f != nil {
+			f.gone = true
+		}
+		if c.tap != nil {
+			c.tap.StreamEnded(id, t.now)
+		}
+	}
+	for _, s := range r.Signals {
+		if c.tap != nil {
+			c.tap.Signal(s)
+		}
+	}
 	for _, s := range r.Streams {
 		if c.half != nil {
 			if s.Side == c.half.known {
@@ -47,30 +61,16 @@ func (t *tracker) apply(c *call, r sdp.Result) {
 		}
 		t.start(f, s)
 	}
-	for _, id := range r.Ended {
-		if f := c.flows[id]; f != nil {
-			f.gone = true
-		}
-		if c.tap != nil {
-			c.tap.StreamEnded(id, t.now)
-		}
-	}
-	if c.tap == nil {
-		return
-	}
-	for _, s := range r.Signals {
-		c.tap.Signal(s)
-	}
 }
 
 // start brings a flow up to date with its stream.
 func (t *tracker) start(f *flow, s media.Stream) {
 	f.stream, f.gone = s, false
-	types := make([]uint8, len(s.Formats))
-	for i, format := range s.Formats {
-		types[i] = format.PayloadType
+	var takes sdp.Media // what the receiver's description says
+	if list := f.call.media[s.Side.Other()]; int(s.ID/2) < len(list) {
+		takes = list[s.ID/2]
 	}
-	f.latch.Negotiate(s.Source, types)
+	f.latch.Negotiate(s.Source, types(takes.Formats, s.Formats))
 	if f.call.tap != nil {
 		f.tap = f.call.tap.StreamStarted(s)
 	}
@@ -86,17 +86,28 @@ func (t *tracker) start(f *flow, s media.Stream) {
 		f.direct = false
 	}
 	t.direct(f, s.Local, false)
-	if ends := f.call.rtcp[s.Side.Other()]; int(s.ID/2) < len(ends) {
-		if end := ends[s.ID/2]; end.IsValid() && end != s.Local {
-			t.direct(f, end, true)
-		}
+	if takes.RTCP.IsValid() && takes.RTCP != s.Local {
+		t.direct(f, takes.RTCP, true)
 	}
+}
+
+// types returns the payload types that may make a source: those that the
+// receiver takes; when its description is not known, those of the stream.
+func types(takes, agreed []media.Format) []uint8 {
+	if len(takes) == 0 {
+		takes = agreed
+	}
+	out := make([]uint8, len(takes))
+	for i, f := range takes {
+		out[i] = f.PayloadType
+	}
+	return out
 }
 
 // direct leads what comes to an address to a flow. Addresses of before stay
 // valid, as a relay's port does.
 func (t *tracker) direct(f *flow, to netip.AddrPort, rtcp bool) {
-	if slices.Contains(f.dests, to) || len(t.byDest[to]) >= flowsPerAddress {
+	if slices.Contains(f.dests, to) || len(t.byDest[to]) >= flowsPerAddressMax {
 		return
 	}
 	if len(f.dests) == destinationsMax {

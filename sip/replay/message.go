@@ -174,7 +174,7 @@ func (t *tracker) stream(p pcap.Packet) {
 	key := flowKey{p.Src, p.Dst}
 	fr := t.framers.get(key)
 	if p.Gap {
-		t.stats.FramesSkipped += int64(len(fr.buf))
+		t.stats.StreamSkipped += int64(len(fr.buf))
 		t.framers.bytes -= len(fr.buf)
 		fr.buf, fr.begun, fr.other = fr.buf[:0], true, false
 	}
@@ -185,7 +185,7 @@ func (t *tracker) stream(p pcap.Packet) {
 		fr.buf = append(fr.buf[:0], rest...)
 		t.framers.bytes += len(fr.buf) - was
 		if t.framers.bytes > framerBytesMax {
-			t.stats.FramesSkipped += int64(len(fr.buf))
+			t.stats.StreamSkipped += int64(len(fr.buf))
 			t.framers.bytes -= len(fr.buf)
 			fr.buf = nil
 		}
@@ -235,7 +235,7 @@ func (t *tracker) resync(fr *framer, buf []byte) (rest []byte, more bool) {
 		fr.other = true
 		return nil, false
 	case end < 0:
-		t.stats.FramesSkipped += int64(len(buf))
+		t.stats.StreamSkipped += int64(len(buf))
 		return nil, false
 	}
 	return t.skipLine(buf), true
@@ -256,7 +256,7 @@ func (t *tracker) skipLine(buf []byte) []byte {
 	if end == 0 {
 		end = len(buf)
 	}
-	t.stats.FramesSkipped += int64(end)
+	t.stats.StreamSkipped += int64(end)
 	return buf[end:]
 }
 

@@ -25,17 +25,18 @@ const CallIdleMax = 12 * time.Hour
 
 // Limits of what is kept of a capture.
 const (
-	callsMax          = 20_000           // calls that are followed at one time; the longest silent one is closed
-	tombstoneAge      = 32 * time.Second // 64*T1: how long retransmissions may follow the end (RFC 3261 section 17)
-	transactionsMax   = 16               // of one call that are remembered
-	forksMax          = 8                // early dialogs of one call whose answer is remembered
-	legPairsMax       = 8                // address pairs of one call's messages, for each leg kind
-	destinationsMax   = 8                // addresses to which one stream went in the course of a call
-	framersMax        = 4096             // TCP directions that may carry SIP
-	framerBytesMax    = 64 << 20         // bytes of unfinished messages in all of them
-	progressPackets   = 8192             // between two reports
-	flowsPerAddress   = 8                // streams that share one destination
-	closedPacketsScan = 1024             // packets between two looks at the context
+	callsMax            = 20_000           // calls that are followed at one time; the longest silent one is closed
+	tombstoneAge        = 32 * time.Second // 64*T1: how long retransmissions may follow the end (RFC 3261 section 17)
+	transactionsMax     = 16               // of one call that are remembered
+	forksMax            = 8                // early dialogs of one call whose answer is remembered
+	descriptionBytesMax = 64 << 20         // session descriptions of all calls
+	legPairsMax         = 8                // address pairs of one call's messages, for each leg kind
+	destinationsMax     = 8                // addresses to which one stream went in the course of a call
+	framersMax          = 4096             // TCP directions that may carry SIP
+	framerBytesMax      = 64 << 20         // bytes of unfinished messages in all of them
+	progressPackets     = 8192             // between two reports
+	flowsPerAddressMax  = 8                // streams that share one destination
+	contextPackets      = 1024             // packets between two looks at the context
 )
 
 // Source yields the packets of a capture; see pcap.Source.
@@ -85,7 +86,7 @@ type Stats struct {
 	Rejected      int64 // packets to a stream's address that the latch refused
 	CutRTP        int64 // media packets that the snap length cut; left out, so that they count as lost
 	SignalsLate   int64 // signals that arrive after the last packet; dropped
-	FramesSkipped int64 // bytes of TCP streams that belong to no message
+	StreamSkipped int64 // bytes of TCP streams that belong to no message
 }
 
 // Progress is how far Run is.
@@ -123,7 +124,7 @@ func Run(ctx context.Context, src Source, cfg Config, obs media.Observer, progre
 
 func (t *tracker) run(src Source, progress func(Progress)) error {
 	for {
-		if t.stats.Packets%closedPacketsScan == 0 {
+		if t.stats.Packets%contextPackets == 0 {
 			if err := t.ctx.Err(); err != nil {
 				return fmt.Errorf("replay: %w", err)
 			}

@@ -329,6 +329,25 @@ func TestCallsAreBounded(t *testing.T) {
 	}
 }
 
+func TestDescriptionsAreBounded(t *testing.T) {
+	tr := newTracker(context.Background(), Config{}, &notebook{})
+	body := sdpOf(aliceM, strings.Repeat("a=x:"+strings.Repeat("y", 1000)+"\r\n", 55))
+	for i := range descriptionBytesMax/len(body) + 20 {
+		d := dlg{fmt.Sprintf("call-%d", i), "a", "b"}
+		tr.packet(pcap.Packet{At: t0, Proto: pcap.UDP, Src: alice, Dst: bob, Payload: []byte(d.first(1, body))})
+		if tr.held > descriptionBytesMax {
+			t.Fatalf("%d bytes are held", tr.held)
+		}
+	}
+	if tr.stats.CallsDropped < 19 || tr.stats.CallsDropped > 21 {
+		t.Errorf("%+v", tr.stats)
+	}
+	tr.close(media.CauseCaptureEnd)
+	if tr.held != 0 {
+		t.Errorf("%d bytes are left", tr.held)
+	}
+}
+
 func TestAddressesAreForgotten(t *testing.T) {
 	s := newScript(t).call(d1).rtp(400, bobM, relay, "x")
 	for i := range 30 {

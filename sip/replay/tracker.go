@@ -27,6 +27,7 @@ type tracker struct {
 	calls    map[string]*call // by Call-ID: open ones and tombstones
 	active   list.List        // of *call, the longest silent first
 	ended    list.List        // of *call, in order of their ends
+	held     int              // bytes of descriptions in all calls
 	framers  framers
 	byDest   map[netip.AddrPort][]destination
 	bySource map[netip.AddrPort][]*flow
@@ -64,6 +65,17 @@ func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 	return c
 }
 
+// hold accounts for the bytes of descriptions that a call keeps. When all calls
+// together keep too much, the longest silent ones are closed, c itself never.
+func (t *tracker) hold(c *call, more int) {
+	c.held += more
+	t.held += more
+	for t.held > descriptionBytesMax && t.active.Front().Value != c {
+		t.stats.CallsDropped++
+		t.silent(t.active.Front().Value.(*call))
+	}
+}
+
 // touch notes a packet of the call.
 func (t *tracker) touch(c *call) {
 	c.last = t.now
@@ -92,7 +104,9 @@ func (t *tracker) end(c *call, at time.Time, cause media.Cause) {
 	t.forget(c)
 	t.active.Remove(c.el)
 	c.ended, c.last = true, t.now
-	c.tap, c.sdp, c.flows, c.half, c.early = nil, nil, nil, nil, nil
+	t.held -= c.held
+	c.tap, c.sdp, c.flows, c.half, c.early, c.held = nil, nil, nil, nil, nil, 0
+	c.media = [2][]sdp.Media{}
 	c.el = t.ended.PushBack(c)
 }
 
