@@ -152,7 +152,7 @@ func (r *rewriter) insert(content string) {
 	case r.out[n-1] != '\n':
 		r.out = append(append(r.out, eol...), content...)
 		return
-	case n < 2 || r.out[n-2] != '\r':
+	case r.out[n-2] != '\r': // a v= line at least is there
 		eol = "\n"
 	}
 	r.out = append(append(r.out, content...), eol...)
