@@ -401,7 +401,7 @@ func TestAgainstModel(t *testing.T) {
 			ConsentRequired: rapid.Bool().Draw(t, "consent"), ExternalTransferStop: rapid.IntRange(0, 9).Draw(t, "transfer") == 0,
 		}
 		mode := Mode(rapid.IntRange(0, 1).Draw(t, "mode"))
-		for range 4 {
+		for range 12 {
 			steps += run(t, rapid.Uint64().Draw(t, "seed"), rules, mode)
 		}
 	})
