@@ -71,6 +71,7 @@ type Call struct {
 	prack         map[uint32]chan *Message
 	reinviting    bool
 	requests      []*Message
+	arrived       chan struct{} // closed by the next request; nil when nobody waits
 	hook          func(*Message) *Message
 }
 

@@ -142,13 +142,45 @@ func (c *Call) OnRequest(f func(*Message) *Message) {
 	c.hook = f
 }
 
+// keep adds to Requests. c.mu is held.
+func (c *Call) keep(m *Message) {
+	if len(c.requests) < tracesMax {
+		c.requests = append(c.requests, m)
+	}
+	if c.arrived != nil {
+		close(c.arrived)
+		c.arrived = nil
+	}
+}
+
+// AwaitRequests returns when Requests has at least n messages.
+func (c *Call) AwaitRequests(ctx context.Context, n int) error {
+	for {
+		c.mu.Lock()
+		have := len(c.requests)
+		if c.arrived == nil {
+			c.arrived = make(chan struct{})
+		}
+		arrived := c.arrived
+		c.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-arrived:
+		case <-c.done:
+			return fmt.Errorf("%d requests of %d came: %w", have, n, ErrEnded)
+		case <-ctx.Done():
+			return fmt.Errorf("%d requests of %d came: %w", have, n, context.Cause(ctx))
+		}
+	}
+}
+
 // serve answers a request of the dialog.
 func (c *Call) serve(s *server) {
 	m := s.request
 	c.mu.Lock()
-	if len(c.requests) < tracesMax {
-		c.requests = append(c.requests, m)
-	}
+	c.keep(m)
 	hook := c.hook
 	c.mu.Unlock()
 	if hook != nil {
@@ -253,9 +285,7 @@ func (a *Agent) acknowledged(m *Message) {
 	n, _ := m.CSeq()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.requests) < tracesMax {
-		c.requests = append(c.requests, m)
-	}
+	c.keep(m)
 	if ch := c.acks[n]; ch != nil {
 		delete(c.acks, n)
 		ch <- m // has room for the one ACK that finds it

@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/go-audio/audio"
+	"github.com/go-audio/wav"
 
 	"github.com/trunktap/trunktap/media/mediatest"
 )
@@ -116,4 +120,110 @@ func freePort(t *testing.T) uint16 {
 		t.Fatal(err)
 	}
 	return at.Port()
+}
+
+func mustWAV(t *testing.T, name string, pcm []int16) {
+	t.Helper()
+	file, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	e := wav.NewEncoder(file, 8000, 16, 1, 1)
+	buf := &audio.IntBuffer{Format: &audio.Format{NumChannels: 1, SampleRate: 8000}, SourceBitDepth: 16}
+	for _, s := range pcm {
+		buf.Data = append(buf.Data, int(s))
+	}
+	if err := errors.Join(e.Write(buf), e.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// energyIn is the energy of a tone in a file of one channel at 8 kHz.
+func energyIn(t *testing.T, name string, hz float64) float64 {
+	t.Helper()
+	file, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	buf, err := wav.NewDecoder(file).FullPCMBuffer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pcm []int16
+	for _, s := range buf.Data {
+		pcm = append(pcm, int16(s))
+	}
+	return mediatest.Energy(pcm, hz, buf.Format.SampleRate)
+}
+
+func TestBaresip(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n, err := NewNamespace(ctx)
+	skipWithout(t, err)
+	defer func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	dir := t.TempDir()
+	source := filepath.Join(dir, "tone.wav")
+	mustWAV(t, source, mediatest.Tone(620, 8000, 10*8000, 8000))
+	b, err := StartBaresip(ctx, BaresipConfig{Net: n, Dir: dir, User: "bob", Answer: true, Source: source})
+	skipWithout(t, err)
+	closed := false
+	defer func() {
+		if !closed {
+			t.Log(b.Close(), b.output.tail())
+		}
+	}()
+	agent := mustAgent(t, Config{Addr: netip.AddrPortFrom(n.Host, 0)})
+
+	out, err := agent.Call(ctx, b.URI(), b.Addr(), CallOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Media().Play(Tone(440, 0.3))
+	if err := out.Media().Await(ctx, 50); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(out.Hold(ctx, HoldSendOnly), out.Resume(ctx), out.Bye(ctx)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := b.Dial(ctx, agent.URI()); err != nil {
+		t.Fatal(err)
+	}
+	in, err := agent.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Media().Play(Tone(440, 0.3))
+	if err := in.Media().Await(ctx, 50); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.Hold(ctx), in.AwaitRequests(ctx, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	closed = true
+	<-in.Done()
+	var methods []string
+	for _, m := range in.Requests() {
+		methods = append(methods, m.Method)
+	}
+	if !slices.Equal(methods, []string{"ACK", "INVITE", "ACK", "BYE"}) {
+		t.Errorf("requests %v", methods)
+	}
+	heard, err := b.Heard()
+	if err != nil || len(heard) == 0 {
+		t.Fatalf("recorded %v, error %v", heard, err)
+	}
+	if own, other := energyIn(t, heard[0], 440), energyIn(t, heard[0], 620); own < 1e6 || own < 1000*other {
+		t.Errorf("baresip heard %.0f at 440 Hz and %.0f at 620 Hz", own, other)
+	}
 }

@@ -1,0 +1,282 @@
+package siptest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	baresipModules   = "/usr/lib/baresip/modules"
+	baresipSIPPort   = 5060
+	baresipCtrlPort  = 4444
+	baresipStartTime = 10 * time.Second
+	baresipStopTime  = 5 * time.Second
+	baresipReplyMax  = 1 << 20 // bytes
+)
+
+// BaresipConfig says what baresip (Debian: baresip-core) does.
+type BaresipConfig struct {
+	Net    *Namespace
+	Dir    string // for its configuration, and for what it records; must exist
+	User   string
+	Answer bool   // calls are answered at once; else they ring
+	Codec  Codec  // zero: PCMU
+	Source string // a WAV file, 8 kHz mono 16 bits, that it speaks
+}
+
+// Baresip is a running baresip, one host of its own. Its methods wait for what
+// it says to the command, not for what the command leads to.
+type Baresip struct {
+	cfg    BaresipConfig
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when it has ended
+	ended  error         // how; after exited
+	output lockedBuffer
+
+	mu   sync.Mutex // one command at a time
+	ctrl net.Conn
+	read *bufio.Reader
+}
+
+// StartBaresip starts baresip in its namespace; Close ends it.
+func StartBaresip(ctx context.Context, cfg BaresipConfig) (*Baresip, error) {
+	if _, err := exec.LookPath("baresip"); err != nil {
+		return nil, fmt.Errorf("baresip: %w", ErrNotInstalled)
+	}
+	if cfg.Codec.Name == "" {
+		cfg.Codec = PCMU
+	}
+	b := &Baresip{cfg: cfg, exited: make(chan struct{})}
+	if err := b.configure(); err != nil {
+		return nil, fmt.Errorf("configure baresip: %w", err)
+	}
+	b.cmd = cfg.Net.Command(context.WithoutCancel(ctx), "baresip", "-4", "-f", cfg.Dir) // Close ends it
+	b.cmd.Stdout, b.cmd.Stderr = &b.output, &b.output
+	if err := b.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start baresip: %w", err)
+	}
+	go func() {
+		defer close(b.exited)
+		b.ended = b.cmd.Wait()
+	}()
+	if err := b.connect(ctx); err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
+}
+
+// URI is its address.
+func (b *Baresip) URI() string {
+	return fmt.Sprintf("sip:%s@%s", b.cfg.User, b.Addr())
+}
+
+// Addr is where it listens for SIP over UDP.
+func (b *Baresip) Addr() netip.AddrPort {
+	return netip.AddrPortFrom(b.cfg.Net.Peer, baresipSIPPort)
+}
+
+func (b *Baresip) configure() error {
+	c := b.cfg
+	mode := "manual"
+	if c.Answer {
+		mode = "auto"
+	}
+	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/8000/1\n", c.User, c.Net.Peer, mode, c.Codec.Name)
+	config := fmt.Sprintf(`sip_listen %s
+sip_cafile
+call_max_calls 4
+audio_player aubridge,out
+audio_source aufile,%s
+audio_alert aubridge,alert
+ausrc_srate 8000
+auplay_srate 8000
+ausrc_channels 1
+auplay_channels 1
+rtp_ports 20000-20100
+rtcp_mux no
+jitter_buffer_delay 5-10
+snd_path %s
+module_path %s
+module g711.so
+module aufile.so
+module aubridge.so
+module sndfile.so
+module_app account.so
+module_app menu.so
+module_app ctrl_tcp.so
+ctrl_tcp_listen %s
+`, b.Addr(), c.Source, c.Dir, baresipModules, b.control())
+	return errors.Join(
+		os.WriteFile(filepath.Join(c.Dir, "config"), []byte(config), 0o600),
+		os.WriteFile(filepath.Join(c.Dir, "accounts"), []byte(account), 0o600),
+		os.WriteFile(filepath.Join(c.Dir, "contacts"), nil, 0o600),
+	)
+}
+
+func (b *Baresip) control() netip.AddrPort {
+	return netip.AddrPortFrom(b.cfg.Net.Peer, baresipCtrlPort)
+}
+
+// connect opens the control connection as soon as baresip takes it.
+func (b *Baresip) connect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, baresipStartTime, errors.New("baresip does not listen for commands"))
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var dialer net.Dialer
+		c, err := dialer.DialContext(ctx, "tcp", b.control().String())
+		if err == nil {
+			b.ctrl, b.read = c, bufio.NewReader(c)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-b.exited:
+			return fmt.Errorf("baresip ended: %w: %s", b.ended, b.output.tail())
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w: %s", context.Cause(ctx), err, b.output.tail())
+		}
+	}
+}
+
+// Dial calls a URI.
+func (b *Baresip) Dial(ctx context.Context, uri string) error { return b.command(ctx, "dial", uri) }
+
+// Hold puts the current call on hold.
+func (b *Baresip) Hold(ctx context.Context) error { return b.command(ctx, "hold", "") }
+
+// Resume takes the current call back.
+func (b *Baresip) Resume(ctx context.Context) error { return b.command(ctx, "resume", "") }
+
+// Hangup ends the current call.
+func (b *Baresip) Hangup(ctx context.Context) error { return b.command(ctx, "hangup", "") }
+
+// Digit dials one RFC 4733 digit in the current call.
+func (b *Baresip) Digit(ctx context.Context, digit rune) error {
+	return b.command(ctx, "sndcode", string(digit))
+}
+
+// command sends one command of the menu as a netstring of JSON and waits for
+// the response (events come in between).
+func (b *Baresip) command(ctx context.Context, command, params string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { _ = b.ctrl.SetDeadline(time.Now()) }) // ends the read below
+	defer stop()
+	id := token(4)
+	text, err := json.Marshal(map[string]string{"command": command, "params": params, "token": id})
+	if err != nil {
+		return fmt.Errorf("baresip %s: %w", command, err)
+	}
+	if _, err := fmt.Fprintf(b.ctrl, "%d:%s,", len(text), text); err != nil {
+		return fmt.Errorf("baresip %s: %w", command, err)
+	}
+	for {
+		raw, err := b.netstring()
+		if err != nil {
+			return fmt.Errorf("baresip %s: %w", command, errors.Join(err, context.Cause(ctx)))
+		}
+		var answer struct {
+			Response bool   `json:"response"`
+			OK       bool   `json:"ok"`
+			Data     string `json:"data"`
+			Token    string `json:"token"`
+		}
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			return fmt.Errorf("baresip %s: %w", command, err)
+		}
+		if !answer.Response || answer.Token != id {
+			continue
+		}
+		if !answer.OK {
+			return fmt.Errorf("baresip %s: %s", command, answer.Data)
+		}
+		return nil
+	}
+}
+
+func (b *Baresip) netstring() ([]byte, error) {
+	head, err := b.read.ReadString(':')
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(strings.TrimSuffix(head, ":"))
+	if err != nil || n < 0 || n > baresipReplyMax {
+		return nil, fmt.Errorf("%q is no length of a netstring", head)
+	}
+	text := make([]byte, n+1)
+	if _, err := io.ReadFull(b.read, text); err != nil {
+		return nil, err
+	}
+	return text[:n], nil
+}
+
+// Heard are the files with what it heard in its calls: WAV, one a call and
+// more where the media changed, complete after Close.
+func (b *Baresip) Heard() ([]string, error) {
+	return filepath.Glob(filepath.Join(b.cfg.Dir, "*-dec.wav"))
+}
+
+// Spoke are the files with what it spoke, as Heard.
+func (b *Baresip) Spoke() ([]string, error) {
+	return filepath.Glob(filepath.Join(b.cfg.Dir, "*-enc.wav"))
+}
+
+// Close ends baresip, which hangs up.
+func (b *Baresip) Close() error {
+	if b.ctrl != nil {
+		_ = b.ctrl.Close() // only commands went over it
+	}
+	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop baresip: %w", err)
+	}
+	timer := time.NewTimer(baresipStopTime)
+	defer timer.Stop()
+	select {
+	case <-b.exited: // its code tells nothing but that it was ended
+		return nil
+	case <-timer.C:
+		return errors.Join(fmt.Errorf("baresip did not stop in %s: %s", baresipStopTime, b.output.tail()), b.cmd.Process.Kill())
+	}
+}
+
+// lockedBuffer keeps what a program prints, up to a limit.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+const outputBytesMax = 1 << 20
+
+// Write never fails: what is too much is left out.
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.buf.Len() < outputBytesMax {
+		l.buf.Write(p)
+	}
+	return len(p), nil
+}
+
+func (l *lockedBuffer) tail() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.buf.Bytes()
+	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
+}
