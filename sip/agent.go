@@ -230,6 +230,18 @@ func addrPortOf(addr net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
+// Addrs returns the addresses of the listeners, those of UDP first.
+func (a *Agent) Addrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range a.packets {
+		out = append(out, s.local)
+	}
+	for _, s := range a.streams {
+		out = append(out, s.local)
+	}
+	return out
+}
+
 // Close closes all sockets and waits for the goroutines that read them.
 func (a *Agent) Close() error {
 	a.mu.Lock()

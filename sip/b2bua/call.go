@@ -117,7 +117,7 @@ func (c *call) run() {
 			}
 			continue
 		}
-		if next := c.deadline(); next.IsZero() {
+		if next := c.deadline(now); next.IsZero() {
 			timer.Reset(time.Hour)
 		} else {
 			timer.Reset(time.Until(next))

@@ -129,17 +129,19 @@ func (c *call) sweep(now time.Time) {
 	c.alarms = alarms
 }
 
-// deadline returns when due has something to do.
-func (c *call) deadline() (next time.Time) {
+// deadline returns when due has something to do; zero: never.
+func (c *call) deadline(now time.Time) (next time.Time) {
 	for _, a := range c.alarms {
 		next = dialog.Earliest(next, a.at)
 	}
 	for _, ex := range c.exchanges {
-		if ex.server != nil && !ex.dropped {
+		if ex.server != nil && !ex.dropped && !ex.server.Done(now) {
 			next = dialog.Earliest(next, ex.server.Deadline())
 		}
 		for _, cl := range ex.clients {
-			next = dialog.Earliest(next, cl.Deadline())
+			if !cl.Done(now) {
+				next = dialog.Earliest(next, cl.Deadline())
+			}
 		}
 	}
 	return next

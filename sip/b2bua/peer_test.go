@@ -83,25 +83,30 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 			t.Fatal(err)
 		}
 		w.a, w.p = newPeer(t, n, carrier), newPeer(t, n, pbx)
+		t.Cleanup(func() { w.finish() })
 		f(w)
-		w.a.drain()
-		w.p.drain()
-		time.Sleep(time.Second)
-		if err := w.b.Close(); err != nil && !strings.Contains(err.Error(), "already") {
-			t.Error(err)
-		}
-		if got := r.Streams(); got != 0 {
-			t.Errorf("%d relay streams left open", got)
-		}
-		if got := w.b.counters.Panics.Load(); got != 0 {
-			t.Errorf("%d faults survived", got)
-		}
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-		w.a.close()
-		w.p.close()
 	})
+}
+
+func (w *bench) finish() {
+	t, r := w.t, w.relay
+	w.a.drain()
+	w.p.drain()
+	time.Sleep(time.Second)
+	if err := w.b.Close(); err != nil && !strings.Contains(err.Error(), "already") {
+		t.Error(err)
+	}
+	if got := r.Streams(); got != 0 {
+		t.Errorf("%d relay streams left open", got)
+	}
+	if got := w.b.counters.Panics.Load(); got != 0 {
+		t.Errorf("%d faults survived", got)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	w.a.close()
+	w.p.close()
 }
 
 // peer is a raw SIP peer: it sends what it is told and shows what comes.
@@ -327,7 +332,7 @@ func (w *bench) acked(a, p *dialogue, ok *sip.Message) {
 	w.t.Helper()
 	a.remote, a.target = ok.Get("To"), contactURIOf(w.t, ok)
 	p.local = ok.Get("To")
-	a.send("ACK", nil, "")
+	w.a.send(a.us, a.requestAt("ACK", 1, nil, ""))
 	w.p.want("ACK")
 }
 
@@ -338,6 +343,7 @@ func (w *bench) hangUp(a *dialogue) {
 	bye := w.p.want("BYE")
 	w.p.reply(bye, 200, "", nil, "")
 	w.a.want("200 BYE")
+	synctest.Wait()
 	if n := w.b.Calls(); n != 0 {
 		w.t.Errorf("%d calls after BYE", n)
 	}
@@ -436,6 +442,7 @@ func (p packetCount) Put(time.Time, []byte) {
 // has checks the recorder's log.
 func (w *bench) has(i int, want ...string) {
 	w.t.Helper()
+	synctest.Wait()
 	if got := w.obs.log(i); got != strings.Join(want, "\n") {
 		w.t.Errorf("recorder %d was told:\n%s\nwant:\n%s", i, got, strings.Join(want, "\n"))
 	}
