@@ -13,7 +13,8 @@ type Config struct {
 
 // Limits of a Track.
 const (
-	RunsMax        = 4    // runs kept at once; the oldest are given up
+	RunsMax        = 6    // runs kept at once; those silent for longest are given up
+	ActsMax        = 16   // changes between runs not yet read
 	SpansMax       = 1024 // alternations of audio, silence and holes kept per run
 	MarksMax       = 256  // emitted marks remembered for Resolved
 	ResolutionsMax = 1024 // between two calls of Resolved
@@ -88,12 +89,17 @@ type Track struct {
 	end       int64 // position from which on nothing is missed; maxPos without one
 
 	directions []direction // changes of what is negotiated, by time
-	runs       []*run      // by activation: the last one is heard
-	idle       []*run      // announced by arrivals, without audio yet
-	spare      []*run      // for reuse
+	runs       []*run      // known, at most RunsMax
+	acts       []act       // who is heard from where on, the last one last; at most ActsMax
 
 	marks memory
 	stats Stats
+}
+
+// act says that from index on a run is heard.
+type act struct {
+	run   *run
+	index int64
 }
 
 type direction struct {
@@ -118,6 +124,8 @@ func NewTrack(cfg Config) *Track {
 	}
 	t.marks.init()
 	t.directions = make([]direction, 0, 16)
+	t.runs = make([]*run, 0, RunsMax)
+	t.acts = make([]act, 0, ActsMax)
 	return t
 }
 
@@ -263,16 +271,11 @@ func (t *Track) Skew(k Key) float64 {
 	return 0
 }
 
-// run finds a run by its key; the newest first.
+// run finds a run by its key.
 func (t *Track) run(k Key) *run {
 	for i := len(t.runs) - 1; i >= 0; i-- {
 		if t.runs[i].key == k {
 			return t.runs[i]
-		}
-	}
-	for _, r := range t.idle {
-		if r.key == k {
-			return r
 		}
 	}
 	return nil

@@ -58,13 +58,11 @@ func (o *output) at(from, to int64) []int16 { return o.dst[from-o.base : to-o.ba
 // heard finds the run that is heard at p, nil when none has begun, and up to
 // where that holds.
 func (t *Track) heard(p, limit int64) (*run, int64) {
-	for i := len(t.runs) - 1; i >= 0; i-- {
-		r := t.runs[i]
-		off := r.off
-		if !r.placed {
-			off = t.aim(r, r.start)
-		}
-		begin := off + r.start
+	for i := len(t.acts) - 1; i >= 0; i-- {
+		a := t.acts[i]
+		r := a.run
+		off := t.offset(r)
+		begin := off + max(a.index, r.start)
 		if begin > p {
 			limit = min(limit, begin)
 			continue
@@ -72,6 +70,7 @@ func (t *Track) heard(p, limit int64) (*run, int64) {
 		if !r.placed {
 			t.place(r, off, p)
 		}
+		t.acts = t.acts[:copy(t.acts, t.acts[i:])] // what is before will never be heard
 		return r, limit
 	}
 	return nil, limit
@@ -114,11 +113,12 @@ func (t *Track) readRun(out *output, r *run, p, until int64, bounded bool) int64
 		s := r.spanAt(index)
 		n := min(until-p, s.to-index)
 		switch {
-		case s.kind == audio && !r.slewing:
-			r.copyTo(out.at(p, p+n), index)
-			t.stats.Captured += n
 		case s.kind == audio || s.concealed:
-			n = t.readSlewing(r, out.at(p, p+n), p, s.to)
+			if r.slewing {
+				n = t.readSlewing(r, out.at(p, p+n), p, s.to)
+			} else {
+				r.copyTo(out.at(p, p+n), index)
+			}
 			if s.concealed {
 				t.missing(out, p, p+n, s)
 			} else {
@@ -182,23 +182,22 @@ func slewStep(ns float64, early bool) uint64 {
 // readSlewing resamples until dst is full, index to is reached or the
 // placement is right. It returns the number of samples written.
 func (t *Track) readSlewing(r *run, dst []int16, p, to int64) int64 {
-	for i := range dst {
-		index := p + int64(i) - r.off
+	n := int64(0)
+	for r.slewing && n < int64(len(dst)) {
+		index := p + n - r.off
 		if index >= to {
-			t.stats.Resampled += int64(i)
-			return int64(i)
+			break
 		}
 		if r.frac == 0 {
-			r.copyTo(dst[i:i+1], index)
+			r.copyTo(dst[n:n+1], index)
 		} else {
-			dst[i] = interpolate(r.around(index), r.frac)
+			dst[n] = interpolate(r.around(index), r.frac)
 		}
-		if r.slewing {
-			r.slew(index)
-		}
+		r.slew(index)
+		n++
 	}
-	t.stats.Resampled += int64(len(dst))
-	return int64(len(dst))
+	t.stats.Resampled += n
+	return n
 }
 
 // slew moves the placement by one step towards its target, onto which it falls

@@ -17,9 +17,10 @@ type run struct {
 	pcmEnd int64   // index after the last sample in it
 	spans  []span  // rising, disjoint; silence lies between them
 	head   int     // first span not passed yet
-	start  int64   // index of the first sample since the run was activated
+	start  int64   // index of the first sample kept
 	end    int64   // index from which on nothing is known
 
+	active  bool // has samples or holes
 	placed  bool
 	off     int64
 	frac    uint32
@@ -59,26 +60,43 @@ func (s span) like(o span) bool {
 	return s.kind == o.kind && s.cause == o.cause && s.concealed == o.concealed
 }
 
-// newRun makes a run that an arrival announces.
+// newRun makes a run that an arrival announces, and gives up another when there
+// are too many: one that was never heard before one that was, of those the one
+// without packets for longest.
 func (t *Track) newRun(k Key, ts int64, clock int) *run {
 	if clock <= 0 {
 		clock = int(t.rate)
 	}
-	if len(t.idle) >= RunsMax {
-		t.spare = append(t.spare, t.idle[0])
-		t.idle = t.idle[:copy(t.idle, t.idle[1:])]
-	}
 	r := &run{}
-	if n := len(t.spare); n > 0 {
-		old := t.spare[n-1]
-		t.spare = t.spare[:n-1]
+	if len(t.runs) >= RunsMax {
+		worst := 0
+		for i := 1; i < len(t.runs); i++ {
+			a, b := t.runs[worst], t.runs[i]
+			if a.active != b.active && a.active || a.active == b.active && b.lastArrival < a.lastArrival {
+				worst = i
+			}
+		}
+		old := t.runs[worst]
+		t.runs = append(t.runs[:worst], t.runs[worst+1:]...)
+		t.forget(old)
 		clear(old.ring)
 		*r = run{ring: old.ring, spans: old.spans[:0]}
 	}
 	r.key, r.ts0, r.clock, r.rate = k, ts, int64(clock), t.rate
 	r.delay.reset(t.rate)
-	t.idle = append(t.idle, r)
+	t.runs = append(t.runs, r)
 	return r
+}
+
+// forget takes a run out of the acts.
+func (t *Track) forget(r *run) {
+	kept := t.acts[:0]
+	for _, a := range t.acts {
+		if a.run != r {
+			kept = append(kept, a)
+		}
+	}
+	t.acts = kept
 }
 
 func (r *run) index(ts int64) int64 { return mulDiv(ts-r.ts0, r.rate, r.clock) }
@@ -86,37 +104,38 @@ func (r *run) index(ts int64) int64 { return mulDiv(ts-r.ts0, r.rate, r.clock) }
 // activate makes r the run that is heard from index on: when its first audio
 // comes, and again when it goes on after the one that replaced it fell silent.
 func (t *Track) activate(r *run, index int64) {
-	n := len(t.runs)
-	if n > 0 && t.runs[n-1] == r {
+	n := len(t.acts)
+	if n > 0 && t.acts[n-1].run == r {
 		return
 	}
-	for i, o := range t.idle {
-		if o == r {
-			t.idle = append(t.idle[:i], t.idle[i+1:]...)
-			if n >= RunsMax {
-				t.spare = append(t.spare, t.runs[0])
-				t.runs = t.runs[:copy(t.runs, t.runs[1:])]
-			}
-			r.start, r.end, r.pcmEnd = index, index, index
-			t.runs = append(t.runs, r)
-			return
-		}
-	}
-	if r.lastArrival-t.runs[n-1].lastHeard < resumeNS {
+	switch {
+	case !r.active:
+		r.active = true
+		r.start, r.end, r.pcmEnd = index, index, index
+	case n > 0 && r.lastArrival-t.acts[n-1].run.lastHeard < resumeNS:
 		return
+	default:
+		// Its packets since then are kept: it is heard from where the other ends.
+		last := t.acts[n-1].run
+		index = last.end + t.offset(last) - t.offset(r)
 	}
-	for i, o := range t.runs {
-		if o == r {
-			t.runs = append(append(t.runs[:i], t.runs[i+1:]...), r)
-			r.start = max(index, r.end)
-			return
-		}
+	if n >= ActsMax {
+		t.acts = t.acts[:copy(t.acts, t.acts[1:])]
 	}
+	t.acts = append(t.acts, act{r, index})
 }
 
 // resumeNS is how long the run that is heard must have been silent before an
 // older one is heard again.
-const resumeNS = int64(500e6)
+const resumeNS = int64(200e6)
+
+// offset is where a run lies, or would as things stand.
+func (t *Track) offset(r *run) int64 {
+	if r.placed {
+		return r.off
+	}
+	return t.aim(r, r.start)
+}
 
 // put lays samples at index.
 func (t *Track) put(r *run, index int64, pcm []int16, s span) {
@@ -155,11 +174,7 @@ func (t *Track) put(r *run, index int64, pcm []int16, s span) {
 // the origin is known, and before the run has its place, the oldest give way.
 func (t *Track) beyond(r *run, index int64) bool {
 	if t.hasOrigin {
-		off := r.off
-		if !r.placed {
-			off = t.aim(r, r.start)
-		}
-		if index+off > t.cursor+t.horizon {
+		if index+t.offset(r) > t.cursor+t.horizon {
 			return true
 		}
 	}
@@ -184,7 +199,7 @@ func (t *Track) bridge(r *run, index int64) {
 func (t *Track) extend(r *run, from, to int64, s span) {
 	if s.kind == hole {
 		t.activate(r, from)
-	} else if t.runIdle(r) {
+	} else if !r.active {
 		return
 	}
 	from = max(from, r.end)
@@ -204,15 +219,6 @@ func (t *Track) extend(r *run, from, to int64, s span) {
 		r.push(s)
 	}
 	r.end = to
-}
-
-func (t *Track) runIdle(r *run) bool {
-	for _, o := range t.idle {
-		if o == r {
-			return true
-		}
-	}
-	return false
 }
 
 // store writes samples into the ring, and zeros from its end up to them.
