@@ -57,6 +57,7 @@ type Media struct {
 	Type     string // "audio/wav", "audio/ogg"
 	Name     string // file name to offer
 	Modified time.Time
+	Damaged  bool // some of it is silence because it is missing or altered; told as Trunktap-Damaged
 }
 
 // Verdict is the result of verifying one recording.
@@ -68,12 +69,6 @@ type Verdict struct {
 	Total  int      `json:"total"`            // 0 when not known
 }
 
-// Check is one condition of readiness.
-type Check struct {
-	Name string // "store", "keys", "catalogue"
-	Test func(ctx context.Context) error
-}
-
 // ErrCursor is returned by Library.Find for a cursor that is none.
 var ErrCursor = errors.New("no cursor of a listing")
 
@@ -81,7 +76,9 @@ var ErrCursor = errors.New("no cursor of a listing")
 type Config struct {
 	Runtime recorder.Runtime
 	Library Library
-	Ready   []Check             // of /readyz
+	// Ready gives the error of each part that cannot take recordings now, by name:
+	// store, spool, keys, catalogue. Nil: always ready.
+	Ready   func(ctx context.Context) map[string]error
 	Metrics prometheus.Gatherer // nil: none
 	Token   string              // bearer token, not empty
 

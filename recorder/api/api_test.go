@@ -93,9 +93,10 @@ func (c closer) Close() error { *c.closed++; return nil }
 
 // fakeLibrary has the recordings r1 (with audio) and r2 (without).
 type fakeLibrary struct {
-	query  recorder.Query
-	closed int
-	err    error
+	query   recorder.Query
+	closed  int
+	damaged bool
+	err     error
 }
 
 var audio = bytes.Repeat([]byte("0123456789"), 100)
@@ -129,7 +130,7 @@ func (f *fakeLibrary) Media(_ context.Context, id, format string) (Media, error)
 	if id != "r1" {
 		return Media{}, recorder.ErrNotFound
 	}
-	m := Media{Content: closer{bytes.NewReader(audio), &f.closed}, Type: "audio/wav", Name: "r1.wav", Modified: time.Unix(1700000000, 0)}
+	m := Media{Content: closer{bytes.NewReader(audio), &f.closed}, Type: "audio/wav", Name: "r1.wav", Modified: time.Unix(1700000000, 0), Damaged: f.damaged}
 	if format == "ogg-opus" {
 		m.Type, m.Name = "audio/ogg", "r1.ogg"
 	}
@@ -315,14 +316,17 @@ func TestPanicIsAProblem(t *testing.T) {
 }
 
 func TestHealth(t *testing.T) {
-	ok := func(context.Context) error { return nil }
-	bad := func(context.Context) error { return errors.New("secret path /var/lib") }
-	f := mustServe(t, func(c *Config) { c.Ready = []Check{{"store", ok}, {"keys", bad}, {"catalogue", bad}} })
+	bad := errors.New("secret path /var/lib")
+	f := mustServe(t, func(c *Config) {
+		c.Ready = func(context.Context) map[string]error {
+			return map[string]error{"store": nil, "keys": bad, "catalogue": bad}
+		}
+	})
 	if body, _ := f.mustDo(t, "GET", "/healthz", "", 200, "Authorization", ""); !strings.Contains(body, `"ok"`) {
 		t.Error(body)
 	}
 	body, _ := f.mustDo(t, "GET", "/readyz", "", 503, "Authorization", "")
-	if strings.TrimSpace(body) != `{"status":"unavailable","failing":["keys","catalogue"]}` {
+	if strings.TrimSpace(body) != `{"status":"unavailable","failing":["catalogue","keys"]}` {
 		t.Error(body)
 	}
 }

@@ -145,6 +145,9 @@ func (s *Server) media(ctx context.Context, in *mediaInput) (*huma.StreamRespons
 		}()
 		w.Header().Set("Content-Type", m.Type)
 		w.Header().Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": m.Name}))
+		if m.Damaged {
+			w.Header().Set("Trunktap-Damaged", "true")
+		}
 		http.ServeContent(w, r, "", m.Modified, m.Content)
 	}), nil
 }

@@ -74,13 +74,20 @@ func TestMedia(t *testing.T) {
 	if body != "56789" || h.Get("Content-Range") != "bytes 995-999/1000" {
 		t.Errorf("%q %v", body, h)
 	}
+	if h.Get("Trunktap-Damaged") != "" {
+		t.Errorf("damage out of nothing: %v", h)
+	}
 	resp := f.request(t, "GET", "/v1/recordings/r1/media", "", "Range", "bytes=5000-")
 	if resp.StatusCode != 416 {
 		t.Errorf("range beyond the end: %d", resp.StatusCode)
 	}
+	f.lib.damaged = true
+	if _, h = f.mustDo(t, "GET", "/v1/recordings/r1/media", "", 200); h.Get("Trunktap-Damaged") != "true" {
+		t.Errorf("damage is not told: %v", h)
+	}
 	f.mustDo(t, "GET", "/v1/recordings/r2/media", "", 404)
 	f.mustDo(t, "GET", "/v1/recordings/r1/media?format=mp3", "", 422)
-	if f.lib.closed != 4 {
+	if f.lib.closed != 5 {
 		t.Errorf("closed %d times", f.lib.closed)
 	}
 }

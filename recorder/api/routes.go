@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -74,7 +75,7 @@ type health struct {
 	Status int `json:"-"`
 	Body   struct {
 		Status  string   `json:"status" enum:"ok,unavailable"`
-		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, keys, catalogue."`
+		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, spool, keys, catalogue."`
 	}
 }
 
@@ -93,19 +94,23 @@ func (s *Server) healthRoutes() {
 		func(ctx context.Context, _ *nothing) (*health, error) { return s.ready(ctx), nil })
 }
 
-// ready runs all checks. The names of those that fail are public, the reasons
+// ready asks every part. The names of those that fail are public, the reasons
 // go to the log.
 func (s *Server) ready(ctx context.Context) *health {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	h := &health{Status: http.StatusOK}
 	h.Body.Status = "ok"
-	for _, c := range s.cfg.Ready {
-		if err := c.Test(ctx); err != nil {
-			s.cfg.Log.Warn("not ready", "part", c.Name, "error", err)
+	if s.cfg.Ready == nil {
+		return h
+	}
+	for name, err := range s.cfg.Ready(ctx) {
+		if err != nil {
+			s.cfg.Log.Warn("not ready", "part", name, "error", err)
 			h.Status, h.Body.Status = http.StatusServiceUnavailable, "unavailable"
-			h.Body.Failing = append(h.Body.Failing, c.Name)
+			h.Body.Failing = append(h.Body.Failing, name)
 		}
 	}
+	slices.Sort(h.Body.Failing)
 	return h
 }
