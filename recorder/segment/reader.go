@@ -230,6 +230,9 @@ func (r *Reader) Next() (recorder.Audio, error) {
 	return recorder.Audio{}, r.stop
 }
 
+// More tells whether Next may go on behind the fault that it told of last.
+func (r *Reader) More() bool { return r.stop == nil }
+
 // take interprets an authentic frame. Its plaintext is our own; what is wrong
 // in it was wrong when it was sealed.
 func (r *Reader) take(typ byte, plain []byte) (recorder.Audio, error) {

@@ -1,0 +1,348 @@
+// Package archive is the offline side of a recorder: store, keys and catalogue
+// put together. It takes recordings, finds, plays, exports and verifies them,
+// and repairs after a crash what was being taken.
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/catalog"
+	"github.com/trunktap/trunktap/recorder/seal"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// Names in the spool that are no recordings.
+const (
+	rowsDir       = "rows"
+	quarantineDir = "quarantine"
+)
+
+// Config says where an archive lies.
+type Config struct {
+	StoreDir     string // directory of the store
+	SpoolDir     string // what is being recorded; best on the store's file system
+	CatalogPath  string // SQLite file
+	KeyFile      string // key-encryption keys; made at first start
+	FreeBytesMin int64  // store and spool cannot take a recording with fewer bytes free; 0: no limit
+	SyncEvery    int    // writes of a segment between syncs; 0: each is synced
+
+	// ReadOnly makes nothing: no keys, no folders. NewSink and Recover fail.
+	ReadOnly bool
+
+	// FS is the file system of store, spool and keys; nil: the machine's.
+	FS vfs.FS
+	// Store, Sealer and Catalog replace those that the paths above name.
+	Store   recorder.Store
+	Sealer  recorder.Sealer
+	Catalog recorder.Catalog
+}
+
+// Archive is safe for concurrent use.
+type Archive struct {
+	cfg    Config // constant after Open
+	fsys   vfs.FS
+	store  recorder.Store
+	sealer recorder.Sealer
+
+	catalogue lazyCatalog
+	oggs      oggCache
+
+	mu   sync.Mutex      // guards live
+	live map[string]bool // recordings that have an open sink
+}
+
+// Open opens an archive. A catalogue that cannot be opened is no error: it is
+// tried again when it is needed, and Ready tells.
+func Open(cfg Config) (*Archive, error) {
+	a := &Archive{cfg: cfg, fsys: cfg.FS, store: cfg.Store, sealer: cfg.Sealer, live: map[string]bool{}}
+	if a.fsys == nil {
+		a.fsys = vfs.OS{}
+	}
+	if err := a.openParts(); err != nil {
+		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	a.catalogue.path, a.catalogue.open = cfg.CatalogPath, cfg.Catalog
+	a.catalogue.owned = cfg.Catalog == nil
+	_, _ = a.catalogue.get(context.Background()) // the next use reports what is wrong
+	return a, nil
+}
+
+func (a *Archive) openParts() error {
+	if a.store == nil {
+		st, err := store.OpenDir(store.DirConfig{
+			Root: a.cfg.StoreDir, FS: a.fsys, FreeBytesMin: a.cfg.FreeBytesMin, ReadOnly: a.cfg.ReadOnly,
+		})
+		if err != nil {
+			return err
+		}
+		a.store = st
+	}
+	if a.sealer == nil {
+		if err := a.openKeys(); err != nil {
+			return err
+		}
+	}
+	if a.cfg.ReadOnly {
+		return nil
+	}
+	for _, dir := range []string{a.cfg.SpoolDir, a.spool(rowsDir)} {
+		if err := vfs.MkdirAll(a.fsys, dir); err != nil {
+			return &store.CheckError{Path: dir, Hint: "make the spool directory writable for the daemon's user", Err: err}
+		}
+	}
+	return nil
+}
+
+// openKeys opens the key file. A missing one is made, but not beside recordings
+// that were sealed with the lost keys.
+func (a *Archive) openKeys() error {
+	readOnly := a.cfg.ReadOnly
+	if _, err := a.fsys.Stat(a.cfg.KeyFile); errors.Is(err, fs.ErrNotExist) && !readOnly {
+		some := errors.New("store has recordings")
+		err := a.store.List(context.Background(), "", func(recorder.BlobInfo) error { return some })
+		switch {
+		case errors.Is(err, some):
+			return &seal.KeyFileError{
+				Path: a.cfg.KeyFile, Hint: "restore it from a backup, or move the store aside to begin anew",
+				Err: fmt.Errorf("%w: the file is missing, but the store has recordings that only its keys can open", recorder.ErrKey),
+			}
+		case err != nil:
+			return err
+		}
+	}
+	s, err := seal.OpenLocal(seal.LocalConfig{Path: a.cfg.KeyFile, FS: a.fsys, ReadOnly: readOnly})
+	if err != nil {
+		return err
+	}
+	a.sealer = s
+	return nil
+}
+
+// Close closes the catalogue. Sinks must be closed before.
+func (a *Archive) Close() error { return a.catalogue.close() }
+
+// spool returns a path below the spool.
+func (a *Archive) spool(elem ...string) string {
+	return filepath.Join(append([]string{a.cfg.SpoolDir}, elem...)...)
+}
+
+// lazyCatalog opens the catalogue when it is needed, and again after a failure.
+type lazyCatalog struct {
+	path  string // constant
+	owned bool   // constant: Close closes it
+
+	mu     sync.Mutex // guards all following
+	open   recorder.Catalog
+	down   bool // the last save failed: publishing does not try before CatchUp or Check has succeeded
+	closed bool
+}
+
+func (l *lazyCatalog) get(ctx context.Context) (recorder.Catalog, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil {
+		return l.open, nil
+	}
+	if l.closed {
+		return nil, errors.New("archive is closed")
+	}
+	c, err := catalog.Open(ctx, l.path)
+	if err != nil {
+		return nil, err
+	}
+	l.open = c
+	return c, nil
+}
+
+func (l *lazyCatalog) setDown(down bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = down
+}
+
+func (l *lazyCatalog) isDown() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.down
+}
+
+func (l *lazyCatalog) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.open == nil || !l.owned {
+		return nil
+	}
+	err := l.open.Close()
+	l.open = nil
+	return err
+}
+
+// NotReady tells what cannot take a recording now.
+type NotReady struct {
+	Store   error
+	Spool   error
+	Keys    error
+	Catalog error
+}
+
+// Error implements error.
+func (e *NotReady) Error() string {
+	var parts []string
+	for _, err := range []error{e.Store, e.Spool, e.Keys, e.Catalog} {
+		if err != nil {
+			parts = append(parts, err.Error())
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Unwrap returns the causes.
+func (e *NotReady) Unwrap() []error {
+	var out []error
+	for _, err := range []error{e.Store, e.Spool, e.Keys, e.Catalog} {
+		if err != nil {
+			out = append(out, err)
+		}
+	}
+	return out
+}
+
+// Fatal tells whether a recording cannot be taken. When only the catalogue
+// fails it can: its row follows later.
+func (e *NotReady) Fatal() bool { return e.Store != nil || e.Spool != nil || e.Keys != nil }
+
+func (e *NotReady) orNil() error {
+	if e.Fatal() || e.Catalog != nil {
+		return e
+	}
+	return nil
+}
+
+// CanRecord tells whether a recording could be taken now: store, spool and
+// keys. It costs a few system calls. Errors are *NotReady.
+func (a *Archive) CanRecord(ctx context.Context) error { return a.canRecord(ctx).orNil() }
+
+func (a *Archive) canRecord(ctx context.Context) *NotReady {
+	r := &NotReady{Store: a.store.Check(ctx), Spool: store.CheckDir(a.fsys, a.cfg.SpoolDir, a.cfg.FreeBytesMin)}
+	k, err := a.sealer.NewKey(ctx, "check")
+	if err != nil {
+		r.Keys = err
+	} else {
+		k.Close()
+	}
+	return r
+}
+
+// Ready tells whether everything works: CanRecord and the catalogue, which may
+// take two seconds when it is locked. Errors are *NotReady.
+func (a *Archive) Ready(ctx context.Context) error {
+	r := a.canRecord(ctx)
+	c, err := a.catalogue.get(ctx)
+	if err == nil {
+		if err = c.Check(ctx); err == nil {
+			a.catalogue.setDown(false)
+		}
+	}
+	r.Catalog = err
+	return r.orNil()
+}
+
+// Find lists recordings as the catalogue knows them; their manifests are not
+// authenticated, see Get.
+func (a *Archive) Find(ctx context.Context, q recorder.Query) (recorder.Page, error) {
+	c, err := a.catalogue.get(ctx)
+	if err != nil {
+		return recorder.Page{}, err
+	}
+	return c.Find(ctx, q)
+}
+
+// Get returns the manifest of a recording from the store, authenticated.
+// recorder.ErrNotFound, ErrTampered, ErrKey. It works without the catalogue, if
+// slower.
+func (a *Archive) Get(ctx context.Context, id string) (*recorder.Manifest, error) {
+	m, _, err := a.load(ctx, id)
+	return m, err
+}
+
+// load finds a recording and returns its manifest and folder.
+func (a *Archive) load(ctx context.Context, id string) (*recorder.Manifest, string, error) {
+	prefix, err := a.locate(ctx, id)
+	if err != nil {
+		return nil, "", err
+	}
+	m, err := a.manifest(ctx, id, prefix)
+	return m, prefix, err
+}
+
+// manifest reads the manifest in a folder; id is whose it must be, empty: anyone's
+// whose folder it is.
+func (a *Archive) manifest(ctx context.Context, id, prefix string) (*recorder.Manifest, error) {
+	b, err := a.store.Open(ctx, path.Join(prefix, segment.ManifestFile))
+	if err != nil {
+		return nil, fmt.Errorf("recording %s: %w", id, err)
+	}
+	defer func() { _ = b.Close() }() // only read
+	m, head, err := segment.OpenManifest(ctx, b, a.sealer)
+	if err != nil {
+		return nil, err
+	}
+	if id != "" && m.ID != id || head.Prefix != prefix {
+		return nil, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, prefix, m.ID, head.Prefix, recorder.ErrTampered)
+	}
+	return m, nil
+}
+
+// locate returns the folder of a recording: as the catalogue knows it, as its
+// id tells, or by looking through the whole store.
+func (a *Archive) locate(ctx context.Context, id string) (string, error) {
+	if err := segment.CheckID(id); err != nil {
+		return "", fmt.Errorf("%w: %w", recorder.ErrNotFound, err)
+	}
+	if c, err := a.catalogue.get(ctx); err == nil {
+		if r, err := c.Get(ctx, id); err == nil && a.has(ctx, r.Prefix) {
+			return r.Prefix, nil
+		}
+	}
+	if len(id) > 9 && id[8] == 'T' { // media.SessionID
+		if guess := path.Join(id[:4], id[4:6], id[6:8], id); a.has(ctx, guess) {
+			return guess, nil
+		}
+	}
+	found := errors.New("found")
+	var prefix string
+	err := a.store.List(ctx, "", func(i recorder.BlobInfo) error {
+		if dir, base := path.Split(i.Name); base == segment.ManifestFile && path.Base(dir) == id {
+			prefix = path.Clean(dir)
+			return found
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, found):
+		return prefix, nil
+	case err != nil:
+		return "", err
+	}
+	return "", fmt.Errorf("recording %s: %w", id, recorder.ErrNotFound)
+}
+
+func (a *Archive) has(ctx context.Context, prefix string) bool {
+	b, err := a.store.Open(ctx, path.Join(prefix, segment.ManifestFile))
+	if err != nil {
+		return false
+	}
+	_ = b.Close() // only opened
+	return true
+}

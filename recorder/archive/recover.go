@@ -1,0 +1,359 @@
+package archive
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// Recovered tells what became of a recording that a crash left in the spool.
+type Recovered struct {
+	ID       string             `json:"id"`
+	Prefix   string             `json:"prefix,omitempty"`
+	Manifest *recorder.Manifest `json:"-"`                  // published; nil when nothing was
+	Finished bool               `json:"finished,omitempty"` // its own final manifest was there
+	AudioMS  int64              `json:"audio_ms"`
+	Repaired int                `json:"repaired"`        // segments that were cut behind their last good frame
+	Torn     int64              `json:"torn_bytes"`      // bytes behind last good frames, not promised to anybody
+	Aside    []string           `json:"aside,omitempty"` // files in the quarantine folder of the spool
+	Err      error              `json:"-"`               // it stays in the spool, or in quarantine
+	Error    string             `json:"error,omitempty"` // Err as text
+}
+
+// Recover publishes what a crash left in the spool. It is to be called at
+// start, before recordings are taken; it skips those that are being taken here.
+// What cannot be read is moved to the folder quarantine of the spool. A missing
+// key or a failing disk leaves the recording where it is for the next time. A
+// crash in it does no harm. The error tells that the spool itself cannot be read.
+func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
+	if a.cfg.ReadOnly {
+		return nil, errors.New("recover: archive is read-only")
+	}
+	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	if err != nil {
+		return nil, fmt.Errorf("recover: %w", err)
+	}
+	var out []Recovered
+	for _, e := range entries {
+		id := e.Name()
+		if strings.HasPrefix(id, vfs.TempPrefix) {
+			_ = a.fsys.Remove(a.spool(id)) // of a probe or a torn write
+			continue
+		}
+		if !e.IsDir() || id == rowsDir || id == quarantineDir || a.isLive(id) {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return out, fmt.Errorf("recover: %w", err)
+		}
+		r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
+		if r.Err = r.run(); r.Err != nil {
+			r.Error = r.Err.Error()
+		}
+		if !r.empty {
+			out = append(out, r.Recovered)
+		}
+	}
+	// Rows wait for the next CatchUp when the catalogue is not there yet.
+	_, _ = a.CatchUp(ctx)
+	return out, nil
+}
+
+// recovery is the repair of one recording.
+type recovery struct {
+	Recovered
+	a      *Archive
+	ctx    context.Context
+	empty  bool // there was nothing to recover
+	marker marker
+	parts  []part // in order of segment number
+}
+
+// part is a segment, in the spool or in the store already.
+type part struct {
+	n      int
+	spool  string // path; empty: it is in the store
+	s      segment.Salvaged
+	bytes  int64
+	sha256 string
+}
+
+func (r *recovery) run() error {
+	files, err := r.a.fsys.ReadDir(r.a.spool(r.ID))
+	if err != nil {
+		return err
+	}
+	if err := r.readMarker(files); err != nil {
+		return err
+	}
+	if r.empty {
+		return r.a.dropSpool(r.ID)
+	}
+	if err := r.readSpool(files); err != nil {
+		return err
+	}
+	m, content, err := r.finalManifest()
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		if m, content, err = r.resume(); err != nil {
+			return err
+		}
+	}
+	if err := r.publish(m, content); err != nil {
+		return err
+	}
+	r.Manifest, r.AudioMS = m, m.AudioMS
+	return nil
+}
+
+// readMarker finds out whose folder it is: by its marker, or by a header.
+func (r *recovery) readMarker(files []fs.DirEntry) error {
+	js, err := vfs.ReadFile(r.a.fsys, r.a.spool(r.ID, markerFile), markerBytesMax)
+	if err == nil {
+		if json.Unmarshal(js, &r.marker) == nil && r.marker.Recording == r.ID && r.a.checkNew(r.ID, r.marker.Prefix) == nil {
+			k, err := r.a.sealer.OpenKey(r.ctx, r.ID, r.marker.Key)
+			if err == nil {
+				k.Close()
+				r.Prefix = r.marker.Prefix
+				return nil
+			}
+			if errors.Is(err, recorder.ErrKey) {
+				return err
+			}
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var first error
+	something := false
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), segment.SpoolExt) || strings.HasPrefix(f.Name(), vfs.TempPrefix) {
+			something = something || f.Name() == markerFile || f.Name() == segment.ManifestFile
+			continue
+		}
+		something = true
+		s, err := r.salvage(r.a.spool(r.ID, f.Name()))
+		if err == nil && s.Header.Recording == r.ID && r.a.checkNew(r.ID, s.Header.Prefix) == nil {
+			r.marker = marker{1, r.ID, s.Header.Prefix, s.Header.Key}
+			r.Prefix = s.Header.Prefix
+			return nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	if !something {
+		r.empty = true // the machine died before the marker was there, or after all was published
+		return nil
+	}
+	if _, head, err := r.openManifest(r.a.spool(r.ID, segment.ManifestFile)); err == nil {
+		// The machine died while the folder of a published recording was removed.
+		r.marker = marker{1, r.ID, head.Prefix, head.Key}
+		r.Prefix = head.Prefix
+		return nil
+	} else if first == nil || errors.Is(first, fs.ErrNotExist) {
+		first = err
+	}
+	if !errors.Is(first, recorder.ErrTampered) && !errors.Is(first, fs.ErrNotExist) {
+		return first // the key may come back, the disk may recover
+	}
+	if err := r.aside(r.a.spool(r.ID), r.ID); err != nil {
+		return errors.Join(first, err)
+	}
+	return fmt.Errorf("moved aside: %w", first)
+}
+
+func (r *recovery) salvage(name string) (segment.Salvaged, error) {
+	b, err := segment.OpenFile(r.a.fsys, name)
+	if err != nil {
+		return segment.Salvaged{}, err
+	}
+	defer func() { _ = b.Close() }() // only read
+	return segment.Salvage(r.ctx, b, r.a.sealer)
+}
+
+// aside moves a file or folder into quarantine.
+func (r *recovery) aside(name, as string) error {
+	dir := r.a.spool(quarantineDir)
+	if err := vfs.MkdirAll(r.a.fsys, dir); err != nil {
+		return err
+	}
+	to := path.Join(dir, as)
+	for i := 2; ; i++ {
+		if _, err := r.a.fsys.Stat(to); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return err
+		}
+		to = path.Join(dir, fmt.Sprintf("%s.%d", as, i))
+	}
+	if err := r.a.fsys.Rename(name, to); err != nil {
+		return err
+	}
+	r.Aside = append(r.Aside, path.Base(to))
+	return r.a.fsys.SyncDir(dir)
+}
+
+// readSpool reads the segments of the spool and moves aside what is none.
+func (r *recovery) readSpool(files []fs.DirEntry) error {
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), vfs.TempPrefix) || !strings.HasSuffix(f.Name(), segment.SpoolExt) {
+			continue
+		}
+		name := r.a.spool(r.ID, f.Name())
+		s, err := r.salvage(name)
+		if err == nil && (s.Header.Recording != r.ID || s.Header.Prefix != r.Prefix || segment.SpoolName(s.Header.N) != f.Name()) {
+			err = fmt.Errorf("%s: it is segment %d of recording %s: %w", f.Name(), s.Header.N, s.Header.Recording, recorder.ErrTampered)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, recorder.ErrTampered):
+			if err := r.aside(name, r.ID+"-"+f.Name()); err != nil {
+				return err
+			}
+			continue
+		default:
+			return err
+		}
+		if s.Beyond > 0 {
+			// Good frames behind a bad one: the disk lost something that was
+			// promised. The cut below would lose what is left of it.
+			if err := r.copyAside(name, r.ID+"-"+f.Name()); err != nil {
+				return err
+			}
+		}
+		r.Torn += s.Torn
+		r.parts = append(r.parts, part{n: s.Header.N, spool: name, s: s})
+	}
+	slices.SortFunc(r.parts, func(a, b part) int { return cmp.Compare(a.n, b.n) })
+	return nil
+}
+
+// copyAside keeps a copy of a file in quarantine.
+func (r *recovery) copyAside(name, as string) error {
+	src, err := r.a.fsys.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.Close() }() // only read
+	tmp, err := vfs.TempName(name)
+	if err != nil {
+		return err
+	}
+	dst, err := r.a.fsys.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(dst, src); err == nil {
+		err = dst.Sync()
+	}
+	if cerr := dst.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = r.aside(tmp, as)
+	}
+	return err
+}
+
+// finalManifest returns the manifest that the recording itself had finished
+// with, from the spool or the store; nil when there is none.
+func (r *recovery) finalManifest() (*recorder.Manifest, []byte, error) {
+	name := r.a.spool(r.ID, segment.ManifestFile)
+	content, err := vfs.ReadFile(r.a.fsys, name, segment.ManifestBytesMax)
+	if err == nil {
+		m, _, err := r.openManifest(name)
+		if err == nil {
+			r.Finished = m.Call.EndCause != string(media.CauseCrash)
+			return m, content, nil
+		}
+		if !errors.Is(err, recorder.ErrTampered) {
+			return nil, nil, err
+		}
+		if err := r.aside(name, r.ID+"-"+segment.ManifestFile); err != nil {
+			return nil, nil, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	m, err := r.a.manifest(r.ctx, r.ID, r.Prefix)
+	switch {
+	case err == nil:
+		r.Finished = m.Call.EndCause != string(media.CauseCrash)
+		return m, nil, nil
+	case errors.Is(err, recorder.ErrNotFound):
+		return nil, nil, nil
+	}
+	return nil, nil, err
+}
+
+// openManifest reads a manifest of this recording from the spool.
+func (r *recovery) openManifest(name string) (*recorder.Manifest, segment.Header, error) {
+	b, err := segment.OpenFile(r.a.fsys, name)
+	if err != nil {
+		return nil, segment.Header{}, err
+	}
+	defer func() { _ = b.Close() }() // only read
+	m, head, err := segment.OpenManifest(r.ctx, b, r.a.sealer)
+	if err == nil && (m.ID != r.ID || r.Prefix != "" && head.Prefix != r.Prefix || r.a.checkNew(r.ID, head.Prefix) != nil) {
+		err = recorder.ErrTampered
+	}
+	return m, head, err
+}
+
+// publish makes segments, manifest and row known. Content is the sealed
+// manifest; nil: the store has it.
+func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
+	for _, p := range r.parts {
+		if p.spool == "" || p.empty() {
+			continue
+		}
+		if !listed(m, p.n) {
+			// The recording gave it up, or was published without it.
+			if err := r.aside(p.spool, r.ID+"-"+path.Base(p.spool)); err != nil {
+				return err
+			}
+			continue
+		}
+		if !p.s.Complete || p.s.Torn > 0 {
+			if err := segment.Repair(r.ctx, r.a.fsys, p.spool, r.a.sealer, p.s); err != nil {
+				return err
+			}
+			r.Repaired++
+		}
+		if err := r.a.store.Publish(r.ctx, path.Join(r.Prefix, segment.FileName(p.n)), p.spool); err != nil {
+			return err
+		}
+	}
+	if content != nil {
+		if err := r.a.store.Put(r.ctx, path.Join(r.Prefix, segment.ManifestFile), content); err != nil {
+			return err
+		}
+	}
+	if err := r.a.saveRow(r.ctx, recorder.Row{Manifest: *m, Prefix: r.Prefix}); err != nil {
+		return err
+	}
+	return r.a.dropSpool(r.ID)
+}
+
+func listed(m *recorder.Manifest, n int) bool {
+	return slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return s.N == n })
+}
+
+// empty tells whether a spooled segment has no audio.
+func (p part) empty() bool { return len(p.s.Runs) == 0 }

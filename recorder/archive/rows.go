@@ -1,0 +1,260 @@
+package archive
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// queuedRow names a recording that the catalogue does not know yet; its
+// manifest is in the store.
+type queuedRow struct {
+	Recording string `json:"recording"`
+	Prefix    string `json:"prefix"`
+}
+
+// saveRow makes a recording known to the catalogue, now or by CatchUp. While
+// the catalogue fails it is not tried again for each recording, because each
+// try may take seconds.
+func (a *Archive) saveRow(ctx context.Context, r recorder.Row) error {
+	if !a.catalogue.isDown() {
+		err := a.saveNow(ctx, r)
+		if err == nil {
+			return nil
+		}
+		a.catalogue.setDown(true)
+	}
+	js, err := json.Marshal(queuedRow{r.Manifest.ID, r.Prefix})
+	if err != nil {
+		return err
+	}
+	return vfs.WriteFile(a.fsys, a.spool(rowsDir, r.Manifest.ID+".json"), js)
+}
+
+func (a *Archive) saveNow(ctx context.Context, r recorder.Row) error {
+	c, err := a.catalogue.get(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Save(ctx, r)
+}
+
+// CatchUp saves the rows that the catalogue could not take and returns how many
+// it took now. It is to be called at start and every minute or so.
+func (a *Archive) CatchUp(ctx context.Context) (int, error) {
+	entries, err := a.fsys.ReadDir(a.spool(rowsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("catch up: %w", err)
+	}
+	n := 0
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
+			_ = a.fsys.Remove(a.spool(rowsDir, e.Name())) // torn by a crash, promised to nobody
+			continue
+		}
+		if err := a.catchUpOne(ctx, a.spool(rowsDir, e.Name())); err != nil {
+			return n, fmt.Errorf("catch up %s: %w", e.Name(), err)
+		}
+		n++
+	}
+	a.catalogue.setDown(false)
+	return n, nil
+}
+
+func (a *Archive) catchUpOne(ctx context.Context, name string) error {
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if err != nil {
+		return err
+	}
+	var q queuedRow
+	if err := json.Unmarshal(js, &q); err != nil {
+		return err
+	}
+	m, err := a.manifest(ctx, q.Recording, q.Prefix)
+	switch {
+	case errors.Is(err, recorder.ErrNotFound): // deleted since
+	case err != nil:
+		return err
+	default:
+		if err := a.saveNow(ctx, recorder.Row{Manifest: *m, Prefix: q.Prefix}); err != nil {
+			return err
+		}
+	}
+	return a.fsys.Remove(name)
+}
+
+// Progress is told how far a long task is. Total may be 0 while it is not known.
+type Progress func(done, total int64)
+
+func (p Progress) tell(done, total int64) {
+	if p != nil {
+		p(done, total)
+	}
+}
+
+// batchSaver is a catalogue that takes many rows at once.
+type batchSaver interface {
+	SaveAll(ctx context.Context, rows []recorder.Row) error
+}
+
+const rebuildBatch = 200 // rows
+
+// Rebuild makes the catalogue anew from the store: a row for every manifest that
+// authenticates, and no others. It goes on behind a manifest that does not and
+// names it in a *DamageError at the end.
+func (a *Archive) Rebuild(ctx context.Context, progress Progress) error {
+	c, err := a.catalogue.get(ctx)
+	if err != nil {
+		return fmt.Errorf("rebuild catalogue: %w", err)
+	}
+	total, err := a.countManifests(ctx)
+	if err != nil {
+		return fmt.Errorf("rebuild catalogue: %w", err)
+	}
+	r := rebuild{a: a, c: c, total: total, progress: progress, known: map[string]bool{}}
+	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error { return r.object(ctx, i) })
+	if err == nil {
+		err = r.flush(ctx)
+	}
+	if err == nil {
+		err = r.dropOthers(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("rebuild catalogue: %w", err)
+	}
+	if len(r.bad.list) > 0 {
+		return &DamageError{Findings: r.bad.list}
+	}
+	return nil
+}
+
+func (a *Archive) countManifests(ctx context.Context) (n int64, err error) {
+	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error {
+		if path.Base(i.Name) == segment.ManifestFile {
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// rebuild is one run of Rebuild.
+type rebuild struct {
+	a           *Archive
+	c           recorder.Catalog
+	done, total int64
+	progress    Progress
+	known       map[string]bool // recordings in the store
+	batch       []recorder.Row
+	bad         findings
+}
+
+func (r *rebuild) object(ctx context.Context, i recorder.BlobInfo) error {
+	dir, base := path.Split(i.Name)
+	if base != segment.ManifestFile {
+		return nil
+	}
+	prefix := path.Clean(dir)
+	m, err := r.a.manifest(ctx, "", prefix)
+	switch {
+	case err == nil:
+		r.known[m.ID] = true
+		r.batch = append(r.batch, recorder.Row{Manifest: *m, Prefix: prefix})
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		r.known[path.Base(prefix)] = true // its row may be all that is left of it
+		r.bad.addErr(path.Base(prefix), base, err)
+	}
+	r.done++
+	r.progress.tell(r.done, r.total)
+	if len(r.batch) >= rebuildBatch {
+		return r.flush(ctx)
+	}
+	return nil
+}
+
+func (r *rebuild) flush(ctx context.Context) error {
+	batch := r.batch
+	r.batch = nil
+	if len(batch) == 0 {
+		return nil
+	}
+	if b, ok := r.c.(batchSaver); ok {
+		return b.SaveAll(ctx, batch)
+	}
+	for _, row := range batch {
+		if err := r.c.Save(ctx, row); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropOthers deletes the rows of recordings that the store does not have.
+func (r *rebuild) dropOthers(ctx context.Context) error {
+	var gone []string
+	err := eachRow(ctx, r.c, func(row recorder.Row) {
+		if !r.known[row.Manifest.ID] {
+			gone = append(gone, row.Manifest.ID)
+		}
+	})
+	for _, id := range gone {
+		// Between listing and now it may have been recorded.
+		if err != nil || r.a.isLive(id) {
+			continue
+		}
+		if _, err = r.a.locateIn(ctx, id); errors.Is(err, recorder.ErrNotFound) {
+			err = r.c.Delete(ctx, id)
+		}
+		if errors.Is(err, recorder.ErrNotFound) { // somebody else deleted it
+			err = nil
+		}
+	}
+	return err
+}
+
+// locateIn asks whether the catalogue's folder of a recording has its manifest.
+func (a *Archive) locateIn(ctx context.Context, id string) (string, error) {
+	c, err := a.catalogue.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	row, err := c.Get(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if !a.has(ctx, row.Prefix) {
+		return "", recorder.ErrNotFound
+	}
+	return row.Prefix, nil
+}
+
+// eachRow calls f for every row of the catalogue.
+func eachRow(ctx context.Context, c recorder.Catalog, f func(recorder.Row)) error {
+	q := recorder.Query{Limit: 1000, OldestFirst: true}
+	for {
+		page, err := c.Find(ctx, q)
+		if err != nil {
+			return err
+		}
+		for _, r := range page.Rows {
+			f(r)
+		}
+		if page.Next == "" {
+			return nil
+		}
+		q.Cursor = page.Next
+	}
+}

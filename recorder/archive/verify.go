@@ -1,0 +1,368 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
+)
+
+// VerifyQuery says what to verify.
+type VerifyQuery struct {
+	IDs []string // recordings; none: everything in store and catalogue
+}
+
+// Report is the result of Verify.
+type Report struct {
+	Recordings int       `json:"recordings"`
+	Segments   int       `json:"segments"`
+	Frames     int64     `json:"frames"`
+	Bytes      int64     `json:"bytes"`
+	Findings   []Finding `json:"findings"`          // never nil
+	Dropped    int       `json:"dropped,omitempty"` // findings beyond the limit of 10,000
+}
+
+// OK tells whether nothing was found.
+func (r Report) OK() bool { return len(r.Findings) == 0 }
+
+// verification is one run of Verify.
+type verification struct {
+	a   *Archive
+	ctx context.Context
+	Report
+	found       findings
+	done, total int64
+	progress    Progress
+}
+
+// Verify reads recordings whole and compares everything with everything: the
+// manifest is authentic, every segment is there with its size and sum, every
+// frame is authentic, in order and complete, and lies where the manifest says.
+// Without ids it also names objects that no manifest tells of and recordings that
+// only the catalogue knows, or does not. The error tells that it could not go
+// on; the report holds what was found until then.
+func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) (Report, error) {
+	v := &verification{a: a, ctx: ctx, progress: progress}
+	var err error
+	if len(q.IDs) > 0 {
+		err = v.some(q.IDs)
+	} else {
+		err = v.all()
+	}
+	v.Findings, v.Dropped = v.found.list, v.found.dropped
+	if v.Findings == nil {
+		v.Findings = []Finding{}
+	}
+	if err != nil {
+		return v.Report, fmt.Errorf("verify: %w", err)
+	}
+	return v.Report, nil
+}
+
+func (v *verification) some(ids []string) error {
+	v.total = int64(len(ids))
+	for _, id := range ids {
+		prefix, err := v.a.locate(v.ctx, id)
+		switch {
+		case errors.Is(err, recorder.ErrNotFound):
+			v.found.addErr(id, "", err)
+		case err != nil:
+			return err
+		default:
+			objects, err := v.objects(prefix)
+			if err != nil {
+				return err
+			}
+			if err := v.recording(id, prefix, objects); err != nil {
+				return err
+			}
+		}
+		v.tick()
+	}
+	return nil
+}
+
+func (v *verification) tick() {
+	v.done++
+	v.progress.tell(v.done, v.total)
+}
+
+// objects lists the names in a folder.
+func (v *verification) objects(prefix string) ([]string, error) {
+	var names []string
+	err := v.a.store.List(v.ctx, prefix+"/", func(i recorder.BlobInfo) error {
+		names = append(names, path.Base(i.Name))
+		return nil
+	})
+	return names, err
+}
+
+// all goes through the store folder by folder, then through the catalogue.
+func (v *verification) all() error {
+	var err error
+	if v.total, err = v.a.countManifests(v.ctx); err != nil {
+		return err
+	}
+	inStore := map[string]bool{}
+	var prefix string
+	var names []string
+	folder := func() error {
+		if len(names) == 0 {
+			return nil
+		}
+		inStore[path.Base(prefix)] = true
+		return v.folder(prefix, names)
+	}
+	err = v.a.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
+		if dir := path.Dir(i.Name); dir != prefix {
+			if err := folder(); err != nil {
+				return err
+			}
+			prefix, names = dir, names[:0]
+		}
+		names = append(names, path.Base(i.Name))
+		return nil
+	})
+	if err == nil {
+		err = folder()
+	}
+	if err != nil {
+		return err
+	}
+	return v.rows(inStore)
+}
+
+// folder verifies what lies in one folder of the store.
+func (v *verification) folder(prefix string, names []string) error {
+	id := path.Base(prefix)
+	if slices.Contains(names, segment.ManifestFile) {
+		err := v.recording(id, prefix, slices.Clone(names))
+		v.tick()
+		return err
+	}
+	if v.beingTaken(id) {
+		return nil
+	}
+	for _, n := range names {
+		v.found.addf(id, n, FaultOrphan, "%s has no manifest", prefix)
+	}
+	return nil
+}
+
+// beingTaken tells whether a recording is in the spool, so that its manifest
+// is still to come.
+func (v *verification) beingTaken(id string) bool {
+	if v.a.isLive(id) {
+		return true
+	}
+	_, err := v.a.fsys.Stat(v.a.spool(id))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// rows compares the catalogue with the store.
+func (v *verification) rows(inStore map[string]bool) error {
+	c, err := v.a.catalogue.get(v.ctx)
+	if err == nil {
+		rows := map[string]bool{}
+		err = eachRow(v.ctx, c, func(r recorder.Row) {
+			id := r.Manifest.ID
+			rows[id] = true
+			if !inStore[id] && !v.a.has(v.ctx, r.Prefix) {
+				v.found.addf(id, "", FaultNoObject, "the catalogue has it in %s, the store has not", r.Prefix)
+			}
+		})
+		if err == nil {
+			v.withoutRow(inStore, rows)
+		}
+	}
+	if err != nil && v.ctx.Err() == nil {
+		v.found.addf("", "", FaultUnreadable, "%v", err)
+		return nil
+	}
+	return err
+}
+
+func (v *verification) withoutRow(inStore, rows map[string]bool) {
+	for id := range inStore {
+		if rows[id] || v.beingTaken(id) {
+			continue
+		}
+		if _, err := v.a.fsys.Stat(v.a.spool(rowsDir, id+".json")); err == nil {
+			continue // the catalogue was down; its row follows
+		}
+		v.found.addf(id, "", FaultNoRow, "the store has it, the catalogue has not: rebuild the catalogue")
+	}
+}
+
+// recording verifies one recording whose folder holds the named objects.
+func (v *verification) recording(id, prefix string, objects []string) error {
+	v.Recordings++
+	m, err := v.a.manifest(v.ctx, id, prefix)
+	if err != nil {
+		v.found.addErr(id, segment.ManifestFile, err)
+		return v.ctx.Err()
+	}
+	known := []string{segment.ManifestFile}
+	for _, s := range m.Segments {
+		known = append(known, s.File)
+		if err := v.segment(m, prefix, s); err != nil {
+			return err
+		}
+	}
+	for _, o := range objects {
+		if !slices.Contains(known, o) {
+			v.found.addf(id, o, FaultOrphan, "its manifest does not name it")
+		}
+	}
+	v.totals(m)
+	return nil
+}
+
+// segment verifies one segment against its manifest.
+func (v *verification) segment(m *recorder.Manifest, prefix string, s recorder.Segment) error {
+	if err := v.ctx.Err(); err != nil {
+		return err
+	}
+	v.Segments++
+	b, err := v.a.store.Open(v.ctx, path.Join(prefix, s.File))
+	if err != nil {
+		v.found.addErr(m.ID, s.File, err)
+		return nil
+	}
+	defer func() { _ = b.Close() }() // only read
+	v.Bytes += b.Size()
+	if b.Size() != s.Bytes {
+		v.found.addf(m.ID, s.File, sizeFault(b.Size(), s.Bytes), "%d bytes, the manifest says %d", b.Size(), s.Bytes)
+	}
+	_, sum, err := segment.Sum(b)
+	switch {
+	case err != nil:
+		v.found.addErr(m.ID, s.File, err)
+	case sum != s.SHA256:
+		v.found.addf(m.ID, s.File, FaultAltered, "SHA-256 is %s, the manifest says %s", sum, s.SHA256)
+	}
+	r, err := segment.Open(v.ctx, b, v.a.sealer, segment.Want{Recording: m.ID, N: s.N})
+	if err != nil {
+		v.found.addErr(m.ID, s.File, err)
+		return nil
+	}
+	defer r.Close()
+	v.frames(m, s, r)
+	return nil
+}
+
+// frames reads all frames of a segment.
+func (v *verification) frames(m *recorder.Manifest, s recorder.Segment, r *segment.Reader) {
+	h := r.Header()
+	if h.RealMS != s.RealMS || h.AudioMS != s.AudioMS {
+		v.found.addf(m.ID, s.File, FaultPosition, "begins at %d ms, audio %d ms, the manifest says %d and %d", h.RealMS, h.AudioMS, s.RealMS, s.AudioMS)
+	}
+	if f := formatOf(m, s); h.Format != f || h.SampleRate != m.SampleRate || h.Channels != len(m.Channels) {
+		v.found.addf(m.ID, s.File, FaultPosition, "is %s with %d channels at %d Hz, the manifest says %s, %d, %d",
+			h.Format, h.Channels, h.SampleRate, f, len(m.Channels), m.SampleRate)
+	}
+	at := positions{m: m, s: s, t: newTimeline(m), rate: int64(h.SampleRate)}
+	for bad := 0; ; {
+		a, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			// Behind the first fault others follow from it.
+			if bad++; bad == 1 {
+				v.found.addErr(m.ID, s.File, err)
+			}
+			if !r.More() {
+				return
+			}
+			at.skip = true
+			continue
+		}
+		v.Frames++
+		if why := at.check(a); why != "" {
+			v.found.addf(m.ID, s.File, FaultPosition, "%s", why)
+			return
+		}
+	}
+	if why := at.end(); why != "" {
+		v.found.addf(m.ID, s.File, FaultPosition, "%s", why)
+	}
+}
+
+// positions checks that the frames of a segment lie where the manifest says.
+type positions struct {
+	m    *recorder.Manifest
+	s    recorder.Segment
+	t    timeline
+	rate int64 // Hz
+
+	endMS int64 // in the segment's audio, behind the last frame
+	skip  bool  // frames before this one were bad: a leap is no news
+}
+
+// slackMS allows for the rounding of positions to whole milliseconds.
+const slackMS = 2
+
+func (p *positions) check(a recorder.Audio) string {
+	audio := p.s.AudioMS + a.SegMS
+	if d := a.AudioMS - audio; d > slackMS || d < -slackMS {
+		return fmt.Sprintf("frame at %d ms of the audio stands at %d ms", a.AudioMS, audio)
+	}
+	if first, next := p.t.real(a.AudioMS); a.RealMS < first-slackMS || a.RealMS > next+slackMS {
+		return fmt.Sprintf("frame at %d ms of the audio lies at %d ms, by the windows at %d", a.AudioMS, a.RealMS, next)
+	}
+	if !p.skip && a.SegMS > p.endMS+slackMS && !p.told(p.s.AudioMS+p.endMS, audio) {
+		return fmt.Sprintf("nothing from %d to %d ms of the audio, and no gap tells of it", p.s.AudioMS+p.endMS, audio)
+	}
+	p.skip = false
+	p.endMS = a.SegMS + int64(a.Samples)*1000/p.rate
+	return ""
+}
+
+// end checks that the segment is as long as the manifest says.
+func (p *positions) end() string {
+	if p.skip || p.endMS+slackMS >= p.s.DurationMS && p.endMS <= p.s.DurationMS+slackMS || p.endMS < p.s.DurationMS && p.told(p.s.AudioMS+p.endMS, p.s.AudioMS+p.s.DurationMS) {
+		return ""
+	}
+	return fmt.Sprintf("holds %d ms of audio, the manifest says %d", p.endMS, p.s.DurationMS)
+}
+
+// told tells whether gaps cover a stretch of audio, on all channels.
+func (p *positions) told(from, to int64) bool {
+	for ch := range p.m.Channels {
+		at := from
+		for _, g := range p.m.Gaps { // in order of position
+			if g.Channel == ch && g.AudioMS <= at+slackMS {
+				at = max(at, g.AudioMS+g.DurationMS)
+			}
+		}
+		if at+slackMS < to {
+			return false
+		}
+	}
+	return true
+}
+
+// totals checks the manifest against itself: audio and windows are the real time.
+func (v *verification) totals(m *recorder.Manifest) {
+	cut := newTimeline(m).length(m.RealMS)
+	if d := m.AudioMS + cut - m.RealMS; d > slackMS || d < -slackMS {
+		v.found.addf(m.ID, "", FaultTotals, "%d ms of audio and %d ms of windows make %d ms, the manifest says %d", m.AudioMS, cut, m.AudioMS+cut, m.RealMS)
+	}
+	end := int64(0)
+	for _, s := range m.Segments {
+		if s.AudioMS+slackMS < end {
+			v.found.addf(m.ID, s.File, FaultTotals, "begins at %d ms of the audio, before the end of the segment before it at %d", s.AudioMS, end)
+		}
+		end = s.AudioMS + s.DurationMS
+	}
+	if end > m.AudioMS+slackMS {
+		v.found.addf(m.ID, "", FaultTotals, "segments reach to %d ms of the audio, the manifest says %d", end, m.AudioMS)
+	}
+}
