@@ -49,10 +49,10 @@ sim: ## run the seeded simulations of whole calls
 	go test -count=1 -timeout 20m -run '^TestSim' -v $$pkgs
 
 .PHONY: golden
-golden: ## replay the golden captures; make golden UPDATE=1 rewrites what is wanted of them
+golden: ## compare with the golden files (go test PACKAGE -run Golden -update rewrites them)
 	@.ci/deps.sh build
 	@pkgs="$(call with,Test[A-Za-z]*Golden)"; [ -n "$$pkgs" ] || { echo "golden: no Golden test anywhere" >&2; exit 1; }; \
-	for pkg in $$pkgs; do go test -count=1 -run Golden $$pkg $(if $(UPDATE),-update); done
+	go test -count=1 -run Golden -v $$pkgs
 
 .PHONY: bench
 bench: ## run the benchmarks; compare runs with benchstat (see .tools.mod)
