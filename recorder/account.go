@@ -42,7 +42,7 @@ func (c *core) manifest() *Manifest {
 	if c.endMS >= 0 {
 		m.Call.End = c.endTime.UTC().Round(0)
 	}
-	if c.seg.open {
+	if c.seg.open && !c.seg.empty() {
 		s := c.seg.info
 		s.DurationMS = (c.seg.samples + int64(len(c.seg.pend[0]))) / c.perMS
 		m.Segments = append(m.Segments, s)

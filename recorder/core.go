@@ -30,6 +30,7 @@ type output interface {
 	// audio returns false when there is no room for it.
 	audio(a Audio, account *Manifest) bool
 	finish(seg Segment, account *Manifest)
+	abandon() // the open segment has no audio: it was a journal
 	publish(m *Manifest)
 	discard()
 	refusal() string // why audio was refused last, for the gap's detail
@@ -124,6 +125,16 @@ func (c *core) start(ns int64) {
 	c.timeline.SetOrigin(c.timeOf(ns))
 	for _, s := range c.sides {
 		s.track.SetOrigin(ns)
+	}
+	c.journal()
+}
+
+// journal opens the first segment before there is audio, so that a call that
+// is suppressed at first leaves its account behind when the daemon dies. Not
+// before consent: until then nothing is kept of the call.
+func (c *core) journal() {
+	if !c.plan.Rules.ConsentRequired {
+		c.seg.begin(c, 0)
 	}
 }
 

@@ -183,7 +183,15 @@ func (s *memSegment) Finish(*Manifest) (Segment, error) {
 	return Segment{N: s.n, File: fmt.Sprintf("%04d.seg", s.n), Bytes: 1, SHA256: "x"}, nil
 }
 
-func (s *memSegment) Abort() error { return nil }
+func (s *memSegment) Abort() error {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	if len(s.m.segments[s.n]) > 0 {
+		return errors.New("a segment with audio was abandoned")
+	}
+	delete(s.m.infos, s.n)
+	return nil
+}
 
 // pcm joins the audio of all segments, missing frames as silence.
 func (m *memSink) pcm() [2][]int16 {

@@ -141,6 +141,8 @@ type Sink interface {
 	Publish(*Manifest) error
 	// Discard gives up the recording and wipes what was spooled of it.
 	Discard() error
+	// Close lets go of what is open; what is spooled and not published stays
+	// for the next start to recover.
 	Close() error
 }
 
@@ -154,5 +156,6 @@ type SegmentWriter interface {
 	// Finish seals the last frame and publishes the file. The result has File,
 	// Bytes and SHA256 set.
 	Finish(account *Manifest) (Segment, error)
+	// Abort takes back a segment that has no audio.
 	Abort() error
 }

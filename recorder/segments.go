@@ -29,6 +29,9 @@ type segmentState struct {
 // append adds samples that lie together in real time from realMS on.
 func (g *segmentState) append(c *core, realMS int64, ch [2][]int16) {
 	for len(ch[0]) > 0 {
+		if g.open && g.empty() && g.info.RealMS != realMS {
+			g.abandon(c)
+		}
 		if !g.open {
 			g.begin(c, realMS)
 		}
@@ -69,6 +72,18 @@ func (g *segmentState) begin(c *core, realMS int64) {
 		SampleRate: c.plan.SampleRate, Channels: c.channels(), RealMS: realMS, AudioMS: g.info.AudioMS,
 		Start: c.msTime(realMS),
 	})
+}
+
+func (g *segmentState) empty() bool { return g.samples == 0 && len(g.pend[0]) == 0 }
+
+// abandon gives up an open segment without audio.
+func (g *segmentState) abandon(c *core) {
+	if g.enc != nil {
+		g.enc.Close()
+	}
+	g.open, g.enc = false, nil
+	g.n--
+	c.out.abandon()
 }
 
 // tick writes a frame when enough has gathered, or when the account must be
@@ -185,6 +200,10 @@ func (g *segmentState) drop(c *core, n int) {
 func (c *core) finishSegment() {
 	g := &c.seg
 	if !g.open {
+		return
+	}
+	if g.empty() {
+		g.abandon(c)
 		return
 	}
 	g.flush(c, true)

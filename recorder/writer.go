@@ -57,6 +57,7 @@ const (
 	opBegin opKind = iota
 	opAudio
 	opFinish
+	opAbandon
 	opPublish
 	opDiscard
 )
@@ -133,6 +134,11 @@ func (w *writer) finish(seg Segment, account *Manifest) {
 	w.push(op{kind: opFinish, seg: seg, account: account}, true)
 }
 
+func (w *writer) abandon() {
+	w.open = false
+	w.push(op{kind: opAbandon}, true)
+}
+
 func (w *writer) publish(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
 func (w *writer) discard()            { w.push(op{kind: opDiscard}, true) }
 
@@ -168,6 +174,9 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 		c.Gaps = append(c.Gaps, Gap{
 			Channel: ch, RealMS: w.realEndMS, AudioMS: w.audioMS, DurationMS: lost, Cause: GapOverrun, Filled: "silence", Detail: why,
 		})
+	}
+	if w.open && w.samples == 0 {
+		w.abandon()
 	}
 	if w.open {
 		w.info.DurationMS = w.samples * 1000 / int64(w.plan.SampleRate)
@@ -302,11 +311,8 @@ func (w *writer) giveUp(err error) {
 	w.bytes = 0
 	w.queue = nil
 	w.mu.Unlock()
-	if w.segment != nil {
-		_ = w.segment.Abort() // its spool file stays for recovery at the next start
-	}
 	if w.sink != nil {
-		_ = w.sink.Close()
+		_ = w.sink.Close() // what is spooled stays for recovery at the next start
 	}
 	w.rec.unpublished(w.session.ID, err)
 }
@@ -340,6 +346,11 @@ func (w *writer) do(o *op) error {
 		o.seg.File, o.seg.Bytes, o.seg.SHA256 = res.File, res.Bytes, res.SHA256
 		w.finished[o.seg.N] = o.seg
 		w.rec.segmentDone(w.session.ID, o.seg)
+	case opAbandon:
+		if err := w.segment.Abort(); err != nil {
+			return w.noted(fmt.Errorf("abandon segment: %w", err))
+		}
+		w.segment = nil
 	case opPublish:
 		if err := w.sink.Publish(w.fill(o.account)); err != nil {
 			return w.noted(fmt.Errorf("publish: %w", err))
