@@ -18,8 +18,9 @@ var compact = map[byte]string{
 // sameName compares header field names: without regard to case, compact forms included.
 func sameName(have, want string) bool {
 	if len(have) == 1 {
-		long, ok := compact[have[0]|0x20]
-		return ok && strings.EqualFold(long, want)
+		if long, ok := compact[have[0]|0x20]; ok && strings.EqualFold(long, want) {
+			return true
+		}
 	}
 	return len(have) == len(want) && strings.EqualFold(have, want)
 }
