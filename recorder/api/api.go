@@ -29,11 +29,12 @@ const (
 	requestsMax       = 256      // at once, subscribers of events not counted
 	subscribersMax    = 64       // default of Config.SubscribersMax
 	headerTimeout     = 5 * time.Second
-	readTimeout       = 30 * time.Second // of a whole request
-	idleTimeout       = 60 * time.Second // of a kept connection
-	writeTimeout      = 30 * time.Second // without any progress of an answer
-	heartbeatInterval = 15 * time.Second // of the event stream
-	readyTimeout      = 5 * time.Second  // of all checks of /readyz
+	readTimeout       = 30 * time.Second       // of a whole request
+	idleTimeout       = 60 * time.Second       // of a kept connection
+	writeTimeout      = 30 * time.Second       // without any progress of an answer
+	heartbeatInterval = 15 * time.Second       // of the event stream
+	readyTimeout      = 5 * time.Second        // of all checks of /readyz
+	verifyEvery       = 200 * time.Millisecond // between two lines of progress
 )
 
 // Library is what is recorded. Safe for concurrent use.
@@ -46,9 +47,10 @@ type Library interface {
 	// recording's own. ErrNotFound when there is no recording or nothing was
 	// captured of it.
 	Media(ctx context.Context, id, format string) (Media, error)
-	// Verify checks recordings, all of them when ids is empty, and calls each
-	// with every result. It ends when each returns an error, and returns that.
-	Verify(ctx context.Context, ids []string, each func(Verdict) error) error
+	// Verify reads recordings whole, all of them when ids is empty, and reports
+	// what does not fit. The error tells that it could not go on; the report
+	// holds what was found until then.
+	Verify(ctx context.Context, ids []string, progress func(done, total int64)) (Report, error)
 }
 
 // Media is the audio of one recording as a file.
@@ -60,13 +62,31 @@ type Media struct {
 	Damaged  bool // some of it is silence because it is missing or altered; told as Trunktap-Damaged
 }
 
-// Verdict is the result of verifying one recording.
-type Verdict struct {
-	ID     string   `json:"id"`
-	OK     bool     `json:"ok"`
-	Faults []string `json:"faults,omitempty"` // what does not fit, for people
-	Done   int      `json:"done"`             // recordings verified so far, this one counted
-	Total  int      `json:"total"`            // 0 when not known
+// Report is the result of verifying recordings.
+type Report struct {
+	Recordings int       `json:"recordings"`
+	Segments   int       `json:"segments"`
+	Frames     int64     `json:"frames"`
+	Bytes      int64     `json:"bytes"`
+	Findings   []Finding `json:"findings" nullable:"false"`
+	Dropped    int       `json:"dropped,omitempty"` // findings beyond the archive's limit
+}
+
+// Finding is one thing that does not fit.
+type Finding struct {
+	Recording string `json:"recording,omitempty"`
+	File      string `json:"file,omitempty"`
+	Fault     string `json:"fault"`
+	Detail    string `json:"detail"`
+}
+
+// Verification is one line of the answer to a request to verify: how far it
+// is, or the report at the end, or why it could not go on.
+type Verification struct {
+	Done   int64   `json:"done"`            // recordings
+	Total  int64   `json:"total,omitempty"` // recordings; 0 while it is not known
+	Report *Report `json:"report,omitempty"`
+	Error  string  `json:"error,omitempty"`
 }
 
 // ErrCursor is returned by Library.Find for a cursor that is none.

@@ -137,15 +137,18 @@ func (f *fakeLibrary) Media(_ context.Context, id, format string) (Media, error)
 	return m, f.err
 }
 
-func (f *fakeLibrary) Verify(_ context.Context, ids []string, each func(Verdict) error) error {
-	for i, r := range f.rows() {
-		if len(ids) == 0 || ids[0] == r.Manifest.ID {
-			if err := each(Verdict{ID: r.Manifest.ID, OK: i == 0, Done: i + 1, Total: 2}); err != nil {
-				return err
-			}
+func (f *fakeLibrary) Verify(_ context.Context, ids []string, progress func(done, total int64)) (Report, error) {
+	r := Report{}
+	for i, row := range f.rows() {
+		if len(ids) == 0 || ids[0] == row.Manifest.ID {
+			r.Recordings++
+			progress(int64(i+1), 2)
+		}
+		if row.Manifest.ID == "r2" && r.Recordings > 0 {
+			r.Findings = []Finding{{Recording: "r2", Fault: "missing", Detail: "it is gone"}}
 		}
 	}
-	return f.err
+	return r, f.err
 }
 
 type fixture struct {

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -72,7 +73,7 @@ func (s *Server) recordingRoutes() {
 			if err != nil {
 				return nil, s.problem("read a recording", err)
 			}
-			return &manifest{complete(*m)}, nil
+			return &manifest{Complete(*m)}, nil
 		})
 	media := raw(operation("media", http.MethodGet, "/v1/recordings/{id}/media", "The audio of a recording; takes Range", http.StatusNotFound,
 		http.StatusUnprocessableEntity), "audio/*", "A file")
@@ -81,7 +82,9 @@ func (s *Server) recordingRoutes() {
 	head.OperationID, head.Method, head.Summary = "media-head", http.MethodHead, "Size and type of the audio of a recording"
 	huma.Register(s.api, head, s.media)
 	verify := raw(operation("verify", http.MethodPost, "/v1/verify", "Verify recordings", http.StatusUnprocessableEntity),
-		"application/x-ndjson", "One verdict a line")
+		"application/x-ndjson", "Lines of progress, the last one with the report")
+	verify.Responses["200"].Content["application/x-ndjson"].Schema =
+		s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Verification](), true, "Verification")
 	verify.MaxBodyBytes = bodyBytesMax
 	huma.Register(s.api, verify, s.verify)
 }
@@ -97,7 +100,7 @@ func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	out := &listing{Listing{Recordings: make([]Recording, 0, len(page.Rows)), Next: page.Next}}
 	for _, row := range page.Rows {
 		self := "/v1/recordings/" + url.PathEscape(row.Manifest.ID)
-		r := Recording{Manifest: complete(row.Manifest), Links: Links{Self: self}}
+		r := Recording{Manifest: Complete(row.Manifest), Links: Links{Self: self}}
 		if len(row.Manifest.Segments) > 0 {
 			r.Links.Media = self + "/media"
 		}
@@ -106,8 +109,8 @@ func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	return out, nil
 }
 
-// complete turns lists that are nil into empty ones: the contract has no null.
-func complete(m recorder.Manifest) recorder.Manifest {
+// Complete turns lists that are nil into empty ones: the contract has no null.
+func Complete(m recorder.Manifest) recorder.Manifest {
 	if m.Channels == nil {
 		m.Channels = []recorder.Channel{}
 	}
@@ -152,23 +155,29 @@ func (s *Server) media(ctx context.Context, in *mediaInput) (*huma.StreamRespons
 	}), nil
 }
 
-// verify streams one JSON line a recording. A last line {"error": …} says that
-// the rest could not be verified.
+// verify streams JSON lines: progress, and at the end the report or an error.
 func (s *Server) verify(_ context.Context, in *verifyInput) (*huma.StreamResponse, error) {
 	return stream(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		w.WriteHeader(http.StatusOK)
 		control := http.NewResponseController(w)
 		enc := json.NewEncoder(w)
-		err := s.cfg.Library.Verify(r.Context(), in.Body.IDs, func(v Verdict) error {
-			if err := enc.Encode(v); err != nil {
-				return err
+		var at Verification
+		var last time.Time
+		report, err := s.cfg.Library.Verify(r.Context(), in.Body.IDs, func(done, total int64) {
+			at.Done, at.Total = done, total
+			if time.Since(last) >= verifyEvery {
+				last = time.Now()
+				_ = enc.Encode(at) // a peer that is gone ends the context
+				_ = control.Flush()
 			}
-			return control.Flush()
 		})
-		if err == nil || r.Context().Err() != nil {
-			return
+		if report.Findings == nil {
+			report.Findings = []Finding{}
 		}
-		_ = enc.Encode(map[string]string{"error": s.problem("verify recordings", err).Error()}) // the peer is gone
+		if at.Report = &report; err != nil {
+			at.Error = s.problem("verify recordings", err).Error()
+		}
+		_ = enc.Encode(at) // the peer is gone
 	}), nil
 }

@@ -44,7 +44,7 @@ func TestRecordings(t *testing.T) {
 func TestManifestIsExact(t *testing.T) {
 	f := mustServe(t, nil)
 	body, _ := f.mustDo(t, "GET", "/v1/recordings/r1", "", 200)
-	want, err := json.Marshal(complete(f.lib.rows()[0].Manifest))
+	want, err := json.Marshal(Complete(f.lib.rows()[0].Manifest))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,17 +94,17 @@ func TestMedia(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	f := mustServe(t, nil)
+	report := `"report":{"recordings":2,"segments":0,"frames":0,"bytes":0,"findings":[{"recording":"r2","fault":"missing","detail":"it is gone"}]}`
 	body, h := f.mustDo(t, "POST", "/v1/verify", `{}`, 200)
-	want := `{"id":"r1","ok":true,"done":1,"total":2}` + "\n" + `{"id":"r2","ok":false,"done":2,"total":2}` + "\n"
-	if body != want || h.Get("Content-Type") != "application/x-ndjson" {
+	if body != `{"done":1,"total":2}`+"\n"+`{"done":2,"total":2,`+report+"}\n" || h.Get("Content-Type") != "application/x-ndjson" {
 		t.Error(body)
 	}
-	if body, _ := f.mustDo(t, "POST", "/v1/verify", `{"ids":["r2"]}`, 200); strings.Count(body, "\n") != 1 {
+	if body, _ := f.mustDo(t, "POST", "/v1/verify", `{"ids":["r2"]}`, 200); !strings.Contains(body, `"recordings":1,`) {
 		t.Error(body)
 	}
 	f.mustDo(t, "POST", "/v1/verify", `{"id":"r2"}`, 422)
 	f.lib.err = errors.New("/var/lib is gone")
-	if body, _ := f.mustDo(t, "POST", "/v1/verify", `{}`, 200); !strings.HasSuffix(body, `{"error":"the server failed, its log says why"}`+"\n") {
+	if body, _ := f.mustDo(t, "POST", "/v1/verify", `{}`, 200); !strings.HasSuffix(body, report+`,"error":"the server failed, its log says why"}`+"\n") {
 		t.Error(body)
 	}
 }

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+)
+
+type checkCmd struct {
+	Config  string `help:"Configuration file to check." placeholder:"FILE" short:"c" xor:"what"`
+	Schema  bool   `help:"Print the JSON Schema of the file." xor:"what"`
+	Example bool   `help:"Print a commented example with every key." xor:"what"`
+}
+
+// Run prints what was asked for, or every fault of the file.
+func (c *checkCmd) Run(e *env) error {
+	switch {
+	case c.Schema:
+		text, err := config.Schema()
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(e.stdout, string(text))
+		return err
+	case c.Example:
+		_, err := fmt.Fprint(e.stdout, config.Example)
+		return err
+	case c.Config == "":
+		return usagef("trunktap: check: one of --config, --schema and --example is wanted")
+	}
+	if _, faults := config.Load(c.Config); faults != nil {
+		return faults
+	}
+	_, err := fmt.Fprintf(e.stdout, "%s: fine\n", c.Config)
+	return err
+}

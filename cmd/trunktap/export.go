@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+)
+
+type exportCmd struct {
+	configFlag
+	ID       string `arg:"" help:"Id of the recording."`
+	Format   string `help:"Format of the file (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus); without it, the recording's own." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus" default:""`
+	Output   string `help:"The file to write; - is standard output." short:"o" placeholder:"FILE" required:""`
+	Progress bool   `help:"Show progress even when standard error is no terminal."`
+}
+
+// Run writes the audio of a recording.
+func (c *exportCmd) Run(e *env) (err error) {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	src, err := openSource(e, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	r, size, err := src.media(e.ctx, c.ID, c.Format)
+	if err != nil {
+		return fmt.Errorf("export recording %s: %w", c.ID, err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	p := newProgress(e.stderr, c.Progress)
+	defer p.done()
+	in := &counted{r: r, size: size, tell: func(n, size int64) { p.tell("exporting: %s bytes", of(n, size)) }}
+	write := func(w io.Writer) error {
+		if _, err := io.Copy(w, in); err != nil {
+			return err
+		}
+		if size >= 0 && in.n != size {
+			return fmt.Errorf("%d bytes came of %d", in.n, size)
+		}
+		return nil
+	}
+	if c.Output == "-" {
+		err = write(e.stdout)
+	} else {
+		err = writeFile(c.Output, write)
+	}
+	if err != nil {
+		return fmt.Errorf("export recording %s: %w", c.ID, err)
+	}
+	p.done()
+	return c.damage(e, src)
+}
+
+// damage tells whether silence stands in the file where audio is missing or
+// altered.
+func (c *exportCmd) damage(e *env, src source) error {
+	p := newProgress(e.stderr, c.Progress)
+	defer p.done()
+	report, err := src.verify(e.ctx, []string{c.ID}, func(int64, int64) { p.tell("verifying") })
+	if err != nil {
+		return fmt.Errorf("verify recording %s: %w", c.ID, err)
+	}
+	if len(report.Findings) == 0 {
+		return nil
+	}
+	p.done()
+	for _, f := range report.Findings {
+		e.note("%s", finding(f))
+	}
+	return fmt.Errorf("recording %s is damaged: what is missing or altered is silence in the file", c.ID)
+}

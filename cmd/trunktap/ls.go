@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/picture"
+	"github.com/trunktap/trunktap/recorder"
+)
+
+type lsCmd struct {
+	configFlag
+	From         moment `help:"Not before this time (RFC 3339, or a date)." placeholder:"TIME"`
+	To           moment `help:"Before this time (RFC 3339, or a date)." placeholder:"TIME"`
+	Trunk        string `help:"Of this trunk."`
+	Number       string `help:"With this in From or To."`
+	SIPCallID    string `help:"Of the call with this Call-ID." name:"sip-call-id" placeholder:"ID"`
+	Conversation string `help:"Of this conversation." placeholder:"ID"`
+	Kind         string `help:"Of this kind." enum:",trunk,station,consult,adhoc,snippet" default:""`
+	Limit        int    `help:"At most so many." default:"100"`
+	Cursor       string `help:"Go on where a listing ended (next of --json)."`
+	Oldest       bool   `help:"Oldest first."`
+	JSON         bool   `help:"Print JSON." name:"json"`
+}
+
+// moment is a time on the command line.
+type moment struct{ time.Time }
+
+// UnmarshalText reads RFC 3339, or a date that begins at local midnight.
+func (m *moment) UnmarshalText(text []byte) (err error) {
+	if m.Time, err = time.Parse(time.RFC3339Nano, string(text)); err == nil {
+		return nil
+	}
+	if m.Time, err = time.ParseInLocation(time.DateOnly, string(text), time.Local); err == nil {
+		return nil
+	}
+	return fmt.Errorf("%q is no time; allowed: 2026-11-22T16:36:08Z or 2026-11-22", text)
+}
+
+const pageMax = 1000 // recordings, of the API and the catalogue
+
+// Run lists recordings, page by page up to the limit.
+func (c *lsCmd) Run(e *env) (err error) {
+	if c.Limit < 1 {
+		return usagef("trunktap: ls: --limit %d; allowed: 1 or more", c.Limit)
+	}
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	src, err := openSource(e, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.close()) }()
+	all := listing{Recordings: []recorder.Manifest{}}
+	q := recorder.Query{
+		From: c.From.Time, To: c.To.Time, Trunk: c.Trunk, Number: c.Number, SIPCallID: c.SIPCallID,
+		Conversation: c.Conversation, Kind: recorder.Kind(c.Kind), Cursor: c.Cursor, OldestFirst: c.Oldest,
+	}
+	for len(all.Recordings) < c.Limit {
+		q.Limit = min(pageMax, c.Limit-len(all.Recordings))
+		page, err := src.find(e.ctx, q)
+		if err != nil {
+			return fmt.Errorf("list recordings: %w", err)
+		}
+		all.Recordings, all.Next = append(all.Recordings, page.Recordings...), page.Next
+		if q.Cursor = page.Next; page.Next == "" {
+			break
+		}
+	}
+	if c.JSON {
+		return json.NewEncoder(e.stdout).Encode(all)
+	}
+	return printListing(e, all)
+}
+
+func printListing(e *env, l listing) error {
+	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "ID\tSTARTED\tTRUNK\tDIRECTION\tFROM\tTO\tREAL\tAUDIO\tWINDOWS\tGAPS\tEND") // errors come with Flush
+	for _, m := range l.Recordings {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
+			clean(m.ID), m.Call.Start.Local().Format(time.DateTime), clean(m.Trunk), clean(m.Call.Direction), party(m.Call.From), party(m.Call.To),
+			picture.Clock(m.RealMS, true), picture.Clock(m.AudioMS, true), reasons(m.Windows), len(m.Gaps), clean(m.Call.EndCause))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if l.Next != "" {
+		e.note("there are more, see --limit")
+	}
+	return nil
+}
+
+// party shortens an address-of-record to what people know it by.
+func party(uri string) string {
+	_, rest, ok := strings.Cut(uri, ":")
+	if !ok {
+		rest = uri
+	}
+	user, _, ok := strings.Cut(rest, "@")
+	if ok {
+		return clean(user)
+	}
+	return clean(rest)
+}
+
+// reasons lists why something was suppressed, with how often.
+func reasons(windows []recorder.Window) string {
+	count := map[string]int{}
+	var names []string
+	for _, w := range windows {
+		if count[w.Reason]++; count[w.Reason] == 1 {
+			names = append(names, w.Reason)
+		}
+	}
+	slices.Sort(names)
+	for i, n := range names {
+		if c := count[n]; c > 1 {
+			names[i] = fmt.Sprintf("%s×%d", n, c)
+		}
+	}
+	if len(names) == 0 {
+		return "-"
+	}
+	return clean(strings.Join(names, ","))
+}

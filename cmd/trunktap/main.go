@@ -1,0 +1,136 @@
+// Command trunktap records the calls of SIP trunks.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+)
+
+// Exit codes.
+const (
+	exitFine   = 0
+	exitFailed = 1
+	exitUsage  = 2 // usage or configuration
+)
+
+// commands is the command line.
+type commands struct {
+	Serve   serveCmd   `cmd:"" help:"Run the daemon."`
+	Replay  replayCmd  `cmd:"" help:"Record the calls of packet captures."`
+	Check   checkCmd   `cmd:"" help:"Check a configuration file."`
+	Ls      lsCmd      `cmd:"" help:"List recordings."`
+	Show    showCmd    `cmd:"" help:"Show one recording: its account and its waveforms."`
+	Export  exportCmd  `cmd:"" help:"Write a recording to a file that players open."`
+	Verify  verifyCmd  `cmd:"" help:"Verify that recordings are whole and unaltered."`
+	Rebuild rebuildCmd `cmd:"" help:"Make the catalogue anew from the store."`
+	Version versionCmd `cmd:"" help:"Show the version."`
+}
+
+// env is what a command may use of its surroundings.
+type env struct {
+	ctx    context.Context
+	stdout io.Writer
+	stderr io.Writer
+}
+
+// note tells a person something that is no result.
+func (e *env) note(format string, a ...any) {
+	_, _ = fmt.Fprintf(e.stderr, "trunktap: "+format+"\n", a...) // nobody is left to tell
+}
+
+// usageError makes run return exitUsage.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// exit is thrown by kong when it wants to leave (after --help).
+type exit int
+
+// run executes one command line and returns its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
+	e := &env{ctx: ctx, stdout: stdout, stderr: stderr}
+	defer func() {
+		if p := recover(); p != nil {
+			x, ok := p.(exit)
+			if !ok {
+				panic(p)
+			}
+			code = int(x)
+		}
+	}()
+	var cli commands
+	parser, err := kong.New(&cli,
+		kong.Name("trunktap"),
+		kong.Description("Records the calls of SIP trunks."),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exit(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	if err != nil {
+		panic(err) // the struct above is wrong
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		e.note("%v (trunktap --help)", err)
+		return exitUsage
+	}
+	return e.exitCode(command.Run(e))
+}
+
+// exitCode tells the error and what it means.
+func (e *env) exitCode(err error) int {
+	var faults config.Faults
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitFine
+	case errors.As(err, &faults):
+		_, _ = fmt.Fprintln(e.stderr, faults) // nobody is left to tell
+		return exitUsage
+	case errors.Is(err, context.Canceled) && e.ctx.Err() != nil:
+		e.note("interrupted")
+		return exitFailed
+	case errors.As(err, &usage):
+		_, _ = fmt.Fprintln(e.stderr, strings.TrimSpace(usage.Error()))
+		return exitUsage
+	}
+	e.note("%v", err)
+	return exitFailed
+}
+
+// configFlag is the configuration of commands that cannot do without.
+type configFlag struct {
+	Config string `help:"Configuration file." placeholder:"FILE" required:"" short:"c"`
+}
+
+func (c configFlag) load() (*config.Config, error) { return loadConfig(c.Config) }
+
+func loadConfig(path string) (*config.Config, error) {
+	cfg, faults := config.Load(path)
+	if faults != nil {
+		return nil, faults
+	}
+	return cfg, nil
+}

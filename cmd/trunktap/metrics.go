@@ -1,0 +1,63 @@
+package main
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// newMetrics gathers the counters of all parts. Nothing is counted twice: each
+// part keeps its own and is read when asked.
+func newMetrics(d *daemon) prometheus.Gatherer {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	counter := func(name, help string, v *atomic.Int64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: name, Help: help},
+			func() float64 { return float64(v.Load()) }))
+	}
+	unsigned := func(name, help string, v *atomic.Uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: name, Help: help},
+			func() float64 { return float64(v.Load()) }))
+	}
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: name, Help: help}, f))
+	}
+	v := currentVersion()
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: "build_info", Help: "The version that runs.",
+		ConstLabels: prometheus.Labels{"version": v.Version, "go": v.Go}}, func() float64 { return 1 }))
+
+	r := d.rec.Stats()
+	counter("recordings_started_total", "Calls whose recording began.", &r.Started)
+	counter("recordings_published_total", "Recordings that are complete in the store.", &r.Published)
+	counter("recordings_discarded_total", "Recordings of calls that were never answered.", &r.Discarded)
+	counter("recordings_failed_total", "Recordings whose pipeline failed.", &r.Failed)
+	counter("recordings_refused_total", "Calls that could not be recorded.", &r.Refused)
+	counter("segments_total", "Segments that are complete.", &r.SegmentsDone)
+	counter("frames_refused_total", "Frames of audio given up because the write budget was spent.", &r.FramesRefused)
+	counter("write_errors_total", "Failed operations on spool and store.", &r.WriteErrors)
+	counter("signals_total", "Call-state signals.", &r.Signals)
+	counter("signals_late_total", "Call-state signals that came after audio they concern was sealed.", &r.LateSignals)
+	counter("suppression_missed_milliseconds_total", "Audio that is recorded because the signal to suppress it came too late.", &r.MissedMS)
+	gauge("write_queue_bytes", "Audio that waits for the disk.", func() float64 { return float64(d.rec.QueuedBytes()) })
+
+	b := d.b2bua.Counters()
+	gauge("calls", "Calls that are going on, ringing ones included.", func() float64 { return float64(d.b2bua.Calls()) })
+	unsigned("calls_started_total", "Calls.", &b.CallsStarted)
+	unsigned("calls_answered_total", "Calls that were answered.", &b.CallsAnswered)
+	unsigned("calls_refused_total", "Calls refused by a limit, for want of ports or because recording was required.", &b.CallsRefused)
+	unsigned("calls_unrecorded_total", "Calls that went on without the recorder.", &b.Unrecorded)
+	unsigned("calls_media_silent_total", "Calls ended because nobody sent anything.", &b.MediaSilent)
+	unsigned("sip_unknown_total", "SIP messages of no known dialog or transaction.", &b.Unknown)
+	unsigned("sip_overflowed_total", "SIP messages that a full mailbox did not take.", &b.Overflowed)
+	unsigned("sip_panics_total", "Faults of signalling that were survived.", &b.Panics)
+	t := b.Transport
+	unsigned("sip_received_total", "SIP messages received.", &t.Received)
+	unsigned("sip_sent_total", "SIP messages sent.", &t.Sent)
+	unsigned("sip_denied_total", "Datagrams and connections of sources that belong to no trunk.", &t.Denied)
+	unsigned("sip_unparseable_total", "Messages that could not be read.", &t.Unparseable)
+	unsigned("sip_send_errors_total", "SIP messages that could not be sent.", &t.SendErrors)
+	unsigned("sip_connections_refused_total", "TCP connections beyond the limit.", &t.Refused)
+	gauge("sip_connections", "TCP connections.", func() float64 { return float64(t.ConnsOpen.Load()) })
+	return reg
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/api"
+	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/sip/b2bua"
+)
+
+type serveCmd struct{ configFlag }
+
+const (
+	catchUpEvery   = time.Minute      // rows that the catalogue could not take
+	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
+	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
+)
+
+// Run runs the daemon until SIGINT or SIGTERM.
+func (c *serveCmd) Run(e *env) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	log := newLog(e, cfg.Log)
+	d, err := start(e.ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	log.Info("running", "version", currentVersion().Version, "sip", cfg.SIP.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
+	d.wait(e.ctx, c.Config)
+	log.Info("stopping", "calls", d.b2bua.Calls())
+	err = d.close()
+	log.Info("stopped", "error", err)
+	return err
+}
+
+func newLog(e *env, cfg config.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // one of the configuration's words
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(e.stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(e.stderr, opts))
+}
+
+// daemon is everything that runs. Parts are started in the order of the fields
+// and closed in the reverse one: no call without a relay, no relay without a
+// recorder, no recorder without an archive.
+type daemon struct {
+	cfg     *config.Config // replaced by reload, in the goroutine of wait
+	log     *slog.Logger
+	policy  *policy
+	archive *archive.Archive
+	rec     *recorder.Recorder
+	relay   *relay.Relay
+	b2bua   *b2bua.B2BUA
+	closers []func() error // of what was started, in order
+	failed  chan error     // a part that ended by itself
+}
+
+// start starts all parts, or none.
+func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{cfg: cfg, log: log, policy: newPolicy(cfg), failed: make(chan error, 4)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startAPI, d.startProfiles} {
+		if err := part(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.b2bua.Start(); err != nil {
+		return nil, fmt.Errorf("take calls: %w", err)
+	}
+	return d, nil
+}
+
+// startArchive opens the archive and publishes what a crash left behind.
+func (d *daemon) startArchive(ctx context.Context) (err error) {
+	if d.archive, err = archive.Open(archiveConfig(d.cfg)); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.archive.Close)
+	recovered, err := d.archive.Recover(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range recovered {
+		if r.Err != nil {
+			d.log.Error("a recording could not be recovered", "recording", r.ID, "error", r.Err)
+			continue
+		}
+		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		d.catchUp(done)
+	}()
+	d.closers = append(d.closers, func() error { close(done); <-ended; return nil })
+	return nil
+}
+
+// catchUp brings the catalogue up to date now and then.
+func (d *daemon) catchUp(done chan struct{}) {
+	t := time.NewTicker(catchUpEvery)
+	defer t.Stop()
+	for {
+		if n, err := d.archive.CatchUp(context.Background()); err != nil {
+			d.log.Error("the catalogue is behind the store", "error", err)
+		} else if n > 0 {
+			d.log.Info("the catalogue has caught up", "recordings", n)
+		}
+		select {
+		case <-done:
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func (d *daemon) startRecorder(context.Context) (err error) {
+	d.rec, err = recorder.New(recorder.Config{
+		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
+		CallBudgetBytes: d.cfg.Recording.WriteBudget, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
+		defer cancel()
+		return d.rec.Close(ctx)
+	})
+	return nil
+}
+
+// startSignalling makes the relay and the B2BUA; calls come with Start.
+func (d *daemon) startSignalling(context.Context) (err error) {
+	m := d.cfg.Media
+	d.relay, err = relay.New(relay.Config{PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log})
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.relay.Close)
+	trunks, err := sipTrunks(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.b2bua, err = b2bua.New(b2bua.Config{
+		Trunks: trunks, Listen: sipListeners(d.cfg), Relay: d.relay, Observer: d.rec,
+		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.b2bua.Close)
+	return nil
+}
+
+// orNever is how the parts spell a duration of 0 that was meant: negative.
+func orNever(t time.Duration) time.Duration {
+	if t == 0 {
+		return -1
+	}
+	return t
+}
+
+func (d *daemon) startAPI(context.Context) error {
+	if !d.cfg.API.Listen.IsValid() {
+		return nil
+	}
+	token, err := api.EnsureToken(d.cfg.API.TokenFile)
+	if err != nil {
+		return err
+	}
+	srv := api.New(api.Config{
+		Runtime: d.rec, Library: library{d.archive}, Ready: readiness(d.archive), Metrics: newMetrics(d), Token: token,
+		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
+	})
+	ln, err := net.Listen("tcp", d.cfg.API.Listen.String())
+	if err != nil {
+		return fmt.Errorf("serve the API: %w", err)
+	}
+	d.serve("API", func() error { return srv.Serve(ln) }, srv.Close)
+	return nil
+}
+
+func (d *daemon) startProfiles(context.Context) error {
+	if !d.cfg.PProf.Listen.IsValid() {
+		return nil
+	}
+	srv := &http.Server{Handler: api.Profiles(), ReadHeaderTimeout: apiTimeout}
+	ln, err := net.Listen("tcp", d.cfg.PProf.Listen.String())
+	if err != nil {
+		return fmt.Errorf("serve profiles: %w", err)
+	}
+	d.serve("profiles", func() error {
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}, func(ctx context.Context) error { return errors.Join(srv.Shutdown(ctx), srv.Close()) })
+	return nil
+}
+
+// serve runs a server in a goroutine that its closer waits for.
+func (d *daemon) serve(name string, run func() error, stop func(context.Context) error) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := run(); err != nil {
+			d.failed <- fmt.Errorf("%s: %w", name, err)
+		}
+	}()
+	d.closers = append(d.closers, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), apiTimeout)
+		defer cancel()
+		err := stop(ctx)
+		<-ended
+		return err
+	})
+}
+
+// wait returns when the daemon is to stop, and reloads on SIGHUP. A server that
+// fails is told and not a reason to end calls.
+func (d *daemon) wait(ctx context.Context, path string) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-d.failed:
+			d.log.Error("a server has ended", "error", err)
+		case <-hup:
+			d.reload(path)
+		}
+	}
+}
+
+// reload reads the configuration again. Live calls keep what they began with;
+// a file with faults changes nothing.
+func (d *daemon) reload(path string) {
+	cfg, faults := config.Load(path)
+	if faults != nil {
+		for _, f := range faults {
+			d.log.Error("the configuration was not reloaded", "fault", f.String())
+		}
+		return
+	}
+	trunks, err := sipTrunks(cfg)
+	if err == nil {
+		err = d.b2bua.Reload(trunks)
+	}
+	if err != nil {
+		d.log.Error("the configuration was not reloaded", "error", err)
+		return
+	}
+	d.policy.reload(cfg)
+	changes := config.Diff(d.cfg, cfg)
+	d.cfg = cfg
+	d.log.Info("the configuration was reloaded", "for_new_calls", changes.NewCalls, "waits_for_restart", changes.Restart)
+}
+
+// close stops all parts in the reverse order of their start.
+func (d *daemon) close() (err error) {
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		err = errors.Join(err, d.closers[i]())
+	}
+	d.closers = nil
+	return err
+}

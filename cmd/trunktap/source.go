@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/api"
+)
+
+// source is where commands find recordings: the running daemon or the store.
+type source interface {
+	find(ctx context.Context, q recorder.Query) (listing, error)
+	get(ctx context.Context, id string) (*recorder.Manifest, error)
+	// media returns the audio and its size, -1 when that is not known.
+	media(ctx context.Context, id, format string) (io.ReadCloser, int64, error)
+	verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error)
+	close() error
+}
+
+// listing is one page of recordings.
+type listing struct {
+	Recordings []recorder.Manifest `json:"recordings"`
+	Next       string              `json:"next"`
+}
+
+const (
+	aliveTimeout   = 2 * time.Second
+	headerTimeout  = 60 * time.Second // until an answer begins
+	answerBytesMax = 64 << 20         // of a listing or a manifest
+)
+
+// openSource asks the running daemon when it answers, else opens the store.
+func openSource(e *env, cfg *config.Config) (source, error) {
+	if r := newRemote(cfg.API.Listen); r.alive(e.ctx) {
+		token, err := api.ReadToken(cfg.API.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("the daemon runs, but its API cannot be used: %w", err)
+		}
+		r.token = token
+		return r, nil
+	}
+	return openLocal(e.ctx, cfg)
+}
+
+// remote is the API of the running daemon.
+type remote struct {
+	base   string // empty: the configuration has no API
+	token  string
+	client *http.Client
+}
+
+func newRemote(listen netip.AddrPort) *remote {
+	if !listen.IsValid() {
+		return &remote{}
+	}
+	addr := listen.Addr()
+	switch {
+	case addr == netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case addr == netip.IPv6Unspecified():
+		addr = netip.IPv6Loopback()
+	}
+	t := &http.Transport{
+		Proxy:                 nil, // the token goes to the daemon and to nobody else
+		DialContext:           (&net.Dialer{Timeout: aliveTimeout}).DialContext,
+		ResponseHeaderTimeout: headerTimeout,
+	}
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &remote{base: "http://" + netip.AddrPortFrom(addr, listen.Port()).String(), client: &http.Client{Transport: t, CheckRedirect: stay}}
+}
+
+// alive tells whether the daemon answers.
+func (r *remote) alive(ctx context.Context) bool {
+	if r.base == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.base+"/healthz", nil)
+	if err != nil {
+		return false
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	var h struct{ Status string }
+	return resp.StatusCode == http.StatusOK && json.NewDecoder(io.LimitReader(resp.Body, 4096)).Decode(&h) == nil && h.Status == "ok"
+}
+
+// do sends a request and turns a problem document into an error.
+func (r *remote) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, r.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := r.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the daemon: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	var p api.Problem
+	_ = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&p) // the status tells enough
+	if p.Code == "not-found" {
+		return nil, fmt.Errorf("%s: %w", p.Detail, recorder.ErrNotFound)
+	}
+	for _, item := range p.Errors {
+		p.Detail += "; " + item.Location + ": " + item.Message
+	}
+	return nil, fmt.Errorf("the daemon answers %s: %s", resp.Status, p.Detail)
+}
+
+func (r *remote) decode(ctx context.Context, path string, into any) error {
+	resp, err := r.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	if err := json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(into); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+func (r *remote) find(ctx context.Context, q recorder.Query) (l listing, err error) {
+	v := url.Values{}
+	set := func(key, value string) {
+		if value != "" {
+			v.Set(key, value)
+		}
+	}
+	for key, at := range map[string]time.Time{"from": q.From, "to": q.To} {
+		if !at.IsZero() {
+			set(key, at.Format(time.RFC3339Nano))
+		}
+	}
+	set("trunk", q.Trunk)
+	set("number", q.Number)
+	set("sip_call_id", q.SIPCallID)
+	set("conversation", q.Conversation)
+	set("kind", string(q.Kind))
+	set("cursor", q.Cursor)
+	if q.Limit > 0 {
+		set("limit", strconv.Itoa(q.Limit))
+	}
+	if q.OldestFirst {
+		set("order", "oldest")
+	}
+	return l, r.decode(ctx, "/v1/recordings?"+v.Encode(), &l)
+}
+
+func (r *remote) get(ctx context.Context, id string) (*recorder.Manifest, error) {
+	m := &recorder.Manifest{}
+	if err := r.decode(ctx, "/v1/recordings/"+url.PathEscape(id), m); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func (r *remote) media(ctx context.Context, id, format string) (io.ReadCloser, int64, error) {
+	path := "/v1/recordings/" + url.PathEscape(id) + "/media"
+	if format != "" {
+		path += "?format=" + url.QueryEscape(format)
+	}
+	resp, err := r.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	return resp.Body, resp.ContentLength, nil
+}
+
+func (r *remote) verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error) {
+	body, err := json.Marshal(map[string][]string{"ids": ids})
+	if err != nil {
+		return api.Report{}, err
+	}
+	resp, err := r.do(ctx, http.MethodPost, "/v1/verify", body)
+	if err != nil {
+		return api.Report{}, err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	dec := json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax))
+	for {
+		var v api.Verification
+		if err := dec.Decode(&v); err != nil {
+			return api.Report{}, fmt.Errorf("read the daemon's answer: %w", err)
+		}
+		progress(v.Done, v.Total)
+		switch {
+		case v.Error != "" && v.Report != nil:
+			return *v.Report, errors.New(v.Error)
+		case v.Report != nil:
+			return *v.Report, nil
+		}
+	}
+}
+
+func (r *remote) close() error {
+	r.client.CloseIdleConnections()
+	return nil
+}
