@@ -178,22 +178,37 @@ type simCall struct {
 // inbound makes a call from the carrier to the PBX with a voice on each side.
 func (w *world) inbound(opts siptest.CallOptions, answer siptest.Answer) *simCall {
 	w.t.Helper()
-	if answer.Play == nil {
-		answer.Play = siptest.Tone(1000, 0.3)
-	}
-	w.pbx.Script(func(in *siptest.Incoming) { in.Run(answer) })
-	ext := must(w.carrier.Call(w.ctx, "sip:desk@"+simOutside.String(), simOutside, opts))(w.t)
-	ext.Media().Play(siptest.Tone(440, 0.3))
-	return &simCall{w, ext, must(w.pbx.Accept(w.ctx))(w.t)}
+	ext, internal := w.connect(w.carrier, w.pbx, "sip:desk@"+simOutside.String(), simOutside, opts, answer)
+	return (&simCall{w, ext, internal}).speak()
 }
 
 // outbound makes a call from the PBX to the carrier.
 func (w *world) outbound() *simCall {
 	w.t.Helper()
-	w.carrier.Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Play: siptest.Tone(440, 0.3)}) })
-	internal := must(w.pbx.Call(w.ctx, "sip:alice@"+simInside.String(), simInside, siptest.CallOptions{}))(w.t)
-	internal.Media().Play(siptest.Tone(1000, 0.3))
-	return &simCall{w, must(w.carrier.Accept(w.ctx))(w.t), internal}
+	internal, ext := w.connect(w.pbx, w.carrier, "sip:alice@"+simInside.String(), simInside, siptest.CallOptions{}, siptest.Answer{})
+	return (&simCall{w, ext, internal}).speak()
+}
+
+// connect makes a call in which nobody speaks yet: media that comes at the very
+// instant of the answer that negotiates it may be taken or not.
+func (w *world) connect(from, to *siptest.Agent, target string, via netip.AddrPort, opts siptest.CallOptions, answer siptest.Answer) (caller, callee *siptest.Call) {
+	w.t.Helper()
+	if answer.Play == nil {
+		answer.Play = siptest.DTX()
+	}
+	to.Script(func(in *siptest.Incoming) { in.Run(answer) })
+	caller = must(from.Start(w.ctx, target, via, opts))(w.t)
+	caller.Media().Play(siptest.DTX())
+	w.ok(caller.Wait(w.ctx))
+	return caller, must(to.Accept(w.ctx))(w.t)
+}
+
+// speak begins both voices: 440 Hz outside, 1000 Hz inside.
+func (c *simCall) speak() *simCall {
+	time.Sleep(50 * time.Millisecond)
+	c.external.Media().Play(siptest.Tone(440, 0.3))
+	c.internal.Media().Play(siptest.Tone(1000, 0.3))
+	return c
 }
 
 // ok fails the test on an error of a request.
@@ -344,12 +359,12 @@ func simScenarios() []simScenario {
 			c.bye(c.external)
 		}},
 		{name: "early media recorded", plan: func(p *recorder.Plan) { p.EarlyMedia = true }, run: func(w *world) {
-			c := w.inbound(siptest.CallOptions{}, siptest.Answer{Early: true, Ring: 2 * second})
+			c := w.inbound(siptest.CallOptions{}, siptest.Answer{Early: true, Ring: 2 * second, Play: siptest.Tone(1000, 0.3)})
 			time.Sleep(2 * second)
 			c.bye(c.external)
 		}},
 		{name: "early media not recorded, reliable", run: func(w *world) {
-			c := w.inbound(siptest.CallOptions{Reliable: true}, siptest.Answer{Early: true, Reliable: true, Ring: 2 * second})
+			c := w.inbound(siptest.CallOptions{Reliable: true}, siptest.Answer{Early: true, Reliable: true, Ring: 2 * second, Play: siptest.Tone(1000, 0.3)})
 			time.Sleep(2 * second)
 			c.bye(c.external)
 		}},
