@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -455,5 +456,22 @@ func play(t *testing.T, ops []byte) {
 	}
 	if s := track.Stats(); s.Captured > s.Read {
 		t.Fatalf("%+v", s)
+	}
+}
+
+// TestArbitraryCalls is the fuzz target over fixed seeds, so that every run of
+// the tests has it.
+func TestArbitraryCalls(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	ops := make([]byte, 6000)
+	for range 60 {
+		for i := range ops {
+			ops[i] = byte(rng.Uint32())
+		}
+		start := time.Now()
+		play(t, ops)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Fatalf("2000 operations took %v", took)
+		}
 	}
 }
