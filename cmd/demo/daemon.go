@@ -39,7 +39,7 @@ const (
 // site is where the demonstration takes place: the two agents and the
 // addresses of the daemon between them.
 type site struct {
-	Dir                   string
+	Dir                   string // absolute
 	SIP, API              netip.AddrPort
 	External, Internal    netip.AddrPort
 	MediaFirst, MediaLast int
@@ -50,8 +50,11 @@ type site struct {
 
 func newSite(dir string) (*site, error) {
 	loopback := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, n}), 0) }
-	s := &site{Dir: dir, config: filepath.Join(dir, "trunktap.yaml")}
+	s := &site{config: filepath.Join(dir, "trunktap.yaml")}
 	var err error
+	if s.Dir, err = filepath.Abs(dir); err != nil {
+		return nil, fmt.Errorf("output directory: %w", err)
+	}
 	// The trunk tells its two sides by their addresses; Linux has all of 127.0.0.0/8.
 	if s.caller, err = siptest.New(siptest.Config{Name: "caller", Addr: loopback(2)}); err != nil {
 		return nil, err

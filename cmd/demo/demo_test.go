@@ -77,18 +77,17 @@ func TestConfigurationIsValid(t *testing.T) {
 func TestPrepareReplacesOnlyItsOwn(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
 	for range 2 {
-		dir, err := prepare(out)
-		if err != nil {
+		if err := prepare(out); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "recording.wav"), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(out, "recording.wav"), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.Remove(filepath.Join(out, marker)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := prepare(out); err == nil {
+	if err := prepare(out); err == nil {
 		t.Error("a directory of somebody else was taken")
 	}
 	if _, err := os.Stat(filepath.Join(out, "recording.wav")); err != nil {

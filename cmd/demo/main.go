@@ -33,13 +33,12 @@ func main() {
 }
 
 func run(ctx context.Context, trunktap, out string) (err error) {
-	dir, err := prepare(out)
-	if err != nil {
+	if err := prepare(out); err != nil {
 		return err
 	}
 	voices, spoken := speak(ctx)
 	fmt.Println(spoken)
-	site, err := newSite(dir)
+	site, err := newSite(out)
 	if err != nil {
 		return err
 	}
@@ -64,8 +63,8 @@ func run(ctx context.Context, trunktap, out string) (err error) {
 	if err != nil {
 		return err
 	}
-	wav := filepath.Join(dir, "recording.wav")
-	if err := show(ctx, d, m, dir, wav); err != nil {
+	wav := filepath.Join(out, "recording.wav")
+	if err := show(ctx, d, m, out, wav); err != nil {
 		return err
 	}
 	return verdict(os.Stdout, c, m, wav)
@@ -75,29 +74,25 @@ func run(ctx context.Context, trunktap, out string) (err error) {
 // no other.
 const marker = ".trunktap-demo"
 
-// prepare makes an empty directory and returns its absolute path.
-func prepare(out string) (string, error) {
-	dir, err := filepath.Abs(out)
-	if err != nil {
-		return "", fmt.Errorf("output directory: %w", err)
-	}
+// prepare makes dir an empty directory.
+func prepare(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("output directory: %w", err)
+		return fmt.Errorf("output directory: %w", err)
 	}
 	if len(entries) > 0 {
 		if _, err := os.Stat(filepath.Join(dir, marker)); err != nil {
-			return "", fmt.Errorf("output directory %s is not empty and not of a demonstration: name another one with -out", dir)
+			return fmt.Errorf("output directory %s is not empty and not of a demonstration: name another one with -out", dir)
 		}
 		if err := os.RemoveAll(dir); err != nil {
-			return "", fmt.Errorf("replace the last demonstration: %w", err)
+			return fmt.Errorf("replace the last demonstration: %w", err)
 		}
 	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", fmt.Errorf("output directory: %w", err)
+		return fmt.Errorf("output directory: %w", err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, marker), nil, 0o600); err != nil {
-		return "", fmt.Errorf("output directory: %w", err)
+		return fmt.Errorf("output directory: %w", err)
 	}
-	return dir, nil
+	return nil
 }
