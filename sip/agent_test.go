@@ -124,6 +124,13 @@ func TestStreamFraming(t *testing.T) {
 			t.Errorf("body %q", got.Body)
 		}
 	}
+	broken := strings.Replace(plain, "CSeq: 42 INVITE", "CSeq: x", 1)
+	if _, err := c.Write([]byte(broken + plain)); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, in); string(got.Body) != "body" || a.Counters.Unparseable.Load() != 1 {
+		t.Error("a broken message costs the one after it")
+	}
 	if _, err := c.Write([]byte("no sip\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -91,6 +91,31 @@ func Parse(data []byte, stream bool) (m *Message, rest []byte, err error) {
 	return m, body[n:], nil
 }
 
+// skip returns what follows a message of a stream that Parse has refused, by its
+// Content-Length alone.
+func skip(data []byte) ([]byte, error) {
+	end := bytes.Index(data, []byte("\r\n\r\n"))
+	if end < 0 {
+		return nil, errors.New("no empty line after the header")
+	}
+	m := &Message{}
+	for _, line := range strings.Split(string(data[:end]), "\r\n") {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			m.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		}
+	}
+	n, err := m.contentLength()
+	switch {
+	case err != nil:
+		return nil, err
+	case n < 0, end+4+n > MessageBytesMax:
+		return nil, errors.New("no usable Content-Length")
+	case end+4+n > len(data):
+		return nil, ErrPartial
+	}
+	return data[end+4+n:], nil
+}
+
 // isKeepAlive recognises the datagrams that keep a NAT binding: CRLF, double
 // CRLF, NUL, nothing (RFC 5626 section 3.5, common practice).
 func isKeepAlive(data []byte) bool {

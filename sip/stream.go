@@ -145,7 +145,7 @@ func (c *streamConn) dial() {
 	defer cancel()
 	conn, err := c.a.cfg.Net.Dial(ctx, "tcp", c.key.remote)
 	if err == nil && c.key.network == "tls" {
-		t := tls.Client(conn, c.a.clientTLS(c.key.remote))
+		t := tls.Client(conn, c.a.clientTLS(c.flow))
 		if err = t.HandshakeContext(ctx); err != nil {
 			_ = conn.Close() // the handshake's error says why
 		}
@@ -167,13 +167,16 @@ func (c *streamConn) dial() {
 	c.write()
 }
 
-func (a *Agent) clientTLS(remote netip.AddrPort) *tls.Config {
+func (a *Agent) clientTLS(f Flow) *tls.Config {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if a.cfg.TLS != nil {
 		cfg = a.cfg.TLS.Clone()
 	}
 	if cfg.ServerName == "" {
-		cfg.ServerName = remote.Addr().String()
+		cfg.ServerName = f.Name
+	}
+	if cfg.ServerName == "" {
+		cfg.ServerName = f.Remote.Addr().String()
 	}
 	return cfg
 }
@@ -251,7 +254,17 @@ func (c *streamConn) take(data []byte) ([]byte, error) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			// One message that nobody can read must not cost the connection that
+			// other calls use, as long as it is clear where it ends.
+			if rest, err = skip(data); errors.Is(err, ErrPartial) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			c.a.Counters.Unparseable.Add(1)
+			data = rest
+			continue
 		}
 		m.Flow, m.Arrival = c.flow, time.Now()
 		c.a.Counters.Received.Add(1)

@@ -98,6 +98,7 @@ func (c *call) takeBye(ex *exchange, now time.Time) bool {
 		return true
 	}
 	c.byeSent[ex.from.Other()] = true
+	c.closeHandshake()
 	c.finish(now, media.CauseBye)
 	c.after(byeWait, now, func(now time.Time) { c.refuse(ex, now, 200, "OK") })
 	return false
@@ -110,16 +111,28 @@ func (c *call) hangUp(now time.Time, cause media.Cause, code, why string) {
 	}
 	c.finish(now, cause)
 	reason := fmt.Sprintf(`SIP;cause=%s;text="%s"`, code, why)
-	if ex := c.setup; ex.ack == nil { // a BYE must not come before the ACK (RFC 3261 section 15)
-		if out, flow, err := c.inDialog(c.answered, dialog.Callee, c.ackOf(ex.server.Req, c.answeredWith()), nil); err == nil {
-			ex.ack, ex.ackFlow, ex.ackDue = out, flow, true
-			c.send(out, flow)
-		}
-	}
+	c.closeHandshake()
 	for _, to := range []dialog.Party{dialog.Caller, dialog.Callee} {
 		c.byeSent[to] = true
 		c.sendBye(c.answered, to, reason, now)
 	}
+}
+
+// closeHandshake sends the ACK that the caller has not sent, or that was lost,
+// and repeats the 200 no more: a BYE follows, which must not come before the ACK
+// (RFC 3261 section 15).
+func (c *call) closeHandshake() {
+	ex := c.setup
+	ex.server.Acked()
+	if ex.ack != nil {
+		return
+	}
+	out, flow, err := c.inDialog(c.answered, dialog.Callee, c.ackOf(ex.server.Req, c.answeredWith()), nil)
+	if err != nil {
+		return
+	}
+	ex.ack, ex.ackFlow, ex.ackDue = out, flow, true
+	c.send(out, flow)
 }
 
 // answeredWith is what an ACK of ours needs of the 2xx that answered the call.

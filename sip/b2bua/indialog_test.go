@@ -23,6 +23,7 @@ func TestEarlyMediaWithPrack(t *testing.T) {
 		a.remote, a.target = early.Get("To"), contactURIOf(t, early)
 		a.send("PRACK", []string{"RAck: 17 1 INVITE"}, "")
 		prack := w.p.want("PRACK")
+		same(t, w.a.sent, prack)
 		if prack.Get("RAck") != "17 1 INVITE" || prack.URI != "sip:10.0.0.66:5060;ob" {
 			t.Errorf("PRACK changed:\n%s", prack.Append(nil))
 		}
@@ -109,11 +110,13 @@ func TestMethodsPass(t *testing.T) {
 			head := []string{"Content-Type: application/x-" + method, "Refer-To: <sip:b@c?Replaces=x%3Bto-tag%3Dy>", "X-N: " + fmt.Sprint(i)}
 			from.send(method, head, "body of "+method)
 			m := to.p.want(method)
+			same(t, from.p.sent, m)
 			if string(m.Body) != "body of "+method || m.Get("X-N") != fmt.Sprint(i) || m.Get("Refer-To") == "" || m.CallID() != "m" {
 				t.Errorf("changed:\n%s", m.Append(nil))
 			}
 			to.p.reply(m, 299, "", []string{"X-R: " + method, "Content-Type: text/plain"}, "answer")
 			res := from.p.want("299 " + method)
+			same(t, to.p.sent, res)
 			if res.Get("X-R") != method || string(res.Body) != "answer" {
 				t.Errorf("changed:\n%s", res.Append(nil))
 			}

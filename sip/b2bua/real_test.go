@@ -105,7 +105,7 @@ func sipgoServer(t *testing.T, ctx context.Context, network string, host netip.A
 		t.Fatal(err)
 	}
 	var at netip.AddrPort
-	serve := func(f func() error) { go func() { _ = f() }() }
+	var serve func() error
 	if network == "udp" {
 		pc, err := net.ListenPacket("udp", netip.AddrPortFrom(host, 0).String())
 		if err != nil {
@@ -113,7 +113,7 @@ func sipgoServer(t *testing.T, ctx context.Context, network string, host netip.A
 		}
 		t.Cleanup(func() { _ = pc.Close() })
 		at = netip.MustParseAddrPort(pc.LocalAddr().String())
-		serve(func() error { return srv.ServeUDP(pc) })
+		serve = func() error { return srv.ServeUDP(pc) }
 	} else {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(host, 0).String())
 		if err != nil {
@@ -121,7 +121,7 @@ func sipgoServer(t *testing.T, ctx context.Context, network string, host netip.A
 		}
 		t.Cleanup(func() { _ = l.Close() })
 		at = netip.MustParseAddrPort(l.Addr().String())
-		serve(func() error { return srv.ServeTCP(l) })
+		serve = func() error { return srv.ServeTCP(l) }
 	}
 	contact := sipgosip.ContactHeader{Address: sipgosip.Uri{Scheme: "sip", User: "bob", Host: inURI(host), Port: int(at.Port()), UriParams: sipgosip.NewParams()}}
 	contact.Address.UriParams.Add("transport", network)
@@ -137,6 +137,7 @@ func sipgoServer(t *testing.T, ctx context.Context, network string, host netip.A
 	})
 	srv.OnAck(func(req *sipgosip.Request, tx sipgosip.ServerTransaction) { _ = dialogs.ReadAck(req, tx) })
 	srv.OnBye(func(req *sipgosip.Request, tx sipgosip.ServerTransaction) { _ = dialogs.ReadBye(req, tx) })
+	go func() { _ = serve() }() // ends with its socket
 	return ua, at
 }
 

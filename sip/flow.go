@@ -1,0 +1,154 @@
+package sip
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// Flow is the way between us and a peer.
+type Flow struct {
+	Network string         // udp, tcp or tls
+	Local   netip.AddrPort // the listener; zero: chosen by the route
+	Remote  netip.AddrPort
+	Name    string // of the peer, for its certificate; empty: its address
+}
+
+// Reliable says whether the transport repeats what is lost.
+func (f Flow) Reliable() bool { return f.Network != "udp" }
+
+const routesMax = 4096
+
+// route returns our address on the way to a peer, as the system would choose it.
+func (a *Agent) route(to netip.Addr) netip.Addr {
+	a.mu.Lock()
+	from, known := a.routes[to]
+	a.mu.Unlock()
+	if known {
+		return from
+	}
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 9)))
+	if err == nil {
+		from = addrPortOf(c.LocalAddr()).Addr()
+		_ = c.Close() // nothing was sent on it
+	}
+	a.mu.Lock()
+	if len(a.routes) < routesMax {
+		a.routes[to] = from
+	}
+	a.mu.Unlock()
+	return from
+}
+
+// Local returns our address for a flow as the peer should see it in Via and
+// Contact, and the flow with its listener filled in. advertise, when valid,
+// stands for the listener's address.
+func (a *Agent) Local(f Flow, advertise netip.Addr) (netip.AddrPort, Flow, error) {
+	var locals []netip.AddrPort
+	if f.Network == "udp" {
+		for _, s := range a.packets {
+			locals = append(locals, s.local)
+		}
+	} else {
+		for _, s := range a.streams {
+			if s.network == f.Network {
+				locals = append(locals, s.local)
+			}
+		}
+	}
+	if !f.Local.IsValid() && advertise.IsValid() {
+		for _, l := range locals {
+			if l.Addr() == advertise {
+				f.Local = l
+			}
+		}
+	}
+	i := a.pick(locals, f)
+	if i < 0 {
+		return netip.AddrPort{}, f, fmt.Errorf("%s to %s: %w", f.Network, f.Remote, ErrNoTransport)
+	}
+	f.Local = locals[i]
+	addr := f.Local.Addr()
+	switch {
+	case advertise.IsValid():
+		addr = advertise
+	case addr.IsUnspecified():
+		addr = a.route(f.Remote.Addr())
+	}
+	return netip.AddrPortFrom(addr, f.Local.Port()), f, nil
+}
+
+// Resolve returns the addresses of a next hop as flows, in the order given by
+// the resolver. It blocks on DNS unless the host is an address.
+func (a *Agent) Resolve(ctx context.Context, h NextHop) ([]Flow, error) {
+	var flows []Flow
+	addrs := []netip.Addr{}
+	if ip, err := netip.ParseAddr(h.Host); err == nil {
+		addrs = append(addrs, ip)
+	} else if addrs, err = a.cfg.Net.LookupNetIP(ctx, h.Host); err != nil {
+		return nil, fmt.Errorf("resolve next hop %s: %w", h.Host, err)
+	}
+	for _, ip := range addrs {
+		flows = append(flows, Flow{Network: h.Transport, Remote: netip.AddrPortFrom(ip.Unmap(), h.port()), Name: h.Host})
+	}
+	if len(flows) == 0 {
+		return nil, fmt.Errorf("resolve next hop %s: no address", h.Host)
+	}
+	return flows, nil
+}
+
+// ReplyFlow returns where the responses to a request go (RFC 3261 section
+// 18.2.2, RFC 3581 section 4).
+func ReplyFlow(req *Message) Flow {
+	f := req.Flow
+	if f.Reliable() {
+		return f // the same connection; when it is gone, one to the same address
+	}
+	via, err := req.TopVia()
+	if err != nil {
+		return f
+	}
+	if _, ok := via.Params.Get("rport"); ok {
+		return f
+	}
+	port := via.Port
+	if port == 0 {
+		port = 5060
+	}
+	f.Remote = netip.AddrPortFrom(f.Remote.Addr(), uint16(port))
+	return f
+}
+
+// MarkSource notes in the top Via of a request where it came from (RFC 3261
+// section 18.2.1, RFC 3581 section 4), for the responses that copy it.
+func MarkSource(req *Message) {
+	for i, h := range req.Headers {
+		if !sameName(h.Name, "Via") {
+			continue
+		}
+		list := splitList(h.Value)
+		if len(list) == 0 {
+			return
+		}
+		via, err := ParseVia(list[0])
+		if err != nil {
+			return
+		}
+		rport, ask := via.Params.Get("rport")
+		ask = ask && rport == ""
+		source := req.Flow.Remote.Addr()
+		sentBy, err := netip.ParseAddr(via.Host)
+		if ask || err != nil || sentBy.Unmap() != source {
+			via.Params = via.Params.Without("received") + Params(";received="+source.String())
+		}
+		if ask {
+			via.Params = via.Params.Without("rport") + Params(";rport="+strconv.Itoa(int(req.Flow.Remote.Port())))
+		}
+		list[0] = via.String()
+		req.Headers[i].Value = strings.Join(list, ", ")
+		return
+	}
+}
