@@ -1,7 +1,10 @@
 package b2bua
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -363,5 +366,67 @@ func TestSubscription(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		n.send("NOTIFY", nil, "")
 		w.p.want("481 NOTIFY")
+	})
+}
+
+func TestNextHopByName(t *testing.T) {
+	inBubble(t, func(cfg *Config) {
+		cfg.Net.LookupNetIP = func(_ context.Context, host string) ([]netip.Addr, error) {
+			time.Sleep(time.Second) // DNS is slow
+			if host != "pbx.example" {
+				return nil, errors.New("no such host")
+			}
+			return []netip.Addr{pbx.Addr()}, nil
+		}
+		side := &cfg.Trunks[0].Sides[1]
+		side.Peers = nil // its addresses are let in because the name leads there
+		side.NextHops = []sip.NextHop{{Host: "gone.example", Transport: "udp"}, {Host: "pbx.example", Transport: "udp"}}
+	}, func(w *bench) {
+		a, p := w.established("dns")
+		if p.invite.URI != "sip:+4930123@pbx.example;user=phone" {
+			t.Errorf("Request-URI %s", p.invite.URI)
+		}
+		w.hangUp(a)
+	})
+}
+
+func TestRingingForever(t *testing.T) {
+	inBubble(t, nil, func(w *bench) {
+		begin(w.a, outside, "ring", sdpOf(carrier.Addr(), 7000))
+		w.a.want("100")
+		p := w.p.take(inside)
+		w.p.reply(p.invite, 180, "pbx", []string{w.p.contact()}, "")
+		w.a.want("180")
+		at := time.Now()
+		var cancel *sip.Message
+		for cancel == nil {
+			cancel = w.p.next(time.Minute)
+		}
+		if d := time.Since(at); cancel.Method != "CANCEL" || d != ringMax {
+			t.Errorf("%s after %s", cancel.Method, d)
+		}
+		w.p.reply(cancel, 200, "pbx", nil, "")
+		w.a.want("408")
+	})
+}
+
+func TestCancelledReinvite(t *testing.T) {
+	inBubble(t, nil, func(w *bench) {
+		a, _ := w.established("cr")
+		a.send("INVITE", []string{w.a.contact()}, sdpOf(carrier.Addr(), 7100))
+		w.a.want("100")
+		re := w.p.want("INVITE")
+		w.p.reply(re, 180, "", nil, "")
+		w.a.want("180")
+		a.branches--
+		w.a.send(outside, a.requestAt("CANCEL", a.cseq, nil, ""))
+		w.a.want("200 CANCEL")
+		w.p.want("CANCEL")
+		// The 200 crosses the CANCEL: the session is changed, not ended.
+		w.p.reply(re, 200, "", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8000))
+		w.a.want("200 INVITE")
+		a.requestAndAck()
+		w.p.drain()
+		w.hangUpIgnoring(a)
 	})
 }
