@@ -58,7 +58,7 @@ const (
 	slopeMax       = 1000e-6 // clocks are not further apart
 	slopeUnknown   = 100e-6  // how far they are thought to be as long as nothing is known
 	slopeUncertain = 5e-6    // what is left at the best: clocks wander with temperature
-	slopeReported  = 50e-6   // of a rate told by sender reports
+	slopeReported  = 80e-6   // of a rate told by sender reports
 
 	// A step of the path's delay, or of the sender's timestamps, that is too
 	// small for a new epoch: history from before it is dropped.

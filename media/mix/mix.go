@@ -86,7 +86,8 @@ type Track struct {
 	origin    int64 // ns
 	hasOrigin bool
 	cursor    int64 // next position to read
-	end       int64 // position from which on nothing is missed; maxPos without one
+	endNS     int64 // from then on nothing is missed and nothing heard
+	hasEnd    bool
 
 	directions []direction // changes of what is negotiated, by time
 	runs       []*run      // known, at most RunsMax
@@ -117,7 +118,7 @@ func NewTrack(cfg Config) *Track {
 	if cfg.HorizonMaxNS <= 0 {
 		cfg.HorizonMaxNS = 2e9
 	}
-	t := &Track{rate: int64(cfg.Rate), end: maxPos}
+	t := &Track{rate: int64(cfg.Rate)}
 	t.horizon = min(cfg.HorizonMaxNS, 30e9) / 1000 * t.rate / 1e6
 	// The resampler looks a few samples back behind the cursor.
 	for t.size = 1024; t.size < t.horizon+4*taps; t.size *= 2 {
@@ -183,8 +184,14 @@ func (t *Track) Negotiated(ns int64, sending bool) {
 
 // End says that the call ends at ns: nothing is missed and nothing heard from
 // there on.
-func (t *Track) End(ns int64) {
-	t.end = t.position(ns)
+func (t *Track) End(ns int64) { t.endNS, t.hasEnd = ns, true }
+
+// end is the position of the call's end.
+func (t *Track) end() int64 {
+	if !t.hasEnd {
+		return maxPos
+	}
+	return t.position(t.endNS)
 }
 
 // Arrived takes note of every accepted packet, on arrival and whatever it

@@ -129,6 +129,21 @@ func TestMarks(t *testing.T) {
 	}
 }
 
+// The end may be known before the origin is, and cuts what was sent after it.
+func TestEnd(t *testing.T) {
+	track := mix.NewTrack(mix.Config{})
+	track.End(1_050e6)
+	track.Negotiated(0, true)
+	for n := range 60 {
+		packet(track, key, n, 0)
+	}
+	track.SetOrigin(1_000e6)
+	dst, marks := read(track, 1600)
+	if dst[399] != 53 || dst[400] != 0 || dst[1599] != 0 || len(marks) != 0 || track.Cursor() != 1600 {
+		t.Errorf("%d, %d, %v", dst[399], dst[400], marks)
+	}
+}
+
 func TestNewerRunWins(t *testing.T) {
 	track := started()
 	for n := range 8 {

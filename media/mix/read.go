@@ -27,7 +27,7 @@ func (t *Track) Read(dst []int16, marks []Mark) []Mark {
 		return marks
 	}
 	out := output{dst: dst, base: t.cursor, marks: marks, fresh: len(marks)}
-	limit := t.cursor + int64(len(dst))
+	limit := min(t.cursor+int64(len(dst)), max(t.end(), t.cursor))
 	for p := t.cursor; p < limit; {
 		r, until := t.heard(p, limit)
 		if r == nil {
@@ -37,7 +37,7 @@ func (t *Track) Read(dst []int16, marks []Mark) []Mark {
 		}
 		p = t.readRun(&out, r, p, until, until < limit)
 	}
-	t.cursor = limit
+	t.cursor += int64(len(dst))
 	t.stats.Read += int64(len(dst))
 	for _, m := range out.marks[out.fresh:] {
 		t.marks.remember(m)
@@ -204,7 +204,7 @@ func (t *Track) readSlewing(r *run, dst []int16, p, to int64) int64 {
 // exactly.
 func (r *run) slew(index int64) {
 	const one = 1 << 32
-	left := (r.off-r.target)*one - int64(r.frac)
+	left := max(min(r.off-r.target, 1<<30), -1<<30)*one - int64(r.frac)
 	if left > 0 {
 		f := uint64(r.frac) + min(r.step, uint64(left))
 		if f >= one {
@@ -259,7 +259,7 @@ func (t *Track) missing(out *output, from, to int64, s span) {
 
 // missed calls f for the parts of [from, to) in which this cause is a gap.
 func (t *Track) missed(from, to int64, c Cause, f func(from, to int64)) {
-	to = min(to, t.end)
+	to = min(to, t.end())
 	if c == Undecodable || c == Overrun {
 		if from < to {
 			f(from, to)
