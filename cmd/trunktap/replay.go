@@ -17,6 +17,7 @@ import (
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media/pcap"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/plain"
 	"github.com/trunktap/trunktap/sip/replay"
 	"github.com/trunktap/trunktap/suppress"
 )
@@ -73,7 +74,7 @@ func (c *replayCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.Out, 0o700); err != nil {
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
 		return fmt.Errorf("make the output directory: %w", err)
 	}
 	return c.replay(e, cfg, src, signals)
@@ -98,15 +99,7 @@ func (c *replayCmd) settings() (*config.Config, error) {
 
 // replay runs the capture through a recorder and prints what it publishes.
 func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signals []suppress.Signal) error {
-	sinks := plainSinks{c.Out}
-	rec, err := recorder.New(recorder.Config{Policy: newPolicy(cfg), Synchronous: true,
-		NewSink: func(ctx context.Context, recording, prefix string) (recorder.Sink, error) {
-			s, err := sinks.open(ctx, recording, prefix)
-			if err != nil {
-				return nil, err
-			}
-			return s, clearStale(s.(*plainSink).dir)
-		}})
+	rec, err := recorder.New(recorder.Config{Policy: newPolicy(cfg), NewSink: plain.New(c.Out).NewSink, Synchronous: true})
 	if err != nil {
 		return err
 	}

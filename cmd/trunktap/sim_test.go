@@ -22,6 +22,7 @@ import (
 	"github.com/trunktap/trunktap/media/pcap"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/plain"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
 	"github.com/trunktap/trunktap/sip/replay"
@@ -240,7 +241,7 @@ func (c *simCall) bye(from *siptest.Call) {
 // replayed records the capture of the world's calls into a directory.
 func (w *world) replayed(plan recorder.Plan, dir string) {
 	w.t.Helper()
-	r := must(recorder.New(recorder.Config{Policy: simPolicy{plan}, NewSink: plainSinks{dir}.open, Synchronous: true}))(w.t)
+	r := must(recorder.New(recorder.Config{Policy: simPolicy{plan}, NewSink: plain.New(dir).NewSink, Synchronous: true}))(w.t)
 	src := must(pcap.NewReader(bytes.NewReader(w.capture.Bytes())))(w.t)
 	_, err := replay.Run(context.Background(), src, replay.Config{
 		Trunks: []replay.Trunk{{
@@ -415,7 +416,7 @@ func TestSimLiveEqualsReplay(t *testing.T) {
 			if s.plan != nil {
 				s.plan(&s.cfg.plan)
 			}
-			s.cfg.rec.NewSink = plainSinks{live}.open
+			s.cfg.rec.NewSink = plain.New(live).NewSink
 			inWorld(t, s.cfg, func(w *world) {
 				s.run(w)
 				w.replayed(s.cfg.plan, again)
