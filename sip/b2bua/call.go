@@ -54,6 +54,7 @@ type call struct {
 	timedOut  bool          // the last next hop did not answer
 	answered  *dialogState  // the fork that took the call
 	ended     bool
+	faults    int    // survived
 	setupBody []byte // of the first request, for the far end
 	usage     *alarm // end of a subscription
 	closing   bool   // the daemon stops
@@ -106,6 +107,10 @@ func (c *call) run() {
 		}
 		now := time.Now()
 		c.survive(func() { c.due(now) })
+		if c.faults > faultsMax { // it would go on for ever
+			c.finish(now, media.CauseFailed)
+			return
+		}
 		if c.finished() {
 			events := c.box.take(true)
 			if len(events) == 0 {
@@ -145,6 +150,7 @@ func (c *call) survive(f func()) {
 	defer func() {
 		if r := recover(); r != nil {
 			c.b.counters.Panics.Add(1)
+			c.faults++
 			c.log.Error("fault in a call", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 		}
 	}()

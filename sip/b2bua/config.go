@@ -25,6 +25,7 @@ const (
 	mailboxMax      = 512 // messages of one call that wait for its owner
 	dialogsMax      = 32  // forks of one call
 	streamsMax      = 16  // m= lines of one session
+	faultsMax       = 16  // faults of ours that a call survives
 )
 
 // Times of a call that are not timers of RFC 3261.
