@@ -42,18 +42,13 @@ type sink struct {
 // sinkWriter lets the sink know of an Abort.
 type sinkWriter struct {
 	*segment.Writer
-	sink *sink
-	n    int
+	n       int
+	aborted bool
 }
 
 // Abort implements recorder.SegmentWriter.
 func (w *sinkWriter) Abort() error {
-	for i, x := range w.sink.writers {
-		if x == w {
-			w.sink.writers = append(w.sink.writers[:i], w.sink.writers[i+1:]...)
-			break
-		}
-	}
+	w.aborted = true
 	return w.Writer.Abort()
 }
 
@@ -148,6 +143,11 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	case i.Recording != s.id || i.Prefix != s.prefix:
 		return nil, fmt.Errorf("begin segment %d: recording %s in %s: this is the sink of %s in %s", i.N, i.Recording, i.Prefix, s.id, s.prefix)
 	}
+	for _, w := range s.writers {
+		if w.n == i.N {
+			return nil, fmt.Errorf("begin segment %d: %w", i.N, recorder.ErrExists)
+		}
+	}
 	if err := s.begin(); err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
@@ -157,7 +157,7 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	if err != nil {
 		return nil, err
 	}
-	sw := &sinkWriter{Writer: w, sink: s, n: i.N}
+	sw := &sinkWriter{Writer: w, n: i.N}
 	s.writers = append(s.writers, sw)
 	return sw, nil
 }
@@ -180,6 +180,9 @@ func (s *sink) Publish(m *recorder.Manifest) error {
 
 func (s *sink) publish(m *recorder.Manifest) error {
 	for _, w := range s.writers {
+		if w.aborted && !w.Sealed() {
+			continue // given up, and gone with the spool
+		}
 		if !w.Sealed() {
 			return fmt.Errorf("segment %d is neither finished nor aborted", w.n)
 		}
@@ -225,9 +228,8 @@ func (s *sink) Discard() error {
 		return nil
 	}
 	var errs []error
-	for len(s.writers) > 0 {
-		w := s.writers[0]
-		errs = append(errs, w.Abort()) // takes it off the list
+	for _, w := range s.writers {
+		errs = append(errs, w.Abort())
 		if w.Published() {
 			err := s.a.store.Delete(context.Background(), path.Join(s.prefix, segment.FileName(w.n)))
 			if err != nil && !errors.Is(err, recorder.ErrNotFound) {
@@ -249,7 +251,7 @@ func (s *sink) Discard() error {
 // stays in the spool for Recover.
 func (s *sink) Close() error {
 	for _, w := range s.writers {
-		w.Release()
+		_ = w.Abort() // only closes the file; what is in it is synced
 	}
 	s.key.Close()
 	s.a.release(s.id)

@@ -116,7 +116,7 @@ func (v *verification) all() error {
 		if len(names) == 0 {
 			return nil
 		}
-		inStore[path.Base(prefix)] = true
+		inStore[path.Base(prefix)] = slices.Contains(names, segment.ManifestFile)
 		return v.folder(prefix, names)
 	}
 	err = v.a.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
@@ -189,8 +189,8 @@ func (v *verification) rows(inStore map[string]bool) error {
 }
 
 func (v *verification) withoutRow(inStore, rows map[string]bool) {
-	for id := range inStore {
-		if rows[id] || v.beingTaken(id) {
+	for id, complete := range inStore {
+		if !complete || rows[id] || v.beingTaken(id) {
 			continue
 		}
 		if _, err := v.a.fsys.Stat(v.a.spool(rowsDir, id+".json")); err == nil {

@@ -371,11 +371,18 @@ func TestAbort(t *testing.T) {
 	if err := errors.Join(w.Write(testAudio(1, 0), nil), w.Abort(), w.Abort()); err != nil {
 		t.Fatal(err)
 	}
-	if f := mem.Files(); len(f) != 0 {
-		t.Errorf("left: %v", f)
-	}
 	if _, err := w.Finish(nil); err == nil {
 		t.Error("Finish after Abort succeeded")
+	}
+	if err := w.Write(testAudio(1, 1), nil); err == nil {
+		t.Error("Write after Abort succeeded")
+	}
+	blob, err := OpenFile(mem, w.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Salvage(context.Background(), blob, b.sealer); err != nil || s.EndMS != 500 {
+		t.Errorf("left for recovery: %d ms, %v; want 500", s.EndMS, err)
 	}
 }
 
@@ -521,7 +528,9 @@ func TestSalvageTorn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.Release()
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
 	p, err := vfs.ReadFile(mem, w.path, 1<<30)
 	if err != nil {
 		t.Fatal(err)

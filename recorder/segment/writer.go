@@ -67,7 +67,8 @@ type Writer struct {
 
 var _ recorder.SegmentWriter = (*Writer)(nil)
 
-// Create begins a segment: when it returns, its spool file and header are durable.
+// Create begins a segment: when it returns, its spool file and header are
+// durable. A spool file of that number, left by a failed Create, is replaced.
 func Create(cfg WriterConfig) (*Writer, error) {
 	i := cfg.Info
 	w := &Writer{cfg: cfg, hash: sha256.New(), path: filepath.Join(cfg.Dir, SpoolName(i.N))}
@@ -92,9 +93,6 @@ func Create(cfg WriterConfig) (*Writer, error) {
 // no crash leaves a spool file that cannot be read.
 func (w *Writer) begin(head []byte) error {
 	fsys := w.cfg.FS
-	if _, err := fsys.Stat(w.path); err == nil {
-		return fmt.Errorf("%s: %w", w.path, recorder.ErrExists)
-	}
 	tmp, err := vfs.TempName(w.path)
 	if err != nil {
 		return err
@@ -110,13 +108,11 @@ func (w *Writer) begin(head []byte) error {
 		err = fsys.Rename(tmp, w.path)
 	}
 	if err == nil {
-		if err = fsys.SyncDir(w.cfg.Dir); err != nil {
-			_ = fsys.Remove(w.path) // nothing is in it yet
-		}
+		err = fsys.SyncDir(w.cfg.Dir)
 	}
 	if err != nil {
 		_ = f.Close()        // the first error is the one to report
-		_ = fsys.Remove(tmp) // as above
+		_ = fsys.Remove(tmp) // as above; under either name it holds no audio
 		return err
 	}
 	w.file, w.synced = f, int64(len(head))
@@ -275,23 +271,12 @@ func (w *Writer) Published() bool { return w.published }
 // Sealed tells whether the last frame is durable, in the spool or in the store.
 func (w *Writer) Sealed() bool { return w.sealed.File != "" }
 
-// Abort implements recorder.SegmentWriter: it removes the spool file. What was
-// published stays.
+// Abort implements recorder.SegmentWriter: nothing more is written. What is
+// durable stays in the spool, for recovery or until the recording is discarded.
 func (w *Writer) Abort() error {
-	w.Release()
-	if w.published {
-		return nil
-	}
-	if err := w.cfg.FS.Remove(w.path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("abort segment %d: %w", w.head.N, err)
-	}
-	return nil
-}
-
-// Release closes the file and leaves what is in it to recovery.
-func (w *Writer) Release() {
 	if w.file != nil {
 		_ = w.file.Close() // what was promised is synced
 		w.file, w.pending = nil, nil
 	}
+	return nil
 }
