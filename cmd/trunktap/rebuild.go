@@ -18,9 +18,11 @@ func (c *rebuildCmd) Run(e *env) (err error) {
 	if err != nil {
 		return err
 	}
-	if newRemote(cfg.API.Listen).alive(e.ctx) {
-		return errors.New("rebuild catalogue: the daemon runs and owns the catalogue; stop it first")
+	unlock, err := lock(cfg)
+	if err != nil {
+		return fmt.Errorf("rebuild catalogue: %w", err)
 	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	a, err := archive.Open(archiveConfig(cfg))
 	if err != nil {
 		return fmt.Errorf("rebuild catalogue: %w", err)

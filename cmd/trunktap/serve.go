@@ -93,6 +93,11 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 
 // startArchive opens the archive and publishes what a crash left behind.
 func (d *daemon) startArchive(ctx context.Context) (err error) {
+	unlock, err := lock(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, unlock)
 	if d.archive, err = archive.Open(archiveConfig(d.cfg)); err != nil {
 		return err
 	}
