@@ -43,6 +43,7 @@ var (
 type world struct {
 	t   *testing.T
 	ctx context.Context
+	cfg worldConfig
 	net *mediatest.Net
 	rec *recorder.Recorder
 	b   *b2bua.B2BUA
@@ -56,10 +57,10 @@ type world struct {
 
 // worldConfig is what a simulation changes of the usual world.
 type worldConfig struct {
-	rec           recorder.Config // Policy and NewSink are set already when nil
-	plan          recorder.Plan
-	carrier, pbx  siptest.Config
-	outboundPeers bool
+	rec          recorder.Config // Policy and NewSink are set already when nil
+	plan         recorder.Plan
+	carrier, pbx siptest.Config
+	abandon      bool // the recorder is closed without waiting for its sinks
 }
 
 func simPlan() recorder.Plan {
@@ -77,14 +78,14 @@ func inWorld(t *testing.T, cfg worldConfig, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, cfg)
+		defer w.close() // also when f fails: running tickers would keep the bubble alive
 		f(w)
-		w.close()
 	})
 }
 
 func newWorld(t *testing.T, cfg worldConfig) *world {
 	t.Helper()
-	w := &world{t: t, ctx: t.Context(), net: mediatest.NewNet(7)}
+	w := &world{t: t, ctx: t.Context(), cfg: cfg, net: mediatest.NewNet(7)}
 	writer := must(pcap.NewWriter(&w.capture))(t)
 	take := func(at time.Time, src, dst netip.AddrPort, payload []byte) {
 		w.mu.Lock()
@@ -163,10 +164,18 @@ func (w *world) agent(name string, at netip.AddrPort, cfg siptest.Config) *sipte
 // close ends the world: signalling first, so that every call has its end.
 func (w *world) close() {
 	w.t.Helper()
-	for _, err := range []error{w.carrier.Close(), w.pbx.Close(), w.b.Close(), w.rec.Close(context.Background())} {
+	for _, err := range []error{w.carrier.Close(), w.pbx.Close(), w.b.Close()} {
 		if err != nil {
 			w.t.Error(err)
 		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if w.cfg.abandon {
+		cancel()
+	}
+	if err := w.rec.Close(ctx); err != nil && !w.cfg.abandon {
+		w.t.Error(err)
 	}
 }
 
@@ -258,8 +267,8 @@ func (w *world) replayed(plan recorder.Plan, dir string) {
 	w.ok(errors.Join(err, r.Close(context.Background())))
 }
 
-// tree reads all files below a directory.
-func tree(t *testing.T, dir string) map[string]string {
+// simTree reads all files below a directory.
+func simTree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -421,7 +430,7 @@ func TestSimLiveEqualsReplay(t *testing.T) {
 				s.run(w)
 				w.replayed(s.cfg.plan, again)
 			})
-			want, got := tree(t, live), tree(t, again)
+			want, got := simTree(t, live), simTree(t, again)
 			if len(want) < 2 {
 				t.Fatalf("the live call left %d files", len(want))
 			}
