@@ -253,7 +253,7 @@ func TestMediaSeeks(t *testing.T) {
 		for _, as := range []string{"", codec.WAVPCM16, codec.WAVPCMA} {
 			f := mustMedia(t, a, idOf(i), as)
 			whole := mustReadAll(t, f)
-			for range 60 {
+			for range 30 {
 				from := rnd.Int64N(f.Size + 10)
 				n := min(rnd.Int64N(40_000), max(f.Size-from, 0))
 				if _, err := f.Seek(from, io.SeekStart); err != nil {
