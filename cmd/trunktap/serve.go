@@ -42,9 +42,7 @@ func (c *serveCmd) Run(e *env) error {
 	log.Info("running", "version", currentVersion().Version, "sip", cfg.SIP.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
 	d.wait(e.ctx, c.Config)
 	log.Info("stopping", "calls", d.b2bua.Calls())
-	err = d.close()
-	log.Info("stopped", "error", err)
-	return err
+	return d.close()
 }
 
 func newLog(e *env, cfg config.Log) *slog.Logger {
