@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"sort"
+	"time"
 
 	"github.com/pion/rtp"
 
@@ -366,6 +367,11 @@ func (st *stream) event(c *core, s *side, p source.Packet) {
 		return
 	}
 	at := p.Arrival
+	if pos, known := s.track.PositionOf(st.key, d.TS); known {
+		// Never later than it arrived, and as early as audio of its time lies: a
+		// digit dialled inside a window that came late is a digit of the window.
+		at = min(at, c.origin+pos*int64(time.Millisecond)/c.perMS)
+	}
 	if len(c.digits) >= digitsMax {
 		c.account.digitsRefused++
 		return

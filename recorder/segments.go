@@ -117,25 +117,11 @@ func (g *segmentState) flush(c *core, last bool) {
 		g.lose(c, len(g.pend[0]), c.account.fault)
 		return
 	}
-	n := len(g.pend[0])
-	if !last {
-		n -= n % g.enc.Granule()
-	}
+	n := g.ready(last)
 	if n == 0 {
 		return
 	}
-	var data []byte
-	var err error
-	ch := [2][]int16{g.pend[0][:n], g.pend[1][:n]}
-	if n%g.enc.Granule() == 0 {
-		data, err = g.enc.Encode(nil, ch)
-	} else {
-		whole := n - n%g.enc.Granule()
-		data, err = g.enc.Encode(nil, [2][]int16{ch[0][:whole], ch[1][:whole]})
-		if err == nil {
-			data, err = g.enc.Flush(data, [2][]int16{ch[0][whole:], ch[1][whole:]})
-		}
-	}
+	data, err := g.encode(n, last)
 	if err != nil {
 		g.lose(c, n, fmt.Sprintf("encoder: %v", err))
 		return
@@ -154,6 +140,27 @@ func (g *segmentState) flush(c *core, last bool) {
 		return
 	}
 	g.drop(c, n)
+}
+
+// ready is how many of the waiting samples a frame may take: whole granules,
+// and not the last of them, because the end of the segment needs audio to carry
+// what the encoder still holds.
+func (g *segmentState) ready(last bool) int {
+	n := len(g.pend[0])
+	if gran := g.enc.Granule(); !last && gran > 1 {
+		n = max(0, (n-1)/gran*gran)
+	}
+	return n
+}
+
+// encode codes the first n waiting samples.
+func (g *segmentState) encode(n int, last bool) ([]byte, error) {
+	whole := n - n%g.enc.Granule()
+	data, err := g.enc.Encode(nil, [2][]int16{g.pend[0][:whole], g.pend[1][:whole]})
+	if err == nil && last {
+		data, err = g.enc.Flush(data, [2][]int16{g.pend[0][whole:n], g.pend[1][whole:n]})
+	}
+	return data, err
 }
 
 // lose makes a gap of the first n waiting samples: they were captured but

@@ -9,8 +9,11 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media/relay"
@@ -35,6 +38,9 @@ func (c *serveCmd) Run(e *env) error {
 		return err
 	}
 	log := newLog(e, cfg.Log)
+	if err := prepareProcess(); err != nil {
+		return err
+	}
 	d, err := start(e.ctx, cfg, log)
 	if err != nil {
 		return err
@@ -43,6 +49,20 @@ func (c *serveCmd) Run(e *env) error {
 	d.wait(e.ctx, c.Config)
 	log.Info("stopping", "calls", d.b2bua.Calls())
 	return d.close()
+}
+
+// prepareProcess keeps audio out of crash dumps, and the scheduler from making a
+// relay loop wait: with as many busy goroutines as GOMAXPROCS a loop that wakes
+// up waited up to 100 ms for its turn (measured; see relay's BenchmarkUnderLoad),
+// so there are always more places than pipelines and encoders can fill.
+func prepareProcess() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("switch core dumps off: %w", err)
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(5 * runtime.NumCPU())
+	}
+	return nil
 }
 
 func newLog(e *env, cfg config.Log) *slog.Logger {
@@ -141,7 +161,7 @@ func (d *daemon) catchUp(done chan struct{}) {
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
 		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
-		CallBudgetBytes: d.cfg.Recording.WriteBudget, Log: d.log,
+		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -157,7 +177,9 @@ func (d *daemon) startRecorder(context.Context) (err error) {
 // startSignalling makes the relay and the B2BUA; calls come with Start.
 func (d *daemon) startSignalling(context.Context) (err error) {
 	m := d.cfg.Media
-	d.relay, err = relay.New(relay.Config{PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log})
+	d.relay, err = relay.New(relay.Config{
+		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Loops: runtime.NumCPU(), Log: d.log,
+	})
 	if err != nil {
 		return err
 	}

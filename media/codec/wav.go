@@ -29,8 +29,11 @@ func NewFileWriter(format string, w io.WriteSeeker, rate, channels int) (FileWri
 	if err := checkShape(format, rate, channels); err != nil {
 		return nil, err
 	}
-	if format == OggOpus {
+	switch format {
+	case OggOpus:
 		return newOggWriter(w, rate, channels, 1)
+	case WAVPCM16:
+		return newPCMWriter(w, rate, channels)
 	}
 	ww := &wavWriter{w: w, format: format, rate: rate, channels: channels, frame: channels * sampleBytes(format)}
 	header, err := WAVHeader(format, rate, channels, 0)

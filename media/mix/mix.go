@@ -155,6 +155,21 @@ func (t *Track) Position(ns int64) (pos int64, ok bool) {
 
 func (t *Track) position(ns int64) int64 { return mulDiv(ns-t.origin, t.rate, 1e9) }
 
+// PositionOf is where a timestamp of a run lies, by what is known now: a digit
+// of RFC 4733 lies where audio of its timestamp would. ok is false before
+// SetOrigin and for an unknown run.
+func (t *Track) PositionOf(k Key, ts int64) (pos int64, ok bool) {
+	r := t.run(k)
+	if r == nil || !t.hasOrigin {
+		return 0, false
+	}
+	at := r.index(ts)
+	if r.placed {
+		return at + r.off, true
+	}
+	return at + t.aim(r, at), true
+}
+
 // mulDiv is floor(a*b/c) without overflow for |a*b| beyond 63 bits.
 func mulDiv(a, b, c int64) int64 {
 	q, r := a/c, a%c
