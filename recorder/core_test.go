@@ -169,20 +169,28 @@ func TestCausesOfGaps(t *testing.T) {
 		steps [][]step
 		want  []Gap
 	}{
-		{"loss", [][]step{drop(ext, 50, 53), talk(media.Internal, 0, 4000, constant(0x30))},
-			[]Gap{{Channel: 0, RealMS: 1000, AudioMS: 1000, DurationMS: 60, Cause: "loss", Filled: "silence"}}},
+		{
+			"loss",
+			[][]step{drop(ext, 50, 53), talk(media.Internal, 0, 4000, constant(0x30))},
+			[]Gap{{Channel: 0, RealMS: 1000, AudioMS: 1000, DurationMS: 60, Cause: "loss", Filled: "silence"}},
+		},
 		{"absent before, after and altogether", [][]step{talk(media.External, 1000, 3000, constant(0x30))}, []Gap{
 			{Channel: 0, RealMS: 0, AudioMS: 0, DurationMS: 1000, Cause: "absent", Filled: "silence"},
 			{Channel: 1, RealMS: 0, AudioMS: 0, DurationMS: 4000, Cause: "absent", Filled: "silence"},
-			{Channel: 0, RealMS: 3000, AudioMS: 3000, DurationMS: 1000, Cause: "absent", Filled: "silence"}}},
-		{"loss inside a window is not listed, its rest is", [][]step{drop(ext, 50, 55), talk(media.Internal, 0, 4000, constant(0x30)),
-			{signalAt(1020, suppress.HoldStart), signalAt(1080, suppress.HoldEnd)}}, []Gap{
+			{Channel: 0, RealMS: 3000, AudioMS: 3000, DurationMS: 1000, Cause: "absent", Filled: "silence"},
+		}},
+		{"loss inside a window is not listed, its rest is", [][]step{
+			drop(ext, 50, 55), talk(media.Internal, 0, 4000, constant(0x30)),
+			{signalAt(1020, suppress.HoldStart), signalAt(1080, suppress.HoldEnd)},
+		}, []Gap{
 			{Channel: 0, RealMS: 1000, AudioMS: 1000, DurationMS: 20, Cause: "loss", Filled: "silence"},
-			{Channel: 0, RealMS: 1080, AudioMS: 1020, DurationMS: 20, Cause: "loss", Filled: "silence"}}},
+			{Channel: 0, RealMS: 1080, AudioMS: 1020, DurationMS: 20, Cause: "loss", Filled: "silence"},
+		}},
 		{"undecodable", [][]step{ext, g729}, []Gap{
 			{Channel: 1, RealMS: 0, AudioMS: 0, DurationMS: 1000, Cause: "absent", Filled: "silence"},
 			{Channel: 1, RealMS: 1000, AudioMS: 1000, DurationMS: 1000, Cause: "undecodable", Filled: "silence", Detail: "G729"},
-			{Channel: 1, RealMS: 2000, AudioMS: 2000, DurationMS: 2000, Cause: "absent", Filled: "silence"}}},
+			{Channel: 1, RealMS: 2000, AudioMS: 2000, DurationMS: 2000, Cause: "absent", Filled: "silence"},
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			sink, m := replayed(t, testPlan(), script(append([][]step{answered(4000)}, tc.steps...)...))
@@ -352,4 +360,29 @@ func capturedFault(m *Manifest, sink *memSink, want int16) error {
 		}
 	}
 	return nil
+}
+
+func TestSignalBeforeItsCallWaitsForIt(t *testing.T) {
+	sink := newMemSink()
+	r := mustRecorder(t, Config{Policy: fixedPolicy{testPlan()}, NewSink: sink.open, Synchronous: true})
+	early := suppress.Signal{V: 1, Event: suppress.PauseStart, At: t0.Add(-2 * time.Second), Source: "test"}
+	other := suppress.Signal{V: 1, Event: suppress.HoldStart, At: t0, Source: "test", SIPCall: "somebody else's"}
+	if !r.Post(early) || !r.Post(other) {
+		t.Fatal("an early signal was given up")
+	}
+	tap, err := r.SessionStarted(t.Context(), testSession("call-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &testCall{tap: tap, taps: map[media.StreamID]media.Tap{}}
+	for _, s := range script(answered(2000), talk(media.External, 0, 2000, constant(0x30))) {
+		s.do(c)
+	}
+	checkAccount(t, sink.manifest, sink)
+	if w := sink.manifest.Windows; len(w) != 1 || w[0].Reason != "pause" || w[0].RealMS != 0 || sink.manifest.AudioMS != 0 {
+		t.Errorf("windows %+v, audio %d ms: want the pause from the start on", w, sink.manifest.AudioMS)
+	}
+	if r.Unheard() != 1 {
+		t.Errorf("%d signals unheard, want the other call's", r.Unheard())
+	}
 }

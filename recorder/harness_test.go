@@ -41,8 +41,10 @@ func testSession(id string) media.Session {
 }
 
 var g711Formats = []media.Format{
-	{PayloadType: 0, Name: "PCMU", ClockRate: 8000}, {PayloadType: 8, Name: "PCMA", ClockRate: 8000},
-	{PayloadType: 101, Name: "TELEPHONE-EVENT", ClockRate: 8000}, {PayloadType: 13, Name: "CN", ClockRate: 8000},
+	{PayloadType: 0, Name: "PCMU", ClockRate: 8000},
+	{PayloadType: 8, Name: "PCMA", ClockRate: 8000},
+	{PayloadType: 101, Name: "TELEPHONE-EVENT", ClockRate: 8000},
+	{PayloadType: 13, Name: "CN", ClockRate: 8000},
 	{PayloadType: 18, Name: "G729", ClockRate: 8000},
 }
 

@@ -21,12 +21,18 @@ func TestParseSignalLine(t *testing.T) {
 		{`{"event":"pause.end","at":-1.5}`, Signal{V: 1, Event: PauseEnd, At: base.Add(-1500 * time.Millisecond)}},
 		{`{"event":"pause.end","at":1e1}`, Signal{V: 1, Event: PauseEnd, At: base.Add(10 * time.Second)}},
 		{`{"event":"pause.end","at":0.1234567899999}`, Signal{V: 1, Event: PauseEnd, At: base.Add(123456789)}},
-		{`{"event":"hold.start","at":"2020-01-01T00:00:01.5Z","received":3,"seq":18446744073709551615,"source":"http","call":"c","sip_call_id":"s","party":"external"}`,
-			Signal{V: 1, Event: HoldStart, At: time.Date(2020, 1, 1, 0, 0, 1, 5e8, time.UTC), Received: base.Add(3 * time.Second),
-				Seq: 1<<64 - 1, Source: "http", Call: "c", SIPCall: "s", Party: "external"}},
+		{
+			`{"event":"hold.start","at":"2020-01-01T00:00:01.5Z","received":3,"seq":18446744073709551615,"source":"http","call":"c","sip_call_id":"s","party":"external"}`,
+			Signal{
+				V: 1, Event: HoldStart, At: time.Date(2020, 1, 1, 0, 0, 1, 5e8, time.UTC), Received: base.Add(3 * time.Second),
+				Seq: 1<<64 - 1, Source: "http", Call: "c", SIPCall: "s", Party: "external",
+			},
+		},
 		{`{"event":"agent.join","at":1,"user":"u","role":"coach"}`, Signal{V: 1, Event: AgentJoin, At: base.Add(time.Second), User: "u", Role: RoleCoach}},
-		{`{"event":"attrs.set","at":1,"attrs":{"ticket":"7"},"conversation":"x","other":"y","flow":"f","queue":"q"}`,
-			Signal{V: 1, Event: AttrsSet, At: base.Add(time.Second), Attrs: map[string]string{"ticket": "7"}, Conversation: "x", Other: "y", Flow: "f", Queue: "q"}},
+		{
+			`{"event":"attrs.set","at":1,"attrs":{"ticket":"7"},"conversation":"x","other":"y","flow":"f","queue":"q"}`,
+			Signal{V: 1, Event: AttrsSet, At: base.Add(time.Second), Attrs: map[string]string{"ticket": "7"}, Conversation: "x", Other: "y", Flow: "f", Queue: "q"},
+		},
 	} {
 		got, err := ParseSignalLine([]byte(c.line), base)
 		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {

@@ -64,8 +64,15 @@ func (s Signal) Validate() error {
 
 func (s Signal) validateStrings() error {
 	for _, f := range [...]struct{ name, value string }{
-		{"source", s.Source}, {"call", s.Call}, {"sip_call_id", s.SIPCall}, {"flow", s.Flow}, {"queue", s.Queue},
-		{"user", s.User}, {"party", s.Party}, {"other", s.Other}, {"conversation", s.Conversation},
+		{"source", s.Source},
+		{"call", s.Call},
+		{"sip_call_id", s.SIPCall},
+		{"flow", s.Flow},
+		{"queue", s.Queue},
+		{"user", s.User},
+		{"party", s.Party},
+		{"other", s.Other},
+		{"conversation", s.Conversation},
 	} {
 		if err := checkText(f.name, f.value, fieldBytesMax); err != nil {
 			return err

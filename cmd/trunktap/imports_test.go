@@ -45,8 +45,10 @@ var mayImport = map[string][]string{
 	"recorder/store/storetest": {"recorder"},
 	"recorder/catalog":         {"recorder"},
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
-	"recorder/archive": {"recorder", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
-		"media", "media/codec"},
+	"recorder/archive": {
+		"recorder", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
+		"media", "media/codec",
+	},
 	"recorder/api": {"recorder", "suppress"},
 
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress", "recorder/..."},

@@ -134,11 +134,20 @@ func TestCommandsOnStoreAndDaemon(t *testing.T) {
 	dir, file, cfg := mustSite(t)
 	id := mustRecord(t, dir, cfg)
 	commands := [][]string{
-		{"ls"}, {"ls", "--json"}, {"ls", "--json", "--number", "123", "--oldest", "--kind", "trunk", "--limit", "1"}, {"ls", "--trunk", "none"},
+		{"ls"},
+		{"ls", "--json"},
+		{"ls", "--json", "--number", "123", "--oldest", "--kind", "trunk", "--limit", "1"},
+		{"ls", "--trunk", "none"},
 		{"ls", "--json", "--from", "2026-11-22T16:36:08Z", "--to", "2026-11-22T16:36:09Z"},
-		{"show", id}, {"show", id, "--json"}, {"show", id, "--no-picture"}, {"show", id, "--columns", "60"},
-		{"verify"}, {"verify", id, "--json"}, {"verify", id},
-		{"export", id, "-o", "-", "--format", "wav-pcm16"}, {"export", id, "-o", "-"},
+		{"show", id},
+		{"show", id, "--json"},
+		{"show", id, "--no-picture"},
+		{"show", id, "--columns", "60"},
+		{"verify"},
+		{"verify", id, "--json"},
+		{"verify", id},
+		{"export", id, "-o", "-", "--format", "wav-pcm16"},
+		{"export", id, "-o", "-"},
 	}
 	each := func() map[string]string {
 		out := map[string]string{}
@@ -189,8 +198,11 @@ func TestFilesOfCommands(t *testing.T) {
 		}
 	}
 	for _, c := range [][]string{
-		{"show", "20261122T163608Z-0000000000000000"}, {"export", "20261122T163608Z-0000000000000000", "-o", wav + "2"},
-		{"verify", "20261122T163608Z-0000000000000000"}, {"show", "../../etc"}, {"export", id, "-o", filepath.Join(dir, "none", "x.wav")},
+		{"show", "20261122T163608Z-0000000000000000"},
+		{"export", "20261122T163608Z-0000000000000000", "-o", wav + "2"},
+		{"verify", "20261122T163608Z-0000000000000000"},
+		{"show", "../../etc"},
+		{"export", id, "-o", filepath.Join(dir, "none", "x.wav")},
 	} {
 		if r := command(t, append(c, "--config", file)...); r.code != exitFailed || r.errOut == "" {
 			t.Errorf("%v: %+v", c, r)

@@ -50,8 +50,10 @@ func sdpBody(a netip.AddrPort) string {
 }
 
 func sipMessage(first, cseq, body string, extra ...string) []byte {
-	lines := append([]string{first, "Via: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bK" + strings.ReplaceAll(cseq, " ", ""),
-		"From: <sip:+49301234567@example.net>;tag=a", "Call-ID: test-call@198.51.100.7", "CSeq: " + cseq, "Max-Forwards: 70"}, extra...)
+	lines := append([]string{
+		first, "Via: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bK" + strings.ReplaceAll(cseq, " ", ""),
+		"From: <sip:+49301234567@example.net>;tag=a", "Call-ID: test-call@198.51.100.7", "CSeq: " + cseq, "Max-Forwards: 70",
+	}, extra...)
 	if body != "" {
 		lines = append(lines, "Content-Type: application/sdp")
 	}

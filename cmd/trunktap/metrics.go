@@ -24,8 +24,10 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: name, Help: help}, f))
 	}
 	v := currentVersion()
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: "build_info", Help: "The version that runs.",
-		ConstLabels: prometheus.Labels{"version": v.Version, "go": v.Go}}, func() float64 { return 1 }))
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "trunktap", Name: "build_info", Help: "The version that runs.",
+		ConstLabels: prometheus.Labels{"version": v.Version, "go": v.Go},
+	}, func() float64 { return 1 }))
 
 	r := d.rec.Stats()
 	counter("recordings_started_total", "Calls whose recording began.", &r.Started)

@@ -110,8 +110,10 @@ func newWorld(t *testing.T, cfg worldConfig) *world {
 		cfg.rec.Policy = simPolicy{cfg.plan}
 	}
 	w.rec = must(recorder.New(cfg.rec))(t)
-	r := must(relay.New(relay.Config{PortMin: 20000, PortMax: 20199, Quarantine: -1,
-		Open: func(a netip.AddrPort) (relay.Conn, error) { return w.net.Listen(a) }}))(t)
+	r := must(relay.New(relay.Config{
+		PortMin: 20000, PortMax: 20199, Quarantine: -1,
+		Open: func(a netip.AddrPort) (relay.Conn, error) { return w.net.Listen(a) },
+	}))(t)
 	w.b = must(b2bua.New(b2bua.Config{
 		Trunks:   simTrunks(),
 		Listen:   []sip.Listen{{Network: "udp", Addr: simOutside}, {Network: "udp", Addr: simInside}},
@@ -383,7 +385,8 @@ func simScenarios() []simScenario {
 			time.Sleep(2 * second)
 			c.bye(c.external)
 		}},
-		{name: "clocks apart, silence suppressed with silence", cfg: worldConfig{carrier: siptest.Config{SkewPPM: 200}, pbx: siptest.Config{SkewPPM: -200, RTCP: true}},
+		{
+			name: "clocks apart, silence suppressed with silence", cfg: worldConfig{carrier: siptest.Config{SkewPPM: 200}, pbx: siptest.Config{SkewPPM: -200, RTCP: true}},
 			plan: func(p *recorder.Plan) { p.Suppressed = recorder.SuppressedSilence }, run: func(w *world) {
 				c := plain(w)
 				time.Sleep(60 * second)
@@ -392,7 +395,8 @@ func simScenarios() []simScenario {
 				w.ok(c.internal.Resume(w.ctx))
 				time.Sleep(30 * second)
 				c.bye(c.external)
-			}},
+			},
+		},
 		{name: "one side pauses its sending", run: func(w *world) {
 			c := plain(w)
 			time.Sleep(second)

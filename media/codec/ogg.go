@@ -46,8 +46,10 @@ type oggWriter struct {
 }
 
 func newOggWriter(w io.Writer, rate, channels int, serial uint32) (*oggWriter, error) {
-	o := &oggWriter{w: w, rate: rate, channels: channels, granule: rate * opusGranuleMS / 1000,
-		preskip: opusLookahead(opusRate), serial: serial}
+	o := &oggWriter{
+		w: w, rate: rate, channels: channels, granule: rate * opusGranuleMS / 1000,
+		preskip: opusLookahead(opusRate), serial: serial,
+	}
 	head := append([]byte("OpusHead"), 1, byte(channels))
 	head = binary.LittleEndian.AppendUint16(head, uint16(o.preskip))
 	head = binary.LittleEndian.AppendUint32(head, uint32(rate))

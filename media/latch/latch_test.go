@@ -82,7 +82,8 @@ func TestLatch(t *testing.T) {
 			{from: sdp, wire: []byte("no RTP at all"), want: RejectedForm, source: sdp},
 		}},
 		{"renegotiation frees, stragglers do not latch", false, []step{
-			rtp(nat, 1, Accepted, nat), {negotiate: moved},
+			rtp(nat, 1, Accepted, nat),
+			{negotiate: moved},
 			rtp(nat, 1, Accepted, netip.AddrPort{}), rtcp(nat, Accepted), rtcp(thief, RejectedSource),
 			rtp(thief, 3, Accepted, thief), rtp(nat, 1, RejectedSource, thief),
 			rtp(moved, 2, Accepted, moved), rtp(thief, 2, RejectedSource, moved),
@@ -91,9 +92,12 @@ func TestLatch(t *testing.T) {
 			rtp(nat, 1, Accepted, nat), {negotiate: sdp}, rtp(thief, 1, RejectedSource, nat), rtp(nat, 1, Accepted, nat),
 		}},
 		{"hold by 0.0.0.0 or port 0 keeps", false, []step{
-			rtp(nat, 1, Accepted, nat), {negotiate: netip.MustParseAddrPort("0.0.0.0:4000")},
+			rtp(nat, 1, Accepted, nat),
+			{negotiate: netip.MustParseAddrPort("0.0.0.0:4000")},
 			{negotiate: netip.MustParseAddrPort("192.0.2.99:0")},
-			rtp(thief, 1, RejectedSource, nat), {negotiate: sdp}, rtp(thief, 1, RejectedSource, nat),
+			rtp(thief, 1, RejectedSource, nat),
+			{negotiate: sdp},
+			rtp(thief, 1, RejectedSource, nat),
 		}},
 		{"renegotiation to where it sends from already", false, []step{
 			rtp(nat, 1, Accepted, nat), {negotiate: nat}, rtp(thief, 1, RejectedSource, nat), rtp(nat, 1, Accepted, nat),

@@ -33,8 +33,10 @@ type packet struct {
 }
 
 func newConn(n *Net, at netip.AddrPort) *Conn {
-	return &Conn{net: n, at: at, in: make(chan packet, queuePackets),
-		closed: make(chan struct{}), moved: make(chan struct{})}
+	return &Conn{
+		net: n, at: at, in: make(chan packet, queuePackets),
+		closed: make(chan struct{}), moved: make(chan struct{}),
+	}
 }
 
 // ReadFromUDPAddrPort waits for a packet. What does not fit b is cut off.

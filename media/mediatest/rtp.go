@@ -23,8 +23,10 @@ type RTPStream struct {
 // number and by samples of timestamp.
 func (s *RTPStream) Next(payload []byte, samples int) []byte {
 	p := rtp.Packet{
-		Header: rtp.Header{Version: 2, Marker: s.Marker, PayloadType: s.PayloadType,
-			SequenceNumber: s.Seq, Timestamp: s.Timestamp, SSRC: s.SSRC},
+		Header: rtp.Header{
+			Version: 2, Marker: s.Marker, PayloadType: s.PayloadType,
+			SequenceNumber: s.Seq, Timestamp: s.Timestamp, SSRC: s.SSRC,
+		},
 		Payload: payload,
 	}
 	wire, err := p.Marshal()

@@ -192,16 +192,26 @@ func TestResolved(t *testing.T) {
 		then func(*mix.Track)
 		want []mix.Resolution
 	}{
-		{"silence was suppressed", func(t *mix.Track) { packet(t, key, 12, 0) },
-			[]mix.Resolution{{From: 160, To: 1600, Withdrawn: true}}},
-		{"packets were lost", func(t *mix.Track) { t.Hole(key, 480, 1920, mix.Loss) },
-			[]mix.Resolution{{From: 160, To: 480, Withdrawn: true}, {From: 480, To: 1600, Cause: mix.Loss}}},
-		{"a packet was late", func(t *mix.Track) { t.Late(key, 320, 160) },
-			[]mix.Resolution{{From: 320, To: 480, Cause: mix.Late}}},
-		{"audio came late", func(t *mix.Track) { packet(t, key, 1, 0) },
-			[]mix.Resolution{{From: 160, To: 320, Cause: mix.Late}}},
-		{"an event went on", func(t *mix.Track) { t.Silent(key, 160, 800) },
-			[]mix.Resolution{{From: 160, To: 800, Withdrawn: true}}},
+		{
+			"silence was suppressed", func(t *mix.Track) { packet(t, key, 12, 0) },
+			[]mix.Resolution{{From: 160, To: 1600, Withdrawn: true}},
+		},
+		{
+			"packets were lost", func(t *mix.Track) { t.Hole(key, 480, 1920, mix.Loss) },
+			[]mix.Resolution{{From: 160, To: 480, Withdrawn: true}, {From: 480, To: 1600, Cause: mix.Loss}},
+		},
+		{
+			"a packet was late", func(t *mix.Track) { t.Late(key, 320, 160) },
+			[]mix.Resolution{{From: 320, To: 480, Cause: mix.Late}},
+		},
+		{
+			"audio came late", func(t *mix.Track) { packet(t, key, 1, 0) },
+			[]mix.Resolution{{From: 160, To: 320, Cause: mix.Late}},
+		},
+		{
+			"an event went on", func(t *mix.Track) { t.Silent(key, 160, 800) },
+			[]mix.Resolution{{From: 160, To: 800, Withdrawn: true}},
+		},
 		{"nothing happened", func(*mix.Track) {}, nil},
 	}
 	for _, tt := range tests {

@@ -113,8 +113,11 @@ func (m impair) generate(originNS int64) (packets []wire, sent, lost int, silent
 			if m.jitterNS > 0 {
 				excess = rng.Int64N(m.jitterNS)
 			}
-			packets = append(packets, wire{originNS + at + baseDelayNS + excess, excess,
-				rtp.Header{Version: 2, SSRC: ssrc, SequenceNumber: seq, Timestamp: ts - simPacket}, i})
+			packets = append(packets, wire{
+				originNS + at + baseDelayNS + excess, excess,
+				rtp.Header{Version: 2, SSRC: ssrc, SequenceNumber: seq, Timestamp: ts - simPacket},
+				i,
+			})
 		}
 	}
 }
@@ -150,9 +153,11 @@ type sideSim struct {
 }
 
 func newSideSim(length int64) *sideSim {
-	return &sideSim{track: mix.NewTrack(mix.Config{Rate: simRate}), states: map[uint32]*source.State{},
+	return &sideSim{
+		track: mix.NewTrack(mix.Config{Rate: simRate}), states: map[uint32]*source.State{},
 		buffers: map[uint32]*jitter.Buffer{}, ends: map[mix.Key]int64{}, firsts: map[uint32]map[int64]int64{},
-		gaps: make([]bool, length), causes: map[mix.Cause]int64{}}
+		gaps: make([]bool, length), causes: map[mix.Cause]int64{},
+	}
 }
 
 func (s *sideSim) packet(w wire) {

@@ -166,7 +166,8 @@ func (out *outbound) flush(fd int, to netip.AddrPort) (sent int) {
 func (out *outbound) address(to netip.AddrPort) uint32 {
 	if to.Addr().Is4() {
 		*(*unix.RawSockaddrInet4)(unsafe.Pointer(&out.name)) = unix.RawSockaddrInet4{
-			Family: unix.AF_INET, Port: htons(to.Port()), Addr: to.Addr().As4()}
+			Family: unix.AF_INET, Port: htons(to.Port()), Addr: to.Addr().As4(),
+		}
 		return unix.SizeofSockaddrInet4
 	}
 	out.name = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: htons(to.Port()), Addr: to.Addr().As16()}

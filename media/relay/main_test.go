@@ -46,8 +46,10 @@ func onBoth(t *testing.T, test func(env)) {
 		synctest.Test(t, func(t *testing.T) {
 			n := mediatest.NewNet(1)
 			listen := func(a netip.AddrPort) (testConn, error) { return n.Listen(a) }
-			r := mustRelay(t, Config{PortMin: 20000, PortMax: 20999,
-				Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) }})
+			r := mustRelay(t, Config{
+				PortMin: 20000, PortMax: 20999,
+				Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) },
+			})
 			test(env{t, r, listen})
 		})
 	})

@@ -350,8 +350,10 @@ func (m *mortal) Put(time.Time, []byte) {
 func TestQuarantine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
-		r := mustRelay(t, Config{PortMin: 20001, PortMax: 20006, Quarantine: 10 * time.Second,
-			Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) }})
+		r := mustRelay(t, Config{
+			PortMin: 20001, PortMax: 20006, Quarantine: 10 * time.Second,
+			Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) },
+		})
 		if free := r.PortsFree(locals[0]); free != 2 {
 			t.Fatalf("%d pairs in 20001-20006, want 2", free)
 		}
@@ -458,8 +460,10 @@ func TestLogOfPanicHoldsNoSpeech(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		n := mediatest.NewNet(1)
-		r := mustRelay(t, Config{PortMin: 20000, PortMax: 20999, Log: slog.New(slog.NewTextHandler(&log, nil)),
-			Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) }})
+		r := mustRelay(t, Config{
+			PortMin: 20000, PortMax: 20999, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Open: func(a netip.AddrPort) (Conn, error) { return n.Listen(a) },
+		})
 		e := env{t, r, func(a netip.AddrPort) (testConn, error) { return n.Listen(a) }}
 		s, carrier, _ := e.call()
 		for _, value := range []any{"digits 4711", errors.New("digits 4711")} {

@@ -73,8 +73,10 @@ func (r *Reports) add(h rtcp.Header, packet []byte) error {
 			return err
 		}
 		if len(r.Sender) < CompoundReportsMax {
-			r.Sender = append(r.Sender, SenderReport{SSRC: sr.SSRC, NTP: sr.NTPTime, RTPTime: sr.RTPTime,
-				Packets: sr.PacketCount, Octets: sr.OctetCount})
+			r.Sender = append(r.Sender, SenderReport{
+				SSRC: sr.SSRC, NTP: sr.NTPTime, RTPTime: sr.RTPTime,
+				Packets: sr.PacketCount, Octets: sr.OctetCount,
+			})
 		}
 	case rtcp.TypeGoodbye:
 		var bye rtcp.Goodbye

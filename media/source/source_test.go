@@ -14,9 +14,17 @@ func TestIsRTCP(t *testing.T) {
 		wire []byte
 		want bool
 	}{
-		{[]byte{0x80, 200, 0, 6}, true}, {[]byte{0x81, 203, 0, 1}, true}, {[]byte{0x80, 192, 0, 0}, true}, {[]byte{0x80, 223, 0, 0}, true},
-		{[]byte{0x80, 0, 0, 0}, false}, {[]byte{0x80, 0x80 | 8, 0, 0}, false}, {[]byte{0x80, 191, 0, 0}, false}, {[]byte{0x80, 224, 0, 0}, false},
-		{[]byte{0x40, 200, 0, 6}, false}, {[]byte{0x80, 200}, false}, {nil, false},
+		{[]byte{0x80, 200, 0, 6}, true},
+		{[]byte{0x81, 203, 0, 1}, true},
+		{[]byte{0x80, 192, 0, 0}, true},
+		{[]byte{0x80, 223, 0, 0}, true},
+		{[]byte{0x80, 0, 0, 0}, false},
+		{[]byte{0x80, 0x80 | 8, 0, 0}, false},
+		{[]byte{0x80, 191, 0, 0}, false},
+		{[]byte{0x80, 224, 0, 0}, false},
+		{[]byte{0x40, 200, 0, 6}, false},
+		{[]byte{0x80, 200}, false},
+		{nil, false},
 	}
 	for _, tt := range tests {
 		if got := IsRTCP(tt.wire); got != tt.want {
@@ -150,8 +158,10 @@ func TestStateOverADay(t *testing.T) {
 func compound(t testing.TB) []byte {
 	t.Helper()
 	b, err := rtcp.Marshal([]rtcp.Packet{
-		&rtcp.SenderReport{SSRC: 7, NTPTime: 0xe0000000_80000000, RTPTime: 1600, PacketCount: 10, OctetCount: 1600,
-			Reports: []rtcp.ReceptionReport{{SSRC: 9}}},
+		&rtcp.SenderReport{
+			SSRC: 7, NTPTime: 0xe0000000_80000000, RTPTime: 1600, PacketCount: 10, OctetCount: 1600,
+			Reports: []rtcp.ReceptionReport{{SSRC: 9}},
+		},
 		rtcp.NewCNAMESourceDescription(7, "a@b"),
 		&rtcp.Goodbye{Sources: []uint32{7, 8}, Reason: "done"},
 	})

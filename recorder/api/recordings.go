@@ -83,8 +83,7 @@ func (s *Server) recordingRoutes() {
 	huma.Register(s.api, head, s.media)
 	verify := raw(operation("verify", http.MethodPost, "/v1/verify", "Verify recordings", http.StatusUnprocessableEntity),
 		"application/x-ndjson", "Lines of progress, the last one with the report")
-	verify.Responses["200"].Content["application/x-ndjson"].Schema =
-		s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Verification](), true, "Verification")
+	verify.Responses["200"].Content["application/x-ndjson"].Schema = s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Verification](), true, "Verification")
 	verify.MaxBodyBytes = bodyBytesMax
 	huma.Register(s.api, verify, s.verify)
 }

@@ -63,7 +63,10 @@ func TestSignalFaults(t *testing.T) {
 		{`{"event":"pause.start"} {"event":"pause.end"}`, "body"},
 		{`{"event":"agent.join","role":"boss"}`, "body.role"},
 		{`{"event":"pause.start","user":"` + strings.Repeat("u", 300) + `"}`, "body.user"},
-		{`[]`, "body"}, {`null x`, "body"}, {`{`, "body"}, {"4111111111111111", "body"},
+		{`[]`, "body"},
+		{`null x`, "body"},
+		{`{`, "body"},
+		{"4111111111111111", "body"},
 	} {
 		body, _ := f.mustDo(t, "POST", "/v1/calls/c1/signals", c.body, 422)
 		var p Problem

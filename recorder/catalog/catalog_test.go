@@ -118,10 +118,22 @@ func TestFind(t *testing.T) {
 	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
 	rows := fill(t, c, 120)
 	for _, q := range []recorder.Query{
-		{}, {Trunk: "trunk-1"}, {Kind: recorder.KindConsult}, {Conversation: "conv3"}, {SIPCallID: "call4@example.net"},
-		{Number: "+49300011"}, {Number: "EXAMPLE"}, {Number: "agent_1%"}, {Number: `\`}, {Number: "' OR 1=1"}, {Number: "nt_"},
-		{From: epoch.Add(10 * time.Second)}, {To: epoch.Add(10 * time.Second)}, {From: epoch.Add(5 * time.Second), To: epoch.Add(9 * time.Second)},
-		{Trunk: "trunk-0", Kind: recorder.KindTrunk, Number: "agent_2", From: epoch.Add(3 * time.Second)}, {Trunk: "none"},
+		{},
+		{Trunk: "trunk-1"},
+		{Kind: recorder.KindConsult},
+		{Conversation: "conv3"},
+		{SIPCallID: "call4@example.net"},
+		{Number: "+49300011"},
+		{Number: "EXAMPLE"},
+		{Number: "agent_1%"},
+		{Number: `\`},
+		{Number: "' OR 1=1"},
+		{Number: "nt_"},
+		{From: epoch.Add(10 * time.Second)},
+		{To: epoch.Add(10 * time.Second)},
+		{From: epoch.Add(5 * time.Second), To: epoch.Add(9 * time.Second)},
+		{Trunk: "trunk-0", Kind: recorder.KindTrunk, Number: "agent_2", From: epoch.Add(3 * time.Second)},
+		{Trunk: "none"},
 	} {
 		for _, limit := range []int{0, 1, 7, 5000} {
 			for _, oldest := range []bool{false, true} {

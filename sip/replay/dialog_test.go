@@ -138,9 +138,11 @@ func TestCallsThatFail(t *testing.T) {
 			sip(70, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM))), []string{"70 answered", "70 " + streamA, "70 " + streamB, "70 ended capture-end", "rtp 0/0 rtcp 0/0"}},
 		{"ringing at the end", newScript(t).sip(0, alice, bob, d1.first(1, sdpOf(aliceM))).sip(50, bob, alice, d1.res(180, "INVITE", 1, "")).
 			udp(500, bob, alice, "\r\n\r\n"), []string{"50 ended failed", "rtp 0/0 rtcp 0/0"}},
-		{"again with credentials", newScript(t).sip(0, alice, bob, d1.first(1, sdpOf(aliceM))).sip(50, bob, alice, d1.res(401, "INVITE", 1, "")).sip(60, alice, bob, ack).
-			sip(100, alice, bob, d1.first(2, sdpOf(aliceM))).sip(170, bob, alice, d1.res(200, "INVITE", 2, sdpOf(bobM))).sip(900, alice, bob, d1.req("BYE", 3, "")),
-			[]string{"50 ended failed", "rtp 0/0 rtcp 0/0", "170 answered", "170 " + streamA, "170 " + streamB, "900 ended bye", "rtp 0/0 rtcp 0/0"}},
+		{
+			"again with credentials", newScript(t).sip(0, alice, bob, d1.first(1, sdpOf(aliceM))).sip(50, bob, alice, d1.res(401, "INVITE", 1, "")).sip(60, alice, bob, ack).
+				sip(100, alice, bob, d1.first(2, sdpOf(aliceM))).sip(170, bob, alice, d1.res(200, "INVITE", 2, sdpOf(bobM))).sip(900, alice, bob, d1.req("BYE", 3, "")),
+			[]string{"50 ended failed", "rtp 0/0 rtcp 0/0", "170 answered", "170 " + streamA, "170 " + streamB, "900 ended bye", "rtp 0/0 rtcp 0/0"},
+		},
 		{"again, the refusal lost", newScript(t).sip(0, alice, bob, d1.first(1, sdpOf(aliceM))).sip(100, alice, bob, d1.first(2, sdpOf(aliceM))).
 			sip(170, bob, alice, d1.res(404, "INVITE", 2, "")), []string{"0 ended failed", "rtp 0/0 rtcp 0/0", "170 ended failed", "rtp 0/0 rtcp 0/0"}},
 	} {
@@ -202,10 +204,14 @@ func TestCallsInProgress(t *testing.T) {
 		want  []string
 		rtp   string
 	}{
-		{"at the 200", func(s *script) { s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM))) },
-			append([]string{"0 answered"}, onlyBob...), "rtp 2/2"},
-		{"at the ACK with the answer", func(s *script) { s.sip(0, alice, bob, d1.req("ACK", 1, sdpOf(aliceM))) },
-			append([]string{"0 answered"}, onlyAlice...), "rtp 2/2"},
+		{
+			"at the 200", func(s *script) { s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM))) },
+			append([]string{"0 answered"}, onlyBob...), "rtp 2/2",
+		},
+		{
+			"at the ACK with the answer", func(s *script) { s.sip(0, alice, bob, d1.req("ACK", 1, sdpOf(aliceM))) },
+			append([]string{"0 answered"}, onlyAlice...), "rtp 2/2",
+		},
 		{"at the offer in the 200", func(s *script) {
 			s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM))).sip(10, alice, bob, d1.req("ACK", 1, sdpOf(aliceM)))
 		}, append(append([]string{"0 answered"}, onlyBob...), "10 "+streamA, "10 "+streamB), "rtp 2/2"},
@@ -215,10 +221,15 @@ func TestCallsInProgress(t *testing.T) {
 		{"at an UPDATE", func(s *script) {
 			s.sip(0, alice, bob, d1.req("UPDATE", 7, sdpOf(aliceM))).sip(10, bob, alice, d1.res(200, "UPDATE", 7, sdpOf(bobM)))
 		}, []string{"0 answered", "10 " + streamA, "10 " + streamB}, "rtp 2/2"},
-		{"at the 200 of an UPDATE", func(s *script) { s.sip(0, bob, alice, d1.res(200, "UPDATE", 7, sdpOf(bobM))) },
-			append([]string{"0 answered"}, onlyBob...), "rtp 2/2"},
-		{"on hold", func(s *script) { s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM, "a=sendonly"))) },
-			[]string{"0 answered", "0 hold.start internal", onlyBob[0] + " silent", onlyBob[1]}, "rtp 2/2"},
+		{
+			"at the 200 of an UPDATE", func(s *script) { s.sip(0, bob, alice, d1.res(200, "UPDATE", 7, sdpOf(bobM))) },
+			append([]string{"0 answered"}, onlyBob...), "rtp 2/2",
+		},
+		{
+			"on hold", func(s *script) { s.sip(0, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM, "a=sendonly"))) },
+			[]string{"0 answered", "0 hold.start internal", onlyBob[0] + " silent", onlyBob[1]},
+			"rtp 2/2",
+		},
 		{"at the ACK", func(s *script) { s.sip(0, alice, bob, d1.req("ACK", 1, "")) }, []string{"0 answered"}, "rtp 0/0"},
 	}
 	for _, tt := range tests {

@@ -80,9 +80,11 @@ func (d dlg) message(start, cseq, branch, body string, extra ...string) string {
 		}
 		return ";tag=" + t
 	}
-	lines := append([]string{start, "Via: SIP/2.0/UDP host:5060;branch=z9hG4bK" + branch,
+	lines := append([]string{
+		start, "Via: SIP/2.0/UDP host:5060;branch=z9hG4bK" + branch,
 		`From: "A" <sip:` + d.from + "@x.example>" + tag(d.from), "To: <sip:" + d.to + "@y.example>" + tag(d.to),
-		"Call-ID: " + d.callID, "CSeq: " + cseq}, extra...)
+		"Call-ID: " + d.callID, "CSeq: " + cseq,
+	}, extra...)
 	if body != "" {
 		lines = append(lines, "Content-Type: application/sdp")
 	}
@@ -110,8 +112,10 @@ func sdpOf(a netip.AddrPort, attrs ...string) string {
 	if a.Addr().Is6() {
 		family = "IP6"
 	}
-	lines := []string{"v=0", "o=- 1 1 IN " + family + " " + a.Addr().String(), "s=-", "c=IN " + family + " " + a.Addr().String(),
-		"t=0 0", fmt.Sprintf("m=audio %d RTP/AVP 0", a.Port())}
+	lines := []string{
+		"v=0", "o=- 1 1 IN " + family + " " + a.Addr().String(), "s=-", "c=IN " + family + " " + a.Addr().String(),
+		"t=0 0", fmt.Sprintf("m=audio %d RTP/AVP 0", a.Port()),
+	}
 	return strings.Join(append(lines, attrs...), "\r\n") + "\r\n"
 }
 

@@ -32,8 +32,10 @@ func desc(side media.Side, lines ...string) []byte {
 }
 
 func stream(side media.Side, change func(*media.Stream)) media.Stream {
-	s := media.Stream{ID: media.StreamID(side), Side: side, At: epoch, Formats: []media.Format{pcmu}, Sending: true,
-		Source: ap(addr1, 4000), Local: ap(addr2, 5000)}
+	s := media.Stream{
+		ID: media.StreamID(side), Side: side, At: epoch, Formats: []media.Format{pcmu}, Sending: true,
+		Source: ap(addr1, 4000), Local: ap(addr2, 5000),
+	}
 	if side == in {
 		s.Source, s.Local = s.Local, s.Source
 	}
@@ -85,32 +87,43 @@ func TestStreams(t *testing.T) {
 		{"plain", desc(ext), desc(in), []media.Stream{stream(ext, nil), stream(in, nil)}},
 		{"payload types of the receiver", dynamic(desc(ext), "96"), replace(dynamic(desc(in), "101"), " 0 8 ", " 8 "), []media.Stream{
 			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcma, event101} }),
-			stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma, event96} })}},
+			stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma, event96} }),
+		}},
 		{"events that one side alone announces", dynamic(desc(ext), "101"), desc(in), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcmu, event101} }), stream(in, nil)}},
+			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcmu, event101} }), stream(in, nil),
+		}},
 		{"an answer of other codecs", replace(desc(ext), "AVP 0", "AVP 8"), desc(in), []media.Stream{
-			stream(ext, nil), stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma} })}},
+			stream(ext, nil), stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma} }),
+		}},
 		{"rates and channels tell codecs apart", l16(desc(ext), "96", "97", "98"), l16(desc(in), "97"), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.Formats = wide }), stream(in, func(s *media.Stream) { s.Formats = wide })}},
+			stream(ext, func(s *media.Stream) { s.Formats = wide }), stream(in, func(s *media.Stream) { s.Formats = wide }),
+		}},
 		{"one way", desc(ext, "a=sendonly"), desc(in, "a=recvonly"), []media.Stream{
-			stream(ext, nil), stream(in, func(s *media.Stream) { s.Sending = false })}},
+			stream(ext, nil), stream(in, func(s *media.Stream) { s.Sending = false }),
+		}},
 		{"a direction that only one side says", desc(ext, "a=sendonly"), desc(in), []media.Stream{
-			stream(ext, nil), stream(in, func(s *media.Stream) { s.Sending = false })}},
+			stream(ext, nil), stream(in, func(s *media.Stream) { s.Sending = false }),
+		}},
 		{"zero address", replace(desc(ext), "c=IN IP4 192.0.2.1", "c=IN IP4 0.0.0.0"), desc(in), []media.Stream{
 			stream(ext, func(s *media.Stream) { s.Source = netip.AddrPort{} }),
-			stream(in, func(s *media.Stream) { s.Sending, s.Local = false, netip.AddrPort{} })}},
+			stream(in, func(s *media.Stream) { s.Sending, s.Local = false, netip.AddrPort{} }),
+		}},
 		{"ptime of the receiver, else of the sender", desc(ext, "a=ptime:20"), desc(in, "a=ptime:30"), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.Ptime = 30 * time.Millisecond }), stream(in, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond })}},
+			stream(ext, func(s *media.Stream) { s.Ptime = 30 * time.Millisecond }), stream(in, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond }),
+		}},
 		{"ptime of one", desc(ext, "a=ptime:20"), desc(in), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond }), stream(in, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond })}},
+			stream(ext, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond }), stream(in, func(s *media.Stream) { s.Ptime = 20 * time.Millisecond }),
+		}},
 		{"secure", desc(ext, "a=crypto:1 X inline:x"), desc(in, "a=crypto:1 X inline:y"), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.Secure = true }), stream(in, func(s *media.Stream) { s.Secure = true })}},
+			stream(ext, func(s *media.Stream) { s.Secure = true }), stream(in, func(s *media.Stream) { s.Secure = true }),
+		}},
 		{"secure was not taken", desc(ext, "a=crypto:1 X inline:x"), desc(in), []media.Stream{stream(ext, nil), stream(in, nil)}},
 		{"refused", desc(ext), replace(desc(in), "5000", "0"), nil},
 		{"an answer without media", desc(ext), []byte("v=0\r\n"), nil},
 		{"no RTP", replace(desc(ext), "RTP/AVP", "udptl"), replace(desc(in), "RTP/AVP", "udptl"), nil},
 		{"the second m= line", replace(desc(ext), "m=", "m=image 1 udptl t38\r\nm="), replace(desc(in), "m=", "m=image 0 udptl t38\r\nm="), []media.Stream{
-			stream(ext, func(s *media.Stream) { s.ID = 2 }), stream(in, func(s *media.Stream) { s.ID = 3 })}},
+			stream(ext, func(s *media.Stream) { s.ID = 2 }), stream(in, func(s *media.Stream) { s.ID = 3 }),
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := mustExchange(t, NewNegotiation(), ext, c.offer, c.answer, epoch)
@@ -137,7 +150,8 @@ func TestRenegotiation(t *testing.T) {
 	moved := []byte(strings.Replace(string(desc(ext)), "4000", "4444", 1))
 	wantResult(t, "moved", Result{Streams: []media.Stream{
 		stream(ext, func(s *media.Stream) { s.At, s.Source = later, ap(addr1, 4444) }),
-		stream(in, func(s *media.Stream) { s.At, s.Local = later, ap(addr1, 4444) })}}, mustExchange(t, n, ext, moved, desc(in), later))
+		stream(in, func(s *media.Stream) { s.At, s.Local = later, ap(addr1, 4444) }),
+	}}, mustExchange(t, n, ext, moved, desc(in), later))
 	refused := []byte(strings.Replace(string(desc(in)), "5000", "0", 1))
 	wantResult(t, "refused", Result{Ended: []media.StreamID{0, 1}}, mustExchange(t, n, ext, moved, refused, later))
 }

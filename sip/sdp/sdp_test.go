@@ -65,31 +65,50 @@ func TestMedia(t *testing.T) {
 		{"unknown lines", head + "Z=1\r\nrubbish\r\n=\r\nm=audio 4000 RTP/AVP 0\r\n\r\ny\r\n", []Media{audio}},
 		{"no media", head, []Media{}},
 		{"half a line at the end", head + "m=audio 4000 RTP/AVP 0\r\nm", []Media{audio}},
-		{"mapped and zoned addresses", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::ffff:192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\nc=IN IP6 fe80::1%eth0\r\n",
-			append(with(func(*Media) {}), with(func(m *Media) { m.Index, m.Addr = 1, netip.MustParseAddr("fe80::1"); m.RTCP = ap(m.Addr, 4001) })...)},
+		{
+			"mapped and zoned addresses", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::ffff:192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\nc=IN IP6 fe80::1%eth0\r\n",
+			append(with(func(*Media) {}), with(func(m *Media) { m.Index, m.Addr = 1, netip.MustParseAddr("fe80::1"); m.RTCP = ap(m.Addr, 4001) })...),
+		},
 		{"the first direction counts", head + "m=audio 4000 RTP/AVP 0\r\na=sendonly\r\na=inactive\r\n", with(func(m *Media) { m.Direction = SendOnly })},
 		{"no port above", head + "m=audio 65535 RTP/AVP 0\r\n", with(func(m *Media) { m.Port, m.RTCP = 65535, netip.AddrPort{} })},
 		{"blanks", head + "m=audio  4000\tRTP/AVP   0 \r\n", []Media{audio}},
-		{"formats", head + "m=audio 4000 RTP/AVP 8 0 101 96 97 9 8 200 x\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n" +
-			"a=rtpmap:96 opus/48000/2\r\na=fmtp:96 useinbandfec=1;  stereo=0\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:96 second/1\r\na=rtpmap:9\r\n",
+		{
+			"formats", head + "m=audio 4000 RTP/AVP 8 0 101 96 97 9 8 200 x\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\n" +
+				"a=rtpmap:96 opus/48000/2\r\na=fmtp:96 useinbandfec=1;  stereo=0\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:96 second/1\r\na=rtpmap:9\r\n",
 			with(func(m *Media) {
-				m.Formats = []media.Format{pcma, pcmu, event,
+				m.Formats = []media.Format{
+					pcma, pcmu, event,
 					{PayloadType: 96, Name: "OPUS", ClockRate: 48000, Channels: 2, Params: "useinbandfec=1;  stereo=0"},
-					{PayloadType: 97}, {PayloadType: 9, Name: "G722", ClockRate: 8000, Channels: 1}}
-			})},
-		{"a static type used for another codec", head + "m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 iLBC\r\n",
-			with(func(m *Media) { m.Formats = []media.Format{{Name: "ILBC", Channels: 1}} })},
-		{"own address", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 2001:db8::1\r\nc=IN IP4 192.0.2.9\r\n",
-			with(func(m *Media) { m.Addr, m.RTCP = addr6, ap(addr6, 4001) })},
-		{"multicast", head + "m=audio 4000/2 RTP/AVP 0\r\nc=IN IP4 224.2.1.1/127/3\r\n",
-			with(func(m *Media) { m.Addr = netip.MustParseAddr("224.2.1.1"); m.RTCP = ap(m.Addr, 4001) })},
-		{"host name", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP4 host.example.net\r\n",
-			with(func(m *Media) { m.Addr, m.Host, m.RTCP = netip.Addr{}, "host.example.net", ap(netip.Addr{}, 4001) })},
+					{PayloadType: 97},
+					{PayloadType: 9, Name: "G722", ClockRate: 8000, Channels: 1},
+				}
+			}),
+		},
+		{
+			"a static type used for another codec", head + "m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 iLBC\r\n",
+			with(func(m *Media) { m.Formats = []media.Format{{Name: "ILBC", Channels: 1}} }),
+		},
+		{
+			"own address", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 2001:db8::1\r\nc=IN IP4 192.0.2.9\r\n",
+			with(func(m *Media) { m.Addr, m.RTCP = addr6, ap(addr6, 4001) }),
+		},
+		{
+			"multicast", head + "m=audio 4000/2 RTP/AVP 0\r\nc=IN IP4 224.2.1.1/127/3\r\n",
+			with(func(m *Media) { m.Addr = netip.MustParseAddr("224.2.1.1"); m.RTCP = ap(m.Addr, 4001) }),
+		},
+		{
+			"host name", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP4 host.example.net\r\n",
+			with(func(m *Media) { m.Addr, m.Host, m.RTCP = netip.Addr{}, "host.example.net", ap(netip.Addr{}, 4001) }),
+		},
 		{"no address", "v=0\r\nm=audio 4000 RTP/AVP 0\r\nc=IN\r\n", with(func(m *Media) { m.Addr, m.RTCP = netip.Addr{}, ap(netip.Addr{}, 4001) })},
-		{"zero", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n",
-			with(func(m *Media) { m.Addr = netip.IPv4Unspecified(); m.RTCP = ap(m.Addr, 4001); m.Zero = true })},
-		{"zero of IPv6", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::\r\n",
-			with(func(m *Media) { m.Addr = netip.IPv6Unspecified(); m.RTCP = ap(m.Addr, 4001); m.Zero = true })},
+		{
+			"zero", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n",
+			with(func(m *Media) { m.Addr = netip.IPv4Unspecified(); m.RTCP = ap(m.Addr, 4001); m.Zero = true }),
+		},
+		{
+			"zero of IPv6", head + "m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::\r\n",
+			with(func(m *Media) { m.Addr = netip.IPv6Unspecified(); m.RTCP = ap(m.Addr, 4001); m.Zero = true }),
+		},
 		{"rtcp", head + "m=audio 4000 RTP/AVP 0\r\na=rtcp:53020\r\na=rtcp-mux\r\n", with(func(m *Media) { m.RTCP, m.RTCPMux = ap(addr1, 53020), true })},
 		{"rtcp elsewhere", head + "m=audio 4000 RTP/AVP 0\r\na=rtcp:53020 IN IP4 192.0.2.2\r\n", with(func(m *Media) { m.RTCP = ap(addr2, 53020) })},
 		{"rtcp cannot be read", head + "m=audio 4000 RTP/AVP 0\r\na=rtcp:x\r\n", []Media{audio}},
@@ -104,10 +123,14 @@ func TestMedia(t *testing.T) {
 		{"secure by profile", head + "m=audio 4000 UDP/TLS/RTP/SAVPF 0\r\n", with(func(m *Media) { m.Proto, m.Secure = "UDP/TLS/RTP/SAVPF", true })},
 		{"secure by key", head + "m=audio 4000 RTP/AVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\n", with(func(m *Media) { m.Secure = true })},
 		{"secure by the session's fingerprint", head + "a=fingerprint:sha-256 00\r\nm=audio 4000 RTP/AVP 0\r\n", with(func(m *Media) { m.Secure = true })},
-		{"several", head + "m=audio 4000 RTP/AVP 0\r\nm=image 5000 udptl t38\r\na=sendonly\r\nm=Video 6000 RTP/AVP 31\r\n", []Media{audio,
+		{"several", head + "m=audio 4000 RTP/AVP 0\r\nm=image 5000 udptl t38\r\na=sendonly\r\nm=Video 6000 RTP/AVP 31\r\n", []Media{
+			audio,
 			{Index: 1, Kind: "image", Port: 5000, Proto: "udptl", Addr: addr1, RTCP: ap(addr1, 5001), Direction: SendOnly},
-			{Index: 2, Kind: "video", Port: 6000, Proto: "RTP/AVP", Addr: addr1, RTCP: ap(addr1, 6001), Direction: SendRecv,
-				Formats: []media.Format{{PayloadType: 31, Name: "H261", ClockRate: 90000}}}}},
+			{
+				Index: 2, Kind: "video", Port: 6000, Proto: "RTP/AVP", Addr: addr1, RTCP: ap(addr1, 6001), Direction: SendRecv,
+				Formats: []media.Format{{PayloadType: 31, Name: "H261", ClockRate: 90000}},
+			},
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := mustParse(t, c.body)

@@ -167,8 +167,10 @@ keys: {mode: local}
 api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 `)
 	tr := c.Trunks[0]
-	want := TrunkRecording{Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", DualChannel: true, EarlyMedia: true, Consent: "required",
-		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue"}
+	want := TrunkRecording{
+		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", DualChannel: true, EarlyMedia: true, Consent: "required",
+		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
+	}
 	if d := cmp.Diff(want, tr.Recording); d != "" {
 		t.Error(d)
 	}

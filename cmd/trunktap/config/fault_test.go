@@ -103,8 +103,10 @@ func TestFaults(t *testing.T) {
 		{"hop twice", hop(`"sip:192.0.2.1", "sip:192.0.2.1:5060;transport=UDP"`), []string{"6:36: trunks[0].external.next_hops[1]: sip:192.0.2.1:5060;transport=udp stands there twice"}},
 		{"unreachable transport", "sip: {listen: [\"udp://0.0.0.0:5060\"]}\n" + hop(`"sip:192.0.2.1;transport=tcp"`), []string{"next_hops[0]: no entry of sip.listen can reach it"}},
 		{"unreachable family", hop(`"sip:[2001:db8::1]"`), []string{"next_hops[0]: no entry of sip.listen can reach it"}},
-		{"name without peers", "trunks:\n  - name: a\n    internal: {next_hops: [\"sip:10.0.0.5\"]}\n    external:\n      next_hops: [\"sip:192.0.2.1\", \"sip:sbc.example\"]\n",
-			[]string{"5:7: trunks[0].external.peers: the key is missing, and next_hops[1] is a name, whose addresses may change; allowed: a list, each an IP address"}},
+		{
+			"name without peers", "trunks:\n  - name: a\n    internal: {next_hops: [\"sip:10.0.0.5\"]}\n    external:\n      next_hops: [\"sip:192.0.2.1\", \"sip:sbc.example\"]\n",
+			[]string{"5:7: trunks[0].external.peers: the key is missing, and next_hops[1] is a name, whose addresses may change; allowed: a list, each an IP address"},
+		},
 		// peers
 		{"host bits", peers("[198.51.100.7/24]"), []string{"6:15: trunks[0].external.peers[0]: 198.51.100.7/24 has bits set behind /24, did you mean 198.51.100.0/24 or 198.51.100.7/32?"}},
 		{"no peer", peers("[example.net]"), []string{`"example.net" is no address and no network`}},
@@ -115,8 +117,10 @@ func TestFaults(t *testing.T) {
 		{"overlap in a side", peers("[192.0.2.0/24, 192.0.2.7]"), []string{"6:29: trunks[0].external.peers[1]: 192.0.2.7/32 overlaps 192.0.2.0/24 of trunks[0].external.peers[0]"}},
 		{"overlap of sides", peers("[10.0.0.0/8]"), []string{"trunks[0].external.peers[0]: 10.0.0.0/8 overlaps 10.0.0.5/32 of trunks[0].internal.peers[0]"}},
 		{"everybody", peers(`[0.0.0.0/0, "::/0"]`), []string{"0.0.0.0/0 overlaps 10.0.0.5/32"}},
-		{"overlap of trunks", minimal + "  - name: b\n    external: {next_hops: [\"sip:192.0.2.1:5080\"]}\n    internal: {next_hops: [\"sip:10.0.0.6\"]}\n",
-			[]string{"trunks[1].external.peers[0]: 192.0.2.1/32 overlaps 192.0.2.1/32 of trunks[0].external.peers[0]"}},
+		{
+			"overlap of trunks", minimal + "  - name: b\n    external: {next_hops: [\"sip:192.0.2.1:5080\"]}\n    internal: {next_hops: [\"sip:10.0.0.6\"]}\n",
+			[]string{"trunks[1].external.peers[0]: 192.0.2.1/32 overlaps 192.0.2.1/32 of trunks[0].external.peers[0]"},
+		},
 		// sockets
 		{"listener shape", minimal + "sip: {listen: [5060]}\n", []string{`5:16: sip.listen[0]: "5060" is no listening address; allowed: udp:// or tcp://`}},
 		{"listener name", minimal + "sip: {listen: [\"udp://localhost:5060\", \"tcp://[::]:5060\"]}\n", []string{`"localhost:5060" is no IP address and port`}},
@@ -167,8 +171,10 @@ func TestFaults(t *testing.T) {
 		{"vault", minimal + "keys: {mode: vault}\n", []string{`keys.mode: "vault" is not supported by this version; allowed: local`}},
 		{"no keys", minimal + "keys: {mode: none}\n", []string{`keys.mode: "none" is not supported`}},
 		// all at once, in order of position
-		{"many", minimal + "    identity: hidden\nmedia: {timeout: 5, engine: usr}\nlog: {level: loud}\nx: 1\n",
-			[]string{"5:15: trunks[0].identity", "6:18: media.timeout", `6:29: media.engine: "usr" is not known, did you mean "user"?`, "7:14: log.level", "8:1: x:"}},
+		{
+			"many", minimal + "    identity: hidden\nmedia: {timeout: 5, engine: usr}\nlog: {level: loud}\nx: 1\n",
+			[]string{"5:15: trunks[0].identity", "6:18: media.timeout", `6:29: media.engine: "usr" is not known, did you mean "user"?`, "7:14: log.level", "8:1: x:"},
+		},
 		{"columns count characters", minimal + "log: {\"level\": \"äöü\", format: xml}\n", []string{"5:16: log.level", "5:31: log.format"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
