@@ -1,12 +1,14 @@
 package recorder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"runtime"
-	"sort"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +76,8 @@ type Recorder struct {
 	closed   bool
 	errs     []error // synchronous: what failed
 	done     []*Manifest
+	early    []suppress.Signal // posted for calls that have not begun
+	unheard  int               // posted signals whose call did not begin in time
 }
 
 // shard is one worker and its sessions.
@@ -167,6 +171,7 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		r.shards[count%len(r.shards)].add(n)
 	}
 	r.events.publish(Event{Type: "call.started", At: s.Start, Call: s.ID, Data: n.live()})
+	r.deliverEarly(n)
 	return n, nil
 }
 
@@ -254,22 +259,22 @@ func (r *Recorder) remove(s *session) {
 // Calls implements Runtime.
 func (r *Recorder) Calls() []LiveCall {
 	r.mu.Lock()
-	all := make([]*session, 0, len(r.sessions))
-	for _, s := range r.sessions {
-		all = append(all, s)
-	}
+	all := r.inOrder()
 	r.mu.Unlock()
 	out := make([]LiveCall, 0, len(all))
 	for _, s := range all {
 		out = append(out, s.live())
 	}
-	sort.Slice(out, func(i, j int) bool {
-		if !out[i].Start.Equal(out[j].Start) {
-			return out[i].Start.Before(out[j].Start)
-		}
-		return out[i].ID < out[j].ID
-	})
 	return out
+}
+
+// inOrder lists the sessions, oldest first. r.mu is held.
+func (r *Recorder) inOrder() []*session {
+	all := slices.Collect(maps.Values(r.sessions))
+	slices.SortFunc(all, func(a, b *session) int {
+		return cmp.Or(a.info.Start.Compare(b.info.Start), cmp.Compare(a.info.ID, b.info.ID))
+	})
+	return all
 }
 
 func (r *Recorder) find(sig suppress.Signal) *session {
@@ -303,22 +308,6 @@ func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, er
 	case <-ctx.Done():
 		return Applied{}, fmt.Errorf("the signal is queued, its effect is not known yet: %w", ctx.Err())
 	}
-}
-
-// Post applies a signal without waiting for its effect: replay. False when no
-// call that is going on takes it.
-func (r *Recorder) Post(sig suppress.Signal) bool {
-	s := r.find(sig)
-	if s == nil && sig.Call == "" && sig.SIPCall == "" {
-		r.mu.Lock()
-		if len(r.sessions) == 1 {
-			for _, only := range r.sessions {
-				s = only
-			}
-		}
-		r.mu.Unlock()
-	}
-	return s != nil && s.post(sig, nil)
 }
 
 func applied(e suppress.Effect) Applied {

@@ -103,10 +103,10 @@ func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signal
 	if err != nil {
 		return err
 	}
-	unheard := 0
+	refused := 0
 	run := replay.Config{Trunks: replayTrunks(cfg), Signals: signals, OnSignal: func(s suppress.Signal) {
 		if !rec.Post(s) {
-			unheard++
+			refused++
 		}
 	}}
 	for _, x := range c.External {
@@ -121,7 +121,7 @@ func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signal
 	p.done()
 	err = errors.Join(err, rec.Close(context.WithoutCancel(e.ctx)))
 	out.print()
-	c.tell(e, stats, unheard, out.printed)
+	c.tell(e, stats, refused+rec.Unheard(), out.printed)
 	return errors.Join(err, out.err)
 }
 
@@ -188,6 +188,9 @@ func (c *replayCmd) readSignals(base time.Time) ([]suppress.Signal, error) {
 	return signals, nil
 }
 
+// signalSource is the source of a line that names none.
+const signalSource = "signals"
+
 func parseSignals(name string, r io.Reader, base time.Time) ([]suppress.Signal, error) {
 	var out []suppress.Signal
 	lines := bufio.NewScanner(r)
@@ -203,6 +206,7 @@ func parseSignals(name string, r io.Reader, base time.Time) ([]suppress.Signal, 
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", name, n, err)
 		}
+		s.Source = cmp.Or(s.Source, signalSource)
 		if out = append(out, s); len(out) > signalsMax {
 			return nil, fmt.Errorf("%s:%d: more than %d signals", name, n, signalsMax)
 		}

@@ -1,0 +1,81 @@
+package recorder
+
+import (
+	"time"
+
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// Signals that come before their call wait for it, within these bounds.
+const (
+	earlySignalsMax = 1024
+	earlyWait       = time.Minute // by the signals' own times
+)
+
+// Post applies a signal without waiting for its effect: replay. A signal that
+// names no call is meant for every call that is going on; one whose call has
+// not begun waits for it. False when it was given up.
+func (r *Recorder) Post(sig suppress.Signal) bool {
+	if sig.Received.IsZero() {
+		sig.Received = sig.At
+	}
+	r.mu.Lock()
+	var to []*session
+	for _, s := range r.inOrder() {
+		if meant(sig, s) {
+			to = append(to, s)
+		}
+	}
+	kept := true
+	if len(to) == 0 {
+		if kept = len(r.early) < earlySignalsMax; kept {
+			r.early = append(r.early, sig)
+		}
+	}
+	r.mu.Unlock()
+	for _, s := range to {
+		kept = s.post(sig, nil) && kept
+	}
+	return kept
+}
+
+// meant tells whether a signal is for a call.
+func meant(sig suppress.Signal, s *session) bool {
+	switch {
+	case sig.Call != "":
+		return sig.Call == s.info.ID
+	case sig.SIPCall != "":
+		return sig.SIPCall == s.info.SIPCallID
+	}
+	return true
+}
+
+// deliverEarly gives a new call the signals that came before it.
+func (r *Recorder) deliverEarly(s *session) {
+	r.mu.Lock()
+	var mine []suppress.Signal
+	rest := r.early[:0]
+	for _, sig := range r.early {
+		switch {
+		case s.info.Start.Sub(sig.Received) > earlyWait:
+			r.unheard++
+		case meant(sig, s):
+			mine = append(mine, sig)
+		default:
+			rest = append(rest, sig)
+		}
+	}
+	clear(r.early[len(rest):])
+	r.early = rest
+	r.mu.Unlock()
+	for _, sig := range mine {
+		s.post(sig, nil)
+	}
+}
+
+// Unheard counts the posted signals that found no call in time.
+func (r *Recorder) Unheard() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unheard + len(r.early)
+}
