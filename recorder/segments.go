@@ -67,6 +67,7 @@ func (g *segmentState) begin(c *core, realMS int64) {
 		c.account.fault = fmt.Sprintf("encoder: %v", err)
 	}
 	g.enc = enc
+	c.account.dirty = true // goes with the first audio, for recovery
 	c.out.begin(SegmentInfo{
 		Recording: c.session.ID, Prefix: Prefix(c.session), N: g.n, Format: c.plan.Format,
 		SampleRate: c.plan.SampleRate, Channels: c.channels(), RealMS: realMS, AudioMS: g.info.AudioMS,

@@ -49,6 +49,7 @@ type writer struct {
 	sink     Sink
 	segment  SegmentWriter
 	finished map[int]Segment
+	failed   bool // synchronous: given up
 }
 
 type opKind uint8
@@ -81,7 +82,7 @@ func newWriter(r *Recorder, s media.Session, p Plan) *writer {
 func (w *writer) push(o op, must bool) bool {
 	o.bytes = opOverheadBytes + int64(len(o.audio.Data))
 	if w.rec.cfg.Synchronous {
-		w.do(&o)
+		w.once(&o)
 		return true
 	}
 	w.mu.Lock()
@@ -280,6 +281,24 @@ func (w *writer) try(o *op) (err error) {
 	return w.do(o)
 }
 
+// once is persist for a synchronous recorder, which has nobody to try again:
+// after the first failure nothing more is written and nothing is published, as
+// its account would not be true.
+func (w *writer) once(o *op) {
+	if w.failed {
+		return
+	}
+	err := w.try(o)
+	if err == nil {
+		return
+	}
+	w.failed = true
+	w.rec.note(fmt.Errorf("recording %s: %w", w.session.ID, err))
+	if w.sink != nil {
+		_ = w.sink.Close() // the first error is the one to report
+	}
+}
+
 // stuck tells, once, that the sink does not take what it should.
 func (w *writer) stuck(err error, try int) {
 	w.rec.stats.WriteErrors.Add(1)
@@ -322,7 +341,7 @@ func (w *writer) do(o *op) error {
 	if w.sink == nil && o.kind != opDiscard {
 		sink, err := w.rec.cfg.NewSink(context.Background(), w.session.ID, Prefix(w.session))
 		if err != nil {
-			return w.noted(fmt.Errorf("open sink: %w", err))
+			return fmt.Errorf("open sink: %w", err)
 		}
 		w.sink = sink
 	}
@@ -330,17 +349,17 @@ func (w *writer) do(o *op) error {
 	case opBegin:
 		seg, err := w.sink.Begin(o.info)
 		if err != nil {
-			return w.noted(fmt.Errorf("begin segment %d: %w", o.info.N, err))
+			return fmt.Errorf("begin segment %d: %w", o.info.N, err)
 		}
 		w.segment = seg
 	case opAudio:
 		if err := w.segment.Write(o.audio, w.fill(o.account)); err != nil {
-			return w.noted(fmt.Errorf("write segment: %w", err))
+			return fmt.Errorf("write segment: %w", err)
 		}
 	case opFinish:
 		res, err := w.segment.Finish(w.fill(o.account))
 		if err != nil {
-			return w.noted(fmt.Errorf("finish segment %d: %w", o.seg.N, err))
+			return fmt.Errorf("finish segment %d: %w", o.seg.N, err)
 		}
 		w.segment = nil
 		o.seg.File, o.seg.Bytes, o.seg.SHA256 = res.File, res.Bytes, res.SHA256
@@ -348,12 +367,12 @@ func (w *writer) do(o *op) error {
 		w.rec.segmentDone(w.session.ID, o.seg)
 	case opAbandon:
 		if err := w.segment.Abort(); err != nil {
-			return w.noted(fmt.Errorf("abandon segment: %w", err))
+			return fmt.Errorf("abandon segment: %w", err)
 		}
 		w.segment = nil
 	case opPublish:
 		if err := w.sink.Publish(w.fill(o.account)); err != nil {
-			return w.noted(fmt.Errorf("publish: %w", err))
+			return fmt.Errorf("publish: %w", err)
 		}
 		w.rec.published(o.account)
 		return w.sink.Close()
@@ -363,14 +382,6 @@ func (w *writer) do(o *op) error {
 		}
 	}
 	return nil
-}
-
-// noted keeps the error of a synchronous recorder, which has nobody to try again.
-func (w *writer) noted(err error) error {
-	if w.rec.cfg.Synchronous {
-		w.rec.note(fmt.Errorf("recording %s: %w", w.session.ID, err))
-	}
-	return err
 }
 
 // fill adds to an account what is known of the files of finished segments.

@@ -92,6 +92,9 @@ func canaryCall(w *world) {
 		c.internal.Media().Play(siptest.Tone(1000, 0.3))
 		time.Sleep(250 * time.Millisecond) // what is under way arrives inside the window
 	}
+	c.signal(suppress.IVRStart, 0) // from the first second on nothing is kept
+	secret(c.external, second)
+	c.signal(suppress.IVREnd, 0)
 	time.Sleep(2 * second)
 	c.signal(suppress.PauseStart, 0)
 	time.Sleep(20 * time.Millisecond)

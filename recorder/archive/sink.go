@@ -35,7 +35,7 @@ type sink struct {
 	dir     string // in the spool
 	key     recorder.DataKey
 	begun   bool          // dir and marker are durable
-	writers []*sinkWriter // of segments that were not aborted
+	writers []*sinkWriter // of all segments begun
 	done    bool          // published or discarded
 }
 
@@ -48,8 +48,11 @@ type sinkWriter struct {
 
 // Abort implements recorder.SegmentWriter.
 func (w *sinkWriter) Abort() error {
+	if err := w.Writer.Abort(); err != nil {
+		return err
+	}
 	w.aborted = true
-	return w.Writer.Abort()
+	return nil
 }
 
 // NewSink begins a recording: it makes its data key and touches no file before
@@ -144,7 +147,7 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 		return nil, fmt.Errorf("begin segment %d: recording %s in %s: this is the sink of %s in %s", i.N, i.Recording, i.Prefix, s.id, s.prefix)
 	}
 	for _, w := range s.writers {
-		if w.n == i.N {
+		if w.n == i.N && !w.aborted {
 			return nil, fmt.Errorf("begin segment %d: %w", i.N, recorder.ErrExists)
 		}
 	}
@@ -251,7 +254,7 @@ func (s *sink) Discard() error {
 // stays in the spool for Recover.
 func (s *sink) Close() error {
 	for _, w := range s.writers {
-		_ = w.Abort() // only closes the file; what is in it is synced
+		w.Release()
 	}
 	s.key.Close()
 	s.a.release(s.id)

@@ -130,9 +130,7 @@ func TestSalvageTorn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Abort(); err != nil {
-		t.Fatal(err)
-	}
+	w.Release()
 	p, err := vfs.ReadFile(mem, w.path, 1<<30)
 	if err != nil {
 		t.Fatal(err)

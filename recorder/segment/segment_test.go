@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -311,18 +312,20 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-func TestAbort(t *testing.T) {
+func TestRelease(t *testing.T) {
 	mem := vfstest.NewMem()
 	b := mustBench(t, mem)
 	w := b.create(t, 1, 1)
-	if err := errors.Join(w.Write(testAudio(1, 0), nil), w.Abort(), w.Abort()); err != nil {
+	if err := w.Write(testAudio(1, 0), nil); err != nil {
 		t.Fatal(err)
 	}
+	w.Release()
+	w.Release()
 	if _, err := w.Finish(nil); err == nil {
-		t.Error("Finish after Abort succeeded")
+		t.Error("Finish after Release succeeded")
 	}
 	if err := w.Write(testAudio(1, 1), nil); err == nil {
-		t.Error("Write after Abort succeeded")
+		t.Error("Write after Release succeeded")
 	}
 	blob, err := OpenFile(mem, w.path)
 	if err != nil {
@@ -330,6 +333,22 @@ func TestAbort(t *testing.T) {
 	}
 	if s, err := Salvage(context.Background(), blob, b.sealer); err != nil || s.EndMS != 500 {
 		t.Errorf("left for recovery: %d ms, %v; want 500", s.EndMS, err)
+	}
+}
+
+func TestAbortMakesRoomForTheSameNumber(t *testing.T) {
+	mem := vfstest.NewMem()
+	b := mustBench(t, mem)
+	w := b.create(t, 1, 1)
+	if err := errors.Join(w.Write(recorder.Audio{}, testAccount(0)), w.Abort(), w.Abort()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(mem, w.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the spool file of an aborted segment: %v, want it gone", err)
+	}
+	again := b.create(t, 1, 1)
+	if err := again.Write(testAudio(1, 0), nil); err != nil {
+		t.Error(err)
 	}
 }
 

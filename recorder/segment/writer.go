@@ -271,12 +271,21 @@ func (w *Writer) Published() bool { return w.published }
 // Sealed tells whether the last frame is durable, in the spool or in the store.
 func (w *Writer) Sealed() bool { return w.sealed.File != "" }
 
-// Abort implements recorder.SegmentWriter: nothing more is written. What is
-// durable stays in the spool, for recovery or until the recording is discarded.
-func (w *Writer) Abort() error {
+// Release closes the file. What is durable stays in the spool, for recovery or
+// until the recording is discarded.
+func (w *Writer) Release() {
 	if w.file != nil {
 		_ = w.file.Close() // what was promised is synced
 		w.file, w.pending = nil, nil
+	}
+}
+
+// Abort implements recorder.SegmentWriter: the spool file goes, so that a
+// segment of the same number can be begun. What the store has stays.
+func (w *Writer) Abort() error {
+	w.Release()
+	if err := w.cfg.FS.Remove(w.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("abort segment %d: %w", w.head.N, err)
 	}
 	return nil
 }
