@@ -87,9 +87,10 @@ func TestFailingSinkBecomesGapsAndNeverBlocks(t *testing.T) {
 			{at: at(3001), do: func(*testCall) { broken.Store(true) }},
 			{at: at(15001), do: func(*testCall) { broken.Store(false) }},
 		})
-		_, m, r := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, NewSink: sink.open, CallBudgetBytes: 100 << 10}, steps)
+		_, _, r := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, NewSink: sink.open, CallBudgetBytes: 100 << 10}, steps)
 		time.Sleep(10 * time.Second)
-		if m = sink.manifest; m == nil {
+		m := sink.manifest
+		if m == nil {
 			t.Fatal("nothing published after the sink recovered")
 		}
 		checkAccount(t, m, sink)

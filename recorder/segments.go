@@ -18,7 +18,6 @@ type segmentState struct {
 	samples int64 // of the open segment, coded
 	audio   int64 // of the recording, coded and waiting, in samples
 	done    []Segment
-	format  string
 
 	pend       [2][]int16
 	pendSpans  []span // real-time spans of what waits, in samples

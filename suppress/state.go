@@ -93,8 +93,9 @@ func (r Rules) event(s Signal) (event, bool) {
 		return event{reason: idConsent, start: s.Event == ConsentDenied}, true
 	case TransferExternal:
 		return event{reason: idExternalTransfer, start: true}, r.ExternalTransferStop
+	default:
+		return event{}, false
 	}
-	return event{}, false
 }
 
 // holder is a flow, queue or party that keeps a reason active.

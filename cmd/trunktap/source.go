@@ -166,7 +166,8 @@ func (r *remote) find(ctx context.Context, q recorder.Query) (l listing, err err
 	if q.OldestFirst {
 		set("order", "oldest")
 	}
-	return l, r.decode(ctx, "/v1/recordings?"+v.Encode(), &l)
+	err = r.decode(ctx, "/v1/recordings?"+v.Encode(), &l)
+	return l, err
 }
 
 func (r *remote) get(ctx context.Context, id string) (*recorder.Manifest, error) {

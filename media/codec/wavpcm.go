@@ -26,7 +26,8 @@ func newPCMWriter(w io.WriteSeeker, rate, channels int) (*pcmWriter, error) {
 	p := &pcmWriter{enc: wav.NewEncoder(w, rate, 16, channels, wavAudioPCM)}
 	p.buf.Format = &audio.Format{NumChannels: channels, SampleRate: rate}
 	p.buf.SourceBitDepth = 16
-	return p, p.flush() // a file without audio has its header all the same
+	err := p.flush() // a file without audio has its header all the same
+	return p, err
 }
 
 // flush writes what the buffer holds.

@@ -25,7 +25,7 @@ const (
 	PacketsMax      = 4096 // the most that New grants
 )
 
-// Flush, as now of Pop, empties the buffer without waiting: the end of a stream.
+// Flush as now of Pop empties the buffer without waiting: the end of a stream.
 const Flush = math.MaxInt64
 
 // Buffer is the reorder window of one source, by extended sequence number. It

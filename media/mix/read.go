@@ -92,6 +92,7 @@ func (t *Track) place(r *run, off, p int64) {
 			t.resolve(r.position(index), r.position(to), Resolution{Cause: s.cause}, true)
 		case silent:
 			t.resolve(r.position(index), r.position(to), Resolution{Withdrawn: true}, false)
+		case unknown: // nothing was said of it, so there is nothing to take back
 		}
 		index = to
 	}

@@ -292,7 +292,6 @@ type leastDelay struct {
 	m        impair
 	o        *outcome
 	ssrc     uint32
-	ts       int64
 	since    float64 // position of the run's first packet
 	leastAt  float64 // position at which the first packet with the least delay came
 	previous int64

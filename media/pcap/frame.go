@@ -87,6 +87,7 @@ func (r *Reader) frame(rec record) {
 		r.stats.OtherIP++
 	case undecodable:
 		r.stats.Undecodable++
+	case decoded, waiting: // counted with what they give
 	}
 }
 

@@ -71,6 +71,7 @@ func (s *Stream) accept(r *route, side media.Side, k kind, from netip.AddrPort, 
 	case latch.RejectedForm:
 		c.rejectedForm.Add(1)
 		return rtcp, false
+	case latch.Accepted:
 	}
 	last := &c.lastRTP
 	if rtcp {

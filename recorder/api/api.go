@@ -232,7 +232,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		if e == nil {
 			return
 		}
-		if e == http.ErrAbortHandler {
+		if err, ok := e.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 			panic(e)
 		}
 		s.cfg.Log.Error("a request handler panicked", "method", r.Method, "route", r.Pattern, "panic", e)

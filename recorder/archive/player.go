@@ -48,7 +48,8 @@ func newPlayer(t track, format string, out output) (*player, error) {
 	if format == codec.OggOpus && (len(t.m.Segments) > 1 || t.m.AudioMS != audioOf(t.m)) {
 		p.copies = false // the data of two encoders cannot meet in one stream
 	}
-	return p, p.restart(0)
+	err := p.restart(0)
+	return p, err
 }
 
 func formatOf(m *recorder.Manifest, s recorder.Segment) string {

@@ -59,13 +59,13 @@ func TestTimelineAgainstNaive(t *testing.T) {
 		tl := newTimeline(m)
 		audio := int64(0)
 		for real := range int64(length) {
-			first, next := tl.real(audio)
+			_, next := tl.real(audio)
 			if !cut[real] {
 				if next != real {
 					t.Fatalf("audio %d begins at %d, want %d", audio, next, real)
 				}
 				audio++
-				if first, _ = tl.real(audio); first != real+1 {
+				if first, _ := tl.real(audio); first != real+1 {
 					t.Fatalf("audio before %d ends at %d, want %d", audio, first, real+1)
 				}
 			}

@@ -28,7 +28,7 @@ func SplitBody(contentType string, body []byte) (sdp []byte, replace func(newSDP
 		return nil, nil, false
 	}
 	if typ == "application/sdp" {
-		return body, func(newSDP []byte) []byte { return bytes.Clone(newSDP) }, true
+		return body, bytes.Clone, true
 	}
 	boundary := params["boundary"]
 	if !strings.HasPrefix(typ, "multipart/") || boundary == "" || len(boundary) > boundaryBytesMax {

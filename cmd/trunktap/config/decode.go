@@ -119,11 +119,7 @@ func (d *decoder) leaf(n *node, path string, v ast.Node, at position) {
 		return
 	}
 	if w := n.set(s); w != nil {
-		allowed := n.want
-		if w.allowed != "" {
-			allowed = w.allowed
-		}
-		d.fault(at, path, w.problem, allowed)
+		d.fault(at, path, w.problem, n.want)
 	}
 }
 

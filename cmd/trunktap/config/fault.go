@@ -53,15 +53,11 @@ func (f Faults) sort() {
 	})
 }
 
-// wrong is what the parser of a value returns: the problem, and what is
-// allowed when it is not just what the table says.
-type wrong struct{ problem, allowed string }
+// wrong is what the parser of a value returns. What is allowed, the table says.
+type wrong struct{ problem string }
 
 func (w *wrong) Error() string { return w.problem }
 
 func wrongf(format string, a ...any) *wrong { return &wrong{problem: fmt.Sprintf(format, a...)} }
-
-// hint replaces what the table says is allowed.
-func (w *wrong) hint(allowed string) *wrong { w.allowed = allowed; return w }
 
 func unsupported(what string) *wrong { return wrongf("%s is not supported by this version", what) }

@@ -52,6 +52,7 @@ func (n *node) allowed() string {
 		return "a list of mappings of " + keysOf(n.proto())
 	case offKind:
 		return "to leave it out"
+	case leafKind:
 	}
 	return n.want
 }

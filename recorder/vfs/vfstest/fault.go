@@ -90,6 +90,7 @@ func (f *Faults) step(op, name string, do func() error, half func()) error {
 		if half != nil {
 			half()
 		}
+	case Fail, FailFrom:
 	}
 	return f.Err
 }

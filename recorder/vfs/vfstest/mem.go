@@ -3,6 +3,8 @@
 package vfstest
 
 import (
+	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -139,10 +141,10 @@ func (v crashView) replay(op dirOp, rnd *rand.Rand) {
 // of the tail written since, whose last bytes may be zeros (allocated, never
 // written). Where synced bytes were overwritten, either version.
 func tornContent(n *node, rnd *rand.Rand) []byte {
-	if string(n.data) == string(n.synced) {
+	if bytes.Equal(n.data, n.synced) {
 		return slices.Clone(n.synced)
 	}
-	if len(n.data) < len(n.synced) || !strings.HasPrefix(string(n.data), string(n.synced)) {
+	if len(n.data) < len(n.synced) || !bytes.HasPrefix(n.data, n.synced) {
 		if rnd.IntN(2) == 0 {
 			return slices.Clone(n.synced)
 		}
@@ -426,7 +428,7 @@ type memFile struct {
 func (f *memFile) Read(p []byte) (int, error) {
 	n, err := f.ReadAt(p, f.pos)
 	f.pos += int64(n)
-	if n > 0 && err == io.EOF {
+	if n > 0 && errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return n, err
