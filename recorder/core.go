@@ -309,7 +309,11 @@ func (c *core) sealTo(toMS int64) {
 	from := c.sealedMS
 	n := int((toMS - from) * c.perMS)
 	ch := [2][]int16{c.chunk[0][:n], c.chunk[1][:n]}
+	before := c.timeline.Pending()
 	c.spans = c.timeline.Seal(toMS, c.spans[:0])
+	if c.timeline.Pending() < before {
+		c.account.dirty = true // a window begins or ends; what was written when its signal came tells nothing of it
+	}
 	for i, s := range c.sides {
 		c.marks = s.track.Read(ch[i], c.marks[:0])
 		for _, m := range c.marks {

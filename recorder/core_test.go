@@ -101,6 +101,31 @@ func TestWindowsAreCutToTheMillisecond(t *testing.T) {
 	}
 }
 
+// TestWindowsAreJournalled: a daemon that dies knows again of a window that
+// began or ended two seconds before.
+func TestWindowsAreJournalled(t *testing.T) {
+	for _, hold := range [][2]int{{6203, 7431}, {6203, 9600}, {6190, 6230}} {
+		steps := script(answered(12000), talk(media.External, 0, 12000, constant(0x20)), talk(media.Internal, 0, 12000, constant(0x40)),
+			[]step{signalAt(hold[0], suppress.HoldStart), signalAt(hold[1], suppress.HoldEnd)})
+		sink, _ := replayed(t, testPlan(), steps)
+		began, ended := int64(-1), int64(-1)
+		for _, m := range sink.accounts {
+			if began < 0 && len(m.Windows) == 1 && m.Windows[0].RealMS == int64(hold[0]) {
+				began = m.RealMS
+			}
+			if ended < 0 && len(m.Windows) == 1 && m.Windows[0].EndRealMS == int64(hold[1]) && m.RealMS > int64(hold[1]) {
+				ended = m.RealMS
+			}
+		}
+		if began < 0 || began > int64(hold[0])+1500 {
+			t.Errorf("hold %v: its beginning was written at %d ms", hold, began)
+		}
+		if ended < 0 || ended > int64(hold[1])+1500 {
+			t.Errorf("hold %v: its end was written at %d ms", hold, ended)
+		}
+	}
+}
+
 func TestLateSignalActsAsFarBackAsNothingIsSealed(t *testing.T) {
 	late := func(evMS, recvMS int, e suppress.Event) step {
 		return step{at: at(recvMS), do: func(c *testCall) {

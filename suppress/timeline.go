@@ -112,6 +112,10 @@ func (t *Timeline) SetOrigin(o time.Time) {
 // Sealed returns the frontier: everything before it is final.
 func (t *Timeline) Sealed() int64 { return t.sealedMS }
 
+// Pending is how many signals act beyond the frontier: Seal passes them, and
+// then Windows tells what became of them.
+func (t *Timeline) Pending() int { return len(t.pending) }
+
 // Counts returns where limits were reached so far.
 func (t *Timeline) Counts() Counts { return t.counts }
 
