@@ -56,7 +56,7 @@ func (e connEngine) attach(s *Stream) error {
 func (e connEngine) settle(s *Stream) {
 	place := s.place.(*connPlace)
 	place.mu.Lock()
-	place.mu.Unlock() //nolint:staticcheck // SA2001: what held it has ended
+	defer place.mu.Unlock() //nolint:gocritic // it is taken only to wait for who holds it
 }
 
 func (e connEngine) detach(s *Stream) error {

@@ -20,7 +20,10 @@ import (
 
 func TestTimeline(t *testing.T) {
 	m := &recorder.Manifest{Windows: []recorder.Window{
-		{RealMS: 1000, EndRealMS: 3000}, {RealMS: 2000, EndRealMS: 4000}, {RealMS: 4000, EndRealMS: 4500}, {RealMS: 6000, EndRealMS: 6000},
+		{RealMS: 1000, EndRealMS: 3000},
+		{RealMS: 2000, EndRealMS: 4000},
+		{RealMS: 4000, EndRealMS: 4500},
+		{RealMS: 6000, EndRealMS: 6000},
 		{RealMS: 8000, EndRealMS: 9000},
 	}}
 	tl := newTimeline(m)
@@ -81,8 +84,10 @@ func TestTimelineAgainstNaive(t *testing.T) {
 // behind the end.
 func TestCloseManifestKeepsTheAccount(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &recorder.Manifest{Version: 1, ID: testID, Suppressed: rapid.SampledFrom([]string{"cut", "silence"}).Draw(t, "suppressed"),
-			Channels: []recorder.Channel{{}, {}}}
+		m := &recorder.Manifest{
+			Version: 1, ID: testID, Suppressed: rapid.SampledFrom([]string{"cut", "silence"}).Draw(t, "suppressed"),
+			Channels: []recorder.Channel{{}, {}},
+		}
 		m.RealMS = rapid.Int64Range(0, 10_000).Draw(t, "real")
 		for range rapid.IntRange(0, 5).Draw(t, "windows") {
 			from := rapid.Int64Range(0, m.RealMS).Draw(t, "from")

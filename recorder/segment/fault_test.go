@@ -232,3 +232,31 @@ func TestEveryTruncation(t *testing.T) {
 		t.Errorf("a byte appended: %v", err)
 	}
 }
+
+func FuzzReader(f *testing.F) {
+	b := mustBench(f, vfstest.NewMem())
+	b.write(f, 1, 2)
+	p := b.content(f, 1)
+	f.Add(p)
+	f.Add(p[:200])
+	f.Add([]byte(magic))
+	f.Add([]byte{})
+	f.Add(append([]byte(magic+"\x01S\x00\x00\x00\x02"), "{}"...))
+	f.Add(append([]byte(magic+"\x01S\xff\xff\xff\xff"), "{}"...))
+	f.Add(slices.Concat(p[:len(p)-60], make([]byte, 300)))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		got, _, err := readAll(file, b.sealer, Want{})
+		if err == nil && !bytes.Equal(file, p) {
+			t.Fatal("an altered file is taken")
+		}
+		for i, a := range got {
+			if !bytes.Equal(a.Data, testAudio(1, i).Data) {
+				t.Fatal("wrong audio")
+			}
+		}
+		if s, err := Salvage(context.Background(), blobOf(file), b.sealer); err == nil && s.Good+s.Torn != int64(len(file)) {
+			t.Fatalf("salvage: %d good and %d torn of %d bytes", s.Good, s.Torn, len(file))
+		}
+		_, _, _ = OpenManifest(context.Background(), blobOf(file), b.sealer)
+	})
+}

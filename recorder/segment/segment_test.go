@@ -401,8 +401,10 @@ func TestAnyWrites(t *testing.T) {
 			if rapid.Bool().Draw(t, "audio") {
 				pos += rapid.Int64Range(0, 2).Draw(t, "leap") * 20
 				ms := rapid.Int64Range(1, 1000).Draw(t, "ms")
-				a = recorder.Audio{RealMS: info.RealMS + pos*2, AudioMS: info.AudioMS + pos, SegMS: pos, Samples: int(ms) * 8,
-					Data: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "data")}
+				a = recorder.Audio{
+					RealMS: info.RealMS + pos*2, AudioMS: info.AudioMS + pos, SegMS: pos, Samples: int(ms) * 8,
+					Data: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "data"),
+				}
 				pos += ms
 				want = append(want, a)
 			}
@@ -438,34 +440,6 @@ func TestAnyWrites(t *testing.T) {
 				t.Fatalf("frame %d = %+v, want %+v", i, got[i], want[i])
 			}
 		}
-	})
-}
-
-func FuzzReader(f *testing.F) {
-	b := mustBench(f, vfstest.NewMem())
-	b.write(f, 1, 2)
-	p := b.content(f, 1)
-	f.Add(p)
-	f.Add(p[:200])
-	f.Add([]byte(magic))
-	f.Add([]byte{})
-	f.Add(append([]byte(magic+"\x01S\x00\x00\x00\x02"), "{}"...))
-	f.Add(append([]byte(magic+"\x01S\xff\xff\xff\xff"), "{}"...))
-	f.Add(slices.Concat(p[:len(p)-60], make([]byte, 300)))
-	f.Fuzz(func(t *testing.T, file []byte) {
-		got, _, err := readAll(file, b.sealer, Want{})
-		if err == nil && !bytes.Equal(file, p) {
-			t.Fatal("an altered file is taken")
-		}
-		for i, a := range got {
-			if !bytes.Equal(a.Data, testAudio(1, i).Data) {
-				t.Fatal("wrong audio")
-			}
-		}
-		if s, err := Salvage(context.Background(), blobOf(file), b.sealer); err == nil && s.Good+s.Torn != int64(len(file)) {
-			t.Fatalf("salvage: %d good and %d torn of %d bytes", s.Good, s.Torn, len(file))
-		}
-		_, _, _ = OpenManifest(context.Background(), blobOf(file), b.sealer)
 	})
 }
 
