@@ -1,9 +1,11 @@
 package recorder
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 
 	"github.com/trunktap/trunktap/media"
 )
@@ -17,8 +19,27 @@ type accountState struct {
 	streamsRefused, attrsRefused, digitsRefused int64
 }
 
+// accountTailMS is how far back a journalled account repeats what the one before
+// it said: what later packets may still correct.
+const accountTailMS = 15000
+
+// journalled builds an account to go with a frame: whole at the beginning of a
+// segment, else what is new, so that a long call with many gaps does not write
+// all of them twice a second.
+func (c *core) journalled() *Manifest {
+	since := int64(0)
+	if c.seg.stated {
+		since = max(0, c.seg.statedMS-accountTailMS)
+	}
+	c.seg.stated, c.seg.statedMS = true, c.sealedMS
+	c.seg.lastStated, c.account.dirty = c.now, false
+	return c.manifestSince(since)
+}
+
 // manifest builds the account of everything sealed so far.
-func (c *core) manifest() *Manifest {
+func (c *core) manifest() *Manifest { return c.manifestSince(0) }
+
+func (c *core) manifestSince(since int64) *Manifest {
 	m := &Manifest{
 		Version: Version, ID: c.session.ID, Conversation: c.conv, Kind: c.plan.Kind, Trunk: c.session.Trunk,
 		Call: Call{
@@ -29,9 +50,10 @@ func (c *core) manifest() *Manifest {
 		Channels: []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}},
 		Origin:   c.timeOf(c.origin).UTC().Round(0), RealMS: c.sealedMS, AudioMS: c.gate.AudioMS(c.sealedMS),
 		Segments: append([]Segment{}, c.seg.done...),
-		Windows:  c.windows(), Gaps: c.gaps(), Streams: c.rows(),
-		DTMF: append([]Digit{}, c.dtmf...), Attrs: maps.Clone(c.attrs),
+		Windows:  c.windows(), Gaps: c.gaps(since), Streams: c.rows(), Attrs: maps.Clone(c.attrs), SinceMS: since,
 	}
+	first, _ := slices.BinarySearchFunc(c.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })
+	m.DTMF = append([]Digit{}, c.dtmf[first:]...)
 	if c.plan.Mono {
 		m.Channels = []Channel{{Side: "mixed"}}
 	}
@@ -61,11 +83,11 @@ func (c *core) windows() []Window {
 	return out
 }
 
-// gaps lists both channels' gaps in order of position. Rounding each edge, not
-// the length, keeps neighbours touching.
-func (c *core) gaps() []Gap {
+// gaps lists both channels' gaps that end at since or later, in order of
+// position. Rounding each edge, not the length, keeps neighbours touching.
+func (c *core) gaps(since int64) []Gap {
 	out := []Gap{}
-	a, b := c.account.gaps[0].gaps, c.account.gaps[1].gaps
+	a, b := c.gapsFrom(0, since), c.gapsFrom(1, since)
 	for len(a) > 0 || len(b) > 0 {
 		ch := 0
 		if len(a) == 0 || len(b) > 0 && b[0].from < a[0].from {
@@ -90,6 +112,12 @@ func (c *core) gaps() []Gap {
 		c.addOverflow(out, ch)
 	}
 	return out
+}
+
+func (c *core) gapsFrom(channel int, since int64) []gap {
+	list := c.account.gaps[channel].gaps
+	first, _ := slices.BinarySearchFunc(list, since, func(g gap, ms int64) int { return cmp.Compare(c.roundMS(g.to), ms) })
+	return list[first:]
 }
 
 // addOverflow puts the gaps beyond the list's limit onto the channel's last one.

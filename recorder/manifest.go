@@ -3,7 +3,11 @@
 // segments. It declares the interfaces that its children implement.
 package recorder
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Version is the version of the manifest.
 const Version = 1
@@ -46,6 +50,36 @@ type Manifest struct {
 	DTMF     []Digit   `json:"dtmf"`
 
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
+
+	// SinceMS is set in accounts that are journalled while the call goes on:
+	// gaps and digits that end before it are in earlier accounts. See Complete.
+	SinceMS int64 `json:"since_ms,omitempty"`
+}
+
+// Complete adds to a journalled account what an earlier one, itself complete,
+// lists before SinceMS. The result lists everything; neither argument is changed.
+func Complete(earlier, account *Manifest) *Manifest {
+	if account.SinceMS == 0 || earlier == nil {
+		return account
+	}
+	m := *account
+	m.SinceMS, m.Gaps, m.DTMF = 0, []Gap{}, []Digit{}
+	for _, g := range earlier.Gaps {
+		if g.RealMS+g.DurationMS < account.SinceMS {
+			m.Gaps = append(m.Gaps, g)
+		}
+	}
+	for _, d := range earlier.DTMF {
+		if d.RealMS < account.SinceMS {
+			m.DTMF = append(m.DTMF, d)
+		}
+	}
+	m.Gaps = append(m.Gaps, account.Gaps...)
+	slices.SortStableFunc(m.Gaps, func(a, b Gap) int {
+		return cmp.Or(cmp.Compare(a.RealMS, b.RealMS), cmp.Compare(a.Channel, b.Channel))
+	})
+	m.DTMF = append(m.DTMF, account.DTMF...)
+	return &m
 }
 
 // Call is the signalling's view of what was recorded.

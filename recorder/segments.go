@@ -23,6 +23,8 @@ type segmentState struct {
 	pendSpans  []span // real-time spans of what waits, in samples
 	lastFlush  int64  // ns
 	lastStated int64  // ns of the last account written
+	stated     bool   // an account was written into the open segment
+	statedMS   int64  // real time that it covers
 }
 
 // append adds samples that lie together in real time from realMS on.
@@ -58,7 +60,7 @@ func (g *segmentState) append(c *core, realMS int64, ch [2][]int16) {
 // begin opens a segment at a position.
 func (g *segmentState) begin(c *core, realMS int64) {
 	g.n++
-	g.open, g.samples = true, 0
+	g.open, g.samples, g.stated = true, 0, false
 	g.lastFlush = c.now
 	g.info = Segment{N: g.n, RealMS: realMS, AudioMS: g.audio / c.perMS, EndRealMS: realMS, Parties: c.parties.names()}
 	enc, err := c.newEncoder()
@@ -107,8 +109,10 @@ func (g *segmentState) tick(c *core) {
 
 // state writes the account alone: inside a window there is no audio to go with it.
 func (g *segmentState) state(c *core) {
-	g.lastStated, c.account.dirty = c.now, false
-	c.out.audio(Audio{RealMS: c.sealedMS, AudioMS: g.audio / c.perMS, SegMS: g.samples / c.perMS}, c.manifest())
+	a := Audio{RealMS: c.sealedMS, AudioMS: g.audio / c.perMS, SegMS: g.samples / c.perMS}
+	if !c.out.audio(a, c.journalled()) {
+		g.stated, c.account.dirty = false, true
+	}
 }
 
 // flush codes what waits, whole granules unless last, and hands it on.
@@ -132,10 +136,10 @@ func (g *segmentState) flush(c *core, last bool) {
 	}
 	var account *Manifest
 	if c.account.dirty || c.now-g.lastStated >= int64(accountEvery) {
-		account = c.manifest()
-		g.lastStated, c.account.dirty = c.now, false
+		account = c.journalled()
 	}
 	if !c.out.audio(a, account) {
+		g.stated = g.stated && account == nil // what was refused must be said again
 		g.lose(c, n, c.out.refusal())
 		return
 	}

@@ -246,7 +246,7 @@ func (s *session) merge(cutoff time.Time, all bool) {
 		switch {
 		case c != nil && (all || !c.at.After(cutoff)):
 			next := *c
-			s.batch = append(s.batch[:0], s.batch[1:]...)
+			s.batch = s.batch[1:]
 			s.apply(next)
 		case tap != nil && (all || !tap.arrival.After(cutoff)):
 			s.core.packet(tap.id, s.core.ns(tap.arrival), tap.wire, tap.dropped)

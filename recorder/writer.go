@@ -80,7 +80,7 @@ func newWriter(r *Recorder, s media.Session, p Plan) *writer {
 
 // push queues an operation; false when it has no room.
 func (w *writer) push(o op, must bool) bool {
-	o.bytes = opOverheadBytes + int64(len(o.audio.Data))
+	o.bytes = opOverheadBytes + int64(len(o.audio.Data)) + accountBytes(o.account)
 	if w.rec.cfg.Synchronous {
 		w.once(&o)
 		return true
@@ -108,6 +108,15 @@ func (w *writer) push(o op, must bool) bool {
 	return true
 }
 
+// accountBytes estimates what a queued account holds.
+func accountBytes(m *Manifest) int64 {
+	if m == nil {
+		return 0
+	}
+	const entryBytes = 128
+	return entryBytes * int64(8+len(m.Gaps)+len(m.Windows)+len(m.DTMF)+len(m.Streams)+len(m.Segments))
+}
+
 func (w *writer) begin(info SegmentInfo) {
 	w.open, w.samples = true, 0
 	w.info = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
@@ -123,7 +132,7 @@ func (w *writer) audio(a Audio, account *Manifest) bool {
 	w.realEndMS, w.audioMS = a.RealMS+ms, a.AudioMS+ms
 	w.info.EndRealMS = w.realEndMS
 	if account != nil {
-		w.last = account
+		w.last = Complete(w.last, account)
 	}
 	return true
 }

@@ -114,7 +114,17 @@ func open(ctx context.Context, b recorder.Blob, sealer recorder.Sealer, kind byt
 // Header returns the header. It is authentic once a frame was read.
 func (r *Reader) Header() Header { return r.head }
 
-// Account returns the latest account passed, nil when there was none.
+// note adds an account to those before it.
+func (r *Reader) note(plain []byte) error {
+	m, err := decodeAccount(plain)
+	if err == nil {
+		r.account = recorder.Complete(r.account, m)
+	}
+	return err
+}
+
+// Account returns what the accounts passed so far say together, nil when there
+// was none.
 func (r *Reader) Account() *recorder.Manifest { return r.account }
 
 // Close forgets the data key. It does not close the blob.
@@ -244,7 +254,7 @@ func (r *Reader) take(typ byte, plain []byte) (recorder.Audio, error) {
 			r.sum.add(a, r.head.SampleRate)
 		}
 	case frameAccount:
-		r.account, err = decodeAccount(plain)
+		err = r.note(plain)
 	case frameLast:
 		return a, r.last(plain)
 	default:
