@@ -158,11 +158,13 @@ func (r *recovery) withoutAccount() *recorder.Manifest {
 // holds after it: audio and windows are the real time.
 func closeManifest(m *recorder.Manifest, parts []part) {
 	m.Segments = mergeSegments(m.Segments, parts)
+	known := m.AudioMS
 	m.AudioMS = 0
 	for _, s := range m.Segments {
 		m.AudioMS = max(m.AudioMS, s.AudioMS+s.DurationMS)
 	}
 	addUnknownWindows(m, parts)
+	bridgeRemainder(m, known)
 	t := newTimeline(m)
 	// A window that follows the last sample is known as far as the account goes.
 	_, end := t.real(m.AudioMS)
@@ -197,6 +199,32 @@ func closeManifest(m *recorder.Manifest, parts []part) {
 		from = m.Call.Start
 	}
 	m.Call.End = from.Add(time.Duration(end) * time.Millisecond)
+}
+
+// remainderMS is the most that an encoder holds back of audio that its account
+// tells of: two packets of 20 ms.
+const remainderMS = 40
+
+// bridgeRemainder makes a window of what an encoder held back before a window
+// that the account knows. Without it the recording would end before that
+// window, however long it had lasted when the daemon died.
+func bridgeRemainder(m *recorder.Manifest, known int64) {
+	if known <= m.AudioMS || known > m.AudioMS+remainderMS {
+		return
+	}
+	t := newTimeline(m)
+	_, from := t.real(m.AudioMS)
+	to, next := t.real(known)
+	if to == next {
+		return // no window follows: the recording ends here
+	}
+	m.Windows = append(slices.Clone(m.Windows), recorder.Window{
+		Reason: "unknown", RealMS: from, EndRealMS: to, AudioMS: m.AudioMS, Source: "recovery",
+	})
+	for i := range m.Windows {
+		m.Windows[i].AudioMS = min(m.Windows[i].AudioMS, m.AudioMS)
+	}
+	slices.SortStableFunc(m.Windows, func(a, b recorder.Window) int { return cmp.Compare(a.RealMS, b.RealMS) })
 }
 
 // mergeSegments returns the list of segments with what was found of each.

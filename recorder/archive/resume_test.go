@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/trunktap/trunktap/media/codec"
@@ -108,12 +109,13 @@ func TestCloseManifestKeepsTheAccount(t *testing.T) {
 			parts = []part{{n: 1, s: segment.Salvaged{Header: segment.Header{N: 1, SampleRate: 8000}, EndMS: durable, Runs: []segment.Run{{Samples: durable * 8}}}}}
 			_, parts[0].s.Runs[0].RealMS = newTimeline(m).real(0)
 		}
+		known := m.AudioMS
 		closeManifest(m, parts)
 		if cut := newTimeline(m).length(m.RealMS); m.AudioMS != durable || m.AudioMS+cut != m.RealMS {
 			t.Fatalf("%d ms durable: audio %d, windows %d, real %d", durable, m.AudioMS, cut, m.RealMS)
 		}
 		for _, w := range m.Windows {
-			if w.EndRealMS > m.RealMS || w.Reason == "unknown" {
+			if w.EndRealMS > m.RealMS || w.Reason == "unknown" && m.AudioMS+remainderMS < known {
 				t.Fatalf("window %+v in %d ms", w, m.RealMS)
 			}
 		}
@@ -128,6 +130,29 @@ func TestCloseManifestKeepsTheAccount(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestRemainderBeforeWindow: an encoder held back the last 22 ms before a hold
+// that lasted when the daemon died. The hold is not forgotten with them.
+func TestRemainderBeforeWindow(t *testing.T) {
+	hold := recorder.Window{Reason: "hold", RealMS: 1202, EndRealMS: 3900, AudioMS: 1202, Source: "sdp"}
+	for _, c := range []struct {
+		durable int64
+		real    int64
+		windows []recorder.Window
+	}{
+		{1202, 3900, []recorder.Window{hold}},
+		{1180, 3900, []recorder.Window{{Reason: "unknown", RealMS: 1180, EndRealMS: 1202, AudioMS: 1180, Source: "recovery"}, {Reason: "hold", RealMS: 1202, EndRealMS: 3900, AudioMS: 1180, Source: "sdp"}}},
+		{700, 700, nil}, // frames are missing: nothing is known of how it went on
+	} {
+		m := &recorder.Manifest{Suppressed: "cut", RealMS: 3900, AudioMS: 1202, Channels: []recorder.Channel{{}}, Windows: []recorder.Window{hold}}
+		closeManifest(m, []part{{n: 1, s: segment.Salvaged{
+			Header: segment.Header{N: 1, SampleRate: 8000}, EndMS: c.durable, Runs: []segment.Run{{Samples: 8 * c.durable}},
+		}}})
+		if d := cmp.Diff(c.windows, m.Windows, cmpopts.EquateEmpty()); d != "" || m.RealMS != c.real || m.AudioMS != c.durable {
+			t.Errorf("%d ms durable: real %d, audio %d, windows:\n%s", c.durable, m.RealMS, m.AudioMS, d)
+		}
+	}
 }
 
 // TestUnknownWindow: audio whose account was lost lies behind a leap. The leap
