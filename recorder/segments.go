@@ -125,7 +125,7 @@ func (g *segmentState) flush(c *core, last bool) {
 	if n == 0 {
 		return
 	}
-	data, err := g.encode(n, last)
+	data, err := g.encode(c, n, last)
 	if err != nil {
 		g.lose(c, n, fmt.Sprintf("encoder: %v", err))
 		return
@@ -158,9 +158,13 @@ func (g *segmentState) ready(last bool) int {
 }
 
 // encode codes the first n waiting samples.
-func (g *segmentState) encode(n int, last bool) ([]byte, error) {
+func (g *segmentState) encode(c *core, n int, last bool) ([]byte, error) {
 	whole := n - n%g.enc.Granule()
-	data, err := g.enc.Encode(nil, [2][]int16{g.pend[0][:whole], g.pend[1][:whole]})
+	room := 2 * c.channels() * n // bytes of the largest coding
+	if g.enc.Granule() > 1 {
+		room /= 8
+	}
+	data, err := g.enc.Encode(make([]byte, 0, room), [2][]int16{g.pend[0][:whole], g.pend[1][:whole]})
 	if err == nil && last {
 		data, err = g.enc.Flush(data, [2][]int16{g.pend[0][whole:n], g.pend[1][whole:n]})
 	}
