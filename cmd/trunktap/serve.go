@@ -26,7 +26,7 @@ import (
 type serveCmd struct{ configFlag }
 
 const (
-	catchUpEvery   = time.Minute      // rows that the catalogue could not take
+	catchUpEvery   = 5 * time.Second  // rows that the catalogue could not take
 	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
 	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
 )
@@ -144,12 +144,16 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 func (d *daemon) catchUp(done chan struct{}) {
 	t := time.NewTicker(catchUpEvery)
 	defer t.Stop()
+	behind := false
 	for {
-		if n, err := d.archive.CatchUp(context.Background()); err != nil {
+		n, err := d.archive.CatchUp(context.Background())
+		switch {
+		case err != nil && !behind:
 			d.log.Error("the catalogue is behind the store", "error", err)
-		} else if n > 0 {
+		case err == nil && n > 0:
 			d.log.Info("the catalogue has caught up", "recordings", n)
 		}
+		behind = err != nil // told once, not at each try
 		select {
 		case <-done:
 			return
