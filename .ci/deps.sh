@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A packages=(
 	[build]="gcc libc6-dev libopus-dev libopusfile-dev pkg-config"
 	[demo]="espeak-ng"
-	[test]="sip-tester baresip-core espeak-ng ffmpeg tshark opus-tools sox iproute2"
+	[test]="sip-tester baresip-core espeak-ng ffmpeg tcpdump tshark opus-tools sox iproute2"
 )
 
 wanted=()

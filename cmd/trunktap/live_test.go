@@ -55,14 +55,15 @@ var liveBinary = sync.OnceValues(func() (string, error) {
 	return name, nil
 })
 
-// Addresses of the live world: the daemon, and the agents of two trunks.
+// Addresses of the live world: the daemon, and the agents of two trunks. Linux has all of
+// 127.0.0.0/8 on loopback; they are taken at random, so that runs side by side do not meet.
 var (
-	liveHost  = netip.MustParseAddr("127.0.0.1")
-	liveTrunk = [2][2]netip.Addr{
-		{netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")},
-		{netip.MustParseAddr("127.0.0.4"), netip.MustParseAddr("127.0.0.5")},
-	}
+	liveNet   = [2]byte{byte(1 + rand.IntN(254)), byte(rand.IntN(256))}
+	liveHost  = liveAddr(1)
+	liveTrunk = [2][2]netip.Addr{{liveAddr(2), liveAddr(3)}, {liveAddr(4), liveAddr(5)}}
 )
+
+func liveAddr(n byte) netip.Addr { return netip.AddrFrom4([4]byte{127, liveNet[0], liveNet[1], n}) }
 
 const (
 	liveReadyLimit   = 20 * time.Second
@@ -162,8 +163,7 @@ func newLiveDaemon(t *testing.T, cfg liveConfig) *liveDaemon {
 		cfg.WriteBudget = "4MiB"
 	}
 	cfg.API = freeTCP(t, liveHost)
-	// Below the ports that Linux gives to others, and those of other packages' tests.
-	cfg.MediaFirst = 10_000 + 200*rand.IntN(45)
+	cfg.MediaFirst = 10_000 + 200*rand.IntN(45) // below the ports that Linux gives to others
 	cfg.MediaLast = cfg.MediaFirst + 199
 	var text bytes.Buffer
 	if err := liveTemplate.Execute(&text, cfg); err != nil {
