@@ -72,7 +72,6 @@ type Recorder struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	bySIP    map[string]*session
 	closed   bool
 	errs     []error // synchronous: what failed
 	done     []*Manifest
@@ -116,7 +115,7 @@ func New(cfg Config) (*Recorder, error) {
 	}
 	r := &Recorder{
 		cfg: cfg, events: newHub(), disks: make(chan struct{}, cfg.DisksAtOnce), abandon: make(chan struct{}),
-		sessions: make(map[string]*session), bySIP: make(map[string]*session),
+		sessions: make(map[string]*session),
 	}
 	r.policy.Store(&cfg.Policy)
 	if !cfg.Synchronous {
@@ -163,7 +162,6 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		return nil, r.refuse(s, plan, fmt.Errorf("session %s: %w", s.ID, ErrExists))
 	}
 	r.sessions[s.ID] = n
-	r.bySIP[s.SIPCallID] = n
 	count := len(r.sessions)
 	r.mu.Unlock()
 	r.stats.Started.Add(1)
@@ -251,9 +249,6 @@ func (r *Recorder) remove(s *session) {
 	if r.sessions[s.info.ID] == s {
 		delete(r.sessions, s.info.ID)
 	}
-	if r.bySIP[s.info.SIPCallID] == s {
-		delete(r.bySIP, s.info.SIPCallID)
-	}
 }
 
 // Calls implements Runtime.
@@ -277,37 +272,52 @@ func (r *Recorder) inOrder() []*session {
 	return all
 }
 
-func (r *Recorder) find(sig suppress.Signal) *session {
+// targets lists the live calls that a signal names: one by its id, all of a SIP
+// Call-ID, which a call that passes the daemon twice has on both passes.
+func (r *Recorder) targets(sig suppress.Signal) []*session {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if sig.Call != "" {
-		return r.sessions[sig.Call]
+	var out []*session
+	for _, s := range r.inOrder() {
+		if (sig.Call != "" || sig.SIPCall != "") && meant(sig, s) {
+			out = append(out, s)
+		}
 	}
-	return r.bySIP[sig.SIPCall]
+	return out
 }
 
-// Signal implements Runtime.
+// Signal implements Runtime. Where several calls are meant, the answer is that
+// of the one which the signal reached latest.
 func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, error) {
-	s := r.find(sig)
-	if s == nil {
+	to := r.targets(sig)
+	if len(to) == 0 {
 		return Applied{}, fmt.Errorf("live call %q: %w", sig.Call+sig.SIPCall, ErrNotFound)
 	}
 	sig.Received = time.Now()
-	reply := make(chan suppress.Effect, 1)
-	if !s.post(sig, reply) {
-		return Applied{}, ErrEnded
+	var replies []chan suppress.Effect
+	for _, s := range to {
+		reply := make(chan suppress.Effect, 1)
+		if s.post(sig, reply) {
+			replies = append(replies, reply)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, signalWait)
 	defer cancel()
-	select {
-	case e, ok := <-reply:
-		if !ok {
-			return Applied{}, ErrEnded
+	var worst *suppress.Effect
+	for _, reply := range replies {
+		select {
+		case e, ok := <-reply:
+			if ok && (worst == nil || e.MissedMS > worst.MissedMS) {
+				worst = &e
+			}
+		case <-ctx.Done():
+			return Applied{}, fmt.Errorf("the signal is queued, its effect is not known yet: %w", ctx.Err())
 		}
-		return applied(e), nil
-	case <-ctx.Done():
-		return Applied{}, fmt.Errorf("the signal is queued, its effect is not known yet: %w", ctx.Err())
 	}
+	if worst == nil {
+		return Applied{}, ErrEnded
+	}
+	return applied(*worst), nil
 }
 
 func applied(e suppress.Effect) Applied {
