@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -371,19 +372,21 @@ func (w *writer) do(o *op) error {
 			return fmt.Errorf("finish segment %d: %w", o.seg.N, err)
 		}
 		w.segment = nil
-		o.seg.File, o.seg.Bytes, o.seg.SHA256 = res.File, res.Bytes, res.SHA256
-		w.finished[o.seg.N] = o.seg
-		w.rec.segmentDone(w.session.ID, o.seg)
+		seg := o.seg // o itself stays as it is: the owner may be moving the queue
+		seg.File, seg.Bytes, seg.SHA256 = res.File, res.Bytes, res.SHA256
+		w.finished[seg.N] = seg
+		w.rec.segmentDone(w.session.ID, seg)
 	case opAbandon:
 		if err := w.segment.Abort(); err != nil {
 			return fmt.Errorf("abandon segment: %w", err)
 		}
 		w.segment = nil
 	case opPublish:
-		if err := w.sink.Publish(w.fill(o.account)); err != nil {
+		m := w.fill(o.account)
+		if err := w.sink.Publish(m); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
-		w.rec.published(o.account)
+		w.rec.published(m)
 		return w.sink.Close()
 	case opDiscard:
 		if w.sink != nil {
@@ -393,15 +396,18 @@ func (w *writer) do(o *op) error {
 	return nil
 }
 
-// fill adds to an account what is known of the files of finished segments.
+// fill returns an account with what is known of the files of its finished
+// segments. The account itself stays as it is: salvage may be reading it.
 func (w *writer) fill(m *Manifest) *Manifest {
-	if m == nil {
-		return nil
+	if m == nil || len(w.finished) == 0 {
+		return m
 	}
-	for i, s := range m.Segments {
+	c := *m
+	c.Segments = slices.Clone(m.Segments)
+	for i, s := range c.Segments {
 		if f, ok := w.finished[s.N]; ok {
-			m.Segments[i].File, m.Segments[i].Bytes, m.Segments[i].SHA256 = f.File, f.Bytes, f.SHA256
+			c.Segments[i].File, c.Segments[i].Bytes, c.Segments[i].SHA256 = f.File, f.Bytes, f.SHA256
 		}
 	}
-	return m
+	return &c
 }

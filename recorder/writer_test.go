@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/trunktap/trunktap/media"
 )
 
@@ -73,3 +75,18 @@ type failingClose struct {
 }
 
 func (f *failingClose) Close() error { return f.err }
+
+// TestFillLeavesTheAccountAlone: the account handed to the writer is read by
+// the session's owner too, when it has to salvage.
+func TestFillLeavesTheAccountAlone(t *testing.T) {
+	w := &writer{finished: map[int]Segment{1: {N: 1, File: "0001.seg", Bytes: 7, SHA256: "x"}}}
+	given := &Manifest{RealMS: 20, Segments: []Segment{{N: 1}, {N: 2}}}
+	got := w.fill(given)
+	want := []Segment{{N: 1, File: "0001.seg", Bytes: 7, SHA256: "x"}, {N: 2}}
+	if diff := cmp.Diff(want, got.Segments); diff != "" || got.RealMS != 20 {
+		t.Errorf("filled (-want +got): %s", diff)
+	}
+	if given.Segments[0].File != "" {
+		t.Error("the account that was given has changed")
+	}
+}
