@@ -126,6 +126,27 @@ func TestWindowsAreJournalled(t *testing.T) {
 	}
 }
 
+// TestAccountGoesOnInAWindow: while a call is on hold no audio tells how long it
+// has lasted, so the account does, also when an encoder holds some audio back.
+func TestAccountGoesOnInAWindow(t *testing.T) {
+	for _, format := range []string{FormatWAVPCM16, FormatOggOpus} {
+		plan := testPlan()
+		plan.Format = format
+		sink, _ := replayed(t, plan, script(answered(20000), talk(media.External, 0, 20000, constant(0x20)), talk(media.Internal, 0, 20000, constant(0x40)),
+			[]step{signalAt(6213, suppress.HoldStart), signalAt(16000, suppress.HoldEnd)}))
+		last := int64(0)
+		for _, m := range sink.accounts {
+			if m.RealMS > 7000 && last < 16000 && m.RealMS-last > 1100 {
+				t.Errorf("%s: no account between %d and %d ms", format, last, m.RealMS)
+			}
+			last = m.RealMS
+		}
+		if n := len(sink.accounts); n > 40 {
+			t.Errorf("%s: %d accounts", format, n)
+		}
+	}
+}
+
 func TestLateSignalActsAsFarBackAsNothingIsSealed(t *testing.T) {
 	late := func(evMS, recvMS int, e suppress.Event) step {
 		return step{at: at(recvMS), do: func(c *testCall) {

@@ -94,14 +94,19 @@ func (g *segmentState) tick(c *core) {
 	if !g.open {
 		return
 	}
-	waiting := int64(len(g.pend[0]))
-	if waiting >= frameMS*c.perMS || waiting > 0 && c.now-g.lastFlush >= frameMS*2e6 {
+	waiting, ready := int64(len(g.pend[0])), len(g.pend[0])
+	if g.enc != nil {
+		ready = g.ready(false) // what an encoder holds back waits as long as a window lasts
+	}
+	still := c.now-g.lastFlush >= frameMS*2e6
+	if waiting >= frameMS*c.perMS || ready > 0 && still {
 		g.flush(c, false)
 		return
 	}
-	if c.account.dirty && c.now-g.lastStated >= frameMS*2e6 || c.now-g.lastStated >= int64(accountEvery) {
+	since := c.now - g.lastStated
+	if (c.account.dirty || still) && since >= frameMS*2e6 || since >= int64(accountEvery) {
 		g.flush(c, false)
-		if c.account.dirty || c.now-g.lastStated >= int64(accountEvery) {
+		if g.lastStated != c.now {
 			g.state(c)
 		}
 	}
