@@ -41,7 +41,8 @@ const (
 
 func liveFaults() []liveFault {
 	return []liveFault{
-		{name: "store read-only", detail: "read-only file system",
+		{
+			name: "store read-only", detail: "read-only file system",
 			cfg: func(t *testing.T, c *liveConfig) {
 				c.Store = mountTmpfs(t, 80<<20)
 				c.SegmentMax = time.Second // so that the store is needed during the call
@@ -54,8 +55,10 @@ func liveFaults() []liveFault {
 					t.Fatal(err)
 				}
 				return func() error { return remount(0) }
-			}},
-		{name: "disk full", detail: "no space left on device",
+			},
+		},
+		{
+			name: "disk full", detail: "no space left on device",
 			cfg: func(t *testing.T, c *liveConfig) {
 				dir := mountTmpfs(t, 80<<20)
 				c.Store, c.Spool = filepath.Join(dir, "store"), filepath.Join(dir, "spool")
@@ -72,8 +75,10 @@ func liveFaults() []liveFault {
 					}
 				}
 				return func() error { return errors.Join(f.Close(), os.Remove(name)) }
-			}},
-		{name: "catalogue locked", rows: true,
+			},
+		},
+		{
+			name: "catalogue locked", rows: true,
 			begin: func(t *testing.T, c *liveConfig) func() error {
 				db := must(sql.Open("sqlite", filepath.Join(c.Dir, "catalog.db")))(t)
 				conn := must(db.Conn(context.Background()))(t)
@@ -81,7 +86,8 @@ func liveFaults() []liveFault {
 					t.Fatal(err)
 				}
 				return func() error { return errors.Join(conn.Close(), db.Close()) }
-			}},
+			},
+		},
 	}
 }
 
