@@ -53,5 +53,5 @@ func (OS) Free(name string) (int64, error) {
 	if err := unix.Statfs(name, &s); err != nil {
 		return 0, &fs.PathError{Op: "statfs", Path: name, Err: err}
 	}
-	return int64(s.Bavail) * s.Bsize, nil
+	return int64(s.Bavail) * int64(s.Bsize), nil //nolint:unconvert // its type differs between systems
 }
