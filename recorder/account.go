@@ -140,25 +140,35 @@ func (c *core) roundMS(samples int64) int64 { return (samples + c.perMS/2) / c.p
 // rows lists the streams: per channel in order of first packet, per codec.
 func (c *core) rows() []Stream {
 	out := []Stream{}
-	for ch, s := range c.sides {
+	for _, s := range c.sides {
+		first := len(out)
+		out = append(out, s.retired...)
 		for _, st := range s.order {
-			stats := st.state.Stats()
-			for i, r := range st.rows {
-				e := Stream{
-					Channel: ch, SSRC: st.ssrc, Codec: r.codec, Packets: r.packets, Lost: r.lost, Late: r.late, Undecoded: r.undecodable,
-				}
-				if i == 0 {
-					e.Duplicate, e.Reordered, e.Restarts = stats.Duplicate, stats.Reordered, stats.Restarts
-				}
-				if ppm := s.track.Skew(st.key); !math.IsNaN(ppm) {
-					e.SkewPPM = math.Round(ppm*10) / 10
-				}
-				out = append(out, e)
-			}
+			out = append(out, s.rowsOf(st)...)
 		}
-		if s.rejected > 0 && len(out) > 0 && out[len(out)-1].Channel == ch {
+		if s.rejected > 0 && len(out) > first {
 			out[len(out)-1].Rejected = s.rejected
 		}
+	}
+	return out
+}
+
+// rowsOf lists one source, a row a codec. What is counted of the source as a
+// whole stands in its first row.
+func (s *side) rowsOf(st *stream) []Stream {
+	var out []Stream
+	stats := st.state.Stats()
+	for i, r := range st.rows {
+		e := Stream{
+			Channel: int(s.is), SSRC: st.ssrc, Codec: r.codec, Packets: r.packets, Lost: r.lost, Late: r.late, Undecoded: r.undecodable,
+		}
+		if i == 0 {
+			e.Duplicate, e.Reordered, e.Restarts, e.Overrun = stats.Duplicate, stats.Reordered, stats.Restarts, st.dropped
+		}
+		if ppm := s.track.Skew(st.key); !math.IsNaN(ppm) {
+			e.SkewPPM = math.Round(ppm*10) / 10
+		}
+		out = append(out, e)
 	}
 	return out
 }

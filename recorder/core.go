@@ -163,6 +163,8 @@ func (c *core) stream(s media.Stream) {
 		l = &lane{id: s.ID}
 		c.streams[s.ID] = l
 	}
+	// What waits in reorder windows keeps the meaning that it arrived with.
+	c.sides[l.side].drainAll(c, l)
 	l.negotiate(s)
 	c.negotiated(s.Side)
 }
@@ -242,7 +244,6 @@ const (
 	attrBytesMax = 1024
 	streamsMax   = 64
 	sourcesMax   = 64 // synchronisation sources a side
-	digitsMax    = 4096
 	attrKeyBytes = 128
 )
 
@@ -314,15 +315,20 @@ func (c *core) sealTo(toMS int64) {
 	if c.timeline.Pending() < before {
 		c.account.dirty = true // a window begins or ends; what was written when its signal came tells nothing of it
 	}
+	var silenced [2]span
 	for i, s := range c.sides {
 		c.marks = s.track.Read(ch[i], c.marks[:0])
 		for _, m := range c.marks {
 			c.addGap(i, m)
 		}
 		c.resolve(i)
+		silenced[i] = s.mute(from*c.perMS, ch[i])
 	}
 	kept := c.gate.Pass(c.spans, c.plan.SampleRate, from, ch)
 	c.sealedMS = toMS
+	for i := range c.sides {
+		c.muted(i, silenced[i])
+	}
 	c.keepDigits()
 	c.record(kept)
 }
@@ -372,6 +378,7 @@ func (c *core) resolve(channel int) {
 	l := &c.account.gaps[channel]
 	for _, r := range c.sides[channel].track.Resolved() {
 		c.account.dirty = true
+		c.seg.stale(r.From / c.perMS)
 		if r.Withdrawn {
 			l.recause(span{r.From, r.To}, "", "")
 			continue

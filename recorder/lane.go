@@ -3,7 +3,6 @@ package recorder
 import (
 	"fmt"
 	"math"
-	"sort"
 	"time"
 
 	"github.com/pion/rtp"
@@ -44,8 +43,11 @@ func (l *lane) negotiate(s media.Stream) {
 }
 
 func (l *lane) meaning(f media.Format) *format {
+	if l.secure {
+		return &format{Format: f} // neither audio nor digits can be read from it
+	}
 	e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
-	if !e.event && !e.noise && !l.secure {
+	if !e.event && !e.noise {
 		_, err := codec.NewDecoder(f)
 		e.decodable = err == nil
 	}
@@ -83,9 +85,11 @@ type side struct {
 	sources     map[uint32]*stream
 	order       []*stream // in order of first packet: the order of draining and of the manifest
 	rejected    int64     // packets that were neither RTP nor RTCP
-	refused     int64     // packets of sources beyond sourcesMax
-	undecodable string    // the codec last met that is not understood
-	overrun     uint32    // dropped by the tap before the source was known
+	retired     []Stream  // rows of sources that made room for others
+	strays      []stray
+	muteUntil   int64  // sample up to which nothing of this side may be heard
+	undecodable string // the codec last met that is not understood
+	overrun     uint32 // dropped by the tap before the source was known
 }
 
 func newSide(is media.Side, rate int) *side {
@@ -103,6 +107,7 @@ func (s *side) detail(c mix.Cause) string {
 // stream is one synchronisation source (RFC 3550 section 3).
 type stream struct {
 	ssrc   uint32
+	heard  int64 // ns: when its last packet came
 	lane   *lane
 	state  source.State
 	jitter *jitter.Buffer
@@ -118,6 +123,7 @@ type stream struct {
 	haveTS      bool
 	packetTicks int64 // of the last audio packet
 	overrun     int64 // packets the tap dropped, not yet met as a hole
+	dropped     int64 // packets the tap dropped
 	unknownTS   int64 // timestamp of an undecodable packet whose length is not known yet
 	unknown     bool
 }
@@ -145,18 +151,40 @@ func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint
 	st := s.sources[h.SSRC]
 	if st == nil {
 		if len(s.order) >= sourcesMax {
-			s.refused++
-			return false
+			s.retire(c)
 		}
 		st = &stream{ssrc: h.SSRC, jitter: jitter.New(c.reorderWindow(), jitterPacketsMax)}
 		s.sources[h.SSRC] = st
 		s.order = append(s.order, st)
 	}
-	st.lane = l
+	st.lane, st.heard = l, arrival
 	st.overrun += int64(s.overrun)
+	st.dropped += int64(s.overrun)
 	s.overrun = 0
 	return st.arrived(c, s, &h, payload, arrival)
 }
+
+// retire takes the source that has been silent longest off the side, so that a
+// new one has room. Its rows stay, those of the first rowsRetiredMax at least.
+func (s *side) retire(c *core) {
+	oldest := 0
+	for i, st := range s.order {
+		if st.heard < s.order[oldest].heard {
+			oldest = i
+		}
+	}
+	st := s.order[oldest]
+	st.drain(c, s, jitter.Flush)
+	st.closeUnknown(s, st.unknownTS+st.packetTicks)
+	if len(s.retired) < rowsRetiredMax {
+		s.retired = append(s.retired, s.rowsOf(st)...)
+	}
+	delete(s.sources, st.ssrc)
+	s.order = append(s.order[:oldest], s.order[oldest+1:]...)
+}
+
+// rowsRetiredMax bounds the streams listed beyond those of live sources.
+const rowsRetiredMax = 1024
 
 // arrived runs the packet through the source's state into the reorder window.
 func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arrival int64) bool {
@@ -247,13 +275,26 @@ func (st *stream) rowOf(name string) *row {
 // drain takes out of the reorder windows what is due at now.
 func (s *side) drain(c *core, now int64) {
 	for _, st := range s.order {
-		for {
-			p, lost, ok := st.jitter.Pop(now)
-			if !ok {
-				break
-			}
-			st.take(c, s, p, lost)
+		st.drain(c, s, now)
+	}
+}
+
+// drainAll empties the reorder windows of a lane's sources.
+func (s *side) drainAll(c *core, l *lane) {
+	for _, st := range s.order {
+		if st.lane == l {
+			st.drain(c, s, jitter.Flush)
 		}
+	}
+}
+
+func (st *stream) drain(c *core, s *side, now int64) {
+	for {
+		p, lost, ok := st.jitter.Pop(now)
+		if !ok {
+			return
+		}
+		st.take(c, s, p, lost)
 	}
 }
 
@@ -275,7 +316,7 @@ func (st *stream) take(c *core, s *side, p source.Packet, lost int64) {
 	key := keyOf(p)
 	if key != st.key {
 		st.closeUnknown(s, st.unknownTS+st.packetTicks)
-		st.key, st.haveTS = key, false
+		st.key, st.haveTS, st.digits = key, false, codec.Digits{}
 	}
 	if f.event {
 		st.event(c, s, p)
@@ -354,6 +395,7 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	st.packetTicks = int64(len(pcm))
 	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
 	s.track.Audio(st.key, p.TS, pcm)
+	s.watch(c, st.key, p, len(pcm))
 }
 
 // event takes an RFC 4733 packet. A digit waits until its place is sealed, so
@@ -368,42 +410,11 @@ func (st *stream) event(c *core, s *side, p source.Packet) {
 	}
 	at := p.Arrival
 	if pos, known := s.track.PositionOf(st.key, d.TS); known {
-		// Never later than it arrived, and as early as audio of its time lies: a
-		// digit dialled inside a window that came late is a digit of the window.
 		at = min(at, c.origin+pos*int64(time.Millisecond)/c.perMS)
 	}
-	if len(c.digits) >= digitsMax {
+	if len(c.digits) >= digitsPendingMax {
 		c.account.digitsRefused++
 		return
 	}
-	c.digits = append(c.digits, pendingDigit{channel: int(s.is), at: at, digit: string(rune(d.Text))})
-	sort.SliceStable(c.digits, func(i, j int) bool { return c.digits[i].at < c.digits[j].at })
-}
-
-// pendingDigit is a digit whose place is not sealed yet.
-type pendingDigit struct {
-	channel int
-	at      int64 // ns
-	digit   string
-}
-
-// keepDigits moves the digits whose place is sealed into the account, when the
-// gate lets them.
-func (c *core) keepDigits() {
-	n := 0
-	for _, d := range c.digits {
-		ms := c.realMSOf(d.at)
-		if ms >= c.sealedMS && d.at >= c.origin {
-			break
-		}
-		n++
-		if d.at < c.origin || !c.gate.Kept(ms) || len(c.dtmf) >= digitsMax {
-			continue
-		}
-		c.dtmf = append(c.dtmf, Digit{Channel: d.channel, RealMS: ms, Digit: d.digit})
-		c.account.dirty = true
-	}
-	rest := copy(c.digits, c.digits[n:])
-	clear(c.digits[rest:])
-	c.digits = c.digits[:rest]
+	c.digits = append(c.digits, pendingDigit{channel: int(s.is), at: at, arrival: p.Arrival, digit: string(rune(d.Text))})
 }

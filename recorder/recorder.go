@@ -23,6 +23,8 @@ const (
 	// settle is how long an event may be under way to its session's inbox and
 	// still be taken in order of time.
 	settle = 60 * time.Millisecond
+	// abandonWait is how long Close waits for writers once they are to give up.
+	abandonWait = time.Second
 	// signalWait bounds the wait for the effect of a signal.
 	signalWait = 2 * time.Second
 )
@@ -162,12 +164,11 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		return nil, r.refuse(s, plan, fmt.Errorf("session %s: %w", s.ID, ErrExists))
 	}
 	r.sessions[s.ID] = n
-	count := len(r.sessions)
+	if len(r.shards) > 0 {
+		r.shards[len(r.sessions)%len(r.shards)].add(n) // under r.mu: Close must find it
+	}
 	r.mu.Unlock()
 	r.stats.Started.Add(1)
-	if len(r.shards) > 0 {
-		r.shards[count%len(r.shards)].add(n)
-	}
 	r.events.publish(Event{Type: "call.started", At: s.Start, Call: s.ID, Data: n.live()})
 	r.deliverEarly(n)
 	return n, nil
@@ -346,6 +347,10 @@ func (r *Recorder) Results() ([]*Manifest, error) {
 // spool for the next start.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return nil
+	}
 	r.closed = true
 	left := make([]*session, 0, len(r.sessions))
 	for _, s := range r.sessions {
@@ -358,7 +363,10 @@ func (r *Recorder) Close(ctx context.Context) error {
 	for _, s := range r.shards {
 		close(s.stop)
 		<-s.done
-		for _, n := range s.sessions {
+		s.mu.Lock()
+		rest := s.sessions
+		s.mu.Unlock()
+		for _, n := range rest {
 			n.process(time.Time{}, true)
 			r.remove(n)
 		}
@@ -372,12 +380,22 @@ func (r *Recorder) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	close(r.abandon)
-	<-waited
+	select {
+	case <-waited:
+	case <-time.After(abandonWait): // a disk that does not answer holds its writer, not us
+	}
 	return fmt.Errorf("close recorder: some recordings are left in the spool: %w", ctx.Err())
 }
 
-// acquireDisk waits for one of the places for disk operations.
-func (r *Recorder) acquireDisk() (release func()) {
-	r.disks <- struct{}{}
-	return func() { <-r.disks }
+// acquireDisk waits for one of the places for disk operations; false when the
+// recorder does not wait any longer.
+func (r *Recorder) acquireDisk() bool {
+	select {
+	case r.disks <- struct{}{}:
+		return true
+	case <-r.abandon:
+		return false
+	}
 }
+
+func (r *Recorder) releaseDisk() { <-r.disks }

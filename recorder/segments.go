@@ -78,6 +78,14 @@ func (g *segmentState) begin(c *core, realMS int64) {
 
 func (g *segmentState) empty() bool { return g.samples == 0 && len(g.pend[0]) == 0 }
 
+// stale says that something changed at a position: an account that would not
+// reach back so far must be whole.
+func (g *segmentState) stale(ms int64) {
+	if ms < g.statedMS-accountTailMS {
+		g.stated = false
+	}
+}
+
 // abandon gives up an open segment without audio.
 func (g *segmentState) abandon(c *core) {
 	if g.enc != nil {
@@ -94,18 +102,18 @@ func (g *segmentState) tick(c *core) {
 	if !g.open {
 		return
 	}
-	waiting, ready := int64(len(g.pend[0])), len(g.pend[0])
-	if g.enc != nil {
-		ready = g.ready(false) // what an encoder holds back waits as long as a window lasts
-	}
 	still := c.now-g.lastFlush >= frameMS*2e6
-	if waiting >= frameMS*c.perMS || ready > 0 && still {
-		g.flush(c, false)
+	switch {
+	case int64(len(g.pend[0])) >= frameMS*c.perMS:
+		g.flush(c, flushFrame)
+		return
+	case still && (g.enc == nil || len(g.pend[0]) >= g.enc.Granule()):
+		g.flush(c, flushGranules)
 		return
 	}
 	since := c.now - g.lastStated
 	if (c.account.dirty || still) && since >= frameMS*2e6 || since >= int64(accountEvery) {
-		g.flush(c, false)
+		g.flush(c, flushFrame)
 		if g.lastStated != c.now {
 			g.state(c)
 		}
@@ -121,16 +129,16 @@ func (g *segmentState) state(c *core) {
 }
 
 // flush codes what waits, whole granules unless last, and hands it on.
-func (g *segmentState) flush(c *core, last bool) {
+func (g *segmentState) flush(c *core, how flushing) {
 	if g.enc == nil {
 		g.lose(c, len(g.pend[0]), c.account.fault)
 		return
 	}
-	n := g.ready(last)
+	n := g.ready(how)
 	if n == 0 {
 		return
 	}
-	data, err := g.encode(c, n, last)
+	data, err := g.encode(c, n, how == flushLast)
 	if err != nil {
 		g.lose(c, n, fmt.Sprintf("encoder: %v", err))
 		return
@@ -151,13 +159,26 @@ func (g *segmentState) flush(c *core, last bool) {
 	g.drop(c, n)
 }
 
-// ready is how many of the waiting samples a frame may take: whole granules,
-// and not the last of them, because the end of the segment needs audio to carry
-// what the encoder still holds.
-func (g *segmentState) ready(last bool) int {
-	n := len(g.pend[0])
-	if gran := g.enc.Granule(); !last && gran > 1 {
-		n = max(0, (n-1)/gran*gran)
+// flushing says how much of what waits goes into a frame.
+type flushing uint8
+
+const (
+	flushFrame    flushing = iota // whole granules but the last: the end of a segment needs audio to carry what the encoder still holds
+	flushGranules                 // all whole granules: nothing more may come for long
+	flushLast                     // everything: the segment ends
+)
+
+// ready is how many of the waiting samples a frame takes.
+func (g *segmentState) ready(how flushing) int {
+	n, gran := len(g.pend[0]), g.enc.Granule()
+	switch how {
+	case flushFrame:
+		if gran > 1 {
+			n = max(0, (n-1)/gran*gran)
+		}
+	case flushGranules:
+		n -= n % gran
+	case flushLast:
 	}
 	return n
 }
@@ -182,9 +203,12 @@ func (g *segmentState) lose(c *core, n int, detail string) {
 	left := int64(n)
 	for _, s := range g.pendSpans {
 		take := min(left, s.to-s.from)
-		for i := range c.account.gaps {
-			c.account.gaps[i].cover(span{s.from, s.from + take}, GapOverrun, detail)
+		for _, k := range c.keptSpans(span{s.from, s.from + take}) {
+			for i := range c.account.gaps {
+				c.account.gaps[i].cover(k, GapOverrun, detail)
+			}
 		}
+		c.seg.stale(s.from / c.perMS)
 		if left -= take; left == 0 {
 			break
 		}
@@ -226,7 +250,7 @@ func (c *core) finishSegment() {
 		g.abandon(c)
 		return
 	}
-	g.flush(c, true)
+	g.flush(c, flushLast)
 	if g.enc != nil {
 		g.enc.Close()
 	}

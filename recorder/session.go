@@ -65,6 +65,7 @@ type session struct {
 	feeds   []*streamTap
 	done    bool
 	broken  string    // why the rest of the call is not recorded
+	begun   beginning // of a call that broke before its core knew
 	lastTap time.Time // replay: the time up to which the inbox was processed
 }
 
@@ -312,11 +313,16 @@ func (s *session) skip() (ended bool) {
 		t.drain()
 	}
 	for _, c := range s.batch {
-		if c.reply != nil {
+		switch {
+		case c.reply != nil:
 			close(c.reply)
-		}
-		if c.kind == controlEnded {
-			s.out.salvage(s.core.beginning(), c.at, c.cause, s.broken)
+		case c.kind == controlAnswered && !s.core.started:
+			s.begun = beginning{started: true, origin: c.at.UTC().Round(0), answered: c.at.UTC().Round(0)}
+		case c.kind == controlEnded:
+			if s.core.started {
+				s.begun = s.core.beginning()
+			}
+			s.out.salvage(s.begun, c.at, c.cause, s.broken)
 			s.done = true
 		}
 	}

@@ -53,6 +53,9 @@ type writer struct {
 	failed   bool // synchronous: given up
 }
 
+// errStopped ends the writing of what could not be published in time.
+var errStopped = errors.New("the daemon stopped")
+
 type opKind uint8
 
 const (
@@ -228,7 +231,8 @@ func (w *writer) run() {
 		w.mu.Lock()
 		var o *op
 		if len(w.queue) > 0 {
-			o = &w.queue[0]
+			next := w.queue[0] // a copy: push moves the queue
+			o = &next
 		}
 		w.mu.Unlock()
 		if o == nil {
@@ -236,7 +240,7 @@ func (w *writer) run() {
 			case <-w.wake:
 				continue
 			case <-w.rec.abandon:
-				w.giveUp(errors.New("the daemon stopped"))
+				w.giveUp(errStopped)
 				return
 			}
 		}
@@ -262,9 +266,11 @@ func (w *writer) run() {
 func (w *writer) persist(o *op) error {
 	wait := retryFirst
 	for try := 0; ; try++ {
-		release := w.rec.acquireDisk()
+		if !w.rec.acquireDisk() {
+			return errStopped
+		}
 		err := w.try(o)
-		release()
+		w.rec.releaseDisk()
 		if err == nil {
 			if try > 0 {
 				w.recovered()
@@ -389,6 +395,7 @@ func (w *writer) do(o *op) error {
 		w.rec.published(m)
 		return w.sink.Close()
 	case opDiscard:
+		w.rec.stats.Discarded.Add(1)
 		if w.sink != nil {
 			return errors.Join(w.sink.Discard(), w.sink.Close())
 		}

@@ -165,7 +165,7 @@ func (t *Track) PositionOf(k Key, ts int64) (pos int64, ok bool) {
 	}
 	at := r.index(ts)
 	if r.placed {
-		return at + r.off, true
+		return r.position(at), true
 	}
 	return at + t.aim(r, at), true
 }
@@ -183,6 +183,7 @@ func mulDiv(a, b, c int64) int64 {
 // packets is a gap only while it may; at first it may not.
 func (t *Track) Negotiated(ns int64, sending bool) {
 	d := direction{ns, sending}
+	t.passDirections()
 	if n := len(t.directions); n > 0 {
 		last := &t.directions[n-1]
 		d.ns = max(ns, last.ns)
@@ -195,6 +196,19 @@ func (t *Track) Negotiated(ns int64, sending bool) {
 		}
 	}
 	t.directions = append(t.directions, d)
+}
+
+// passDirections forgets the changes that lie well behind the cursor: what is
+// read or resolved from now on asks for none of them.
+func (t *Track) passDirections() {
+	if len(t.directions) < NegotiatedMax/2 || !t.hasOrigin {
+		return
+	}
+	n := 0
+	for n+1 < len(t.directions) && t.position(t.directions[n+1].ns) < t.cursor-t.horizon {
+		n++
+	}
+	t.directions = t.directions[:copy(t.directions, t.directions[n:])]
 }
 
 // End says that the call ends at ns: nothing is missed and nothing heard from

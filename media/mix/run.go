@@ -112,7 +112,8 @@ func (t *Track) activate(r *run, index int64) {
 	case !r.active:
 		r.active = true
 		r.start, r.end, r.pcmEnd = index, index, index
-	case n > 0 && r.lastArrival-t.acts[n-1].run.lastHeard < resumeNS:
+	case n == 0: // the run that was heard has been given up
+	case r.lastArrival-t.acts[n-1].run.lastHeard < resumeNS:
 		return
 	default:
 		// Its packets since then are kept: it is heard from where the other ends.
