@@ -63,7 +63,8 @@ func (d *Digits) Feed(seq, ts int64, payload []byte) (Digit, bool) {
 	if err != nil || d.seen && (seq <= d.seqLast || ts < d.ts) {
 		return Digit{}, false
 	}
-	same := d.seen && e.Code == d.code && (ts == d.ts || ts == d.until && d.until-d.ts >= longEvent)
+	continued := ts == d.until && d.until-d.ts >= longEvent || ts == d.ts+eventMax
+	same := d.seen && e.Code == d.code && (ts == d.ts || continued)
 	d.seen, d.seqLast, d.ts, d.code = true, seq, ts, e.Code
 	d.until = ts + int64(e.Duration)
 	if same || e.Digit() == 0 {
@@ -75,3 +76,7 @@ func (d *Digits) Feed(seq, ts int64, payload []byte) (Digit, bool) {
 // longEvent is the duration from which on an event may be continued under a
 // new timestamp: near the most that a duration can say (0xffff).
 const longEvent = 0xf000
+
+// eventMax is the longest duration that a packet can tell. A part of a longer
+// event follows by just so much, whether or not the last updates came.
+const eventMax = 0xffff
