@@ -317,3 +317,64 @@ func TestResolve(t *testing.T) {
 		t.Error("no address is no error")
 	}
 }
+
+// Messages of one socket are handed on in the order in which they came.
+func TestOrder(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		a, _ := newAgent(t, nil, loopback(network))
+		b, in := newAgent(t, nil, loopback(network))
+		const n = 500
+		for i := range n {
+			m := mustParse(t, plain)
+			m.Set("CSeq", fmt.Sprint(i, " INVITE"))
+			if err := a.Send(m, Flow{Network: network, Remote: b.Addrs()[0]}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range n {
+			if seq, _ := receive(t, in).CSeq(); int(seq) != i {
+				t.Fatalf("%s: CSeq %d came as number %d", network, seq, i)
+			}
+		}
+	}
+}
+
+// What sipgo read is joined with the text of the same message, on every connection.
+func TestMessagesOfConnectionsAreNotMixed(t *testing.T) {
+	a, in := newAgent(t, nil, loopback("tcp"))
+	var conns []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", a.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		conns = append(conns, c)
+	}
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() {
+			for range 50 {
+				text := strings.Replace(plain, "id@host", fmt.Sprint("id", i), 1)
+				text = strings.Replace(text, "body", fmt.Sprintf("%04d", i), 1)
+				for _, piece := range []string{text[:100+i], text[100+i:]} {
+					if _, err := c.Write([]byte(piece)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	from := map[string]netip.AddrPort{}
+	for range 50 * len(conns) {
+		m := receive(t, in)
+		if want := strings.TrimPrefix(m.CallID(), "id"); strings.TrimLeft(string(m.Body), "0") != strings.TrimLeft(want, "0") {
+			t.Fatalf("%s came with body %q", m.CallID(), m.Body)
+		}
+		if was, known := from[m.CallID()]; known && was != m.Flow.Remote {
+			t.Fatalf("%s came from %s and %s", m.CallID(), was, m.Flow.Remote)
+		}
+		from[m.CallID()] = m.Flow.Remote
+	}
+}

@@ -111,7 +111,10 @@ func precheck(data []byte, stream bool) (m *Message, wire, rest []byte, err erro
 	case n > len(body):
 		return nil, nil, nil, fmt.Errorf("body of %d bytes where Content-Length says %d", len(body), n)
 	}
-	return m, m.wire(data[:end+4+n]), body[n:], nil
+	if wire = m.wire(data[:end+4+n]); len(wire) > MessageBytesMax {
+		return nil, nil, nil, fmt.Errorf("message of %d bytes", len(wire)) // a start line written out
+	}
+	return m, wire, body[n:], nil
 }
 
 // wire returns the message with a start line that sipgo can read whatever

@@ -163,7 +163,11 @@ func readCSeq(v string) *sipgo.CSeqHeader {
 // readVia reads the first element of a Via (RFC 3261 section 20.42); the header
 // that it returns has no host when that cannot be read.
 func readVia(v string) *sipgo.ViaHeader {
-	text := settle(firstOf(v))
+	one := firstOf(v)
+	if core, _, _ := strings.Cut(one, ";"); strings.IndexByte(core, '"') >= 0 {
+		return &sipgo.ViaHeader{} // quotes are for parameters
+	}
+	text := settle(one)
 	h, err := sipgo.DefaultHeadersParser()["via"](nil, text)
 	via, ok := h.(*sipgo.ViaHeader)
 	if !ok || err != nil || !strings.EqualFold(via.ProtocolName, "SIP") || via.ProtocolVersion != "2.0" || via.Transport == "" {

@@ -1,10 +1,16 @@
 package sip
 
 import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
 	sipgo "github.com/emiago/sipgo/sip"
+	"pgregory.net/rapid"
 )
 
 // What sipgo alone would misread or refuse, each seen with the version in go.mod.
@@ -93,3 +99,72 @@ func FuzzNothingStopsTheLibrary(f *testing.F) {
 		}
 	})
 }
+
+// However a stream is cut, sipgo gets the messages that can be read, each once.
+func TestStreamCutAnywhere(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var text string
+		var want []string
+		broken := 0
+		for i := range rapid.IntRange(1, 5).Draw(t, "messages") {
+			m := strings.Replace(plain, "id@host", strconv.Itoa(i), 1)
+			switch rapid.IntRange(0, 4).Draw(t, "kind") {
+			case 0:
+				m = "\r\n\r\n" + m
+			case 1:
+				m = strings.Replace(m, "To: sip", "To: ", 1)
+				broken++
+			case 2:
+				m = strings.Replace(m, "sip:bob@example.com", "x.y:"+strings.Repeat("z", 5000), 1)
+			}
+			if text += m; strings.Contains(m, "To: sip") {
+				want = append(want, strconv.Itoa(i))
+			}
+		}
+		a, err := New(Config{Listen: []Listen{loopback("tcp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		c := a.newConn(Flow{Network: "tcp"})
+		w := c.wire(&cutConn{text: text, next: func() int { return rapid.IntRange(1, 700).Draw(t, "cut") }})
+		stream := parser.NewSIPStream()
+		buf := make([]byte, 2048)
+		for {
+			n, err := w.Read(buf)
+			if err != nil {
+				break
+			}
+			if err := stream.ParseSIPStream(buf[:n], func(msg sipgo.Message) {
+				if err := w.in.cur.finish(msg); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, w.in.cur.CallID())
+				w.in.cur = nil
+			}); err != nil && !errors.Is(err, sipgo.ErrParseSipPartial) {
+				t.Fatal(err)
+			}
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") || int(a.Counters.Unparseable.Load()) != broken {
+			t.Fatalf("got %v, want %v, %d left out", got, want, a.Counters.Unparseable.Load())
+		}
+	})
+}
+
+// cutConn gives a text in pieces.
+type cutConn struct {
+	net.Conn
+	text string
+	next func() int
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	if c.text == "" {
+		return 0, io.EOF
+	}
+	n := copy(b, c.text[:min(c.next(), len(c.text))])
+	c.text = c.text[n:]
+	return n, nil
+}
+
+func (c *cutConn) Close() error { return nil }
