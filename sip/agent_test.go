@@ -378,3 +378,34 @@ func TestMessagesOfConnectionsAreNotMixed(t *testing.T) {
 		from[m.CallID()] = m.Flow.Remote
 	}
 }
+
+// sipgo's pool must not grow with the sources that it has seen.
+func TestSourcesLeaveNothingBehind(t *testing.T) {
+	a, in := newAgent(t, nil, loopback("udp"), loopback("tcp"))
+	for i := range 40 {
+		network := []string{"udp", "tcp"}[i%2]
+		c, err := net.Dial(network, a.Addrs()[i%2].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte(plain)); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, in)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.layer.Pool("udp").Size() + a.layer.Pool("tcp").Size() + len(a.inbound) + len(a.conns)
+	}
+	const want = 3 // the socket by its address and by its name in the pool, and its inbound
+	for end := time.Now().Add(5 * time.Second); size() > want && time.Now().Before(end); {
+		<-time.After(time.Millisecond)
+	}
+	if n := size(); n != want || a.Counters.ConnsOpen.Load() != 0 {
+		t.Errorf("%d entries are left, %d connections", n, a.Counters.ConnsOpen.Load())
+	}
+}
