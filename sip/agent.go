@@ -111,8 +111,10 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Net.fill()
-	a := &Agent{cfg: cfg, dialled: map[string]*dialListener{}, started: make(chan struct{}), inbound: map[string]*inbound{},
-		conns: map[connKey]*streamConn{}, routes: map[netip.Addr]netip.Addr{}}
+	a := &Agent{
+		cfg: cfg, dialled: map[string]*dialListener{}, started: make(chan struct{}), inbound: map[string]*inbound{},
+		conns: map[connKey]*streamConn{}, routes: map[netip.Addr]netip.Addr{},
+	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.layer = sipgo.NewTransportLayer(net.DefaultResolver, parser, nil, // it is asked to resolve nothing
 		sipgo.WithTransportLayerLogger(slog.New(slog.DiscardHandler)))
@@ -244,7 +246,15 @@ func (a *Agent) Addrs() []netip.AddrPort {
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	a.closed = true
-	conns := a.conns
+	var conns []*streamConn
+	for _, c := range a.conns {
+		conns = append(conns, c)
+	}
+	for _, in := range a.inbound {
+		if in.conn != nil { // one that another of the same peer took the place of
+			conns = append(conns, in.conn)
+		}
+	}
 	a.conns = map[connKey]*streamConn{}
 	a.mu.Unlock()
 	a.cancel()

@@ -225,8 +225,10 @@ func TestReplyFlowAndMarkSource(t *testing.T) {
 	for _, c := range []struct{ via, to, mark string }{
 		{"SIP/2.0/UDP 198.51.100.1:5070;branch=z9hG4bK1", "198.51.100.1:5070", "SIP/2.0/UDP 198.51.100.1:5070;branch=z9hG4bK1"},
 		{"SIP/2.0/UDP host;branch=z9hG4bK1", "198.51.100.1:5060", "SIP/2.0/UDP host;branch=z9hG4bK1;received=198.51.100.1"},
-		{"SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bK1, SIP/2.0/UDP x", "198.51.100.1:33333",
-			"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1;received=198.51.100.1;rport=33333, SIP/2.0/UDP x"},
+		{
+			"SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bK1, SIP/2.0/UDP x", "198.51.100.1:33333",
+			"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1;received=198.51.100.1;rport=33333, SIP/2.0/UDP x",
+		},
 	} {
 		m := mustParse(t, strings.Replace(plain, plain[strings.Index(plain, "Via: ")+5:strings.Index(plain, "\r\nf:")], c.via, 1))
 		m.Flow = Flow{Network: "udp", Remote: src}
@@ -299,13 +301,15 @@ func TestNextHops(t *testing.T) {
 }
 
 func TestResolve(t *testing.T) {
-	a, err := New(Config{Listen: []Listen{loopback("udp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {},
+	a, err := New(Config{
+		Listen: []Listen{loopback("udp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {},
 		Net: Net{LookupNetIP: func(_ context.Context, host string) ([]netip.Addr, error) {
 			if host == "none" {
 				return nil, nil
 			}
 			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.2")}, nil
-		}}})
+		}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,5 +411,65 @@ func TestSourcesLeaveNothingBehind(t *testing.T) {
 	}
 	if n := size(); n != want || a.Counters.ConnsOpen.Load() != 0 {
 		t.Errorf("%d entries are left, %d connections", n, a.Counters.ConnsOpen.Load())
+	}
+}
+
+// pipes is a listener whose connections all come from one address.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5060} }
+
+type pipeEnd struct{ net.Conn }
+
+func (pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 5060} }
+
+func TestTwoConnectionsOfOnePeer(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	in := make(chan *Message, 10)
+	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	a, err := New(Config{
+		Listen: []Listen{loopback("tcp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(m *Message) { in <- m },
+		Net: Net{Listen: func(string, netip.AddrPort) (net.Listener, error) { return l, nil }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var far []net.Conn
+	for range 2 {
+		ours, theirs := net.Pipe()
+		l.conns <- pipeEnd{ours}
+		far = append(far, theirs)
+	}
+	for i, c := range far {
+		if _, err := c.Write([]byte(strings.Replace(plain, "id@host", fmt.Sprint(i), 1))); err != nil {
+			t.Fatal(err)
+		}
+		if m := receive(t, in); m.CallID() != fmt.Sprint(i) {
+			t.Errorf("connection %d brought %s", i, m.CallID())
+		}
+	}
+	if err := a.Close(); err != nil { // must not wait for the one that was replaced
+		t.Error(err)
+	}
+	for _, c := range far {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a connection outlives its agent")
+		}
 	}
 }

@@ -26,7 +26,8 @@ func init() {
 type inbound struct {
 	source  string // tells places apart; sipgo brings it back with each message
 	network string
-	cur     *Message // nil when take has had it
+	conn    *streamConn // nil for UDP
+	cur     *Message    // nil when take has had it
 }
 
 // String is the name under which sipgo knows the place.
@@ -36,11 +37,11 @@ func (in *inbound) String() string { return in.source }
 func (in *inbound) Network() string { return in.network }
 
 // register gives a new place its name.
-func (a *Agent) register(network string) *inbound {
+func (a *Agent) register(network string, conn *streamConn) *inbound {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.places++
-	in := &inbound{source: network + strconv.FormatUint(a.places, 10), network: network}
+	in := &inbound{source: network + strconv.FormatUint(a.places, 10), network: network, conn: conn}
 	a.inbound[in.source] = in
 	return in
 }
@@ -102,7 +103,7 @@ type addrPortConn interface {
 const packetBufferBytes = 4 << 20
 
 func (a *Agent) newPacketSocket(pc net.PacketConn) *packetSocket {
-	s := &packetSocket{a: a, pc: pc, local: addrPortOf(pc.LocalAddr()), in: a.register("udp"), ready: make(chan struct{})}
+	s := &packetSocket{a: a, pc: pc, local: addrPortOf(pc.LocalAddr()), in: a.register("udp", nil), ready: make(chan struct{})}
 	s.udp, _ = pc.(addrPortConn)
 	if real, ok := pc.(*net.UDPConn); ok {
 		// A burst of a trunk's worth of messages must fit; the system may give less.

@@ -124,7 +124,7 @@ func precheck(data []byte, stream bool) (m *Message, wire, rest []byte, err erro
 // colon without a port), which may be none of our business. Our own text of the
 // start line is what counts.
 func (m *Message) wire(data []byte) []byte {
-	start := ""
+	var start string
 	if m.IsRequest() {
 		uri := m.URI
 		if sipgo.ParseUri(uri, &sipgo.Uri{}) != nil {
@@ -193,7 +193,10 @@ func parseHead(head string) (*Message, error) {
 			return nil, err
 		}
 	}
-	return m, m.check()
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (m *Message) addLine(line string) error {

@@ -74,12 +74,10 @@ func (m *Message) topVia() *sipgo.ViaHeader {
 // CSeq returns the number and the method of the CSeq header field.
 func (m *Message) CSeq() (uint32, string) {
 	v := m.Get("CSeq")
-	h := (*sipgo.CSeqHeader)(nil)
 	if m.read != nil && m.read.cseqOf == v {
-		h = m.read.cseq
-	} else {
-		h = readCSeq(v)
+		return m.read.cseq.SeqNo, m.read.cseq.MethodName.String()
 	}
+	h := readCSeq(v)
 	return h.SeqNo, h.MethodName.String()
 }
 

@@ -28,7 +28,7 @@ type wireConn struct {
 
 // wire makes conn the connection of c. Close waits for its reader.
 func (c *streamConn) wire(conn net.Conn) *wireConn {
-	w := &wireConn{Conn: conn, c: c, in: c.a.register(c.key.network), chunk: make([]byte, 4<<10), ready: make(chan struct{})}
+	w := &wireConn{Conn: conn, c: c, in: c.a.register(c.key.network, c), chunk: make([]byte, 4<<10), ready: make(chan struct{})}
 	c.a.wg.Add(1)
 	c.mu.Lock()
 	shut := c.err != nil
