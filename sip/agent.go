@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
 )
 
 // Listen is one address to listen on.
@@ -72,34 +74,21 @@ type Agent struct {
 	cfg      Config
 	Counters Counters
 
-	packets []*packetSocket // fixed after Start
-	streams []*streamSocket // fixed after Start
+	layer   *sipgo.TransportLayer
+	packets []*packetSocket          // fixed after Start
+	streams []*streamSocket          // fixed after Start
+	dialled map[string]*dialListener // by network, fixed after Start
+	started chan struct{}            // closed when the fields above are fixed
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 
-	mu     sync.Mutex
-	conns  map[connKey]*streamConn   // guarded by mu
-	routes map[netip.Addr]netip.Addr // guarded by mu: our address on the way to
-	closed bool                      // guarded by mu
-}
-
-type packetSocket struct {
-	pc    net.PacketConn
-	udp   addrPortConn // pc, when it can do without net.Addr
-	local netip.AddrPort
-}
-
-// addrPortConn is what *net.UDPConn does without an allocation.
-type addrPortConn interface {
-	ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error)
-	WriteToUDPAddrPort(b []byte, to netip.AddrPort) (int, error)
-}
-
-type streamSocket struct {
-	l       net.Listener
-	network string
-	local   netip.AddrPort
+	mu      sync.Mutex
+	inbound map[string]*inbound       // guarded by mu, by source
+	places  uint64                    // guarded by mu: names given to inbound so far
+	conns   map[connKey]*streamConn   // guarded by mu
+	routes  map[netip.Addr]netip.Addr // guarded by mu: our address on the way to
+	closed  bool                      // guarded by mu
 }
 
 // ErrNoTransport means that nothing listens for the network and address family of a peer.
@@ -122,8 +111,14 @@ func New(cfg Config) (*Agent, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	cfg.Net.fill()
-	a := &Agent{cfg: cfg, conns: map[connKey]*streamConn{}, routes: map[netip.Addr]netip.Addr{}}
+	a := &Agent{
+		cfg: cfg, dialled: map[string]*dialListener{}, started: make(chan struct{}), inbound: map[string]*inbound{},
+		conns: map[connKey]*streamConn{}, routes: map[netip.Addr]netip.Addr{},
+	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.layer = sipgo.NewTransportLayer(net.DefaultResolver, parser, nil, // it is asked to resolve nothing
+		sipgo.WithTransportLayerLogger(slog.New(slog.DiscardHandler)))
+	a.layer.OnMessage(a.take)
 	return a, nil
 }
 
@@ -166,12 +161,26 @@ func (a *Agent) Start() error {
 		}
 	}
 	for _, s := range a.packets {
-		a.wg.Go(func() { a.readPackets(s) })
+		if err := s.serve(); err != nil {
+			return errors.Join(fmt.Errorf("read udp://%s: %w", s.local, err), a.Close())
+		}
 	}
 	for _, s := range a.streams {
-		a.wg.Go(func() { a.accept(s) })
+		s.serve()
+		if a.dialled[s.network] == nil {
+			a.dialled[s.network] = a.serveDialled(s.network)
+		}
 	}
+	close(a.started)
 	return nil
+}
+
+// awaitStart keeps the first message back until all sockets can be written.
+func (a *Agent) awaitStart() {
+	select {
+	case <-a.started:
+	case <-a.ctx.Done():
+	}
 }
 
 func (a *Agent) open(l Listen) error {
@@ -180,20 +189,14 @@ func (a *Agent) open(l Listen) error {
 		if err != nil {
 			return err
 		}
-		s := &packetSocket{pc: pc, local: addrPortOf(pc.LocalAddr())}
-		s.udp, _ = pc.(addrPortConn)
-		if real, ok := pc.(*net.UDPConn); ok {
-			// A burst of a trunk's worth of messages must fit; the system may give less.
-			_ = real.SetReadBuffer(packetBufferBytes)
-		}
-		a.packets = append(a.packets, s)
+		a.packets = append(a.packets, a.newPacketSocket(pc))
 		return nil
 	}
 	ln, err := a.cfg.Net.Listen("tcp", l.Addr)
 	if err != nil {
 		return err
 	}
-	s := &streamSocket{l: ln, network: l.Network, local: addrPortOf(ln.Addr())}
+	s := &streamSocket{a: a, l: ln, network: l.Network, local: addrPortOf(ln.Addr())}
 	if l.TLS != nil {
 		s.l = tls.NewListener(ln, l.TLS)
 	}
@@ -201,7 +204,15 @@ func (a *Agent) open(l Listen) error {
 	return nil
 }
 
-const packetBufferBytes = 4 << 20
+// pause waits; false when the agent closes.
+func (a *Agent) pause(d time.Duration) bool {
+	select {
+	case <-a.ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
 
 func addrPortOf(addr net.Addr) netip.AddrPort {
 	switch v := addr.(type) {
@@ -235,21 +246,30 @@ func (a *Agent) Addrs() []netip.AddrPort {
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	a.closed = true
-	conns := a.conns
+	var conns []*streamConn
+	for _, c := range a.conns {
+		conns = append(conns, c)
+	}
+	for _, in := range a.inbound {
+		if in.conn != nil { // one that another of the same peer took the place of
+			conns = append(conns, in.conn)
+		}
+	}
 	a.conns = map[connKey]*streamConn{}
 	a.mu.Unlock()
 	a.cancel()
 	var errs []error
 	for _, s := range a.packets {
-		errs = append(errs, ignoreClosed(s.pc.Close()))
+		errs = append(errs, s.Close())
 	}
 	for _, s := range a.streams {
-		errs = append(errs, ignoreClosed(s.l.Close()))
+		errs = append(errs, s.Close())
 	}
 	for _, c := range conns {
 		c.shut(net.ErrClosed)
 	}
 	a.wg.Wait()
+	errs = append(errs, a.layer.Close())
 	return errors.Join(errs...)
 }
 
@@ -258,58 +278,6 @@ func ignoreClosed(err error) error {
 		return nil
 	}
 	return err
-}
-
-// readPackets is the owner of one UDP socket's reads.
-func (a *Agent) readPackets(s *packetSocket) {
-	buf := make([]byte, MessageBytesMax+1)
-	for {
-		n, src, err := s.read(buf)
-		if err != nil {
-			if errors.Is(err, net.ErrClosed) || a.ctx.Err() != nil {
-				return
-			}
-			// An error of one datagram; the pause keeps a lasting one from spinning.
-			select {
-			case <-a.ctx.Done():
-				return
-			case <-time.After(10 * time.Millisecond):
-			}
-			continue
-		}
-		if !a.cfg.Allow(src) {
-			a.Counters.Denied.Add(1)
-			continue
-		}
-		a.take(buf[:n], Flow{Network: "udp", Local: s.local, Remote: src})
-	}
-}
-
-func (s *packetSocket) read(buf []byte) (int, netip.AddrPort, error) {
-	if s.udp != nil {
-		n, src, err := s.udp.ReadFromUDPAddrPort(buf)
-		return n, netip.AddrPortFrom(src.Addr().Unmap(), src.Port()), err
-	}
-	n, src, err := s.pc.ReadFrom(buf)
-	if err != nil {
-		return 0, netip.AddrPort{}, err
-	}
-	return n, addrPortOf(src), nil
-}
-
-func (a *Agent) take(data []byte, f Flow) {
-	m, _, err := Parse(data, false)
-	switch {
-	case errors.Is(err, ErrKeepAlive):
-		a.Counters.KeepAlives.Add(1)
-		return
-	case err != nil:
-		a.Counters.Unparseable.Add(1)
-		return
-	}
-	m.Flow, m.Arrival = f, time.Now()
-	a.Counters.Received.Add(1)
-	a.cfg.Handle(m)
 }
 
 // Send writes m to f.Remote. It does not wait for a connection: fail, which may
@@ -340,11 +308,7 @@ func (a *Agent) sendPacket(data []byte, f Flow) error {
 	if s == nil {
 		return ErrNoTransport
 	}
-	if s.udp != nil {
-		_, err := s.udp.WriteToUDPAddrPort(data, f.Remote)
-		return err
-	}
-	_, err := s.pc.WriteTo(data, net.UDPAddrFromAddrPort(f.Remote))
+	_, err := s.conn.WriteTo(data, packetAddr(f.Remote))
 	return err
 }
 

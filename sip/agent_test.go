@@ -225,8 +225,10 @@ func TestReplyFlowAndMarkSource(t *testing.T) {
 	for _, c := range []struct{ via, to, mark string }{
 		{"SIP/2.0/UDP 198.51.100.1:5070;branch=z9hG4bK1", "198.51.100.1:5070", "SIP/2.0/UDP 198.51.100.1:5070;branch=z9hG4bK1"},
 		{"SIP/2.0/UDP host;branch=z9hG4bK1", "198.51.100.1:5060", "SIP/2.0/UDP host;branch=z9hG4bK1;received=198.51.100.1"},
-		{"SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bK1, SIP/2.0/UDP x", "198.51.100.1:33333",
-			"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1;received=198.51.100.1;rport=33333, SIP/2.0/UDP x"},
+		{
+			"SIP/2.0/UDP 10.0.0.1;rport;branch=z9hG4bK1, SIP/2.0/UDP x", "198.51.100.1:33333",
+			"SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK1;received=198.51.100.1;rport=33333, SIP/2.0/UDP x",
+		},
 	} {
 		m := mustParse(t, strings.Replace(plain, plain[strings.Index(plain, "Via: ")+5:strings.Index(plain, "\r\nf:")], c.via, 1))
 		m.Flow = Flow{Network: "udp", Remote: src}
@@ -299,13 +301,15 @@ func TestNextHops(t *testing.T) {
 }
 
 func TestResolve(t *testing.T) {
-	a, err := New(Config{Listen: []Listen{loopback("udp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {},
+	a, err := New(Config{
+		Listen: []Listen{loopback("udp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {},
 		Net: Net{LookupNetIP: func(_ context.Context, host string) ([]netip.Addr, error) {
 			if host == "none" {
 				return nil, nil
 			}
 			return []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::ffff:192.0.2.2")}, nil
-		}}})
+		}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,5 +319,157 @@ func TestResolve(t *testing.T) {
 	}
 	if _, err := a.Resolve(context.Background(), NextHop{Host: "none"}); err == nil {
 		t.Error("no address is no error")
+	}
+}
+
+// Messages of one socket are handed on in the order in which they came.
+func TestOrder(t *testing.T) {
+	for _, network := range []string{"udp", "tcp"} {
+		a, _ := newAgent(t, nil, loopback(network))
+		b, in := newAgent(t, nil, loopback(network))
+		const n = 500
+		for i := range n {
+			m := mustParse(t, plain)
+			m.Set("CSeq", fmt.Sprint(i, " INVITE"))
+			if err := a.Send(m, Flow{Network: network, Remote: b.Addrs()[0]}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range n {
+			if seq, _ := receive(t, in).CSeq(); int(seq) != i {
+				t.Fatalf("%s: CSeq %d came as number %d", network, seq, i)
+			}
+		}
+	}
+}
+
+// What sipgo read is joined with the text of the same message, on every connection.
+func TestMessagesOfConnectionsAreNotMixed(t *testing.T) {
+	a, in := newAgent(t, nil, loopback("tcp"))
+	var conns []net.Conn
+	for range 8 {
+		c, err := net.Dial("tcp", a.Addrs()[0].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		conns = append(conns, c)
+	}
+	var wg sync.WaitGroup
+	for i, c := range conns {
+		wg.Go(func() {
+			for range 50 {
+				text := strings.Replace(plain, "id@host", fmt.Sprint("id", i), 1)
+				text = strings.Replace(text, "body", fmt.Sprintf("%04d", i), 1)
+				for _, piece := range []string{text[:100+i], text[100+i:]} {
+					if _, err := c.Write([]byte(piece)); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	from := map[string]netip.AddrPort{}
+	for range 50 * len(conns) {
+		m := receive(t, in)
+		if want := strings.TrimPrefix(m.CallID(), "id"); strings.TrimLeft(string(m.Body), "0") != strings.TrimLeft(want, "0") {
+			t.Fatalf("%s came with body %q", m.CallID(), m.Body)
+		}
+		if was, known := from[m.CallID()]; known && was != m.Flow.Remote {
+			t.Fatalf("%s came from %s and %s", m.CallID(), was, m.Flow.Remote)
+		}
+		from[m.CallID()] = m.Flow.Remote
+	}
+}
+
+// sipgo's pool must not grow with the sources that it has seen.
+func TestSourcesLeaveNothingBehind(t *testing.T) {
+	a, in := newAgent(t, nil, loopback("udp"), loopback("tcp"))
+	for i := range 40 {
+		network := []string{"udp", "tcp"}[i%2]
+		c, err := net.Dial(network, a.Addrs()[i%2].String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte(plain)); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, in)
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func() int {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.layer.Pool("udp").Size() + a.layer.Pool("tcp").Size() + len(a.inbound) + len(a.conns)
+	}
+	const want = 3 // the socket by its address and by its name in the pool, and its inbound
+	for end := time.Now().Add(5 * time.Second); size() > want && time.Now().Before(end); {
+		<-time.After(time.Millisecond)
+	}
+	if n := size(); n != want || a.Counters.ConnsOpen.Load() != 0 {
+		t.Errorf("%d entries are left, %d connections", n, a.Counters.ConnsOpen.Load())
+	}
+}
+
+// pipes is a listener whose connections all come from one address.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.done); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 5060} }
+
+type pipeEnd struct{ net.Conn }
+
+func (pipeEnd) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 9), Port: 5060} }
+
+func TestTwoConnectionsOfOnePeer(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	in := make(chan *Message, 10)
+	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	a, err := New(Config{
+		Listen: []Listen{loopback("tcp")}, Allow: func(netip.AddrPort) bool { return true }, Handle: func(m *Message) { in <- m },
+		Net: Net{Listen: func(string, netip.AddrPort) (net.Listener, error) { return l, nil }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var far []net.Conn
+	for range 2 {
+		ours, theirs := net.Pipe()
+		l.conns <- pipeEnd{ours}
+		far = append(far, theirs)
+	}
+	for i, c := range far {
+		if _, err := c.Write([]byte(strings.Replace(plain, "id@host", fmt.Sprint(i), 1))); err != nil {
+			t.Fatal(err)
+		}
+		if m := receive(t, in); m.CallID() != fmt.Sprint(i) {
+			t.Errorf("connection %d brought %s", i, m.CallID())
+		}
+	}
+	if err := a.Close(); err != nil { // must not wait for the one that was replaced
+		t.Error(err)
+	}
+	for _, c := range far {
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a connection outlives its agent")
+		}
 	}
 }

@@ -129,14 +129,11 @@ func MarkSource(req *Message) {
 		if !sameName(h.Name, "Via") {
 			continue
 		}
-		list := splitList(h.Value)
-		if len(list) == 0 {
-			return
-		}
-		via, err := ParseVia(list[0])
+		via, err := req.TopVia()
 		if err != nil {
 			return
 		}
+		list := splitList(h.Value)
 		rport, ask := via.Params.Get("rport")
 		ask = ask && rport == ""
 		source := req.Flow.Remote.Addr()

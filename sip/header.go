@@ -1,11 +1,6 @@
 package sip
 
-import (
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
-)
+import "strings"
 
 // compact holds the short forms of RFC 3261 section 7.3.3 and the registry.
 var compact = map[byte]string{
@@ -106,54 +101,20 @@ func (m *Message) Set(name string, values ...string) {
 	m.Headers = out
 }
 
-// CSeq returns the number and the method of the CSeq header field.
-func (m *Message) CSeq() (uint32, string) {
-	n, method, _ := parseCSeq(m.Get("CSeq"))
-	return n, method
-}
-
-func parseCSeq(v string) (uint32, string, error) {
-	f := strings.Fields(v)
-	if len(f) != 2 || !isToken(f[1]) {
-		return 0, "", errors.New("CSeq is not a number and a method")
-	}
-	n, err := strconv.ParseUint(f[0], 10, 31) // below 2**31, RFC 3261 section 8.1.1.5
-	if err != nil {
-		return 0, "", errors.New("CSeq number is not below 2**31")
-	}
-	return uint32(n), f[1], nil
-}
-
 // CallID returns the Call-ID.
 func (m *Message) CallID() string { return m.Get("Call-ID") }
 
-// FromTag and ToTag return the tags, "" without one.
-func (m *Message) FromTag() string { return tagOf(m.Get("From")) }
-
-// ToTag returns the tag of the To header field.
-func (m *Message) ToTag() string { return tagOf(m.Get("To")) }
-
-func tagOf(v string) string {
-	a, err := ParseAddress(v)
-	if err != nil {
-		return ""
-	}
-	tag, _ := a.Param("tag")
-	return tag
-}
-
 // TopVia returns the first Via.
 func (m *Message) TopVia() (Via, error) {
-	for _, h := range m.Headers {
-		if sameName(h.Name, "Via") {
-			list := splitList(h.Value)
-			if len(list) == 0 {
-				break
-			}
-			return ParseVia(list[0])
-		}
+	h := m.topVia()
+	if h.Host == "" {
+		return Via{}, errVia
 	}
-	return Via{}, errors.New("no Via")
+	v := Via{Transport: strings.ToUpper(h.Transport), Host: h.Host, Port: h.Port}
+	if _, params, found := cutOutside(firstOf(m.Get("Via")), ';'); found {
+		v.Params = Params(";" + params)
+	}
+	return v, nil
 }
 
 // ResponseTo begins a response to a request with what must be copied from it
@@ -179,28 +140,6 @@ type Via struct {
 	Host      string // without brackets
 	Port      int    // 0 when not given
 	Params    Params
-}
-
-// ParseVia reads one element of a Via header field (RFC 3261 section 20.42).
-func ParseVia(s string) (Via, error) {
-	proto, rest, ok := strings.Cut(s, "/")
-	version, rest, ok2 := strings.Cut(rest, "/")
-	rest = strings.TrimLeft(rest, " \t")
-	i := strings.IndexAny(rest, " \t")
-	if !ok || !ok2 || i < 1 || !strings.EqualFold(strings.TrimSpace(proto), "SIP") || strings.TrimSpace(version) != "2.0" {
-		return Via{}, errors.New("cannot read Via: no SIP/2.0/transport")
-	}
-	v := Via{Transport: strings.ToUpper(rest[:i])}
-	sentBy, params, found := cutOutside(strings.TrimSpace(rest[i:]), ';')
-	if found {
-		v.Params = Params(";" + params)
-	}
-	var err error
-	v.Host, v.Port, err = splitHostPort(strings.TrimSpace(sentBy))
-	if err != nil {
-		return Via{}, fmt.Errorf("cannot read Via: %w", err)
-	}
-	return v, nil
 }
 
 // Branch returns the branch parameter.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
 )
 
 // headersMax is the number of header fields of the largest message taken.
@@ -39,6 +41,8 @@ type Message struct {
 
 	Flow    Flow      // how it came; zero for a message of our own
 	Arrival time.Time // when it came
+
+	read *reading // nil for a message of our own
 }
 
 // IsRequest says whether m is a request.
@@ -53,42 +57,90 @@ func (m *Message) IsRequest() bool { return m.Method != "" }
 // refused as well when a field that every message must have is missing or
 // cannot be read (RFC 3261 section 8.1.1), so that all accessors below work.
 func Parse(data []byte, stream bool) (m *Message, rest []byte, err error) {
+	m, wire, rest, err := precheck(data, stream)
+	if err != nil {
+		return nil, rest, err
+	}
+	msg, err := parser.ParseSIP(wire)
+	if err != nil {
+		return nil, nil, errors.New("message cannot be read") // sipgo's error quotes the message
+	}
+	if err := m.finish(msg); err != nil {
+		return nil, nil, err
+	}
+	return m, rest, nil
+}
+
+// precheck finds one message, takes its text apart by lines and sees that it is
+// clear where it ends and what belongs to it, which sipgo is lenient about.
+// wire is what sipgo gets to read.
+func precheck(data []byte, stream bool) (m *Message, wire, rest []byte, err error) {
 	if stream {
 		for len(data) >= 2 && data[0] == '\r' && data[1] == '\n' { // RFC 3261 section 7.5
 			data = data[2:]
 		}
 	} else if isKeepAlive(data) {
-		return nil, nil, ErrKeepAlive
+		return nil, nil, nil, ErrKeepAlive
 	}
 	end := bytes.Index(data, []byte("\r\n\r\n"))
 	if end < 0 {
 		if stream && len(data) <= MessageBytesMax {
-			return nil, data, ErrPartial
+			return nil, nil, data, ErrPartial
 		}
-		return nil, nil, errors.New("no empty line after the header")
+		return nil, nil, nil, errors.New("no empty line after the header")
 	}
 	m, err = parseHead(string(data[:end]))
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	body := data[end+4:]
 	n, err := m.contentLength()
 	switch {
 	case err != nil:
-		return nil, nil, err
+		return nil, nil, nil, err
 	case n < 0 && stream:
-		return nil, nil, errors.New("no Content-Length on a stream")
+		return nil, nil, nil, errors.New("no Content-Length on a stream")
 	case n < 0:
 		n = len(body)
-	case end+4+n > MessageBytesMax:
-		return nil, nil, fmt.Errorf("message of %d bytes, at most %d are taken", end+4+n, MessageBytesMax)
-	case n > len(body) && stream:
-		return nil, data, ErrPartial
-	case n > len(body):
-		return nil, nil, fmt.Errorf("body of %d bytes where Content-Length says %d", len(body), n)
 	}
-	m.Body = bytes.Clone(body[:n])
-	return m, body[n:], nil
+	switch {
+	case end+4+n > MessageBytesMax:
+		return nil, nil, nil, fmt.Errorf("message of %d bytes, at most %d are taken", end+4+n, MessageBytesMax)
+	case n > len(body) && stream:
+		return nil, nil, data, ErrPartial
+	case n > len(body):
+		return nil, nil, nil, fmt.Errorf("body of %d bytes where Content-Length says %d", len(body), n)
+	}
+	if wire = m.wire(data[:end+4+n]); len(wire) > MessageBytesMax {
+		return nil, nil, nil, fmt.Errorf("message of %d bytes", len(wire)) // a start line written out
+	}
+	return m, wire, body[n:], nil
+}
+
+// wire returns the message with a start line that sipgo can read whatever
+// stands there: it wants SIP in capitals and a space before a missing reason,
+// takes a response whose reason begins with SIP for a request, and refuses a
+// whole message for a Request-URI that it cannot read (a scheme with a dot, a
+// colon without a port), which may be none of our business. Our own text of the
+// start line is what counts.
+func (m *Message) wire(data []byte) []byte {
+	var start string
+	if m.IsRequest() {
+		uri := m.URI
+		if sipgo.ParseUri(uri, &sipgo.Uri{}) != nil {
+			uri = "unreadable:"
+		}
+		start = m.Method + " " + uri + " SIP/2.0"
+	} else {
+		start = "SIP/2.0 " + strconv.Itoa(m.Status) + " "
+		if len(m.Reason) < 3 || !strings.EqualFold(m.Reason[:3], "SIP") {
+			start += m.Reason
+		}
+	}
+	if bytes.HasPrefix(data, []byte(start)) && data[len(start)] == '\r' {
+		return data
+	}
+	return append([]byte(start), data[bytes.IndexByte(data, '\r'):]...)
 }
 
 // skip returns what follows a message of a stream that Parse has refused, by its
@@ -141,7 +193,10 @@ func parseHead(head string) (*Message, error) {
 			return nil, err
 		}
 	}
-	return m, m.check()
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
 }
 
 func (m *Message) addLine(line string) error {
@@ -189,7 +244,7 @@ func (m *Message) parseStartLine(line string) error {
 	return nil
 }
 
-// check makes sure that what every message needs is there exactly once and can be read.
+// check makes sure that what every message needs is there exactly once.
 func (m *Message) check() error {
 	for _, name := range []string{"From", "To", "Call-ID", "CSeq"} {
 		if n := m.count(name); n != 1 {
@@ -199,23 +254,16 @@ func (m *Message) check() error {
 	if m.Get("Call-ID") == "" {
 		return errors.New("empty Call-ID")
 	}
-	if _, err := m.TopVia(); err != nil {
-		return err
+	if !m.Has("Via") {
+		return errVia
 	}
 	if m.count("Max-Forwards") > 1 {
 		return errors.New("more than one Max-Forwards")
 	}
 	for _, name := range []string{"From", "To"} {
-		if _, err := ParseAddress(m.Get(name)); err != nil {
+		if _, err := cutAddress(m.Get(name)); err != nil {
 			return fmt.Errorf("header field %s: %w", name, err)
 		}
-	}
-	_, method, err := parseCSeq(m.Get("CSeq"))
-	if err != nil {
-		return err
-	}
-	if m.IsRequest() && method != m.Method {
-		return errors.New("method of CSeq differs from that of the request")
 	}
 	return nil
 }

@@ -1,9 +1,19 @@
 // Package sip is the user agent: messages that keep their text, transports and
 // the trunks that may use them.
 //
-// Messages are kept as they came: order, spelling and unknown header fields
-// survive a pass through the daemon. Only what a caller of this package
-// replaces changes.
+// It stands on sipgo: its parser reads every message, its transport layer reads,
+// accepts, pools and writes. What is our own, and why:
+//
+//   - The text of a message. Messages are kept as they came: order, spelling and
+//     unknown header fields survive a pass through the daemon, and only what a
+//     caller replaces changes. sipgo would write them anew from its types.
+//   - The check before its parser (precheck) and the lexical rules (settle), where
+//     it is more lenient than a daemon on a trunk may be.
+//   - Framing of streams (wireConn). Its ParserStream gives no text, takes the
+//     last of two lengths and loses the connection for one bad header line.
+//   - Opening connections and waiting to write (streamConn). Its dialler is a
+//     net.Dialer, its TLS has one server name, and both would block who sends.
+//   - Transactions, in package dialog.
 package sip
 
 import "time"

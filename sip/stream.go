@@ -1,7 +1,6 @@
 package sip
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -9,6 +8,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	sipgo "github.com/emiago/sipgo/sip"
 )
 
 // Limits of connections.
@@ -30,7 +31,8 @@ var (
 )
 
 // streamConn is one TCP or TLS connection, from the first message to be sent on
-// it or from its acceptance. One goroutine reads it, one writes it.
+// it or from its acceptance. sipgo reads it, through wireConn; one goroutine of
+// ours writes it.
 type streamConn struct {
 	a    *Agent
 	key  connKey
@@ -38,7 +40,7 @@ type streamConn struct {
 	wake chan struct{} // capacity 1
 
 	mu    sync.Mutex
-	conn  net.Conn   // guarded by mu; nil while dialling
+	conn  *wireConn  // guarded by mu; nil while dialling
 	queue []outgoing // guarded by mu
 	bytes int        // guarded by mu
 	err   error      // guarded by mu: why it is shut
@@ -49,38 +51,89 @@ type outgoing struct {
 	fail func(error)
 }
 
-// accept is the owner of one listener.
-func (a *Agent) accept(s *streamSocket) {
+// streamSocket is a listener as sipgo sees it: it accepts peers only.
+type streamSocket struct {
+	a       *Agent
+	l       net.Listener
+	network string
+	local   netip.AddrPort
+}
+
+func (s *streamSocket) serve() { s.a.serveStream(s.network, s) }
+
+func (a *Agent) serveStream(network string, l net.Listener) {
+	serve := a.layer.ServeTCP
+	if network == "tls" {
+		serve = a.layer.ServeTLS
+	}
+	a.wg.Go(func() { _ = serve(l) }) // ends when l is closed
+}
+
+// Accept gives sipgo the next connection of a peer. It hides errors that may
+// pass (out of descriptors and the like), after which sipgo would accept no more.
+func (s *streamSocket) Accept() (net.Conn, error) {
+	s.a.awaitStart()
 	for {
 		conn, err := s.l.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || a.ctx.Err() != nil {
-				return
-			}
-			select { // out of descriptors and the like: it may pass
-			case <-a.ctx.Done():
-				return
-			case <-time.After(50 * time.Millisecond):
+			if errors.Is(err, net.ErrClosed) || !s.a.pause(50*time.Millisecond) {
+				return nil, net.ErrClosed
 			}
 			continue
 		}
 		remote := addrPortOf(conn.RemoteAddr())
-		if !a.cfg.Allow(remote) {
-			a.Counters.Denied.Add(1)
+		if !s.a.cfg.Allow(remote) {
+			s.a.Counters.Denied.Add(1)
 			_ = conn.Close() // nobody we talk to
 			continue
 		}
-		c := a.newConn(Flow{Network: s.network, Local: s.local, Remote: remote})
-		c.conn = conn
-		if !a.enter(c) {
-			a.Counters.Refused.Add(1)
-			_ = conn.Close() // beyond the limit, counted
+		c := s.a.newConn(Flow{Network: s.network, Local: s.local, Remote: remote})
+		w := c.wire(conn)
+		if !s.a.enter(c) {
+			s.a.Counters.Refused.Add(1)
+			w.abandon() // beyond the limit, counted
 			continue
 		}
-		a.wg.Go(func() { c.read(conn) })
-		a.wg.Go(c.write)
+		s.a.wg.Go(func() { c.write(w) })
+		return w, nil
 	}
 }
+
+// Close ends Accept.
+func (s *streamSocket) Close() error { return ignoreClosed(s.l.Close()) }
+
+// Addr is the address listened on.
+func (s *streamSocket) Addr() net.Addr { return s.l.Addr() }
+
+// dialListener hands connections that we opened to sipgo. It cannot open them
+// itself: its dialler is a net.Dialer and nothing else, its TLS knows one server
+// name for all next hops, and who sends would wait for the connection.
+type dialListener struct {
+	a     *Agent
+	conns chan *wireConn
+}
+
+func (a *Agent) serveDialled(network string) *dialListener {
+	d := &dialListener{a: a, conns: make(chan *wireConn)}
+	a.serveStream(network, d)
+	return d
+}
+
+// Accept gives sipgo the next connection that was opened.
+func (d *dialListener) Accept() (net.Conn, error) {
+	select {
+	case w := <-d.conns:
+		return w, nil
+	case <-d.a.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close does nothing: Accept ends with the agent.
+func (d *dialListener) Close() error { return nil }
+
+// Addr is none.
+func (d *dialListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 func (a *Agent) newConn(f Flow) *streamConn {
 	return &streamConn{a: a, key: connKey{f.Network, f.Remote}, flow: f, wake: make(chan struct{}, 1)}
@@ -155,16 +208,13 @@ func (c *streamConn) dial() {
 		c.shut(err)
 		return
 	}
-	c.mu.Lock()
-	shut := c.err != nil
-	c.conn = conn
-	c.mu.Unlock()
-	if shut {
-		_ = conn.Close() // closed while dialling
-		return
+	w := c.wire(conn)
+	select {
+	case c.a.dialled[c.key.network].conns <- w:
+		c.write(w)
+	case <-c.a.ctx.Done():
+		w.abandon()
 	}
-	c.a.wg.Go(func() { c.read(conn) })
-	c.write()
 }
 
 func (a *Agent) clientTLS(f Flow) *tls.Config {
@@ -181,21 +231,28 @@ func (a *Agent) clientTLS(f Flow) *tls.Config {
 	return cfg
 }
 
-// write is the owner of the connection's writes.
-func (c *streamConn) write() {
+// write is the owner of the connection's writes. They go through sipgo's
+// connection, from here and not from who sends, because it writes at once and a
+// peer that reads nothing must hold nobody.
+func (c *streamConn) write(w *wireConn) {
+	select {
+	case <-w.ready:
+	case <-c.a.ctx.Done():
+		return
+	}
+	pooled, err := c.a.layer.GetConnection(c.key.network, w.in.source)
+	if err != nil {
+		c.shut(err) // it has ended already
+		return
+	}
+	conn, ok := pooled.(*sipgo.TCPConnection)
+	if !ok {
+		c.shut(ErrNoTransport)
+		return
+	}
 	for {
-		c.mu.Lock()
-		err, conn := c.err, c.conn
-		var next outgoing
-		if len(c.queue) > 0 {
-			next, c.queue = c.queue[0], c.queue[1:]
-			c.bytes -= len(next.data)
-		}
-		c.mu.Unlock()
-		if err != nil {
-			if next.fail != nil {
-				next.fail(err)
-			}
+		next, ok := c.next()
+		if !ok {
 			return
 		}
 		if next.data == nil {
@@ -206,7 +263,6 @@ func (c *streamConn) write() {
 			}
 			continue
 		}
-		_ = conn.SetWriteDeadline(time.Now().Add(connWriteMax)) // a peer that reads nothing must not hold us
 		if _, err := conn.Write(next.data); err != nil {
 			if next.fail != nil {
 				next.fail(err)
@@ -217,64 +273,18 @@ func (c *streamConn) write() {
 	}
 }
 
-// read is the owner of the connection's reads.
-func (c *streamConn) read(conn net.Conn) {
-	var buf []byte
-	chunk := make([]byte, 16<<10)
-	for {
-		n, err := conn.Read(chunk)
-		if err != nil {
-			c.shut(err)
-			return
-		}
-		buf = append(buf, chunk[:n]...)
-		if buf, err = c.take(buf); err != nil {
-			// Where a message ends is not known any more.
-			c.a.Counters.Unparseable.Add(1)
-			c.shut(err)
-			return
-		}
+// next takes what is to be written from the queue; false when the connection is shut.
+func (c *streamConn) next() (next outgoing, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return next, false // shut has told those who wait
 	}
-}
-
-// take hands on the whole messages of data and returns the rest.
-func (c *streamConn) take(data []byte) ([]byte, error) {
-	for len(data) > 0 {
-		if bytes.HasPrefix(data, []byte("\r\n\r\n")) { // ping, RFC 5626 section 3.5.1
-			c.a.Counters.KeepAlives.Add(1)
-			_ = c.enqueue([]byte("\r\n"), nil) // a full connection needs no pong
-			data = data[4:]
-			continue
-		}
-		if len(bytes.Trim(data, "\r\n")) == 0 {
-			break
-		}
-		m, rest, err := Parse(data, true)
-		if errors.Is(err, ErrPartial) {
-			break
-		}
-		if err != nil {
-			// One message that nobody can read must not cost the connection that
-			// other calls use, as long as it is clear where it ends.
-			if rest, err = skip(data); errors.Is(err, ErrPartial) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			c.a.Counters.Unparseable.Add(1)
-			data = rest
-			continue
-		}
-		m.Flow, m.Arrival = c.flow, time.Now()
-		c.a.Counters.Received.Add(1)
-		c.a.cfg.Handle(m)
-		data = rest
+	if len(c.queue) > 0 {
+		next, c.queue = c.queue[0], c.queue[1:]
+		c.bytes -= len(next.data)
 	}
-	if len(data) > MessageBytesMax+4 {
-		return nil, errors.New("message too large")
-	}
-	return append([]byte(nil), data...), nil
+	return next, true
 }
 
 // shut ends the connection; what waits to be written has failed.
@@ -290,7 +300,7 @@ func (c *streamConn) shut(err error) {
 	c.mu.Unlock()
 	c.a.Counters.ConnsOpen.Add(-1)
 	if conn != nil {
-		_ = conn.Close() // it is given up either way
+		_ = conn.Conn.Close() // it is given up either way
 	}
 	c.a.mu.Lock()
 	if c.a.conns[c.key] == c {

@@ -3,8 +3,9 @@ package sip
 import (
 	"errors"
 	"net"
-	"strconv"
 	"strings"
+
+	sipgo "github.com/emiago/sipgo/sip"
 )
 
 // Params are the parameters of a URI or of a header field, verbatim with the
@@ -12,16 +13,18 @@ import (
 type Params string
 
 // Get returns the value of a parameter, without quotes, and whether it is there.
-func (p Params) Get(name string) (string, bool) {
-	for rest := string(p); rest != ""; {
-		var one string
-		one, rest, _ = cutOutside(rest, ';')
-		key, value, _ := strings.Cut(one, "=")
-		if strings.EqualFold(strings.TrimSpace(key), name) {
-			return strings.Trim(strings.TrimSpace(value), `"`), true
-		}
+func (p Params) Get(name string) (string, bool) { return param(p.read(), name) }
+
+// read lets sipgo take the parameters apart.
+func (p Params) read() (read sipgo.HeaderParams) {
+	if p == "" {
+		return nil
 	}
-	return "", false
+	text := strings.TrimPrefix(settle(string(p)), ";")
+	if _, err := sipgo.UnmarshalHeaderParams(text, ';', '\r', &read); err != nil {
+		return nil
+	}
+	return read
 }
 
 // Without returns p without the named parameters.
@@ -60,7 +63,9 @@ type URI struct {
 // ErrScheme is what ParseURI says to a URI that is neither sip nor sips.
 var ErrScheme = errors.New("neither sip nor sips URI")
 
-// ParseURI reads a sip or sips URI.
+// ParseURI reads a sip or sips URI. Of user, parameters and headers it keeps the
+// text; sipgo reads the rest, without them: it takes a bracket in a parameter
+// for the host.
 func ParseURI(s string) (URI, error) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok || !strings.EqualFold(scheme, "sip") && !strings.EqualFold(scheme, "sips") {
@@ -68,18 +73,28 @@ func ParseURI(s string) (URI, error) {
 	}
 	u := URI{Scheme: scheme}
 	// The user part may hold ';' and '?', the rest no '@' (RFC 3261 section 25.1).
-	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		u.User, rest = rest[:i], rest[i+1:]
+	at := strings.LastIndexByte(rest, '@') + 1
+	if at > 0 {
+		u.User = rest[:at-1]
 	}
-	if i := strings.IndexByte(rest, '?'); i >= 0 {
-		u.Query, rest = rest[i:], rest[:i]
+	end := len(rest)
+	if i := strings.IndexByte(rest[at:], '?'); i >= 0 {
+		end = at + i
+		u.Query = rest[end:]
 	}
-	if i := strings.IndexByte(rest, ';'); i >= 0 {
-		u.Params, rest = Params(rest[i:]), rest[:i]
+	if i := strings.IndexByte(rest[at:end], ';'); i >= 0 {
+		u.Params = Params(rest[at+i : end])
+		end = at + i
 	}
-	var err error
-	u.Host, u.Port, err = splitHostPort(rest)
-	return u, err
+	var read sipgo.Uri
+	if err := sipgo.ParseUri("sip:"+rest[at:end], &read); err != nil {
+		return URI{}, errors.New("no host and port in URI")
+	}
+	u.Host, u.Port = unbracket(read.Host), read.Port
+	if !sentBy(rest[at:end], u.Host, u.Port) {
+		return URI{}, errors.New("no host and port from 1 to 65535 in URI")
+	}
+	return u, nil
 }
 
 // String writes u.
@@ -100,18 +115,33 @@ type Address struct {
 	Name   string // display name as written, with its quotes
 	URI    string
 	Params Params
+
+	addr    string // the text before Params
+	display string // between the quotes of Name
 }
 
 // ParseAddress reads the value of From, To, Contact, Route and the like.
 func ParseAddress(s string) (Address, error) {
+	a, err := cutAddress(s)
+	if err != nil {
+		return a, err
+	}
+	var uri sipgo.Uri
+	a.display, _ = sipgo.ParseAddressValue(a.addr, &uri, nil) // ParseURI says whether the URI can be read
+	return a, nil
+}
+
+// cutAddress finds where the parts of an address begin and end, for their text
+// and as what sipgo gets to read.
+func cutAddress(s string) (Address, error) {
 	open := indexOutsideQuotes(s, '<')
 	if open < 0 {
-		uri, params, found := strings.Cut(s, ";")
-		uri = strings.TrimSpace(uri)
+		addr, params, found := strings.Cut(s, ";")
+		uri := strings.TrimSpace(addr)
 		if strings.IndexByte(uri, ':') < 1 || strings.ContainsAny(uri, " \t\"<>,") {
 			return Address{}, errors.New("no URI in an address")
 		}
-		a := Address{URI: uri}
+		a := Address{URI: uri, addr: uri}
 		if found {
 			a.Params = Params(";" + params)
 		}
@@ -125,7 +155,7 @@ func ParseAddress(s string) (Address, error) {
 	if after != "" && after[0] != ';' {
 		return Address{}, errors.New("text after an address")
 	}
-	return Address{Name: strings.TrimSpace(s[:open]), URI: uri, Params: Params(after)}, nil
+	return Address{Name: strings.TrimSpace(s[:open]), URI: uri, Params: Params(after), addr: s[:open+len(uri)+2]}, nil
 }
 
 // Param returns a parameter of the header field.
@@ -133,16 +163,15 @@ func (a Address) Param(name string) (string, bool) { return a.Params.Get(name) }
 
 // DisplayName returns the name without quotes and escapes.
 func (a Address) DisplayName() string {
-	n := a.Name
-	if len(n) < 2 || n[0] != '"' || n[len(n)-1] != '"' {
-		return n
+	if strings.IndexByte(a.display, '\\') < 0 {
+		return a.display
 	}
 	var b strings.Builder
-	for i := 1; i < len(n)-1; i++ {
-		if n[i] == '\\' && i+1 < len(n)-1 {
+	for i := 0; i < len(a.display); i++ {
+		if a.display[i] == '\\' && i+1 < len(a.display) {
 			i++
 		}
-		b.WriteByte(n[i])
+		b.WriteByte(a.display[i])
 	}
 	return b.String()
 }
@@ -155,50 +184,16 @@ func (a Address) String() string {
 	return a.Name + " <" + a.URI + ">" + string(a.Params)
 }
 
-func splitHostPort(s string) (host string, port int, err error) {
-	digits := ""
-	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 || end+1 < len(s) && s[end+1] != ':' {
-			return "", 0, errors.New("IPv6 address without closing bracket")
-		}
-		host = s[1:end]
-		if net.ParseIP(strings.SplitN(host, "%", 2)[0]) == nil {
-			return "", 0, errors.New("no IPv6 address between brackets")
-		}
-		if end+1 < len(s) {
-			digits = s[end+2:]
-		}
-	} else {
-		var found bool
-		host, digits, found = strings.Cut(s, ":")
-		host = strings.TrimSpace(host)
-		if found && digits == "" {
-			return "", 0, errors.New("empty port")
-		}
+// validHost says whether s, without brackets, can be a host.
+func validHost(s string) bool {
+	if strings.IndexByte(s, ':') >= 0 {
+		ip, _, _ := strings.Cut(s, "%")
+		return net.ParseIP(ip) != nil
 	}
-	if host == "" || strings.ContainsAny(host, " \t<>\"@;,/") {
-		return "", 0, errors.New("no host")
-	}
-	if digits = strings.TrimSpace(digits); digits != "" {
-		n, err := strconv.ParseUint(digits, 10, 16)
-		if err != nil || n == 0 {
-			return "", 0, errors.New("port is no number from 1 to 65535")
-		}
-		port = int(n)
-	}
-	return host, port, nil
+	return s != "" && !strings.ContainsAny(s, " \t<>\"@;,/[]")
 }
 
-func joinHostPort(host string, port int) string {
-	if strings.IndexByte(host, ':') >= 0 {
-		host = "[" + host + "]"
-	}
-	if port == 0 {
-		return host
-	}
-	return host + ":" + strconv.Itoa(port)
-}
+func unbracket(host string) string { return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]") }
 
 // splitList takes a comma-separated list apart; commas in quotes and in angle
 // brackets belong to an element.

@@ -14,18 +14,14 @@ import (
 // maxForwards returns the value for the next hop; false when the request may go
 // no further (RFC 3261 section 16.6 step 3).
 func maxForwards(req *sip.Message) (string, bool) {
-	v := req.Get("Max-Forwards")
-	if v == "" {
-		return "70", true
-	}
-	n, err := strconv.ParseUint(v, 10, 31)
-	if err != nil {
-		return "70", true // nonsense is replaced, not a reason to lose a call
+	n, ok := req.MaxForwards()
+	if !ok {
+		return "70", true // none, or nonsense: that is replaced, no reason to lose a call
 	}
 	if n == 0 {
 		return "", false
 	}
-	return strconv.FormatUint(min(n-1, 255), 10), true
+	return strconv.FormatUint(uint64(min(n-1, 255)), 10), true
 }
 
 // outgoing makes of a request of one leg that of the other.
