@@ -37,6 +37,9 @@ const (
 	// faultSlower is how much longer than through a daemon without faults, at the
 	// same time, the slowest packet but one of a hundred may take: half a packet time.
 	faultSlower = 10 * time.Millisecond
+	// faultTries: on a busy machine the one daemon may wait for a processor while the
+	// other runs. Only what is too slow each time is slow by the fault.
+	faultTries = 3
 )
 
 func liveFaults() []liveFault {
@@ -111,11 +114,24 @@ func mountTmpfs(t *testing.T, bytes int) string {
 // the recordings say what they lack.
 func TestLiveFaults(t *testing.T) {
 	for _, f := range liveFaults() {
-		t.Run(f.name, func(t *testing.T) { f.run(t) })
+		t.Run(f.name, func(t *testing.T) {
+			for try := 1; ; try++ {
+				slower := f.run(t)
+				if slower <= faultSlower {
+					return
+				}
+				const what = "99 %% of the packets took up to %s longer with the fault than without"
+				if try == faultTries {
+					t.Fatalf(what, slower)
+				}
+				t.Logf(what, slower)
+			}
+		})
 	}
 }
 
-func (f liveFault) run(t *testing.T) {
+// run returns how much longer packets took than without the fault.
+func (f liveFault) run(t *testing.T) (slower time.Duration) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
@@ -141,7 +157,7 @@ func (f liveFault) run(t *testing.T) {
 		t.Fatal(err)
 	}
 	healthy.stop()
-	f.checkPackets(t, calls, others, from, to)
+	slower = f.checkPackets(t, calls, others, from, to)
 	if f.rows {
 		f.checkRows(t, d, end)
 	}
@@ -150,6 +166,7 @@ func (f liveFault) run(t *testing.T) {
 	f.checkRecording(t, d, recordings[calls[1].external.ID()], calls[1], f.detail)
 	t.Log(strings.TrimSpace(d.command("verify")))
 	d.stop()
+	return slower
 }
 
 // faultWorld is a daemon with a call that writes little and one that writes much.
@@ -164,7 +181,7 @@ func faultWorld(t *testing.T, cfg liveConfig) (*liveDaemon, []*livePair) {
 
 // checkPackets compares all packets of all calls, and the time that they took
 // with that through the healthy daemon: what else the machine does meets both.
-func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, to time.Time) {
+func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, to time.Time) (slower time.Duration) {
 	t.Helper()
 	var all, control []livePacket
 	for i := range calls {
@@ -174,9 +191,7 @@ func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, t
 	us := func(ps []livePacket, percent int) int64 { return percentile(ps, from, to, percent).Microseconds() }
 	t.Logf("%d packets, none lost or changed; one way in us, median, 99 %%, most: %d, %d, %d with the fault, %d, %d, %d at the same time without",
 		len(all), us(all, 50), us(all, 99), us(all, 100), us(control, 50), us(control, 99), us(control, 100))
-	if slower := percentile(all, from, to, 99) - percentile(control, from, to, 99); slower > faultSlower {
-		t.Errorf("99 %% of the packets took up to %s longer with the fault than without", slower)
-	}
+	return percentile(all, from, to, 99) - percentile(control, from, to, 99)
 }
 
 // checkRows holds that recordings are made without the catalogue, and are listed when it

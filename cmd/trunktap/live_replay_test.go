@@ -275,14 +275,16 @@ func v6Hosts(t *testing.T, n int) (out []netip.Addr) {
 	prefix := fmt.Sprintf("fd74:7470:%x:%x::", rand.Uint32()&0xffff, rand.Uint32()&0xffff) // at random: tests may run side by side
 	for i := range n {
 		addr := netip.MustParseAddr(fmt.Sprintf("%s%x", prefix, i+2))
-		ip := func(ctx context.Context, verb string) error {
-			text, err := exec.CommandContext(ctx, "ip", "-6", "addr", verb, addr.String()+"/128", "dev", "lo").CombinedOutput()
+		ip := func(ctx context.Context, verb string, flags ...string) error {
+			args := append([]string{"-6", "addr", verb, addr.String() + "/128", "dev", "lo"}, flags...)
+			text, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
 			if err != nil {
 				return fmt.Errorf("ip -6 addr %s: %w: %s", verb, err, bytes.TrimSpace(text))
 			}
 			return nil
 		}
-		if err := ip(t.Context(), "add"); err != nil {
+		// Without nodad nobody can bind to it until the kernel, some time later, takes it for its own.
+		if err := ip(t.Context(), "add", "nodad"); err != nil {
 			t.Skipf("IPv6 addresses on loopback need root, ip and a kernel with IPv6: %v", err)
 		}
 		t.Cleanup(func() {
