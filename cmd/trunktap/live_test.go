@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,8 +47,12 @@ var liveBinary = sync.OnceValues(func() (string, error) {
 	}
 	liveDir = dir
 	name := filepath.Join(dir, "trunktap")
+	args := []string{"build", "-o", name}
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		args = append(args, "-race") // as these tests are
+	}
 	// The go command puts itself first in the PATH of the tests that it runs.
-	if out, err := exec.Command("go", "build", "-o", name, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the daemon: %w\n%s", err, out)
 	}
 	return name, nil
