@@ -2,10 +2,13 @@ package recorder
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -79,4 +82,99 @@ func TestHostileDurability(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A hairpinned call passes the trunk twice with one Call-ID: a pause by Call-ID reaches both.
+func TestHostilePauseByCallIDReachesEveryCallOfThatID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := mustRecorder(t, Config{Policy: fixedPolicy{testPlan()}, NewSink: func(context.Context, string, string) (Sink, error) { return newMemSink(), nil }})
+		a, b := testSession("a"), testSession("b")
+		a.SIPCallID, b.SIPCallID = "same@x", "same@x"
+		a.Start, b.Start = time.Now(), time.Now()
+		ta, _ := r.SessionStarted(context.Background(), a)
+		tb, _ := r.SessionStarted(context.Background(), b)
+		ta.Answered(time.Now())
+		tb.Answered(time.Now())
+		time.Sleep(time.Second)
+		if _, err := r.Signal(context.Background(), suppress.Signal{V: 1, Event: suppress.PauseStart, At: time.Now(), Source: "http", SIPCall: "same@x"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range r.Calls() {
+			if !slices.Contains(c.Reasons, "pause") {
+				t.Errorf("call %s is recorded through the pause", c.ID)
+			}
+		}
+		tb.Ended(time.Now(), media.CauseBye)
+		time.Sleep(time.Second)
+		if _, err := r.Signal(context.Background(), suppress.Signal{V: 1, Event: suppress.PauseStart, At: time.Now(), Source: "http", SIPCall: "same@x"}); err != nil {
+			t.Errorf("after the younger one ended, the older cannot be found: %v", err)
+		}
+		ta.Ended(time.Now(), media.CauseBye)
+		time.Sleep(time.Second)
+		_ = r.Close(context.Background())
+	})
+}
+
+// A pipeline that fails before the answer leaves an account when the call is answered.
+func TestHostileFailureBeforeTheAnswerIsAccountedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rounds := 0
+		fault := func(string) {
+			if rounds++; rounds == 10 {
+				panic("injected")
+			}
+		}
+		sink, m, _ := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, fault: fault}, plainCall(6000))
+		if m == nil {
+			t.Fatalf("an answered call of 6 s has no account (discarded: %v)", sink.discarded)
+		}
+	})
+}
+
+// Writing goroutine and salvage share the account handed on.
+func TestHostileSalvageRace(t *testing.T) {
+	slow := &slowSink{memSink: newMemSink()}
+	var boom atomic.Bool
+	plan := testPlan()
+	plan.SegmentMax = time.Second
+	r := mustRecorder(t, Config{
+		Policy: fixedPolicy{plan}, NewSink: func(context.Context, string, string) (Sink, error) { return slow, nil },
+		fault: func(string) {
+			if boom.Load() {
+				panic("x")
+			}
+		},
+	})
+	s := testSession("call-1")
+	base := time.Now()
+	s.Start = base.Add(-10 * time.Second)
+	tap, _ := r.SessionStarted(context.Background(), s)
+	tap.Answered(base.Add(-9 * time.Second))
+	p := tap.StreamStarted(media.Stream{ID: 0, Side: media.External, At: base.Add(-9 * time.Second), Formats: g711Formats, Sending: true})
+	for n := range 300 {
+		p.Put(base.Add(time.Duration(-9000+20*n)*time.Millisecond), packet(0, uint16(n), uint32(160*n), 9, make([]byte, 160)))
+	}
+	time.Sleep(700 * time.Millisecond)
+	boom.Store(true)
+	time.Sleep(100 * time.Millisecond)
+	tap.Ended(time.Now(), media.CauseBye)
+	time.Sleep(100 * time.Millisecond)
+	_ = r.Close(context.Background())
+}
+
+type slowSink struct{ *memSink }
+
+func (s *slowSink) Begin(i SegmentInfo) (SegmentWriter, error) {
+	w, err := s.memSink.Begin(i)
+	return &slowSegment{w, i.N}, err
+}
+
+type slowSegment struct {
+	SegmentWriter
+	n int
+}
+
+func (s *slowSegment) Finish(m *Manifest) (Segment, error) {
+	time.Sleep(300 * time.Millisecond)
+	return s.SegmentWriter.Finish(m)
 }

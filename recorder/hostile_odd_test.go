@@ -24,7 +24,6 @@ type frames struct {
 	seg   int64
 	fault error
 	open  bool
-	segs  int
 }
 
 func (o *frames) begin(i SegmentInfo) {
@@ -33,6 +32,7 @@ func (o *frames) begin(i SegmentInfo) {
 	}
 	o.open, o.seg = true, 0
 }
+
 func (o *frames) audio(a Audio, m *Manifest) bool {
 	if !o.open {
 		o.fault = errors.New("audio while closed")
@@ -47,12 +47,14 @@ func (o *frames) audio(a Audio, m *Manifest) bool {
 	o.seg += int64(a.Samples)
 	return true
 }
+
 func (o *frames) finish(s Segment, m *Manifest) {
 	o.open = false
 	if s.DurationMS != o.seg/8 {
 		o.fault = fmt.Errorf("segment %+v has %d ms", s, o.seg/8)
 	}
 }
+
 func (o *frames) abandon() {
 	if o.seg > 0 {
 		o.fault = errors.New("abandon with audio")
@@ -137,8 +139,10 @@ func TestHostileOddPackets(t *testing.T) {
 		}
 		for range rng.IntN(30) {
 			ms := rng.IntN(length+1000) - 900
-			e := []suppress.Event{suppress.HoldStart, suppress.HoldEnd, suppress.PauseStart, suppress.PauseEnd, suppress.AgentJoin, suppress.AgentLeave,
-				suppress.ConsentGranted, suppress.ConsentDenied, suppress.TransferExternal}[rng.IntN(9)]
+			e := []suppress.Event{
+				suppress.HoldStart, suppress.HoldEnd, suppress.PauseStart, suppress.PauseEnd, suppress.AgentJoin, suppress.AgentLeave,
+				suppress.ConsentGranted, suppress.ConsentDenied, suppress.TransferExternal,
+			}[rng.IntN(9)]
 			lag := rng.IntN(1500) - 300
 			add(ms, func(c *core) {
 				c.signal(suppress.Signal{V: 1, Event: e, At: at(ms - lag), Received: at(ms), Source: fmt.Sprint(rng.IntN(2)), User: fmt.Sprint(rng.IntN(3)), Role: suppress.RoleAgent})

@@ -38,10 +38,16 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ what, got, want string }{
-		{"method", m.Method, "INVITE"}, {"uri", m.URI, "sip:bob@example.com;user=phone"},
-		{"call", m.CallID(), "id@host"}, {"from tag", m.FromTag(), "1"}, {"to tag", m.ToTag(), ""},
-		{"cseq", method, "INVITE"}, {"branch", via.Branch(), "z9hG4bK1"}, {"host", via.Host, "192.0.2.1"},
-		{"folded", m.Get("x-folded"), "one two three"}, {"body", string(m.Body), "body"},
+		{"method", m.Method, "INVITE"},
+		{"uri", m.URI, "sip:bob@example.com;user=phone"},
+		{"call", m.CallID(), "id@host"},
+		{"from tag", m.FromTag(), "1"},
+		{"to tag", m.ToTag(), ""},
+		{"cseq", method, "INVITE"},
+		{"branch", via.Branch(), "z9hG4bK1"},
+		{"host", via.Host, "192.0.2.1"},
+		{"folded", m.Get("x-folded"), "one two three"},
+		{"body", string(m.Body), "body"},
 		{"contacts", strings.Join(m.List("Contact"), "|"), `<sip:a@192.0.2.1>|"x, y" <sip:b@c;p=q?h=v>;q=0.1`},
 	} {
 		if c.got != c.want {

@@ -47,8 +47,10 @@ func TestTLS(t *testing.T) {
 		pool *x509.CertPool
 		ok   bool
 	}{{"", pool, true}, {"pbx.example", pool, true}, {"other.example", pool, false}, {"", x509.NewCertPool(), false}} {
-		a, err := New(Config{Listen: []Listen{listen}, TLS: &tls.Config{RootCAs: c.pool, MinVersion: tls.VersionTLS12},
-			Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {}})
+		a, err := New(Config{
+			Listen: []Listen{listen}, TLS: &tls.Config{RootCAs: c.pool, MinVersion: tls.VersionTLS12},
+			Allow: func(netip.AddrPort) bool { return true }, Handle: func(*Message) {},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

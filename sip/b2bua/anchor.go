@@ -48,8 +48,10 @@ type agreed struct {
 var errLines = fmt.Errorf("session description with more than %d media", streamsMax)
 
 func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard, log *slog.Logger) *anchor {
-	return &anchor{relay: r, trunk: trunk, tap: tap, log: log,
-		neg: sdp.NewNegotiation(), streams: map[media.StreamID]media.Stream{}}
+	return &anchor{
+		relay: r, trunk: trunk, tap: tap, log: log,
+		neg: sdp.NewNegotiation(), streams: map[media.StreamID]media.Stream{},
+	}
 }
 
 // askOffer notes a request that leaves the offer to the other side.

@@ -106,8 +106,10 @@ func TestRefusals(t *testing.T) {
 			w.a.want("100")
 			p := w.p.take(inside)
 			code := int(status[0]-'0')*100 + int(status[1]-'0')*10 + int(status[2]-'0')
-			w.p.reply(p.invite, code, "pbx", []string{"Contact: <sip:other@198.51.100.7>", "WWW-Authenticate: Digest realm=\"x\", nonce=\"y\"",
-				"Content-Type: text/plain"}, "because")
+			w.p.reply(p.invite, code, "pbx", []string{
+				"Contact: <sip:other@198.51.100.7>", "WWW-Authenticate: Digest realm=\"x\", nonce=\"y\"",
+				"Content-Type: text/plain",
+			}, "because")
 			w.p.want("ACK")
 			res := w.a.want(status)
 			same(t, w.p.sent, res)

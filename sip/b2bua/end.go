@@ -110,7 +110,7 @@ func (c *call) hangUp(now time.Time, cause media.Cause, code, why string) {
 		return
 	}
 	c.finish(now, cause)
-	reason := fmt.Sprintf(`SIP;cause=%s;text="%s"`, code, why)
+	reason := `SIP;cause=` + code + `;text="` + why + `"`
 	c.closeHandshake()
 	for _, to := range []dialog.Party{dialog.Caller, dialog.Callee} {
 		c.byeSent[to] = true

@@ -92,8 +92,10 @@ func TestHoldAndResume(t *testing.T) {
 		reinvite(w, p, a, sdpOf(pbx.Addr(), 8000), sdpOf(carrier.Addr(), 7000))
 		w.hangUp(a)
 		got := w.obs.log(0)
-		for _, want := range []string{"signal hold.start internal", "signal hold.end internal",
-			"stream external sending=false early=false", "ended bye"} {
+		for _, want := range []string{
+			"signal hold.start internal", "signal hold.end internal",
+			"stream external sending=false early=false", "ended bye",
+		} {
 			if !strings.Contains(got, want) {
 				t.Errorf("%q was not told:\n%s", want, got)
 			}

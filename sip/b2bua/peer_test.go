@@ -2,12 +2,10 @@ package b2bua
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +14,6 @@ import (
 	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
-	"github.com/trunktap/trunktap/suppress"
 )
 
 // The addresses of the test: we stand between a carrier and a PBX.
@@ -60,8 +57,10 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
-		r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1,
-			Open: func(a netip.AddrPort) (relay.Conn, error) { return n.Listen(a) }})
+		r, err := relay.New(relay.Config{
+			PortMin: 20000, PortMax: 20099, Quarantine: -1,
+			Open: func(a netip.AddrPort) (relay.Conn, error) { return n.Listen(a) },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -268,9 +267,11 @@ func (d *dialogue) send(method string, extra []string, body string) {
 
 // begin sends an INVITE.
 func begin(p *peer, us netip.AddrPort, callID string, body string, extra ...string) *dialogue {
-	d := &dialogue{p: p, us: us, callID: callID, cseq: 0,
+	d := &dialogue{
+		p: p, us: us, callID: callID, cseq: 0,
 		local: `"A. Caller" <sip:alice@example.net>;tag=from-` + callID, remote: "<sip:+4930123@example.com;user=phone>",
-		target: "sip:+4930123@" + us.String() + ";user=phone"}
+		target: "sip:+4930123@" + us.String() + ";user=phone",
+	}
 	extra = append(extra, fmt.Sprintf("Contact: <sip:alice@%s>;+sip.instance=\"x\"", p.addr))
 	d.send("INVITE", extra, body)
 	return d
@@ -280,8 +281,10 @@ func begin(p *peer, us netip.AddrPort, callID string, body string, extra ...stri
 func (p *peer) take(us netip.AddrPort) *dialogue {
 	p.t.Helper()
 	m := p.want("INVITE")
-	return &dialogue{p: p, us: us, callID: m.CallID(), invite: m, cseq: 100,
-		local: m.Get("To"), remote: m.Get("From"), target: contactURIOf(p.t, m)}
+	return &dialogue{
+		p: p, us: us, callID: m.CallID(), invite: m, cseq: 100,
+		local: m.Get("To"), remote: m.Get("From"), target: contactURIOf(p.t, m),
+	}
 }
 
 func contactURIOf(t *testing.T, m *sip.Message) string {
@@ -347,105 +350,6 @@ func (w *bench) hangUp(a *dialogue) {
 	synctest.Wait()
 	if n := w.b.Calls(); n != 0 {
 		w.t.Errorf("%d calls after BYE", n)
-	}
-}
-
-// observer writes down what it is told.
-type observer struct {
-	mu      sync.Mutex
-	err     error
-	delay   time.Duration
-	panics  string
-	none    bool
-	session []media.Session
-	taps    []*tapLog
-}
-
-func (o *observer) SessionStarted(ctx context.Context, s media.Session) (media.SessionTap, error) {
-	if o.delay > 0 {
-		time.Sleep(o.delay)
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.panics == "start" {
-		panic("no recorder today")
-	}
-	o.session = append(o.session, s)
-	if o.err != nil || o.none {
-		return nil, o.err
-	}
-	t := &tapLog{panics: o.panics}
-	o.taps = append(o.taps, t)
-	return t, nil
-}
-
-func (o *observer) log(i int) string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if i >= len(o.taps) {
-		return "no tap"
-	}
-	return o.taps[i].String()
-}
-
-type tapLog struct {
-	mu      sync.Mutex
-	panics  string
-	lines   []string
-	streams []media.Stream
-	ended   time.Time
-	packets [2]int
-}
-
-func (l *tapLog) note(format string, args ...any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.lines = append(l.lines, fmt.Sprintf(format, args...))
-	if l.panics != "" && strings.HasPrefix(format, l.panics) {
-		panic("the recorder broke")
-	}
-}
-
-func (l *tapLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Join(l.lines, "\n")
-}
-
-func (l *tapLog) StreamStarted(s media.Stream) media.Tap {
-	l.note("stream %s sending=%v early=%v from %s to %s", s.Side, s.Sending, s.Early, s.Source, s.Local)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.streams = append(l.streams, s)
-	return packetCount{l, s.Side}
-}
-func (l *tapLog) StreamEnded(id media.StreamID, _ time.Time) { l.note("stream %d ended", id) }
-func (l *tapLog) Answered(time.Time)                         { l.note("answered") }
-func (l *tapLog) Signal(s suppress.Signal)                   { l.note("signal %s %s", s.Event, s.Party) }
-func (l *tapLog) Ended(at time.Time, c media.Cause) {
-	l.mu.Lock()
-	l.ended = at
-	l.mu.Unlock()
-	l.note("ended %s", c)
-}
-
-type packetCount struct {
-	l    *tapLog
-	side media.Side
-}
-
-func (p packetCount) Put(time.Time, []byte) {
-	p.l.mu.Lock()
-	defer p.l.mu.Unlock()
-	p.l.packets[p.side]++
-}
-
-// has checks the recorder's log.
-func (w *bench) has(i int, want ...string) {
-	w.t.Helper()
-	synctest.Wait()
-	if got := w.obs.log(i); got != strings.Join(want, "\n") {
-		w.t.Errorf("recorder %d was told:\n%s\nwant:\n%s", i, got, strings.Join(want, "\n"))
 	}
 }
 
