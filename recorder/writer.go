@@ -13,7 +13,7 @@ import (
 
 const (
 	retryFirst = 100 * time.Millisecond
-	retryMost  = 2 * time.Second
+	retryMost  = time.Second
 	// opOverheadBytes is charged to the budget for each queued operation.
 	opOverheadBytes = 128
 )
