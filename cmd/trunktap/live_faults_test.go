@@ -34,12 +34,6 @@ const (
 	faultBefore = 1500 * time.Millisecond
 	faultLasts  = 3500 * time.Millisecond
 	faultAfter  = time.Second
-	// faultSlower is how much longer than through a daemon without faults, at the
-	// same time, the slowest packet but one of a hundred may take: half a packet time.
-	faultSlower = 10 * time.Millisecond
-	// faultTries: on a busy machine the one daemon may wait for a processor while the
-	// other runs. Only what is too slow each time is slow by the fault.
-	faultTries = 3
 )
 
 func liveFaults() []liveFault {
@@ -110,28 +104,19 @@ func mountTmpfs(t *testing.T, bytes int) string {
 }
 
 // TestLiveFaults holds promise 1 on a real machine: whatever becomes of store,
-// disk and catalogue, every packet arrives, unchanged and as early as before;
-// the recordings say what they lack.
+// disk and catalogue, every packet arrives unchanged, and the recordings say
+// what they lack. How long packets took is told beside a daemon without a
+// fault; that they are not later is held by TestSimCallIsUnharmed, to the
+// nanosecond and on no machine's clock.
 func TestLiveFaults(t *testing.T) {
 	for _, f := range liveFaults() {
 		t.Run(f.name, func(t *testing.T) {
-			for try := 1; ; try++ {
-				slower := f.run(t)
-				if slower <= faultSlower {
-					return
-				}
-				const what = "99 %% of the packets took up to %s longer with the fault than without"
-				if try == faultTries {
-					t.Fatalf(what, slower)
-				}
-				t.Logf(what, slower)
-			}
+			f.run(t)
 		})
 	}
 }
 
-// run returns how much longer packets took than without the fault.
-func (f liveFault) run(t *testing.T) (slower time.Duration) {
+func (f liveFault) run(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
@@ -157,7 +142,7 @@ func (f liveFault) run(t *testing.T) (slower time.Duration) {
 		t.Fatal(err)
 	}
 	healthy.stop()
-	slower = f.checkPackets(t, calls, others, from, to)
+	f.checkPackets(t, calls, others, from, to)
 	if f.rows {
 		f.checkRows(t, d, end)
 	}
@@ -166,7 +151,6 @@ func (f liveFault) run(t *testing.T) (slower time.Duration) {
 	f.checkRecording(t, d, recordings[calls[1].external.ID()], calls[1], f.detail)
 	t.Log(strings.TrimSpace(d.command("verify")))
 	d.stop()
-	return slower
 }
 
 // faultWorld is a daemon with a call that writes little and one that writes much.
@@ -179,9 +163,9 @@ func faultWorld(t *testing.T, cfg liveConfig) (*liveDaemon, []*livePair) {
 	return d, []*livePair{d.call(agents[0], [2]float64{440, 1000}), d.call(agents[1], [2]float64{620, 1300})}
 }
 
-// checkPackets compares all packets of all calls, and the time that they took
-// with that through the healthy daemon: what else the machine does meets both.
-func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, to time.Time) (slower time.Duration) {
+// checkPackets compares all packets of all calls, and tells the time that they
+// took beside that through the healthy daemon: what else the machine does meets both.
+func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, to time.Time) {
 	t.Helper()
 	var all, control []livePacket
 	for i := range calls {
@@ -191,7 +175,6 @@ func (f liveFault) checkPackets(t *testing.T, calls, others []*livePair, from, t
 	us := func(ps []livePacket, percent int) int64 { return percentile(ps, from, to, percent).Microseconds() }
 	t.Logf("%d packets, none lost or changed; one way in us, median, 99 %%, most: %d, %d, %d with the fault, %d, %d, %d at the same time without",
 		len(all), us(all, 50), us(all, 99), us(all, 100), us(control, 50), us(control, 99), us(control, 100))
-	return percentile(all, from, to, 99) - percentile(control, from, to, 99)
 }
 
 // checkRows holds that recordings are made without the catalogue, and are listed when it
