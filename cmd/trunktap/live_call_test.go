@@ -132,7 +132,8 @@ func checkVoices(t *testing.T, m *recorder.Manifest, pcm [2][]int16, hz [2]float
 				continue
 			}
 			spans++
-			if mediatest.Energy(pcm[ch][i:i+tenth], hz[ch], 8000) > 1e7 { // spoken with 4.8e7
+			// Spoken with 4.8e7; Opus leaves of some tones a quarter, in a moment less.
+			if mediatest.Energy(pcm[ch][i:i+tenth], hz[ch], 8000) > 4e6 {
 				own++
 			}
 			if mediatest.Energy(pcm[ch][i:i+tenth], hz[1-ch], 8000) > 1e5 {
