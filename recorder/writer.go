@@ -392,13 +392,17 @@ func (w *writer) do(o *op) error {
 		if err := w.sink.Publish(m); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
-		w.rec.published(m)
-		return w.sink.Close()
-	case opDiscard:
-		w.rec.stats.Discarded.Add(1)
-		if w.sink != nil {
-			return errors.Join(w.sink.Discard(), w.sink.Close())
+		if err := w.sink.Close(); err != nil {
+			return fmt.Errorf("publish: %w", err)
 		}
+		w.rec.published(m) // last: what failed before it is tried again as a whole
+	case opDiscard:
+		if w.sink != nil {
+			if err := errors.Join(w.sink.Discard(), w.sink.Close()); err != nil {
+				return err
+			}
+		}
+		w.rec.stats.Discarded.Add(1)
 	}
 	return nil
 }
