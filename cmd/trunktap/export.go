@@ -51,17 +51,17 @@ func (c *exportCmd) Run(e *env) (err error) {
 		return fmt.Errorf("export recording %s: %w", c.ID, err)
 	}
 	p.done()
-	return c.damage(e, src)
+	return damage(e, src, c.ID, c.Progress, "silence in the file")
 }
 
-// damage tells whether silence stands in the file where audio is missing or
-// altered.
-func (c *exportCmd) damage(e *env, src source) error {
-	p := newProgress(e.stderr, c.Progress)
+// damage is an error when silence stands in a recording where audio is missing
+// or altered; as says what became of it.
+func damage(e *env, src source, id string, progress bool, as string) error {
+	p := newProgress(e.stderr, progress)
 	defer p.done()
-	report, err := src.verify(e.ctx, []string{c.ID}, func(int64, int64) { p.tell("verifying") })
+	report, err := src.verify(e.ctx, []string{id}, func(int64, int64) { p.tell("verifying") })
 	if err != nil {
-		return fmt.Errorf("verify recording %s: %w", c.ID, err)
+		return fmt.Errorf("verify recording %s: %w", id, err)
 	}
 	if len(report.Findings) == 0 {
 		return nil
@@ -70,5 +70,5 @@ func (c *exportCmd) damage(e *env, src source) error {
 	for _, f := range report.Findings {
 		e.note("%s", finding(f))
 	}
-	return fmt.Errorf("recording %s is damaged: what is missing or altered is silence in the file", c.ID)
+	return fmt.Errorf("recording %s is damaged: what is missing or altered is %s", id, as)
 }

@@ -73,7 +73,7 @@ func archiveConfig(cfg *config.Config) archive.Config {
 // local is the store itself, opened for reading.
 type local struct{ library }
 
-func openLocal(_ context.Context, cfg *config.Config) (source, error) {
+func openLocal(e *env, cfg *config.Config) (source, error) {
 	// A store that was never written is not made by looking at it.
 	if _, err := os.Stat(cfg.Storage.Dir); err != nil {
 		return nil, fmt.Errorf("the daemon does not answer, and its store cannot be read: %w", err)
@@ -83,6 +83,9 @@ func openLocal(_ context.Context, cfg *config.Config) (source, error) {
 	a, err := archive.Open(c)
 	if err != nil {
 		return nil, err
+	}
+	if forgotten, err := a.Forgotten(e.ctx); err == nil && forgotten {
+		e.note("the catalogue %s lists none of the store's recordings: run trunktap rebuild", cfg.Catalog.Path)
 	}
 	return local{library{a}}, nil
 }

@@ -240,6 +240,10 @@ func TestVerifyAndExportTellDamage(t *testing.T) {
 	if r.code != exitFailed || !strings.Contains(r.errOut, "is damaged") {
 		t.Errorf("export: %+v", r)
 	}
+	r = command(t, "show", id, "--config", file)
+	if r.code != exitFailed || !strings.Contains(r.errOut, "is damaged") || !strings.Contains(r.out, id) {
+		t.Errorf("show: %+v", r)
+	}
 }
 
 func TestRebuild(t *testing.T) {
@@ -254,6 +258,13 @@ func TestRebuild(t *testing.T) {
 		if err := os.Remove(f); err != nil {
 			t.Fatal(err)
 		}
+	}
+	const lost = "lists none of the store's recordings"
+	if r := command(t, "ls", "--config", file); r.code != exitFine || !strings.Contains(r.errOut, lost) {
+		t.Errorf("a lost catalogue is passed over: %+v", r)
+	}
+	if _, log := serving(t, file, cfg)(); !strings.Contains(log, lost) {
+		t.Errorf("the daemon passes over a lost catalogue: %s", log)
 	}
 	if out := mustRun(t, "rebuild", "--config", file); out != "1 recordings in the catalogue\n" {
 		t.Error(out)

@@ -131,6 +131,7 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		}
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
+	d.tellState(ctx)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -138,6 +139,18 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	}()
 	d.closers = append(d.closers, func() error { close(done); <-ended; return nil })
 	return nil
+}
+
+// tellState logs at start what an operator must mend though calls go on.
+func (d *daemon) tellState(ctx context.Context) {
+	for part, err := range readiness(d.archive)(ctx) {
+		if err != nil {
+			d.log.Error("not ready", "part", part, "error", err)
+		}
+	}
+	if forgotten, err := d.archive.Forgotten(ctx); err == nil && forgotten {
+		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", d.cfg.Catalog.Path)
+	}
 }
 
 // catchUp brings the catalogue up to date now and then.

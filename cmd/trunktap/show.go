@@ -68,8 +68,10 @@ func (c *showCmd) Run(e *env) (err error) {
 	if wantText {
 		text += "\n" + picture.Terminal(printable(m), peaks, c.width(e))
 	}
-	_, err = io.WriteString(e.stdout, text)
-	return err
+	if _, err = io.WriteString(e.stdout, text); err != nil || len(m.Segments) == 0 || !wantText && c.PNG == "" {
+		return err
+	}
+	return damage(e, src, c.ID, c.Progress, "drawn as silence")
 }
 
 func (c *showCmd) width(e *env) int {

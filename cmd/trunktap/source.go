@@ -51,7 +51,7 @@ func openSource(e *env, cfg *config.Config) (source, error) {
 		r.token = token
 		return r, nil
 	}
-	return openLocal(e.ctx, cfg)
+	return openLocal(e, cfg)
 }
 
 // remote is the API of the running daemon.

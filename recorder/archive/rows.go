@@ -139,6 +139,26 @@ func (a *Archive) Rebuild(ctx context.Context, progress Progress) error {
 	return nil
 }
 
+// Forgotten tells whether the store has recordings of which the catalogue lists
+// none, as a lost catalogue that was made anew does: Rebuild brings them back.
+func (a *Archive) Forgotten(ctx context.Context) (bool, error) {
+	page, err := a.Find(ctx, recorder.Query{Limit: 1})
+	if err != nil || len(page.Rows) > 0 {
+		return false, err
+	}
+	found := errors.New("found")
+	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error {
+		if path.Base(i.Name) == segment.ManifestFile {
+			return found
+		}
+		return nil
+	})
+	if errors.Is(err, found) {
+		return true, nil
+	}
+	return false, err
+}
+
 func (a *Archive) countManifests(ctx context.Context) (n int64, err error) {
 	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error {
 		if path.Base(i.Name) == segment.ManifestFile {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -170,7 +171,7 @@ func hintOf(code int) string {
 	case 10, 13: // IOERR, FULL
 		return "check the disk and its free space"
 	case 11, 26: // CORRUPT, NOTADB
-		return "move the file aside; the catalogue is rebuilt from the store"
+		return "stop the daemon, move the file aside, and run trunktap rebuild"
 	}
 	return "check the file and its disk"
 }
@@ -198,6 +199,17 @@ type row struct {
 func nanos(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
+	}
+	return t.UnixNano()
+}
+
+// bound is the limit of a search as nanos, which do not reach as far as times do.
+func bound(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
 	}
 	return t.UnixNano()
 }
@@ -396,10 +408,10 @@ func (c *SQLite) Find(ctx context.Context, q recorder.Query) (recorder.Page, err
 
 func filter(sel *bun.SelectQuery, q recorder.Query) *bun.SelectQuery {
 	if !q.From.IsZero() {
-		sel = sel.Where("origin_ns >= ?", q.From.UnixNano())
+		sel = sel.Where("origin_ns >= ?", bound(q.From))
 	}
 	if !q.To.IsZero() {
-		sel = sel.Where("origin_ns < ?", q.To.UnixNano())
+		sel = sel.Where("origin_ns < ?", bound(q.To))
 	}
 	for _, eq := range []struct{ col, val string }{
 		{"trunk", q.Trunk}, {"sip_call_id", q.SIPCallID}, {"conversation", q.Conversation}, {"kind", string(q.Kind)},

@@ -134,6 +134,10 @@ func TestFind(t *testing.T) {
 		{From: epoch.Add(5 * time.Second), To: epoch.Add(9 * time.Second)},
 		{Trunk: "trunk-0", Kind: recorder.KindTrunk, Number: "agent_2", From: epoch.Add(3 * time.Second)},
 		{Trunk: "none"},
+		{From: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}, // farther than nanoseconds reach
+		{To: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)},
+		{From: time.Date(1, 2, 1, 0, 0, 0, 0, time.UTC)},
+		{To: time.Date(1, 2, 1, 0, 0, 0, 0, time.UTC)},
 	} {
 		for _, limit := range []int{0, 1, 7, 5000} {
 			for _, oldest := range []bool{false, true} {
