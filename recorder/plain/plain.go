@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/trunktap/trunktap/media/codec"
@@ -74,7 +75,8 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
-	s.open = append(s.open, w)
+	// Finished ones are let go: with their buffers they add up over a long call.
+	s.open = append(slices.DeleteFunc(s.open, func(w *writer) bool { return w.file == nil }), w)
 	return w, nil
 }
 

@@ -184,3 +184,25 @@ func TestRefuses(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestFinishedSegmentsAreLetGo(t *testing.T) {
+	out, err := New(t.TempDir()).NewSink(context.Background(), testID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 100; n++ {
+		w, err := out.Begin(info(n, codec.WAVPCM16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Finish(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if held := len(out.(*sink).open); held > 1 {
+		t.Errorf("%d finished segments are held", held)
+	}
+	if err := out.Close(); err != nil {
+		t.Error(err)
+	}
+}
