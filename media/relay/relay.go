@@ -124,6 +124,7 @@ type Relay struct {
 	mu      sync.Mutex // guards all following; never held while packets are handled
 	pools   map[netip.Addr]*pool
 	streams map[*Stream]struct{}
+	past    SideStats // of streams that are closed
 	closed  bool
 }
 
@@ -259,6 +260,9 @@ func (r *Relay) retire(s *Stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.streams, s)
+	for _, side := range s.Stats() {
+		r.past.add(side)
+	}
 	until := time.Now().Add(r.cfg.Quarantine)
 	for i := range s.ends {
 		at := s.ends[i].local
@@ -272,6 +276,44 @@ func (r *Relay) PortsFree(local netip.Addr) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.pool(canonical(local)).free)
+}
+
+// owns tells whether an address is one of the relay's own. A description that
+// names it would let packets run in a circle.
+func (r *Relay) owns(a netip.AddrPort) bool {
+	if a.Port() < r.cfg.PortMin || a.Port() > r.cfg.PortMax {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pools[a.Addr()] != nil
+}
+
+// Totals sums the counters of all streams, closed ones included. Its times and
+// its source are zero.
+func (r *Relay) Totals() SideStats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum := r.past
+	for s := range r.streams {
+		for _, side := range s.Stats() {
+			sum.add(side)
+		}
+	}
+	return sum
+}
+
+func (t *SideStats) add(s SideStats) {
+	t.Packets += s.Packets
+	t.Bytes += s.Bytes
+	t.RejectedSource += s.RejectedSource
+	t.RejectedForm += s.RejectedForm
+	t.Unnegotiated += s.Unnegotiated
+	t.Overrun += s.Overrun
+	t.Forwarded += s.Forwarded
+	t.Unroutable += s.Unroutable
+	t.SendErrors += s.SendErrors
+	t.TapPanics += s.TapPanics
 }
 
 // Streams returns the number of open streams.

@@ -139,6 +139,9 @@ func (s *Stream) SetRemote(side media.Side, m Remote) {
 	m.PayloadTypes = append([]uint8(nil), m.PayloadTypes...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.relay.owns(m.RTP) || s.relay.owns(m.RTCP) {
+		m.RTP, m.RTCP = netip.AddrPortFrom(m.RTP.Addr(), 0), netip.AddrPort{}
+	}
 	next := *s.route.Load()
 	next.remote[side], next.known[side] = m, true
 	s.route.Store(&next)
