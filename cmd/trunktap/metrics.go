@@ -45,24 +45,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	counter("suppression_missed_milliseconds_total", "Audio that is recorded because the signal to suppress it came too late.", &r.MissedMS)
 	gauge("write_queue_bytes", "Audio that waits for the disk.", func() float64 { return float64(d.rec.QueuedBytes()) })
 
-	for name, m := range map[string]struct {
-		help string
-		of   func(relay.SideStats) uint64
-	}{
-		"relay_packets_total":                {"Packets taken from their streams' sources.", func(s relay.SideStats) uint64 { return s.Packets }},
-		"relay_bytes_total":                  {"Bytes of these packets.", func(s relay.SideStats) uint64 { return s.Bytes }},
-		"relay_forwarded_total":              {"Packets sent on.", func(s relay.SideStats) uint64 { return s.Forwarded }},
-		"relay_rejected_source_total":        {"Packets from an address that is not their stream's source.", func(s relay.SideStats) uint64 { return s.RejectedSource }},
-		"relay_rejected_form_total":          {"Packets that are neither RTP nor RTCP of their stream.", func(s relay.SideStats) uint64 { return s.RejectedForm }},
-		"relay_unnegotiated_total":           {"Packets that came before anything was agreed.", func(s relay.SideStats) uint64 { return s.Unnegotiated }},
-		"relay_unroutable_total":             {"Packets whose other side has no address to send to.", func(s relay.SideStats) uint64 { return s.Unroutable }},
-		"relay_send_errors_total":            {"Packets that the kernel did not send.", func(s relay.SideStats) uint64 { return s.SendErrors }},
-		"relay_socket_overrun_packets_total": {"Packets that the kernel dropped because the relay did not keep up.", func(s relay.SideStats) uint64 { return s.Overrun }},
-	} {
-		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: name, Help: m.help},
-			func() float64 { return float64(m.of(d.relay.Totals())) }))
-	}
-	gauge("relay_streams", "Media streams that are relayed.", func() float64 { return float64(d.relay.Streams()) })
+	relayMetrics(reg, d.relay)
 
 	b := d.b2bua.Counters()
 	gauge("calls", "Calls that are going on, ringing ones included.", func() float64 { return float64(d.b2bua.Calls()) })
@@ -83,4 +66,27 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sip_connections_refused_total", "TCP connections beyond the limit.", &t.Refused)
 	gauge("sip_connections", "TCP connections.", func() float64 { return float64(t.ConnsOpen.Load()) })
 	return reg
+}
+
+// relayMetrics registers what the relay counted over all its streams.
+func relayMetrics(reg *prometheus.Registry, r *relay.Relay) {
+	for name, m := range map[string]struct {
+		help string
+		of   func(relay.SideStats) uint64
+	}{
+		"relay_packets_total":                {"Packets taken from their streams' sources.", func(s relay.SideStats) uint64 { return s.Packets }},
+		"relay_bytes_total":                  {"Bytes of these packets.", func(s relay.SideStats) uint64 { return s.Bytes }},
+		"relay_forwarded_total":              {"Packets sent on.", func(s relay.SideStats) uint64 { return s.Forwarded }},
+		"relay_rejected_source_total":        {"Packets from an address that is not their stream's source.", func(s relay.SideStats) uint64 { return s.RejectedSource }},
+		"relay_rejected_form_total":          {"Packets that are neither RTP nor RTCP of their stream.", func(s relay.SideStats) uint64 { return s.RejectedForm }},
+		"relay_unnegotiated_total":           {"Packets that came before anything was agreed.", func(s relay.SideStats) uint64 { return s.Unnegotiated }},
+		"relay_unroutable_total":             {"Packets whose other side has no address to send to.", func(s relay.SideStats) uint64 { return s.Unroutable }},
+		"relay_send_errors_total":            {"Packets that the kernel did not send.", func(s relay.SideStats) uint64 { return s.SendErrors }},
+		"relay_socket_overrun_packets_total": {"Packets that the kernel dropped because the relay did not keep up.", func(s relay.SideStats) uint64 { return s.Overrun }},
+	} {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: name, Help: m.help},
+			func() float64 { return float64(m.of(r.Totals())) }))
+	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: "relay_streams", Help: "Media streams that are relayed."},
+		func() float64 { return float64(r.Streams()) }))
 }
