@@ -113,7 +113,7 @@ func TestHostileSalvageKeepsTheAccountExact(t *testing.T) {
 			}
 			plan := testPlan()
 			plan.Suppressed = mode
-			_, m, _ := recordedLive(t, Config{Policy: fixedPolicy{plan}, fault: fault}, script(plainCall(8000),
+			_, m, _ := recordedLive(t, Config{Policy: fixedPolicy{plan}, Fault: fault}, script(plainCall(8000),
 				[]step{signalAt(2700, suppress.HoldStart), signalAt(3700, suppress.HoldEnd)}))
 			if m == nil {
 				t.Fatal("nothing published")

@@ -124,7 +124,7 @@ func TestHostileFailureBeforeTheAnswerIsAccountedFor(t *testing.T) {
 				panic("injected")
 			}
 		}
-		sink, m, _ := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, fault: fault}, plainCall(6000))
+		sink, m, _ := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, Fault: fault}, plainCall(6000))
 		if m == nil {
 			t.Fatalf("an answered call of 6 s has no account (discarded: %v)", sink.discarded)
 		}
@@ -139,7 +139,7 @@ func TestHostileSalvageRace(t *testing.T) {
 	plan.SegmentMax = time.Second
 	r := mustRecorder(t, Config{
 		Policy: fixedPolicy{plan}, NewSink: func(context.Context, string, string) (Sink, error) { return slow, nil },
-		fault: func(string) {
+		Fault: func(string) {
 			if boom.Load() {
 				panic("x")
 			}

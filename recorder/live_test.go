@@ -123,7 +123,7 @@ func TestPanicInThePipelineEndsTheRecordingAlone(t *testing.T) {
 				panic("injected")
 			}
 		}
-		sink, m, r := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, fault: fault}, plainCall(6000))
+		sink, m, r := recordedLive(t, Config{Policy: fixedPolicy{testPlan()}, Fault: fault}, plainCall(6000))
 		if m == nil {
 			t.Fatal("nothing published")
 		}

@@ -49,7 +49,9 @@ type Config struct {
 
 	Log *slog.Logger // nil: discarded
 
-	fault func(session string) // tests: called in each round of a pipeline
+	// Fault, when set, is called in each round of a pipeline with the id of its
+	// session. It is for tests, which make it panic.
+	Fault func(session string)
 }
 
 // Stats counts what the recorder did. All counters only grow.

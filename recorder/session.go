@@ -204,7 +204,7 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	if s.broken != "" {
 		return s.skip()
 	}
-	if h := s.rec.cfg.fault; h != nil {
+	if h := s.rec.cfg.Fault; h != nil {
 		h(s.info.ID)
 	}
 	s.merge(cutoff, all)

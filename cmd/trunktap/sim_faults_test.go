@@ -270,12 +270,21 @@ func TestSimCallIsUnharmed(t *testing.T) {
 		}
 	}
 	for name, spoil := range map[string]func(*worldConfig){
-		"recording":      func(*worldConfig) {},
-		"not recorded":   func(c *worldConfig) { c.rec.Policy = never{} },
-		"disk full":      sinkOf(func() error { return errors.New("no space left on device") }),
-		"sink panics":    sinkOf(func() error { panic("sink fault") }),
-		"no key":         func(c *worldConfig) { c.rec.NewSink = noSink },
-		"policy panics":  func(c *worldConfig) { c.rec.Policy = panicking{} },
+		"recording":     func(*worldConfig) {},
+		"not recorded":  func(c *worldConfig) { c.rec.Policy = never{} },
+		"disk full":     sinkOf(func() error { return errors.New("no space left on device") }),
+		"sink panics":   sinkOf(func() error { panic("sink fault") }),
+		"no key":        func(c *worldConfig) { c.rec.NewSink = noSink },
+		"policy panics": func(c *worldConfig) { c.rec.Policy = panicking{} },
+		"pipeline panics": func(c *worldConfig) {
+			rounds := 0
+			c.rec.Workers = 1 // rounds is its alone
+			c.rec.Fault = func(string) {
+				if rounds++; rounds > 500 { // 10 s into the call
+					panic("pipeline fault")
+				}
+			}
+		},
 		"tiny tap rings": func(c *worldConfig) { c.rec.RingBytes = 512 },
 	} {
 		t.Run(name, func(t *testing.T) {
