@@ -16,11 +16,7 @@ type exportCmd struct {
 
 // Run writes the audio of a recording.
 func (c *exportCmd) Run(e *env) (err error) {
-	cfg, err := c.load()
-	if err != nil {
-		return err
-	}
-	src, err := openSource(e, cfg)
+	src, err := c.source(e)
 	if err != nil {
 		return err
 	}

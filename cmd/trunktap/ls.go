@@ -49,11 +49,7 @@ func (c *lsCmd) Run(e *env) (err error) {
 	if c.Limit < 1 {
 		return usagef("trunktap: ls: --limit %d; allowed: 1 or more", c.Limit)
 	}
-	cfg, err := c.load()
-	if err != nil {
-		return err
-	}
-	src, err := openSource(e, cfg)
+	src, err := c.source(e)
 	if err != nil {
 		return err
 	}

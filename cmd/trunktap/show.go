@@ -33,11 +33,7 @@ const (
 
 // Run shows one recording.
 func (c *showCmd) Run(e *env) (err error) {
-	cfg, err := c.load()
-	if err != nil {
-		return err
-	}
-	src, err := openSource(e, cfg)
+	src, err := c.source(e)
 	if err != nil {
 		return err
 	}

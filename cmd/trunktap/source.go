@@ -41,6 +41,15 @@ const (
 	answerBytesMax = 64 << 20         // of a listing or a manifest
 )
 
+// source loads the configuration and opens what it names.
+func (c configFlag) source(e *env) (source, error) {
+	cfg, err := c.load()
+	if err != nil {
+		return nil, err
+	}
+	return openSource(e, cfg)
+}
+
 // openSource asks the running daemon when it answers, else opens the store.
 func openSource(e *env, cfg *config.Config) (source, error) {
 	if r := newRemote(cfg.API.Listen); r.alive(e.ctx) {

@@ -23,11 +23,7 @@ func (c *verifyCmd) Run(e *env) (err error) {
 	if len(c.IDs) > verifyIDsMax {
 		return usagef("trunktap: verify: %d ids; allowed: at most %d, or none for all", len(c.IDs), verifyIDsMax)
 	}
-	cfg, err := c.load()
-	if err != nil {
-		return err
-	}
-	src, err := openSource(e, cfg)
+	src, err := c.source(e)
 	if err != nil {
 		return err
 	}
