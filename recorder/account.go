@@ -16,7 +16,16 @@ type accountState struct {
 	dirty bool   // something of essence changed since it was last written
 	fault string // why nothing is coded
 
-	streamsRefused, attrsRefused, digitsRefused int64
+	refused map[string]int64 // by the manifest's key: what was beyond a limit
+}
+
+// refuse counts something that the manifest has no room for.
+func (a *accountState) refuse(key string) {
+	if a.refused == nil {
+		a.refused = make(map[string]int64)
+	}
+	a.refused[key]++
+	a.dirty = true
 }
 
 // accountTailMS is how far back a journalled account repeats what the one before
@@ -51,6 +60,7 @@ func (c *core) manifestSince(since int64) *Manifest {
 		Origin:   c.timeOf(c.origin).UTC().Round(0), RealMS: c.sealedMS, AudioMS: c.gate.AudioMS(c.sealedMS),
 		Segments: append([]Segment{}, c.seg.done...),
 		Windows:  c.windows(), Gaps: c.gaps(since), Streams: c.rows(), Attrs: maps.Clone(c.attrs), SinceMS: since,
+		Refused: maps.Clone(c.account.refused),
 	}
 	first, _ := slices.BinarySearchFunc(c.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })
 	m.DTMF = append([]Digit{}, c.dtmf[first:]...)

@@ -53,7 +53,6 @@ type core struct {
 	started  bool
 	answered time.Time
 	ended    bool
-	failed   bool // ended without an answer
 
 	streams map[media.StreamID]*lane
 	sides   [2]*side
@@ -157,10 +156,10 @@ func (c *core) stream(s media.Stream) {
 	l := c.streams[s.ID]
 	if l == nil {
 		if len(c.streams) >= streamsMax {
-			c.account.streamsRefused++
+			c.account.refuse("streams")
 			return
 		}
-		l = &lane{id: s.ID}
+		l = &lane{}
 		c.streams[s.ID] = l
 	}
 	// What waits in reorder windows keeps the meaning that it arrived with.
@@ -253,7 +252,7 @@ func (c *core) setAttrs(attrs map[string]string) {
 	}
 	for k, v := range attrs {
 		if _, known := c.attrs[k]; !known && len(c.attrs) >= attrsMax || len(k) > attrKeyBytes || len(v) > attrBytesMax {
-			c.account.attrsRefused++
+			c.account.refuse("attrs")
 			continue
 		}
 		c.attrs[k] = v
@@ -287,7 +286,7 @@ func (c *core) end(t time.Time, cause media.Cause) {
 	c.advance(c.ns(t))
 	c.cause, c.endTime = cause, c.timeOf(c.now)
 	if !c.started {
-		c.ended, c.failed = true, true
+		c.ended = true // without an answer: there is nothing to record
 		c.out.discard()
 		return
 	}

@@ -432,3 +432,17 @@ func TestSignalBeforeItsCallWaitsForIt(t *testing.T) {
 		t.Errorf("%d signals unheard, want the other call's", r.Unheard())
 	}
 }
+
+func TestWhatIsBeyondALimitIsCounted(t *testing.T) {
+	attrs := map[string]string{}
+	for i := range attrsMax + 3 {
+		attrs[fmt.Sprint("key-", i)] = "x"
+	}
+	set := step{at: at(100), do: func(c *testCall) {
+		c.tap.Signal(suppress.Signal{V: 1, Event: suppress.AttrsSet, At: at(100), Source: "test", Attrs: attrs})
+	}}
+	_, m := replayed(t, testPlan(), script(answered(1000), []step{set}))
+	if len(m.Attrs) != attrsMax || m.Refused["attrs"] != 3 {
+		t.Errorf("%d attributes kept, %v refused; want %d and 3", len(m.Attrs), m.Refused, attrsMax)
+	}
+}

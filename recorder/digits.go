@@ -33,7 +33,7 @@ func (c *core) keepDigits() {
 			continue
 		}
 		if len(c.dtmf) >= digitsMax {
-			c.account.digitsRefused++
+			c.account.refuse("dtmf")
 			continue
 		}
 		x := Digit{Channel: d.channel, RealMS: c.realMSOf(d.at), Digit: d.digit}

@@ -19,7 +19,6 @@ const jitterPacketsMax = 200
 
 // lane is one negotiated stream: what its payload types mean now.
 type lane struct {
-	id      media.StreamID
 	side    media.Side
 	sending bool
 	secure  bool
@@ -413,7 +412,7 @@ func (st *stream) event(c *core, s *side, p source.Packet) {
 		at = min(at, c.origin+pos*int64(time.Millisecond)/c.perMS)
 	}
 	if len(c.digits) >= digitsPendingMax {
-		c.account.digitsRefused++
+		c.account.refuse("dtmf")
 		return
 	}
 	c.digits = append(c.digits, pendingDigit{channel: int(s.is), at: at, arrival: p.Arrival, digit: string(rune(d.Text))})

@@ -51,6 +51,9 @@ type Manifest struct {
 
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
 
+	// Refused counts, by key, what was beyond a limit and is not listed.
+	Refused map[string]int64 `json:"refused,omitempty"`
+
 	// SinceMS is set in accounts that are journalled while the call goes on:
 	// gaps and digits that end before it are in earlier accounts. See Complete.
 	SinceMS int64 `json:"since_ms,omitempty"`

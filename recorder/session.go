@@ -46,7 +46,6 @@ type session struct {
 	// constant after newSession
 	rec  *Recorder
 	info media.Session
-	plan Plan
 	out  *writer
 
 	// guarded by mu; producers and the owner
@@ -91,7 +90,7 @@ func (t *streamTap) Put(arrival time.Time, wire []byte) {
 }
 
 func newSession(r *Recorder, s media.Session, p Plan) *session {
-	n := &session{rec: r, info: s, plan: p}
+	n := &session{rec: r, info: s}
 	n.out = newWriter(r, s, p)
 	n.core = newCore(s, p, n.out)
 	n.reasons = []string{}
