@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"slices"
 	"time"
 
 	"github.com/trunktap/trunktap/suppress"
@@ -20,12 +21,7 @@ func (r *Recorder) Post(sig suppress.Signal) bool {
 		sig.Received = sig.At
 	}
 	r.mu.Lock()
-	var to []*session
-	for _, s := range r.inOrder() {
-		if meant(sig, s) {
-			to = append(to, s)
-		}
-	}
+	to := r.meantBy(sig)
 	kept := true
 	if len(to) == 0 {
 		if kept = len(r.early) < earlySignalsMax; kept {
@@ -37,6 +33,11 @@ func (r *Recorder) Post(sig suppress.Signal) bool {
 		kept = s.post(sig, nil) && kept
 	}
 	return kept
+}
+
+// meantBy lists the live calls that a signal is for, oldest first. r.mu is held.
+func (r *Recorder) meantBy(sig suppress.Signal) []*session {
+	return slices.DeleteFunc(r.inOrder(), func(s *session) bool { return !meant(sig, s) })
 }
 
 // meant tells whether a signal is for a call.

@@ -275,24 +275,16 @@ func (r *Recorder) inOrder() []*session {
 	return all
 }
 
-// targets lists the live calls that a signal names: one by its id, all of a SIP
-// Call-ID, which a call that passes the daemon twice has on both passes.
-func (r *Recorder) targets(sig suppress.Signal) []*session {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []*session
-	for _, s := range r.inOrder() {
-		if (sig.Call != "" || sig.SIPCall != "") && meant(sig, s) {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// Signal implements Runtime. Where several calls are meant, the answer is that
-// of the one which the signal reached latest.
+// Signal implements Runtime. A SIP Call-ID may name several calls: one that
+// passes the daemon twice has it on both passes. The answer is then that of the
+// one which the signal reached latest.
 func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, error) {
-	to := r.targets(sig)
+	var to []*session
+	if sig.Call != "" || sig.SIPCall != "" {
+		r.mu.Lock()
+		to = r.meantBy(sig)
+		r.mu.Unlock()
+	}
 	if len(to) == 0 {
 		return Applied{}, fmt.Errorf("live call %q: %w", sig.Call+sig.SIPCall, ErrNotFound)
 	}
