@@ -79,6 +79,12 @@ type Session struct {
 	// Headers are those header fields of the INVITE that configuration asked
 	// for (names in lower case). Never a body.
 	Headers map[string][]string
+
+	// Links are opaque keys of other calls, or of the conversation itself, found
+	// in the INVITE: calls that share one belong to one conversation. The key of
+	// the call itself is "call-id:" and its Call-ID; one that names another call
+	// by Replaces (RFC 3891) is the same with that call's.
+	Links []string
 }
 
 // StreamID names a stream within its session. The same id given again by a
@@ -147,6 +153,20 @@ type SessionTap interface {
 	Signal(suppress.Signal)
 	// Ended is the last call. The taps must not be used after it.
 	Ended(time.Time, Cause)
+}
+
+// Capturing is implemented by a SessionTap that can tell whether anything of the
+// call is captured at the moment: a tone that tells of recording is heard only
+// then. It may be called from any goroutine, on the packet path too.
+type Capturing interface{ Capturing() bool }
+
+// Overlay puts sound into the packets of one direction on their way: tones and
+// announcements. It is used by one goroutine at a time.
+type Overlay interface {
+	// Apply returns the packet to forward and to record instead of wire: wire
+	// itself when nothing is to be heard, else a packet that is valid until the
+	// next call. It neither blocks nor allocates.
+	Apply(arrival time.Time, wire []byte) []byte
 }
 
 // Tap takes a copy of each packet of a stream, RTP and RTCP alike (RFC 5761

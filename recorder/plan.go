@@ -47,9 +47,38 @@ type Plan struct {
 	OpusBitrate    int // bit/s a channel; 0: 16000
 	OpusComplexity int // 0…10
 
+	// ConsentPreroll keeps what is heard before consent is decided in locked
+	// memory, for ConsentTimeout at most, and writes it when consent is granted.
+	ConsentPreroll bool
+	ConsentTimeout time.Duration
+
+	DiscardBelow time.Duration // recordings with less audio are not kept
+
+	// Codes are digits that are signals when the internal side types them, either
+	// side with CodesFromAny.
+	Codes        []suppress.Code
+	CodesFromAny bool
+
+	// Other recordings of the same call.
+	NoTrunk                  bool // none of kind trunk is made
+	Consult, Adhoc, Snippets bool // may be made, in the way of this plan
+	Stations                 Stations
+
 	// RefuseUnready makes SessionStarted fail when the store, the keys or the
 	// write budget cannot take the call now (on_failure: refuse).
 	RefuseUnready bool
+}
+
+// Stations tells which users' own sides of a call are recorded, and how. Safe
+// for concurrent use; a call keeps the one that it began with.
+type Stations interface {
+	// Station returns the user that a participant is; false: none.
+	Station(p media.Participant) (user string, ok bool)
+	// Plan returns how recordings of the user are made; false: no station.
+	Plan(user string) (Plan, bool)
+	// ByState tells whether agent.join and agent.leave begin and end recordings
+	// of stations that are no participant of the call's signalling.
+	ByState() bool
 }
 
 // DefaultPlan is what the configuration's defaults amount to.

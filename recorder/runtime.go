@@ -28,6 +28,8 @@ type Applied struct {
 	MissedMS  int64     `json:"missed_ms"`  // how much was sealed by then and stays in the recording
 	Reasons   []string  `json:"reasons"`    // active reasons after it, sorted; empty: captured
 	Duplicate bool      `json:"duplicate,omitempty"`
+	Refused   string    `json:"refused,omitempty"`   // why it was not acted upon: a second adhoc recording of a user
+	Recording string    `json:"recording,omitempty"` // id of the recording that it began or ended
 }
 
 // LiveCall is one call that is going on.
@@ -43,6 +45,16 @@ type LiveCall struct {
 	Answer       time.Time `json:"answer,omitzero"`
 	Recording    bool      `json:"recording"` // false: the trunk does not record, or the recorder failed
 	Reasons      []string  `json:"reasons"`   // why nothing is captured now; empty: captured
+
+	Recordings []LiveRecording `json:"recordings"` // all of the call, oldest first
+}
+
+// LiveRecording is one recording of a live call.
+type LiveRecording struct {
+	ID      string   `json:"id"`
+	Kind    Kind     `json:"kind"`
+	User    string   `json:"user,omitempty"`
+	Reasons []string `json:"reasons"`
 }
 
 // Event is one message of the event stream.

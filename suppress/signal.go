@@ -31,6 +31,16 @@ const (
 	AdhocStart       Event = "adhoc.start"
 	AdhocEnd         Event = "adhoc.end"
 	AttrsSet         Event = "attrs.set"
+	DTMFStart        Event = "dtmf.start" // a party types what must not be kept: a code, a card number
+	DTMFEnd          Event = "dtmf.end"
+)
+
+// Events that no outside source may send: they are found in the signalling, or
+// tell of the source itself.
+const (
+	CallLinked     Event = "call.linked"     // Links name further calls of the conversation
+	SourceLost     Event = "source.lost"     // Source cannot tell any more: what it began stays
+	SourceRestored Event = "source.restored" // Source is back
 )
 
 // Role is what an agent does in a call.
@@ -65,6 +75,9 @@ type Signal struct {
 	Other        string            `json:"other,omitempty"`        // consult.*: the other agent
 	Conversation string            `json:"conversation,omitempty"` // conversation the call belongs to
 	Attrs        map[string]string `json:"attrs,omitempty"`        // attrs.set
+
+	// Links are opaque keys that calls of one conversation share; see media.Session.
+	Links []string `json:"-"`
 }
 
 // Reason is why a span of a call is not kept; the manifest's word for a window.
@@ -78,4 +91,5 @@ const (
 	ReasonPause            Reason = "pause"
 	ReasonConsent          Reason = "consent"
 	ReasonExternalTransfer Reason = "external_transfer"
+	ReasonDTMF             Reason = "dtmf" // digits of a code
 )

@@ -3,6 +3,7 @@ package suppress
 import (
 	"math"
 	"slices"
+	"time"
 )
 
 // The reasons in alphabetical order, so that lists come out sorted.
@@ -31,9 +32,12 @@ const sourceRules = "rules"
 // Rules say which events open windows. They hold for a whole recording. Secure
 // pause and a refused consent always suppress.
 type Rules struct {
-	IVR, Queue, Hold     bool // suppress these
-	ConsentRequired      bool // suppress from 0 until consent.granted
-	ExternalTransferStop bool // suppress from transfer.external to the BYE
+	IVR, Queue, Hold     bool            // suppress these
+	Flows, Queues        map[string]bool // what holds for a flow or queue of that name instead; never changed
+	HoldMic              bool            // hold silences channel 1 alone: a station's own microphone. Only with Hold
+	ConsentRequired      bool            // suppress from 0 until consent.granted
+	ExternalTransferStop bool            // suppress from transfer.external to the BYE
+	PauseAutoResume      time.Duration   // a secure pause ends by itself so long after its latest start; 0: never
 }
 
 // stamp places an event among others.

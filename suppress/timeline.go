@@ -14,7 +14,8 @@ const pendingEventsMax = 1024
 // Span is a stretch of sealed time that is kept or suppressed as a whole.
 type Span struct {
 	FromMS, ToMS int64
-	Suppressed   bool
+	Suppressed   bool // on both channels
+	Mic          bool // kept, but channel 1 is silent (Rules.HoldMic)
 }
 
 // Effect says what a signal did.
@@ -414,7 +415,7 @@ func (w *walk) emit(toMS int64, suppressed bool) {
 	if n := len(w.spans); n > w.first && w.spans[n-1].Suppressed == suppressed {
 		w.spans[n-1].ToMS = toMS
 	} else {
-		w.spans = append(w.spans, Span{w.atMS, toMS, suppressed})
+		w.spans = append(w.spans, Span{FromMS: w.atMS, ToMS: toMS, Suppressed: suppressed})
 	}
 	w.atMS = toMS
 }

@@ -61,6 +61,12 @@ type Config struct {
 	// so long, unless it is on hold. 0: 5 minutes; negative: never.
 	MediaTimeout time.Duration
 
+	// Overlay returns what is mixed into the packets of a stream on their way from
+	// its sender to the other side; nil: nothing. It is asked again after the
+	// answer and on every renegotiation. tap is the session's, it may be nil.
+	// Nil: no stream is touched.
+	Overlay func(trunk string, st media.Stream, answered time.Time, tap media.SessionTap) media.Overlay
+
 	// Headers names header fields of the INVITE that Session.Headers gets.
 	Headers []string
 
