@@ -35,69 +35,124 @@ const accountTailMS = 15000
 // journalled builds an account to go with a frame: whole at the beginning of a
 // segment, else what is new, so that a long call with many gaps does not write
 // all of them twice a second.
-func (c *core) journalled() *Manifest {
+func (r *recording) journalled() *Manifest {
 	since := int64(0)
-	if c.seg.stated {
-		since = max(0, c.seg.statedMS-accountTailMS)
+	if r.seg.stated {
+		since = max(0, r.seg.statedMS-accountTailMS)
 	}
-	c.seg.stated, c.seg.statedMS = true, c.sealedMS
-	c.seg.lastStated, c.account.dirty = c.now, false
-	return c.manifestSince(since)
+	r.seg.stated, r.seg.statedMS = true, r.sealedMS
+	r.seg.lastStated, r.account.dirty = r.now, false
+	return r.manifestSince(since)
 }
 
 // manifest builds the account of everything sealed so far.
-func (c *core) manifest() *Manifest { return c.manifestSince(0) }
+func (r *recording) manifest() *Manifest { return r.manifestSince(0) }
 
-func (c *core) manifestSince(since int64) *Manifest {
-	m := &Manifest{
-		Version: Version, ID: c.session.ID, Conversation: c.conv, Kind: c.plan.Kind, Trunk: c.session.Trunk,
-		Call: Call{
-			SIPCallID: c.session.SIPCallID, Direction: string(c.session.Direction), From: c.session.From, To: c.session.To,
-			Start: c.session.Start.UTC().Round(0), EndCause: string(c.cause),
-		},
-		Format: c.plan.Format, SampleRate: c.plan.SampleRate, Suppressed: c.plan.Suppressed,
-		Channels: []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}},
-		Origin:   c.timeOf(c.origin).UTC().Round(0), RealMS: c.sealedMS, AudioMS: c.gate.AudioMS(c.sealedMS),
-		Segments: append([]Segment{}, c.seg.done...),
-		Windows:  c.windows(), Gaps: c.gaps(since), Streams: c.rows(), Attrs: maps.Clone(c.attrs), SinceMS: since,
-		Refused: maps.Clone(c.account.refused),
+func (r *recording) manifestSince(since int64) *Manifest {
+	m := r.head()
+	m.Origin = r.timeOf(r.origin).UTC().Round(0)
+	m.RealMS, m.AudioMS = r.sealedMS, r.gate.AudioMS(r.sealedMS)
+	m.Segments, m.Windows, m.Gaps = append([]Segment{}, r.seg.done...), r.windows(), r.gaps(since)
+	m.Streams, m.Signals = r.rows(), append([]ManifestSignal{}, r.signals...)
+	m.Attrs, m.Refused, m.SinceMS = maps.Clone(r.attrs), maps.Clone(r.account.refused), since
+	first, _ := slices.BinarySearchFunc(r.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })
+	m.DTMF = append([]Digit{}, r.dtmf[first:]...)
+	m.Call.End, m.Call.EndCause = r.msTime(r.sealedMS).UTC().Round(0), ""
+	if r.stopMS >= 0 && r.sealedMS >= r.stopMS {
+		m.Call.End, m.Call.EndCause = r.stopTime.UTC().Round(0), string(r.cause)
 	}
-	first, _ := slices.BinarySearchFunc(c.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })
-	m.DTMF = append([]Digit{}, c.dtmf[first:]...)
-	if c.plan.Mono {
-		m.Channels = []Channel{{Side: "mixed"}}
-	}
-	if !c.answered.IsZero() {
-		m.Call.Answer = c.answered.UTC().Round(0)
-	}
-	m.Call.End = c.msTime(c.sealedMS).UTC().Round(0)
-	if c.endMS >= 0 {
-		m.Call.End = c.endTime.UTC().Round(0)
-	}
-	if c.seg.open && !c.seg.empty() {
-		s := c.seg.info
-		s.DurationMS = (c.seg.samples + int64(len(c.seg.pend[0]))) / c.perMS
+	if r.seg.open && !r.seg.empty() {
+		s := r.seg.info
+		s.DurationMS = (r.seg.samples + int64(len(r.seg.pend[0]))) / r.perMS
 		m.Segments = append(m.Segments, s)
 	}
 	return m
 }
 
-func (c *core) windows() []Window {
+// head is the part of the manifest that tells what is recorded.
+func (r *recording) head() *Manifest {
+	m := &Manifest{
+		Version: Version, ID: r.id, Conversation: r.conv, Kind: r.kind, User: r.user, Other: r.other,
+		Consent: r.consent.String(), Trunk: r.session.Trunk,
+		Call: Call{
+			SIPCallID: r.session.SIPCallID, Direction: string(r.session.Direction), From: r.session.From, To: r.session.To,
+			Start: r.session.Start.UTC().Round(0),
+		},
+		Format: r.plan.Format, SampleRate: r.plan.SampleRate, Suppressed: r.plan.Suppressed, Channels: r.channelList(),
+		Segments: []Segment{}, Windows: []Window{}, Gaps: []Gap{}, Streams: []Stream{}, DTMF: []Digit{},
+	}
+	if !r.answered.IsZero() {
+		m.Call.Answer = r.answered.UTC().Round(0)
+	}
+	return m
+}
+
+func (r *recording) channelList() []Channel {
+	if r.plan.Mono {
+		return []Channel{{Side: "mixed"}}
+	}
+	out := []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}}
+	for i := range out {
+		for _, p := range r.session.Parties {
+			if p.Side == r.side(i) {
+				out[i].Party = p.URI
+			}
+		}
+	}
+	return out
+}
+
+// rows lists the streams with what was counted since the recording began.
+func (r *recording) rows() []Stream {
+	out := r.streams()
+	for i := range out {
+		for _, b := range r.before {
+			if b.Channel == out[i].Channel && b.SSRC == out[i].SSRC && b.Codec == out[i].Codec {
+				out[i].subtract(b)
+			}
+		}
+		out[i].Channel = r.channel(media.Side(out[i].Channel))
+	}
+	return slices.DeleteFunc(out, func(s Stream) bool { return r.before != nil && s.Packets == 0 && s.Lost == 0 })
+}
+
+func (s *Stream) subtract(b Stream) {
+	s.Packets -= b.Packets
+	s.Lost -= b.Lost
+	s.Late -= b.Late
+	s.Duplicate -= b.Duplicate
+	s.Reordered -= b.Reordered
+	s.Overrun -= b.Overrun
+	s.Undecoded -= b.Undecoded
+	s.Restarts -= b.Restarts
+	s.Rejected -= b.Rejected
+}
+
+func (r *recording) windows() []Window {
 	out := []Window{}
-	for _, w := range c.timeline.Windows(c.sealedMS) {
+	for _, w := range r.timeline.Windows(r.sealedMS) {
 		out = append(out, Window{
-			Reason: string(w.Reason), RealMS: w.RealMS, EndRealMS: w.EndRealMS, AudioMS: c.gate.AudioMS(w.RealMS),
-			Source: w.Source, LateMS: w.LateMS, MissedMS: w.MissedMS,
+			Reason: string(w.Reason), RealMS: w.RealMS, EndRealMS: w.EndRealMS, AudioMS: r.gate.AudioMS(w.RealMS),
+			Source: w.Source, LateMS: w.LateMS, MissedMS: w.MissedMS, Channel: micOnly(w.Mic),
 		})
 	}
 	return out
 }
 
+// micOnly names the channel of a window that silences one alone.
+func micOnly(mic bool) *int {
+	if !mic {
+		return nil
+	}
+	channel := 1
+	return &channel
+}
+
 // gaps lists both channels' gaps that end at since or later, in order of
 // position. Rounding each edge, not the length, keeps neighbours touching.
-func (c *core) gaps(since int64) []Gap {
+func (r *recording) gaps(since int64) []Gap {
 	out := []Gap{}
-	a, b := c.gapsFrom(0, since), c.gapsFrom(1, since)
+	a, b := r.gapsFrom(0, since), r.gapsFrom(1, since)
 	for len(a) > 0 || len(b) > 0 {
 		ch := 0
 		if len(a) == 0 || len(b) > 0 && b[0].from < a[0].from {
@@ -109,43 +164,43 @@ func (c *core) gaps(since int64) []Gap {
 		} else {
 			g, b = b[0], b[1:]
 		}
-		from, to := c.roundMS(g.from), c.roundMS(g.to)
+		from, to := r.roundMS(g.from), r.roundMS(g.to)
 		if from == to {
 			continue
 		}
 		out = append(out, Gap{
-			Channel: ch, RealMS: from, AudioMS: c.gate.AudioMS(from), DurationMS: to - from,
+			Channel: ch, RealMS: from, AudioMS: r.gate.AudioMS(from), DurationMS: to - from,
 			Cause: g.cause, Filled: "silence", Detail: g.detail,
 		})
 	}
-	for ch := range c.account.gaps {
-		c.addOverflow(out, ch)
+	for ch := range r.account.gaps {
+		r.addOverflow(out, ch)
 	}
 	return out
 }
 
-func (c *core) gapsFrom(channel int, since int64) []gap {
-	list := c.account.gaps[channel].gaps
-	first, _ := slices.BinarySearchFunc(list, since, func(g gap, ms int64) int { return cmp.Compare(c.roundMS(g.to), ms) })
+func (r *recording) gapsFrom(channel int, since int64) []gap {
+	list := r.account.gaps[channel].gaps
+	first, _ := slices.BinarySearchFunc(list, since, func(g gap, ms int64) int { return cmp.Compare(r.roundMS(g.to), ms) })
 	return list[first:]
 }
 
 // addOverflow puts the gaps beyond the list's limit onto the channel's last one.
-func (c *core) addOverflow(out []Gap, ch int) {
-	l := &c.account.gaps[ch]
+func (r *recording) addOverflow(out []Gap, ch int) {
+	l := &r.account.gaps[ch]
 	if l.overflow == 0 {
 		return
 	}
 	for i := len(out) - 1; i >= 0; i-- {
 		if out[i].Channel == ch {
-			out[i].DurationMS += c.roundMS(l.overflowSamples)
+			out[i].DurationMS += r.roundMS(l.overflowSamples)
 			out[i].Detail = fmt.Sprintf("with %d later gaps that are not listed", l.overflow)
 			return
 		}
 	}
 }
 
-func (c *core) roundMS(samples int64) int64 { return (samples + c.perMS/2) / c.perMS }
+func (r *recording) roundMS(samples int64) int64 { return (samples + r.perMS/2) / r.perMS }
 
 // rows lists the streams: per channel in order of first packet, per codec.
 func (c *core) rows() []Stream {

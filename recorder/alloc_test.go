@@ -15,7 +15,7 @@ func (d *discardOutput) audio(Audio, *Manifest) bool { d.frames++; return true }
 func (d *discardOutput) finish(Segment, *Manifest)   {}
 func (d *discardOutput) abandon()                    {}
 func (d *discardOutput) publish(*Manifest)           {}
-func (d *discardOutput) discard()                    {}
+func (d *discardOutput) discard(string)              {}
 func (d *discardOutput) refusal() string             { return "" }
 
 // running returns a core in the middle of a call and a function that gives it
@@ -23,7 +23,7 @@ func (d *discardOutput) refusal() string             { return "" }
 func running(format string) (*core, func()) {
 	p := testPlan()
 	p.Format, p.SegmentMax = format, time.Hour
-	c := newCore(testSession("call-1"), p, &discardOutput{})
+	c := newCore(testSession("call-1"), p, "", plainMemory{}, func(recordingInfo) output { return &discardOutput{} })
 	c.answer(at(0))
 	for _, s := range []media.Side{media.External, media.Internal} {
 		c.stream(media.Stream{ID: media.StreamID(s), Side: s, At: at(0), Formats: g711Formats, Sending: true})

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
-	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/media/mix"
 	"github.com/trunktap/trunktap/suppress"
 )
@@ -23,7 +22,7 @@ const (
 	holdMin = 200 * time.Millisecond
 )
 
-// output takes what the core has sealed, in order. Implementations neither
+// output takes what a recording has sealed, in order. Implementations neither
 // block nor fail: what cannot be taken is refused by audio and becomes a gap.
 type output interface {
 	begin(SegmentInfo)
@@ -32,20 +31,22 @@ type output interface {
 	finish(seg Segment, account *Manifest)
 	abandon() // the open segment has no audio: it was a journal
 	publish(m *Manifest)
-	discard()
+	discard(why string)
 	refusal() string // why audio was refused last, for the gap's detail
 }
 
-// core is the pipeline of one recording: packets, signals and times go in,
-// sealed frames and the account come out. It starts no goroutine and reads no
-// clock. Times are nanoseconds since base and never run backwards.
+// core is the pipeline of one call: packets, signals and times go in, what its
+// recordings make of them comes out. It starts no goroutine and reads no clock.
+// Times are nanoseconds since base and never run backwards. Streams are decoded
+// and mixed once; each recording takes the sealed chunks by rules of its own.
 type core struct {
 	// constant after newCore
 	plan    Plan
 	session media.Session
 	base    time.Time
 	hold    int64 // ns between a sample and its sealing
-	out     output
+	outlet  func(recordingInfo) output
+	vault   vault
 	perMS   int64 // samples a millisecond
 
 	now      int64
@@ -56,63 +57,68 @@ type core struct {
 
 	streams map[media.StreamID]*lane
 	sides   [2]*side
+	typists [2]typist
 
-	timeline *suppress.Timeline
-	gate     *suppress.Gate
 	sealedMS int64
 	endMS    int64 // -1 while the call goes on
 	endTime  time.Time
 	cause    media.Cause
+	chunk    chunk
+	spans    []suppress.Span // of state, for nobody
 
-	chunk [2][]int16
-	marks []mix.Mark
-	spans []suppress.Span
+	state *suppress.Timeline // the call's state by the plan's rules, whatever is recorded
+	recs  []*recording       // not closed, in the order in which they began
+	kinds kindState
+	conv  string
 
-	seg     segmentState
-	account accountState
-	parties partySet
-	digits  []pendingDigit // not yet sealed, in order of position
-	dtmf    []Digit
-	attrs   map[string]string
-	conv    string
+	typed   []suppress.Signal // of codes that were typed, until takeTyped applies them
+	emitted []suppress.Signal // applied by takeTyped: the other calls of the conversation must hear of them
 }
 
-// newCore returns a core for a session whose plan is valid.
-func newCore(s media.Session, p Plan, out output) *core {
+// chunk is a stretch of sealed time as all recordings get it. The samples must
+// be left as they are.
+type chunk struct {
+	fromMS, toMS int64 // on the call's timeline
+	pcm          [2][]int16
+	marks        [2][]mix.Mark
+	resolved     [2][]mix.Resolution
+	detail       [2]string // the codec that is not understood
+}
+
+// newCore returns a core for a session whose plan is valid. outlet gives each
+// recording its output; nothing of a recording is asked for before it begins.
+func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordingInfo) output) *core {
 	c := &core{
-		plan: p, session: s, base: s.Start, out: out,
-		hold:     int64(max(p.Lookback, holdMin)),
-		perMS:    int64(p.SampleRate / 1000),
-		streams:  make(map[media.StreamID]*lane),
-		timeline: suppress.New(p.Rules),
-		gate:     suppress.NewGate(suppress.Cut),
-		endMS:    -1,
-		conv:     media.ConversationID(s.SIPCallID),
-	}
-	if p.Suppressed == SuppressedSilence {
-		c.gate = suppress.NewGate(suppress.Silence)
+		plan: p, session: s, base: s.Start, outlet: outlet, vault: v, conv: conv,
+		hold:    int64(max(p.Lookback, holdMin)),
+		perMS:   int64(p.SampleRate / 1000),
+		streams: make(map[media.StreamID]*lane),
+		state:   suppress.New(p.Rules),
+		endMS:   -1,
 	}
 	for i := range c.sides {
 		c.sides[i] = newSide(media.Side(i), p.SampleRate)
-		c.chunk[i] = make([]int16, chunkMS*c.perMS)
+		c.typists[i] = newTypist(p, media.Side(i))
+		c.chunk.pcm[i] = make([]int16, chunkMS*c.perMS)
 	}
-	c.parties.init(s)
+	c.kinds.init(c)
+	if !p.NoTrunk {
+		c.open(KindTrunk, "", "", media.Internal)
+	}
 	return c
 }
 
 func (c *core) ns(t time.Time) int64      { return int64(t.Sub(c.base)) }
 func (c *core) timeOf(ns int64) time.Time { return c.base.Add(time.Duration(ns)) }
-func (c *core) msTime(ms int64) time.Time { return c.timeOf(c.origin + ms*int64(time.Millisecond)) }
 func (c *core) reorderWindow() int64      { return c.hold - int64(reorderSlack) }
 func (c *core) realMSOf(ns int64) int64   { return (ns - c.origin) / int64(time.Millisecond) }
 
-// beginning is read after a panic: plain fields alone.
-func (c *core) beginning() beginning {
-	b := beginning{started: c.started, origin: c.timeOf(c.origin).UTC().Round(0)}
-	if !c.answered.IsZero() {
-		b.answered = c.answered.UTC().Round(0)
+// belongTo says which conversation the call turned out to be part of.
+func (c *core) belongTo(conv string) {
+	c.conv = conv
+	for _, r := range c.recs {
+		r.conv, r.account.dirty = conv, true
 	}
-	return b
 }
 
 // start fixes the origin of the timeline.
@@ -121,19 +127,12 @@ func (c *core) start(ns int64) {
 		return
 	}
 	c.started, c.origin = true, ns
-	c.timeline.SetOrigin(c.timeOf(ns))
+	c.state.SetOrigin(c.timeOf(ns))
 	for _, s := range c.sides {
 		s.track.SetOrigin(ns)
 	}
-	c.journal()
-}
-
-// journal opens the first segment before there is audio, so that a call that
-// is suppressed at first leaves its account behind when the daemon dies. Not
-// before consent: until then nothing is kept of the call.
-func (c *core) journal() {
-	if !c.plan.Rules.ConsentRequired {
-		c.seg.begin(c, 0)
+	for _, r := range c.recs {
+		c.begin(r, 0)
 	}
 }
 
@@ -145,6 +144,7 @@ func (c *core) answer(t time.Time) {
 	c.answered = t
 	c.advance(c.ns(t))
 	c.start(c.now)
+	c.openStations()
 }
 
 // stream announces a stream or what a renegotiation made of it.
@@ -156,7 +156,7 @@ func (c *core) stream(s media.Stream) {
 	l := c.streams[s.ID]
 	if l == nil {
 		if len(c.streams) >= streamsMax {
-			c.account.refuse("streams")
+			c.refuse("streams")
 			return
 		}
 		l = &lane{}
@@ -166,6 +166,13 @@ func (c *core) stream(s media.Stream) {
 	c.sides[l.side].drainAll(c, l)
 	l.negotiate(s)
 	c.negotiated(s.Side)
+}
+
+// refuse counts, in every recording, something beyond a limit of the call.
+func (c *core) refuse(key string) {
+	for _, r := range c.recs {
+		r.account.refuse(key)
+	}
 }
 
 // streamEnded says that no more packets of a stream come.
@@ -204,38 +211,7 @@ func (c *core) packet(id media.StreamID, arrival int64, wire []byte, dropped uin
 		c.start(arrival)
 	}
 	s.drain(c, c.now)
-}
-
-// signal applies a call-state signal and says what it did.
-func (c *core) signal(sig suppress.Signal) suppress.Effect {
-	received := sig.Received
-	if received.IsZero() {
-		received = sig.At
-	}
-	if !c.ended {
-		c.advance(c.ns(received))
-	}
-	e := c.timeline.Apply(sig)
-	if e.Duplicate || c.ended {
-		return e
-	}
-	c.account.dirty = true
-	c.parties.apply(sig, func() int64 { return c.effectiveMS(e.AppliedAt) })
-	if sig.Event == suppress.AttrsSet {
-		c.setAttrs(sig.Attrs)
-	}
-	if sig.Conversation != "" {
-		c.conv = sig.Conversation
-	}
-	return e
-}
-
-// effectiveMS is the position at which something that happened at t may still act.
-func (c *core) effectiveMS(t time.Time) int64 {
-	if !c.started {
-		return 0
-	}
-	return max(c.realMSOf(c.ns(t)), c.sealedMS)
+	c.takeTyped()
 }
 
 const (
@@ -246,33 +222,36 @@ const (
 	attrKeyBytes = 128
 )
 
-func (c *core) setAttrs(attrs map[string]string) {
-	if c.attrs == nil {
-		c.attrs = make(map[string]string)
-	}
-	for k, v := range attrs {
-		if _, known := c.attrs[k]; !known && len(c.attrs) >= attrsMax || len(k) > attrKeyBytes || len(v) > attrBytesMax {
-			c.account.refuse("attrs")
-			continue
-		}
-		c.attrs[k] = v
-	}
-}
-
 // advance seals what has become old enough at now.
 func (c *core) advance(now int64) {
 	c.now = max(c.now, now)
 	if !c.started || c.ended {
 		return
 	}
+	for i := range c.typists {
+		c.typists[i].advance(c)
+	}
+	for _, r := range c.recs {
+		r.tick(c.now)
+	}
+	for c.seal(c.now); len(c.typed) > 0; c.seal(c.now) {
+		c.takeTyped()
+	}
+}
+
+// seal moves the frontier as far as time and typed codes let it.
+func (c *core) seal(now int64) {
 	for {
 		next := c.sealedMS + chunkMS
-		due := c.origin + next*int64(time.Millisecond) + c.hold
-		if due > c.now {
+		end := c.origin + next*int64(time.Millisecond)
+		if end+c.hold > now || c.typing(end) {
 			return
 		}
 		for _, s := range c.sides {
-			s.drain(c, due)
+			s.drain(c, end+c.hold)
+		}
+		if c.typing(end) {
+			return // what was just taken out of a reorder window may begin a code
 		}
 		c.sealTo(next)
 	}
@@ -287,149 +266,73 @@ func (c *core) end(t time.Time, cause media.Cause) {
 	c.cause, c.endTime = cause, c.timeOf(c.now)
 	if !c.started {
 		c.ended = true // without an answer: there is nothing to record
-		c.out.discard()
+		for _, r := range c.recs {
+			r.out.discard("the call was not answered")
+		}
+		c.recs = nil
 		return
 	}
 	c.endMS = max(c.realMSOf(c.now), c.sealedMS)
 	for _, s := range c.sides {
 		s.flush(c)
 	}
-	c.timeline.End(c.endMS)
+	for i := range c.typists {
+		c.typists[i].finish(c)
+	}
+	c.takeTyped()
+	c.state.End(c.endMS)
+	for _, r := range c.recs {
+		r.stop(c.endMS-r.offsetMS, c.endTime, cause)
+	}
 	for c.sealedMS < c.endMS {
 		c.sealTo(min(c.sealedMS+chunkMS, c.endMS))
 	}
 	c.ended = true
-	c.finishSegment()
-	c.out.publish(c.manifest())
+	for _, r := range c.recs {
+		r.close()
+		c.release(r)
+	}
+	c.recs = nil
 }
 
-// sealTo moves the frontier: the samples before it go through the gate into
-// the segment and are never touched again.
+// sealTo moves the frontier: the samples before it go to the recordings and are
+// never touched again.
 func (c *core) sealTo(toMS int64) {
-	from := c.sealedMS
-	n := int((toMS - from) * c.perMS)
-	ch := [2][]int16{c.chunk[0][:n], c.chunk[1][:n]}
-	before := c.timeline.Pending()
-	c.spans = c.timeline.Seal(toMS, c.spans[:0])
-	if c.timeline.Pending() < before {
-		c.account.dirty = true // a window begins or ends; what was written when its signal came tells nothing of it
-	}
-	var silenced [2]span
+	k := &c.chunk
+	k.fromMS, k.toMS = c.sealedMS, toMS
+	n := (toMS - c.sealedMS) * c.perMS
 	for i, s := range c.sides {
-		c.marks = s.track.Read(ch[i], c.marks[:0])
-		for _, m := range c.marks {
-			c.addGap(i, m)
-		}
-		c.resolve(i)
-		silenced[i] = s.mute(from*c.perMS, ch[i])
+		k.pcm[i] = k.pcm[i][:n]
+		k.marks[i] = s.track.Read(k.pcm[i], k.marks[i][:0])
+		k.resolved[i] = s.track.Resolved()
+		k.detail[i] = s.undecodable
 	}
-	kept := c.gate.Pass(c.spans, c.plan.SampleRate, from, ch)
+	c.spans = c.state.Seal(toMS, c.spans[:0])
 	c.sealedMS = toMS
-	for i := range c.sides {
-		c.muted(i, silenced[i])
+	closed := false
+	for _, r := range c.recs {
+		r.take(k)
+		closed = closed || r.over()
 	}
-	c.keepDigits()
-	c.record(kept)
+	for i := range k.pcm {
+		clear(k.pcm[i])
+	}
+	if closed {
+		c.reap()
+	}
 }
 
-// record appends what the gate let through to the open segment.
-func (c *core) record(kept [2][]int16) {
-	at := 0
-	for _, sp := range c.spans {
-		if sp.Suppressed && c.plan.Suppressed == SuppressedCut {
+// reap closes the recordings whose end is sealed.
+func (c *core) reap() {
+	rest := c.recs[:0]
+	for _, r := range c.recs {
+		if r.over() && c.endMS < 0 {
+			r.close()
+			c.release(r)
 			continue
 		}
-		for from := sp.FromMS; from < sp.ToMS; {
-			if c.parties.take(from) {
-				c.finishSegment()
-			}
-			to := c.parties.next(from+1, sp.ToMS)
-			n := int((to - from) * c.perMS)
-			c.seg.append(c, from, [2][]int16{kept[0][at : at+n], kept[1][at : at+n]})
-			at += n
-			from = to
-		}
+		rest = append(rest, r)
 	}
-	for i := range kept {
-		clear(kept[i])
-	}
-	c.seg.tick(c)
-}
-
-// addGap lists the captured-side parts of a mark: what lies inside a window is
-// not listed.
-func (c *core) addGap(channel int, m mix.Mark) {
-	to := m.At + int64(m.N)
-	for _, sp := range c.spans {
-		if sp.Suppressed {
-			continue
-		}
-		s := span{max(m.At, sp.FromMS*c.perMS), min(to, sp.ToMS*c.perMS)}
-		if s.from < s.to {
-			c.account.gaps[channel].add(gap{s, gapCause(m.Cause), c.sides[channel].detail(m.Cause)})
-			c.account.dirty = true
-		}
-	}
-}
-
-// resolve corrects gaps of which later packets told what they really were.
-func (c *core) resolve(channel int) {
-	l := &c.account.gaps[channel]
-	for _, r := range c.sides[channel].track.Resolved() {
-		c.account.dirty = true
-		c.seg.stale(r.From / c.perMS)
-		if r.Withdrawn {
-			l.recause(span{r.From, r.To}, "", "")
-			continue
-		}
-		for _, s := range c.keptSpans(span{r.From, r.To}) {
-			l.cover(s, gapCause(r.Cause), c.sides[channel].detail(r.Cause))
-		}
-	}
-}
-
-// keptSpans are the parts of sealed samples that lie outside windows.
-func (c *core) keptSpans(s span) []span {
-	var out []span
-	for ms := max(s.from, 0) / c.perMS; ms*c.perMS < s.to; ms++ {
-		if !c.gate.Kept(ms) {
-			continue
-		}
-		p := span{max(s.from, ms*c.perMS), min(s.to, (ms+1)*c.perMS)}
-		if n := len(out); n > 0 && out[n-1].to == p.from {
-			out[n-1].to = p.to
-			continue
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-func gapCause(m mix.Cause) string {
-	switch m {
-	case mix.Late:
-		return GapLate
-	case mix.Absent:
-		return GapAbsent
-	case mix.Undecodable:
-		return GapUndecodable
-	case mix.Overrun:
-		return GapOverrun
-	case mix.Loss:
-	}
-	return GapLoss
-}
-
-// newEncoder makes the encoder of a segment.
-func (c *core) newEncoder() (codec.Encoder, error) {
-	return codec.NewEncoder(c.plan.Format, c.plan.SampleRate, codec.Options{
-		Channels: c.channels(), Bitrate: c.plan.OpusBitrate, Complexity: c.plan.OpusComplexity,
-	})
-}
-
-func (c *core) channels() int {
-	if c.plan.Mono {
-		return 1
-	}
-	return 2
+	clear(c.recs[len(rest):])
+	c.recs = rest
 }

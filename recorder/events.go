@@ -77,8 +77,11 @@ func (h *hub) close() {
 
 // signalled tells what a signal did. Attributes and users are the operator's
 // own words; digits and audio are never part of an event.
-func (r *Recorder) signalled(s *session, sig suppress.Signal, e suppress.Effect) {
+func (r *Recorder) signalled(s *session, sig suppress.Signal, e effect) {
 	r.stats.Signals.Add(1)
+	if e.hidden {
+		return
+	}
 	if e.LateMS > 0 {
 		r.stats.LateSignals.Add(1)
 	}
@@ -95,20 +98,32 @@ func (r *Recorder) signalled(s *session, sig suppress.Signal, e suppress.Effect)
 	}
 }
 
-func (r *Recorder) segmentDone(id string, s Segment) {
+func (r *Recorder) segmentDone(call, recording string, s Segment) {
 	r.stats.SegmentsDone.Add(1)
-	r.events.publish(Event{Type: "segment.complete", At: r.eventTime(), Call: id, Data: s})
+	r.events.publish(Event{Type: "segment.complete", At: r.eventTime(), Call: call, Data: struct {
+		Recording string `json:"recording"`
+		Segment
+	}{recording, s}})
 }
 
-func (r *Recorder) published(m *Manifest) {
+func (r *Recorder) published(call string, m *Manifest) {
 	r.stats.Published.Add(1)
 	if r.cfg.Synchronous {
 		r.mu.Lock()
 		r.done = append(r.done, m)
 		r.mu.Unlock()
 	}
-	r.events.publish(Event{Type: "recording.published", At: m.Call.End, Call: m.ID, Data: map[string]any{
+	r.events.publish(Event{Type: "recording.published", At: m.Call.End, Call: call, Data: map[string]any{
+		"recording": m.ID, "kind": m.Kind, "user": m.User,
 		"real_ms": m.RealMS, "audio_ms": m.AudioMS, "segments": len(m.Segments), "gaps": len(m.Gaps), "windows": len(m.Windows),
+	}})
+}
+
+// discarded tells that a recording is not kept.
+func (r *Recorder) discarded(call string, info recordingInfo, why string) {
+	r.stats.Discarded.Add(1)
+	r.events.publish(Event{Type: "recording.discarded", At: r.eventTime(), Call: call, Data: map[string]any{
+		"recording": info.ID, "kind": info.Kind, "user": info.User, "why": why,
 	}})
 }
 
@@ -120,9 +135,9 @@ func (r *Recorder) failed(s *session, why string, stack []byte) {
 }
 
 // unpublished tells that a recording stays in the spool.
-func (r *Recorder) unpublished(id string, err error) {
-	r.cfg.Log.Error("recording left in the spool", "call", id, "error", err)
-	r.events.publish(Event{Type: "recording.failed", At: r.eventTime(), Call: id, Data: map[string]string{"why": err.Error()}})
+func (r *Recorder) unpublished(call, recording string, err error) {
+	r.cfg.Log.Error("recording left in the spool", "call", call, "recording", recording, "error", err)
+	r.events.publish(Event{Type: "recording.failed", At: r.eventTime(), Call: call, Data: map[string]string{"recording": recording, "why": err.Error()}})
 }
 
 func (r *Recorder) alarm(id, name string, err error) {

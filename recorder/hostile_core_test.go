@@ -356,7 +356,7 @@ func (o *collected) audio(a Audio, _ *Manifest) bool {
 func (*collected) finish(Segment, *Manifest) {}
 func (*collected) abandon()                  {}
 func (o *collected) publish(m *Manifest)     { o.manifest = m }
-func (*collected) discard()                  {}
+func (*collected) discard(string)            {}
 func (*collected) refusal() string           { return "" }
 
 // event of a core, for the tests below.
@@ -431,7 +431,7 @@ func TestHostileAdvanceAtAnyTimeChangesNothing(t *testing.T) {
 		end := at(length + 300)
 		run := func(extra bool) *collected {
 			out := &collected{}
-			c := newCore(testSession("x"), plan, out)
+			c := newCore(testSession("x"), plan, "", plainMemory{}, func(recordingInfo) output { return out })
 			last := int64(0)
 			for _, e := range ev {
 				for extra && rng.IntN(2) == 0 && e.ns > last {

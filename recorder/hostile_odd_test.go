@@ -153,7 +153,7 @@ func TestHostileOddPackets(t *testing.T) {
 		add(an, func(c *core) { c.answer(at(an)) })
 		slices.SortStableFunc(ev, func(a, b coreEvent) int { return int(a.ns - b.ns) })
 		out := &frames{}
-		c := newCore(testSession("x"), plan, out)
+		c := newCore(testSession("x"), plan, "", plainMemory{}, func(recordingInfo) output { return out })
 		for _, e := range ev {
 			e.do(c)
 		}
@@ -281,7 +281,7 @@ func TestHostileInterleavedSourcesDoNotPanic(t *testing.T) {
 					}
 				}()
 				rng := rand.New(rand.NewPCG(seed, 9))
-				c := newCore(testSession("x"), testPlan(), &frames{})
+				c := newCore(testSession("x"), testPlan(), "", plainMemory{}, func(recordingInfo) output { return &frames{} })
 				c.answer(at(0))
 				c.stream(media.Stream{ID: 0, Side: 0, At: at(0), Formats: g711Formats, Sending: true})
 				for ms := 0; ms < 8000; ms += 20 {

@@ -3,7 +3,6 @@ package recorder
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/pion/rtp"
 
@@ -85,22 +84,12 @@ type side struct {
 	order       []*stream // in order of first packet: the order of draining and of the manifest
 	rejected    int64     // packets that were neither RTP nor RTCP
 	retired     []Stream  // rows of sources that made room for others
-	strays      []stray
-	muteUntil   int64  // sample up to which nothing of this side may be heard
-	undecodable string // the codec last met that is not understood
-	overrun     uint32 // dropped by the tap before the source was known
+	undecodable string    // the codec last met that is not understood
+	overrun     uint32    // dropped by the tap before the source was known
 }
 
 func newSide(is media.Side, rate int) *side {
 	return &side{is: is, track: mix.NewTrack(mix.Config{Rate: rate}), sources: make(map[uint32]*stream)}
-}
-
-// detail names, for the operator, what an undecodable span consisted of.
-func (s *side) detail(c mix.Cause) string {
-	if c == mix.Undecodable {
-		return s.undecodable
-	}
-	return ""
 }
 
 // stream is one synchronisation source (RFC 3550 section 3).
@@ -395,25 +384,21 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
 	s.track.Audio(st.key, p.TS, pcm)
 	s.watch(c, st.key, p, len(pcm))
+	c.typists[s.is].audio(c, s, st.key, p, pcm)
 }
 
 // event takes an RFC 4733 packet. A digit waits until its place is sealed, so
 // that a window that is signalled late still swallows it.
 func (st *stream) event(c *core, s *side, p source.Packet) {
-	if e, err := codec.ParseEvent(p.Payload); err == nil {
+	e, err := codec.ParseEvent(p.Payload)
+	if err == nil {
 		s.track.Silent(st.key, p.TS, p.TS+int64(e.Duration))
 	}
 	d, ok := st.digits.Feed(p.Seq, p.TS, p.Payload)
-	if !ok {
-		return
+	if ok {
+		c.typists[s.is].event(c, s, st.key, d, p.Arrival)
 	}
-	at := p.Arrival
-	if pos, known := s.track.PositionOf(st.key, d.TS); known {
-		at = min(at, c.origin+pos*int64(time.Millisecond)/c.perMS)
+	if err == nil && e.End {
+		c.typists[s.is].released(c, s, st.key, p.TS, int64(e.Duration), p.Arrival)
 	}
-	if len(c.digits) >= digitsPendingMax {
-		c.account.refuse("dtmf")
-		return
-	}
-	c.digits = append(c.digits, pendingDigit{channel: int(s.is), at: at, arrival: p.Arrival, digit: string(rune(d.Text))})
 }

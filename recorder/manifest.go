@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/trunktap/trunktap/suppress"
 )
 
 // Version is the version of the manifest.
@@ -32,6 +34,9 @@ type Manifest struct {
 	ID           string `json:"id"`
 	Conversation string `json:"conversation"`
 	Kind         Kind   `json:"kind"`
+	User         string `json:"user,omitempty"`    // whose it is: of stations, consultations, adhoc recordings and snippets
+	Other        string `json:"other,omitempty"`   // the other agent of a consultation
+	Consent      string `json:"consent,omitempty"` // granted | denied | none; empty: nobody asked
 	Trunk        string `json:"trunk"`
 	Call         Call   `json:"call"`
 
@@ -48,6 +53,8 @@ type Manifest struct {
 	Gaps     []Gap     `json:"gaps"`
 	Streams  []Stream  `json:"streams"`
 	DTMF     []Digit   `json:"dtmf"`
+
+	Signals []ManifestSignal `json:"signals,omitempty"` // in order of arrival, those of monitoring left out
 
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
 
@@ -99,7 +106,8 @@ type Call struct {
 
 // Channel names the side that is heard on a channel.
 type Channel struct {
-	Side string `json:"side"` // external | internal
+	Side  string `json:"side"`            // external | internal: of a station, the far party and the station itself
+	Party string `json:"party,omitempty"` // the address in the signalling
 }
 
 // Segment is one file of audio.
@@ -124,8 +132,28 @@ type Window struct {
 	EndRealMS int64  `json:"end_real_ms"`
 	AudioMS   int64  `json:"audio_ms"`
 	Source    string `json:"source"`
-	LateMS    int64  `json:"late_ms"`   // how long after its time the starting signal arrived
-	MissedMS  int64  `json:"missed_ms"` // how much of it was sealed by then and is in the recording
+	LateMS    int64  `json:"late_ms"`           // how long after its time the starting signal arrived
+	MissedMS  int64  `json:"missed_ms"`         // how much of it was sealed by then and is in the recording
+	Channel   *int   `json:"channel,omitempty"` // the only channel that it silences, without taking out any time
+}
+
+// ManifestSignal is a call-state signal and what it did.
+type ManifestSignal struct {
+	Event     suppress.Event `json:"event"`
+	At        time.Time      `json:"at"`
+	Source    string         `json:"source"`
+	Seq       uint64         `json:"seq,omitempty"`
+	LateMS    int64          `json:"late_ms"`
+	MissedMS  int64          `json:"missed_ms"`
+	Reasons   []string       `json:"reasons"` // active after it
+	Refused   string         `json:"refused,omitempty"`
+	Recording string         `json:"recording,omitempty"` // that it began or ended
+	Flow      string         `json:"flow,omitempty"`
+	Queue     string         `json:"queue,omitempty"`
+	User      string         `json:"user,omitempty"`
+	Role      suppress.Role  `json:"role,omitempty"`
+	Party     string         `json:"party,omitempty"`
+	Other     string         `json:"other,omitempty"`
 }
 
 // Causes of gaps.

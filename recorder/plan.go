@@ -54,10 +54,8 @@ type Plan struct {
 
 	DiscardBelow time.Duration // recordings with less audio are not kept
 
-	// Codes are digits that are signals when the internal side types them, either
-	// side with CodesFromAny.
-	Codes        []suppress.Code
-	CodesFromAny bool
+	// Codes are digits that are signals when that side types them.
+	Codes [2][]suppress.Code // by media.Side
 
 	// Other recordings of the same call.
 	NoTrunk                  bool // none of kind trunk is made
@@ -120,7 +118,5 @@ type Policy interface {
 	Plan(s media.Session) (Plan, bool)
 }
 
-// Prefix is the folder of a recording in a store: by day of its start, in UTC.
-func Prefix(s media.Session) string {
-	return s.Start.UTC().Format("2006/01/02/") + s.ID
-}
+// Prefix is the folder of a recording in a store: by day of its call's start, in UTC.
+func Prefix(start time.Time, id string) string { return start.UTC().Format("2006/01/02/") + id }

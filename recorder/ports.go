@@ -15,6 +15,12 @@ var (
 	ErrKey      = errors.New("key not available")
 )
 
+// RefusedError says why a signal was not acted upon: what it asks for cannot be.
+type RefusedError struct{ Why string }
+
+// Error returns the reason.
+func (e *RefusedError) Error() string { return "refused: " + e.Why }
+
 // Sealer makes and opens the data keys of recordings (envelope encryption).
 // Safe for concurrent use.
 type Sealer interface {

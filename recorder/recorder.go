@@ -9,6 +9,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +41,12 @@ type Config struct {
 	RingBytes        int   // tap ring of a stream; 0: 64 KiB, about 6 s of G.711
 	CallBudgetBytes  int64 // queued for a failing or slow store, a call; 0: 4 MiB
 	TotalBudgetBytes int64 // the same for all calls; 0: 1 GiB
-	Workers          int   // goroutines that run pipelines; 0: GOMAXPROCS
-	DisksAtOnce      int   // disk operations under way at once; 0: 64
+	// PrerollBudgetBytes bounds the locked memory that audio waits in for consent,
+	// all calls together; 0: 256 MiB.
+	PrerollBudgetBytes int64
+
+	Workers     int // goroutines that run pipelines; 0: GOMAXPROCS
+	DisksAtOnce int // disk operations under way at once; 0: 64
 
 	// Synchronous makes the recorder work in the goroutine that calls it, by the
 	// times it is given alone: replay. Nothing is dropped then.
@@ -73,9 +78,12 @@ type Recorder struct {
 	writers sync.WaitGroup
 	abandon chan struct{} // closed when unpublished recordings are given up
 	policy  atomic.Pointer[Policy]
+	vault   vault
 
 	mu       sync.Mutex
 	sessions map[string]*session
+	convs    *conversations
+	adhoc    map[string]string // user → id of the adhoc recording going on
 	closed   bool
 	errs     []error // synchronous: what failed
 	done     []*Manifest
@@ -108,6 +116,9 @@ func New(cfg Config) (*Recorder, error) {
 	if cfg.TotalBudgetBytes == 0 {
 		cfg.TotalBudgetBytes = 1 << 30
 	}
+	if cfg.PrerollBudgetBytes == 0 {
+		cfg.PrerollBudgetBytes = 256 << 20
+	}
 	if cfg.Workers == 0 {
 		cfg.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -119,10 +130,11 @@ func New(cfg Config) (*Recorder, error) {
 	}
 	r := &Recorder{
 		cfg: cfg, events: newHub(), disks: make(chan struct{}, cfg.DisksAtOnce), abandon: make(chan struct{}),
-		sessions: make(map[string]*session),
+		sessions: make(map[string]*session), convs: newConversations(), adhoc: make(map[string]string), vault: plainMemory{},
 	}
 	r.policy.Store(&cfg.Policy)
 	if !cfg.Synchronous {
+		r.vault = &lockedMemory{budget: cfg.PrerollBudgetBytes}
 		for range cfg.Workers {
 			s := &shard{stop: make(chan struct{}), done: make(chan struct{})}
 			r.shards = append(r.shards, s)
@@ -155,7 +167,6 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 			return nil, r.refuse(s, plan, err)
 		}
 	}
-	n := newSession(r, s, plan)
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
@@ -165,6 +176,8 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		r.mu.Unlock()
 		return nil, r.refuse(s, plan, fmt.Errorf("session %s: %w", s.ID, ErrExists))
 	}
+	conv, news := r.convs.join(s)
+	n := newSession(r, s, plan, conv)
 	r.sessions[s.ID] = n
 	if len(r.shards) > 0 {
 		r.shards[len(r.sessions)%len(r.shards)].add(n) // under r.mu: Close must find it
@@ -172,6 +185,8 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 	r.mu.Unlock()
 	r.stats.Started.Add(1)
 	r.events.publish(Event{Type: "call.started", At: s.Start, Call: s.ID, Data: n.live()})
+	r.regroup(news)
+	r.deliverSticky(n)
 	r.deliverEarly(n)
 	return n, nil
 }
@@ -249,8 +264,35 @@ func (s *shard) sweep() {
 func (r *Recorder) remove(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.sessions[s.info.ID] == s {
-		delete(r.sessions, s.info.ID)
+	if r.sessions[s.info.ID] != s {
+		return
+	}
+	delete(r.sessions, s.info.ID)
+	r.convs.leave(s.info)
+	for user, id := range r.adhoc {
+		if strings.HasPrefix(id, s.info.ID) {
+			delete(r.adhoc, user)
+		}
+	}
+}
+
+// claim implements claims.
+func (r *Recorder) claim(user, recording string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.adhoc[user] != "" {
+		return false
+	}
+	r.adhoc[user] = recording
+	return true
+}
+
+// release implements claims.
+func (r *Recorder) release(user, recording string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.adhoc[user] == recording {
+		delete(r.adhoc, user)
 	}
 }
 
@@ -289,16 +331,16 @@ func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, er
 		return Applied{}, fmt.Errorf("live call %q: %w", sig.Call+sig.SIPCall, ErrNotFound)
 	}
 	sig.Received = time.Now()
-	var replies []chan suppress.Effect
+	var replies []chan effect
 	for _, s := range to {
-		reply := make(chan suppress.Effect, 1)
+		reply := make(chan effect, 1)
 		if s.post(sig, reply) {
 			replies = append(replies, reply)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, signalWait)
 	defer cancel()
-	var worst *suppress.Effect
+	var worst *effect
 	for _, reply := range replies {
 		select {
 		case e, ok := <-reply:
@@ -312,15 +354,17 @@ func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, er
 	if worst == nil {
 		return Applied{}, ErrEnded
 	}
+	if worst.refused != "" {
+		return Applied{}, &RefusedError{Why: worst.refused}
+	}
 	return applied(*worst), nil
 }
 
-func applied(e suppress.Effect) Applied {
-	a := Applied{AppliedAt: e.AppliedAt.UTC(), LateMS: e.LateMS, MissedMS: e.MissedMS, Duplicate: e.Duplicate, Reasons: []string{}}
-	for _, x := range e.Reasons {
-		a.Reasons = append(a.Reasons, string(x))
+func applied(e effect) Applied {
+	return Applied{
+		AppliedAt: e.AppliedAt.UTC(), LateMS: e.LateMS, MissedMS: e.MissedMS, Duplicate: e.Duplicate, Reasons: words(e.Reasons),
+		Refused: e.refused, Recording: e.recording,
 	}
-	return a
 }
 
 // Subscribe implements Runtime.

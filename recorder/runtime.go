@@ -12,8 +12,8 @@ type Runtime interface {
 	// Calls lists the live calls, oldest first.
 	Calls() []LiveCall
 	// Signal applies a call-state signal to the live call named by its Call or
-	// SIPCall field and says what it did. ErrNotFound when there is none. It
-	// returns once the pipeline has reached the signal, within about 200 ms.
+	// SIPCall field and says what it did. ErrNotFound when there is none,
+	// *RefusedError when what it asks for cannot be. It returns once the pipeline has reached the signal, within about 200 ms.
 	Signal(ctx context.Context, s suppress.Signal) (Applied, error)
 	// Subscribe returns a channel of events from now on and a function that ends
 	// the subscription. A subscriber that does not keep up loses events: the

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -27,7 +28,15 @@ type control struct {
 	id     media.StreamID
 	sig    suppress.Signal
 	cause  media.Cause
-	reply  chan suppress.Effect // buffered; nil when nobody waits
+	conv   string
+	passed bool        // the signal is another call's of the conversation
+	reply  chan effect // buffered; nil when nobody waits
+}
+
+// answer is the effect of a signal that somebody waits for.
+type answer struct {
+	to     chan effect
+	effect effect
 }
 
 type controlKind uint8
@@ -37,16 +46,18 @@ const (
 	controlStreamEnded
 	controlAnswered
 	controlSignal
+	controlConversation
 	controlEnded
 )
 
-// session is the inbox of one recording: it merges controls and packets by
-// their times into its core. Producers enqueue; the owner processes.
+// session is the inbox of one call: it merges controls and packets by their
+// times into its core. Producers enqueue; the owner processes.
 type session struct {
 	// constant after newSession
 	rec  *Recorder
 	info media.Session
-	out  *writer
+
+	capturing atomic.Bool // written by the owner, read on the packet path
 
 	// guarded by mu; producers and the owner
 	mu       sync.Mutex
@@ -55,6 +66,8 @@ type session struct {
 	overflow bool
 	closed   bool // Ended was called
 	answered time.Time
+	conv     string
+	liveRecs []LiveRecording
 	reasons  []string
 	failed   bool
 
@@ -65,6 +78,7 @@ type session struct {
 	done    bool
 	broken  string    // why the rest of the call is not recorded
 	begun   beginning // of a call that broke before its core knew
+	answers []answer
 	lastTap time.Time // replay: the time up to which the inbox was processed
 }
 
@@ -89,11 +103,11 @@ func (t *streamTap) Put(arrival time.Time, wire []byte) {
 	t.ring.Put(arrival, wire)
 }
 
-func newSession(r *Recorder, s media.Session, p Plan) *session {
-	n := &session{rec: r, info: s}
-	n.out = newWriter(r, s, p)
-	n.core = newCore(s, p, n.out)
-	n.reasons = []string{}
+func newSession(r *Recorder, s media.Session, p Plan, conv string) *session {
+	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
+	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info) })
+	n.core.kinds.claims = r
+	n.publishState()
 	return n
 }
 
@@ -102,6 +116,11 @@ func (s *session) enqueue(c control) bool {
 	if s.rec.cfg.Synchronous {
 		s.catchUp(c.at)
 	}
+	return s.add(c)
+}
+
+// add is enqueue for what another session tells, whose owner may be at work.
+func (s *session) add(c control) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -154,12 +173,15 @@ func (s *session) Answered(at time.Time) {
 // Signal implements media.SessionTap.
 func (s *session) Signal(sig suppress.Signal) { s.post(sig, nil) }
 
-func (s *session) post(sig suppress.Signal, reply chan suppress.Effect) bool {
+func (s *session) post(sig suppress.Signal, reply chan effect) bool {
 	if sig.Received.IsZero() {
 		sig.Received = sig.At
 	}
 	return s.enqueue(control{at: sig.Received, kind: controlSignal, sig: sig, reply: reply})
 }
+
+// Capturing implements media.Capturing.
+func (s *session) Capturing() bool { return s.capturing.Load() }
 
 // Ended implements media.SessionTap.
 func (s *session) Ended(at time.Time, cause media.Cause) {
@@ -210,7 +232,17 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	if !s.done && !all {
 		s.core.advance(s.core.ns(cutoff))
 	}
+	for _, sig := range s.core.emitted {
+		s.rec.signalled(s, sig, effect{})
+		s.rec.pass(s, sig)
+	}
+	s.core.emitted = nil
 	s.publishState()
+	for _, a := range s.answers { // whoever hears it finds the state as told
+		a.to <- a.effect
+	}
+	clear(s.answers)
+	s.answers = s.answers[:0]
 	return s.done
 }
 
@@ -283,8 +315,13 @@ func (s *session) apply(c control) {
 		e := s.core.signal(c.sig)
 		s.rec.signalled(s, c.sig, e)
 		if c.reply != nil {
-			c.reply <- e
+			s.answers = append(s.answers, answer{c.reply, e})
 		}
+		if !c.passed && !e.Duplicate {
+			s.rec.pass(s, c.sig)
+		}
+	case controlConversation:
+		s.core.belongTo(c.conv)
 	case controlEnded:
 		s.core.end(c.at, c.cause)
 		s.done = true
@@ -311,6 +348,10 @@ func (s *session) skip() (ended bool) {
 	for _, t := range s.feeds {
 		t.drain()
 	}
+	for _, a := range s.answers {
+		close(a.to)
+	}
+	s.answers = nil
 	for _, c := range s.batch {
 		switch {
 		case c.reply != nil:
@@ -318,10 +359,7 @@ func (s *session) skip() (ended bool) {
 		case c.kind == controlAnswered && !s.core.started:
 			s.begun = beginning{started: true, origin: c.at.UTC().Round(0), answered: c.at.UTC().Round(0)}
 		case c.kind == controlEnded:
-			if s.core.started {
-				s.begun = s.core.beginning()
-			}
-			s.out.salvage(s.begun, c.at, c.cause, s.broken)
+			s.salvage(c)
 			s.done = true
 		}
 	}
@@ -340,28 +378,67 @@ func (t *streamTap) drain() {
 	}
 }
 
-// publishState makes the call's state visible to the API.
+// salvage closes the accounts of the call's recordings.
+func (s *session) salvage(end control) {
+	for _, r := range s.core.recs {
+		w, b := r.out.(*writer), r.beginning()
+		switch {
+		case r.kind != KindTrunk && r.consent == consentPending:
+			w.discard("no consent")
+			continue
+		case !b.started:
+			b = s.begun
+		}
+		w.salvage(b, end.at, end.cause, s.broken)
+	}
+}
+
+// publishState makes the call's state visible to the API and to the relay.
 func (s *session) publishState() {
-	reasons := []string{}
-	if !s.done && s.core.started {
-		at := max(s.core.realMSOf(s.core.now), s.core.sealedMS)
-		for _, r := range s.core.timeline.Reasons(at) {
-			reasons = append(reasons, string(r))
+	c := s.core
+	at := c.realMSOf(c.now)
+	reasons, list := []string{}, make([]LiveRecording, 0, len(c.recs))
+	capturing := false
+	if !s.done {
+		for _, r := range c.recs {
+			list = append(list, r.live())
+			capturing = capturing || r.capturing()
+		}
+		if c.started {
+			reasons = words(c.state.Reasons(max(at, c.sealedMS)))
 		}
 	}
+	s.capturing.Store(capturing)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !slices.Equal(reasons, s.reasons) {
 		s.reasons = reasons
 	}
-	s.mu.Unlock()
+	if !slices.EqualFunc(list, s.liveRecs, LiveRecording.equal) {
+		s.liveRecs = list
+	}
+}
+
+func (a LiveRecording) equal(b LiveRecording) bool {
+	return a.ID == b.ID && slices.Equal(a.Reasons, b.Reasons)
+}
+
+func words(reasons []suppress.Reason) []string {
+	out := make([]string, 0, len(reasons))
+	for _, r := range reasons {
+		out = append(out, string(r))
+	}
+	return out
 }
 
 func (s *session) live() LiveCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return LiveCall{
-		ID: s.info.ID, Conversation: media.ConversationID(s.info.SIPCallID), Trunk: s.info.Trunk, SIPCallID: s.info.SIPCallID,
+	l := LiveCall{
+		ID: s.info.ID, Conversation: s.conv, Trunk: s.info.Trunk, SIPCallID: s.info.SIPCallID,
 		Direction: string(s.info.Direction), From: s.info.From, To: s.info.To, Start: s.info.Start, Answer: s.answered,
-		Recording: !s.failed, Reasons: append([]string{}, s.reasons...),
+		Recording: !s.failed && len(s.liveRecs) > 0, Reasons: append([]string{}, s.reasons...),
+		Recordings: append([]LiveRecording{}, s.liveRecs...),
 	}
+	return l
 }

@@ -21,6 +21,12 @@ type stray struct {
 	end       int64 // sample behind it, as placed
 }
 
+// strayList watches one channel of a recording.
+type strayList struct {
+	list      []stray
+	muteUntil int64 // sample up to which nothing of this channel may be heard
+}
+
 // watch notes a packet that is placed later than it arrived. Should its arrival
 // turn out to lie in a window, it must not be heard behind that window.
 func (s *side) watch(c *core, k mix.Key, p source.Packet, samples int) {
@@ -32,39 +38,47 @@ func (s *side) watch(c *core, k mix.Key, p source.Packet, samples int) {
 	if pos/c.perMS-arrivalMS <= strayMS {
 		return
 	}
-	if len(s.strays) >= straysMax {
-		s.strays = s.strays[:copy(s.strays, s.strays[1:])]
+	for _, r := range c.recs {
+		if r.begun {
+			r.strays[r.channel(s.is)].add(stray{arrivalMS - r.offsetMS, pos + int64(samples) - r.offsetMS*r.perMS})
+		}
 	}
-	s.strays = append(s.strays, stray{arrivalMS, pos + int64(samples)})
+}
+
+func (l *strayList) add(x stray) {
+	if len(l.list) >= straysMax {
+		l.list = l.list[:copy(l.list, l.list[1:])]
+	}
+	l.list = append(l.list, x)
 }
 
 // mute silences the samples that lie before the end of a packet that arrived
 // inside a window, and returns which they are. More may be lost by it than
 // arrived there; never less.
-func (s *side) mute(from int64, samples []int16) span {
-	n := max(0, min(s.muteUntil-from, int64(len(samples))))
+func (l *strayList) mute(from int64, samples []int16) span {
+	n := max(0, min(l.muteUntil-from, int64(len(samples))))
 	clear(samples[:n])
 	return span{from, from + n}
 }
 
 // muted accounts for what was silenced and looks for further packets, now that
 // more is sealed.
-func (c *core) muted(i int, silenced span) {
-	s := c.sides[i]
+func (r *recording) muted(channel int, silenced span) {
 	if silenced.from < silenced.to {
-		for _, x := range c.keptSpans(silenced) {
-			c.account.gaps[i].cover(x, GapLate, "arrived inside a window")
-			c.account.dirty = true
+		for _, x := range r.keptSpans(channel, silenced) {
+			r.account.gaps[channel].cover(x, GapLate, "arrived inside a window")
+			r.account.dirty = true
 		}
 	}
-	rest := s.strays[:0]
-	for _, x := range s.strays {
+	l := &r.strays[channel]
+	rest := l.list[:0]
+	for _, x := range l.list {
 		switch {
-		case x.arrivalMS >= c.sealedMS:
+		case x.arrivalMS >= r.sealedMS:
 			rest = append(rest, x)
-		case x.arrivalMS >= 0 && !c.keptBetween(x.arrivalMS, min(x.arrivalMS+chunkMS, c.sealedMS)-1):
-			s.muteUntil = max(s.muteUntil, x.end)
+		case x.arrivalMS >= 0 && !r.keptBetween(channel, x.arrivalMS, min(x.arrivalMS+chunkMS, r.sealedMS)-1):
+			l.muteUntil = max(l.muteUntil, x.end)
 		}
 	}
-	s.strays = rest
+	l.list = rest
 }

@@ -24,14 +24,14 @@ const (
 // room is refused and becomes a gap.
 type writer struct {
 	// constant after newWriter
-	rec     *Recorder
-	session media.Session
-	plan    Plan
+	rec  *Recorder
+	info recordingInfo
+	call string // id of the session
 
 	// owned by the session's owner: what salvage needs
 	last      *Manifest // the account handed on last
 	open      bool
-	info      Segment
+	segInfo   Segment
 	samples   int64
 	realEndMS int64 // behind the last audio or account handed on
 	audioMS   int64
@@ -73,12 +73,13 @@ type op struct {
 	audio   Audio
 	seg     Segment
 	account *Manifest
+	why     string
 	bytes   int64
 }
 
-func newWriter(r *Recorder, s media.Session, p Plan) *writer {
+func newWriter(r *Recorder, call string, info recordingInfo) *writer {
 	return &writer{
-		rec: r, session: s, plan: p, wake: make(chan struct{}, 1), done: make(chan struct{}), finished: make(map[int]Segment),
+		rec: r, call: call, info: info, wake: make(chan struct{}, 1), done: make(chan struct{}), finished: make(map[int]Segment),
 	}
 }
 
@@ -123,7 +124,7 @@ func accountBytes(m *Manifest) int64 {
 
 func (w *writer) begin(info SegmentInfo) {
 	w.open, w.samples = true, 0
-	w.info = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
+	w.segInfo = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
 	w.push(op{kind: opBegin, info: info}, true)
 }
 
@@ -131,10 +132,10 @@ func (w *writer) audio(a Audio, account *Manifest) bool {
 	if !w.push(op{kind: opAudio, audio: a, account: account}, false) {
 		return false
 	}
-	w.samples = max(w.samples, a.SegMS*int64(w.plan.SampleRate)/1000+int64(a.Samples))
-	ms := int64(a.Samples) * 1000 / int64(w.plan.SampleRate)
+	w.samples = max(w.samples, a.SegMS*int64(w.info.head.SampleRate)/1000+int64(a.Samples))
+	ms := int64(a.Samples) * 1000 / int64(w.info.head.SampleRate)
 	w.realEndMS, w.audioMS = a.RealMS+ms, a.AudioMS+ms
-	w.info.EndRealMS = w.realEndMS
+	w.segInfo.EndRealMS = w.realEndMS
 	if account != nil {
 		w.last = Complete(w.last, account)
 	}
@@ -154,7 +155,9 @@ func (w *writer) abandon() {
 }
 
 func (w *writer) publish(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
-func (w *writer) discard()            { w.push(op{kind: opDiscard}, true) }
+
+// discard gives the recording up; why is for whoever looks for it.
+func (w *writer) discard(why string) { w.push(op{kind: opDiscard, why: why}, true) }
 
 // beginning is what a salvaged account needs of a core that failed.
 type beginning struct {
@@ -166,7 +169,7 @@ type beginning struct {
 // last audio handed on to the end of the call both channels are a gap.
 func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why string) {
 	if !b.started {
-		w.discard()
+		w.discard("the call was not answered")
 		return
 	}
 	m := w.last
@@ -193,33 +196,21 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 		w.abandon()
 	}
 	if w.open {
-		w.info.DurationMS = w.samples * 1000 / int64(w.plan.SampleRate)
-		if n := len(c.Segments); n > 0 && c.Segments[n-1].N == w.info.N {
+		w.segInfo.DurationMS = w.samples * 1000 / int64(w.info.head.SampleRate)
+		if n := len(c.Segments); n > 0 && c.Segments[n-1].N == w.segInfo.N {
 			c.Segments = c.Segments[:n-1]
 		}
-		c.Segments = append(append([]Segment{}, c.Segments...), w.info)
-		w.finish(w.info, &c)
+		c.Segments = append(append([]Segment{}, c.Segments...), w.segInfo)
+		w.finish(w.segInfo, &c)
 	}
 	w.publish(&c)
 }
 
 // emptyAccount is the manifest of a recording of which nothing was written.
 func (w *writer) emptyAccount(b beginning) *Manifest {
-	s := w.session
-	m := &Manifest{
-		Version: Version, ID: s.ID, Conversation: media.ConversationID(s.SIPCallID), Kind: w.plan.Kind, Trunk: s.Trunk,
-		Format: w.plan.Format, SampleRate: w.plan.SampleRate, Suppressed: w.plan.Suppressed, Origin: b.origin,
-		Channels: []Channel{{Side: media.External.String()}, {Side: media.Internal.String()}},
-		Segments: []Segment{}, Windows: []Window{}, Gaps: []Gap{}, Streams: []Stream{}, DTMF: []Digit{},
-		Call: Call{
-			SIPCallID: s.SIPCallID, Direction: string(s.Direction), From: s.From, To: s.To,
-			Start: s.Start.UTC().Round(0), Answer: b.answered,
-		},
-	}
-	if w.plan.Mono {
-		m.Channels = []Channel{{Side: "mixed"}}
-	}
-	return m
+	m := w.info.head
+	m.Origin, m.Call.Answer = b.origin, b.answered
+	return &m
 }
 
 // run is the writing goroutine. It ends when the recording is published,
@@ -309,7 +300,7 @@ func (w *writer) once(o *op) {
 		return
 	}
 	w.failed = true
-	w.rec.note(fmt.Errorf("recording %s: %w", w.session.ID, err))
+	w.rec.note(fmt.Errorf("recording %s: %w", w.info.ID, err))
 	if w.sink != nil {
 		_ = w.sink.Close() // the first error is the one to report
 	}
@@ -322,12 +313,12 @@ func (w *writer) stuck(err error, try int) {
 	w.lastErr = err
 	w.mu.Unlock()
 	if try == 0 {
-		w.rec.alarm(w.session.ID, "storage", err)
+		w.rec.alarm(w.call, "storage", err)
 	}
 }
 
 func (w *writer) recovered() {
-	w.rec.events.publish(Event{Type: "alarm", At: time.Now(), Call: w.session.ID, Data: map[string]string{"alarm": "storage", "state": "cleared"}})
+	w.rec.events.publish(Event{Type: "alarm", At: time.Now(), Call: w.call, Data: map[string]string{"alarm": "storage", "state": "cleared"}})
 }
 
 // refusal says, for the account, why audio had no room.
@@ -349,13 +340,13 @@ func (w *writer) giveUp(err error) {
 	if w.sink != nil {
 		_ = w.sink.Close() // what is spooled stays for recovery at the next start
 	}
-	w.rec.unpublished(w.session.ID, err)
+	w.rec.unpublished(w.call, w.info.ID, err)
 }
 
 // do is one operation on the sink.
 func (w *writer) do(o *op) error {
 	if w.sink == nil && o.kind != opDiscard {
-		sink, err := w.rec.cfg.NewSink(context.Background(), w.session.ID, Prefix(w.session))
+		sink, err := w.rec.cfg.NewSink(context.Background(), w.info.ID, w.info.Prefix)
 		if err != nil {
 			return fmt.Errorf("open sink: %w", err)
 		}
@@ -381,7 +372,7 @@ func (w *writer) do(o *op) error {
 		seg := o.seg // o itself stays as it is: the owner may be moving the queue
 		seg.File, seg.Bytes, seg.SHA256 = res.File, res.Bytes, res.SHA256
 		w.finished[seg.N] = seg
-		w.rec.segmentDone(w.session.ID, seg)
+		w.rec.segmentDone(w.call, w.info.ID, seg)
 	case opAbandon:
 		if err := w.segment.Abort(); err != nil {
 			return fmt.Errorf("abandon segment: %w", err)
@@ -395,14 +386,14 @@ func (w *writer) do(o *op) error {
 		if err := w.sink.Close(); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
-		w.rec.published(m) // last: what failed before it is tried again as a whole
+		w.rec.published(w.call, m) // last: what failed before it is tried again as a whole
 	case opDiscard:
 		if w.sink != nil {
 			if err := errors.Join(w.sink.Discard(), w.sink.Close()); err != nil {
 				return err
 			}
 		}
-		w.rec.stats.Discarded.Add(1)
+		w.rec.discarded(w.call, w.info, o.why)
 	}
 	return nil
 }

@@ -1,0 +1,276 @@
+package recorder
+
+import (
+	"slices"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// Bounds of what is remembered of conversations.
+const (
+	conversationKeysMax = 200_000          // keys of all conversations
+	stickyMax           = 256              // signals of a conversation that calls which join it must know
+	conversationWait    = 15 * time.Minute // that an ended conversation can still be joined, by the calls' own times
+	linksMax            = 16               // keys of one signal
+	expireEvery         = 256              // calls
+)
+
+// conversations groups the calls that belong together: a transfer, a
+// consultation and a conference make several of one conversation. Two calls
+// belong together when they share a key. Guarded by Recorder.mu.
+type conversations struct {
+	byKey map[string]*conversation
+	order []*conversation // some of them over
+	joins int
+}
+
+// conversation is a group of calls.
+type conversation struct {
+	id     string
+	named  bool // by a signal, not derived from its first call
+	start  time.Time
+	last   time.Time // its latest call began
+	calls  map[string]bool
+	keys   []string
+	sticky []suppress.Signal
+	into   *conversation // it turned out to be part of that one
+}
+
+func newConversations() *conversations {
+	return &conversations{byKey: make(map[string]*conversation)}
+}
+
+// keysOf are the keys of a call; its own Call-ID always is one.
+func keysOf(s media.Session) []string {
+	own := "call-id:" + s.SIPCallID
+	keys := []string{own}
+	for _, k := range s.Links {
+		if k != own && len(keys) < linksMax {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// join puts a call that begins into its conversation and returns the id of that,
+// and which other conversations turned out to be the same.
+func (c *conversations) join(s media.Session) (id string, changed []*conversation) {
+	c.expire(s.Start)
+	own := &conversation{id: media.ConversationID(s.SIPCallID), start: s.Start, last: s.Start, calls: map[string]bool{}}
+	conv, changed := c.merge(own, keysOf(s))
+	conv.calls[s.ID] = true
+	conv.last = later(conv.last, s.Start)
+	return conv.id, changed
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// merge makes one conversation of c and all that share one of the keys: that
+// with a name, else the oldest. It returns it and those that became part of it.
+func (c *conversations) merge(conv *conversation, keys []string) (*conversation, []*conversation) {
+	group := []*conversation{conv}
+	for _, k := range keys {
+		if o := c.byKey[k]; o != nil && !slices.Contains(group, o) {
+			group = append(group, o)
+		}
+	}
+	best := group[0]
+	for _, o := range group[1:] {
+		if o.named && !best.named || o.named == best.named && (len(o.keys) > 0 && len(best.keys) == 0 || o.start.Before(best.start)) {
+			best = o
+		}
+	}
+	if !slices.Contains(c.order, best) {
+		c.order = append(c.order, best)
+	}
+	var changed []*conversation
+	for _, o := range group {
+		if o == best {
+			continue
+		}
+		for id := range o.calls {
+			best.calls[id] = true
+		}
+		best.sticky = append(best.sticky, o.sticky...)
+		best.last = later(best.last, o.last)
+		for _, k := range o.keys {
+			c.byKey[k] = best
+		}
+		best.keys = append(best.keys, o.keys...)
+		o.into, o.keys = best, nil
+		if len(o.calls) > 0 {
+			changed = append(changed, o)
+		}
+		c.order = slices.DeleteFunc(c.order, func(x *conversation) bool { return x == o })
+	}
+	for _, k := range keys {
+		if _, known := c.byKey[k]; !known && len(c.byKey) < conversationKeysMax {
+			c.byKey[k] = best
+			best.keys = append(best.keys, k)
+		}
+	}
+	return best, changed
+}
+
+// of returns the conversation of a live call.
+func (c *conversations) of(s media.Session) *conversation {
+	for _, k := range keysOf(s) {
+		if o := c.byKey[k]; o != nil && o.calls[s.ID] {
+			return o
+		}
+	}
+	return nil
+}
+
+// leave takes a call that has ended out of its conversation. A secure pause
+// ends with the last of its calls; what was said about consent holds for those
+// that may join yet.
+func (c *conversations) leave(s media.Session) {
+	o := c.of(s)
+	if o == nil {
+		return
+	}
+	delete(o.calls, s.ID)
+	if len(o.calls) == 0 {
+		o.sticky = slices.DeleteFunc(o.sticky, func(sig suppress.Signal) bool {
+			return sig.Event == suppress.PauseStart || sig.Event == suppress.PauseEnd
+		})
+	}
+}
+
+// expire forgets, now and then, conversations without calls that nobody has
+// joined for long.
+func (c *conversations) expire(now time.Time) {
+	if c.joins++; c.joins%expireEvery != 0 {
+		return
+	}
+	c.order = slices.DeleteFunc(c.order, func(o *conversation) bool {
+		if len(o.calls) > 0 || now.Sub(o.last) < conversationWait {
+			return false
+		}
+		for _, k := range o.keys {
+			delete(c.byKey, k)
+		}
+		return true
+	})
+}
+
+// regroup tells the calls of conversations that became part of another one.
+func (r *Recorder) regroup(changed []*conversation) {
+	for _, old := range changed {
+		r.mu.Lock()
+		var to []*session
+		for id := range old.calls {
+			if s := r.sessions[id]; s != nil {
+				to = append(to, s)
+			}
+		}
+		conv := old.into
+		r.mu.Unlock()
+		for _, s := range to {
+			s.belongTo(conv.id)
+		}
+	}
+}
+
+// belongTo puts a live call into a conversation.
+func (s *session) belongTo(conv string) {
+	s.belongsTo(conv)
+	s.add(control{at: s.info.Start, kind: controlConversation, conv: conv})
+}
+
+func (s *session) belongsTo(conv string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conv = conv
+}
+
+// pass lets a signal act on the conversation: links join calls, and what a
+// caller says about being recorded, or a secure pause, holds for all of them.
+func (r *Recorder) pass(s *session, sig suppress.Signal) {
+	keys := sig.Links
+	if len(keys) > linksMax {
+		keys = keys[:linksMax]
+	}
+	shared := sticky(sig.Event)
+	if len(keys) == 0 && sig.Conversation == "" && !shared {
+		return
+	}
+	r.mu.Lock()
+	conv := r.convs.of(s.info)
+	if conv == nil {
+		r.mu.Unlock()
+		return
+	}
+	var changed []*conversation
+	if len(keys) > 0 {
+		conv, changed = r.convs.merge(conv, keys)
+	}
+	renamed := sig.Conversation != "" && conv.id != sig.Conversation
+	if sig.Conversation != "" {
+		if !conv.named {
+			conv.id, conv.named = sig.Conversation, true
+		}
+		var more []*conversation
+		conv, more = r.convs.merge(conv, []string{"conversation:" + sig.Conversation})
+		changed = append(changed, more...)
+	}
+	var others []*session
+	if shared {
+		if len(conv.sticky) >= stickyMax {
+			conv.sticky = conv.sticky[1:]
+		}
+		conv.sticky = append(conv.sticky, sig)
+	}
+	for id := range conv.calls {
+		if o := r.sessions[id]; o != nil {
+			others = append(others, o)
+		}
+	}
+	id := conv.id
+	r.mu.Unlock()
+	r.regroup(changed)
+	for _, o := range others {
+		switch {
+		case !renamed && len(changed) == 0:
+		case o == s:
+			s.belongsTo(id)
+			s.core.belongTo(id) // this is its owner
+		default:
+			o.belongTo(id)
+		}
+		if shared && o != s {
+			o.add(control{at: sig.Received, kind: controlSignal, sig: sig, passed: true})
+		}
+	}
+}
+
+// sticky tells which signals hold for every call of a conversation, those that
+// join it later included.
+func sticky(e suppress.Event) bool {
+	switch e {
+	case suppress.PauseStart, suppress.PauseEnd, suppress.ConsentGranted, suppress.ConsentDenied:
+		return true
+	}
+	return false
+}
+
+// deliverSticky tells a call that joins a conversation what holds in it.
+func (r *Recorder) deliverSticky(s *session) {
+	r.mu.Lock()
+	var all []suppress.Signal
+	if conv := r.convs.of(s.info); conv != nil {
+		all = slices.Clone(conv.sticky)
+	}
+	r.mu.Unlock()
+	for _, sig := range all {
+		s.add(control{at: s.info.Start, kind: controlSignal, sig: sig, passed: true})
+	}
+}

@@ -1,0 +1,464 @@
+package recorder
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+const (
+	recordingsMax     = 1000 // of one call
+	recordingsLiveMax = 32   // of one call at a time
+	stateSignalsMax   = 4096 // remembered for recordings that begin later
+	agentsMax         = 256  // known to have joined
+)
+
+// Causes of the end of a recording whose call goes on.
+const (
+	causeLeft    media.Cause = "left"    // the party whose side is recorded left the call
+	causeStopped media.Cause = "stopped" // whoever began it ended it
+)
+
+// suffixes make the ids of recordings that are not their call's first.
+var suffixes = map[Kind]string{KindStation: "st", KindConsult: "co", KindAdhoc: "ad", KindSnippet: "sn"}
+
+// kindState is what decides which recordings a call has.
+type kindState struct {
+	numbers map[Kind]int
+	opened  int
+	history []suppress.Signal // that a recording which begins later must know
+	forgot  bool              // more than history holds
+	acd     bool              // the call has seen a queue or an agent
+	agents  map[string]bool   // who joined, by name; false: left again
+	hidden  map[string]bool   // monitors
+	consult *suppress.Signal  // the call was a consultation from its beginning
+	claims  claims
+}
+
+// claims keeps adhoc recordings of a user apart over all calls.
+type claims interface {
+	// claim returns false when the user has one.
+	claim(user, recording string) bool
+	release(user, recording string)
+}
+
+func (k *kindState) init(*core) {
+	k.numbers, k.agents, k.hidden = map[Kind]int{}, map[string]bool{}, map[string]bool{}
+}
+
+// effect is what a signal did to a call.
+type effect struct {
+	suppress.Effect
+	refused   string // why it was not acted upon
+	recording string // id of what it began or ended
+	hidden    bool   // it must not be told of
+}
+
+// signal applies a call-state signal and says what it did.
+func (c *core) signal(sig suppress.Signal) effect {
+	received := sig.Received
+	if received.IsZero() {
+		received = sig.At
+	}
+	if !c.ended {
+		c.advance(c.ns(received))
+	}
+	return c.apply(sig)
+}
+
+// takeTyped applies the codes that were typed.
+func (c *core) takeTyped() {
+	for len(c.typed) > 0 {
+		sig := c.typed[0]
+		c.typed = c.typed[1:]
+		c.apply(sig)
+		c.emitted = append(c.emitted, sig)
+	}
+}
+
+// apply is signal at the present time.
+func (c *core) apply(sig suppress.Signal) effect {
+	e := effect{Effect: c.state.Apply(sig)}
+	if e.Duplicate || c.ended {
+		return e
+	}
+	e.hidden = c.kinds.hides(sig)
+	c.remember(sig)
+	var effects []suppress.Effect
+	for i, r := range c.recs {
+		x := r.signal(sig)
+		effects = append(effects, x)
+		if i == 0 {
+			e.Effect = x
+		}
+	}
+	told := slices.Clone(c.recs)
+	c.lifecycle(sig, &e)
+	for i, r := range told {
+		r.noteSignal(sig, effects[i], e)
+	}
+	for _, r := range c.recs {
+		if !slices.Contains(told, r) {
+			r.noteSignal(sig, e.Effect, e)
+		}
+	}
+	return e
+}
+
+// hides tells whether a signal is about somebody who leaves no trace.
+func (k *kindState) hides(sig suppress.Signal) bool {
+	switch {
+	case sig.Event == suppress.AgentJoin && sig.Role == suppress.RoleMonitor:
+		if len(k.hidden) < agentsMax {
+			k.hidden[sig.User] = true
+		}
+		return true
+	case sig.Event == suppress.AgentJoin:
+		delete(k.hidden, sig.User)
+	case sig.Event == suppress.AgentLeave:
+		return k.hidden[sig.User]
+	}
+	return false
+}
+
+// remember keeps what a recording that begins later must know.
+func (c *core) remember(sig suppress.Signal) {
+	k := &c.kinds
+	switch sig.Event {
+	case suppress.SnippetStart, suppress.SnippetEnd, suppress.AdhocStart, suppress.AdhocEnd,
+		suppress.ConsultStart, suppress.ConsultEnd, suppress.CallLinked:
+		return
+	case suppress.QueueStart:
+		k.acd = true
+	case suppress.AgentJoin, suppress.AgentLeave:
+		if sig.Role == suppress.RoleMonitor || k.hidden[sig.User] {
+			return
+		}
+		k.acd = true
+		if _, known := k.agents[sig.User]; known || len(k.agents) < agentsMax {
+			k.agents[sig.User] = sig.Event == suppress.AgentJoin
+		}
+	}
+	if len(k.history) >= stateSignalsMax {
+		k.forgot = true
+		return
+	}
+	k.history = append(k.history, sig)
+}
+
+// open makes a recording that begins now or, before the answer, with it; nil
+// and the reason when it may not be.
+func (c *core) open(kind Kind, user, other string, internal media.Side) (*recording, string) {
+	k := &c.kinds
+	p, ok := c.planOf(kind, user)
+	switch {
+	case !ok:
+		return nil, fmt.Sprintf("recordings of kind %s are not made here", kind)
+	case k.forgot:
+		return nil, "the call has had too many signals"
+	case len(c.recs) >= recordingsLiveMax || k.opened >= recordingsMax:
+		return nil, "the call has too many recordings"
+	}
+	k.opened++
+	id := c.session.ID
+	if kind != KindTrunk {
+		k.numbers[kind]++
+		id = fmt.Sprintf("%s-%s%d", id, suffixes[kind], k.numbers[kind])
+	}
+	r := c.newRecording(id, kind, user, other, p, internal)
+	for _, sig := range k.history {
+		r.inherit(sig)
+	}
+	c.recs = append(c.recs, r)
+	return r, ""
+}
+
+// openAt makes a recording that begins at a time of a call that was answered.
+func (c *core) openAt(kind Kind, user, other string, internal media.Side, t time.Time) (*recording, string) {
+	if !c.started {
+		return nil, "the call is not answered"
+	}
+	r, why := c.open(kind, user, other, internal)
+	if r != nil {
+		c.begin(r, c.positionOf(t))
+		r.before = c.rows()
+	}
+	return r, why
+}
+
+// positionOf is where something that happened at t may still act.
+func (c *core) positionOf(t time.Time) int64 { return max(c.realMSOf(c.ns(t)), c.sealedMS) }
+
+// planOf returns how recordings of a kind are made here.
+func (c *core) planOf(kind Kind, user string) (Plan, bool) {
+	p := c.plan
+	switch kind {
+	case KindStation:
+		if p.Stations == nil {
+			return p, false
+		}
+		p, ok := p.Stations.Plan(user)
+		return p, ok && p.SampleRate == c.plan.SampleRate && p.Validate() == nil
+	case KindConsult:
+		return p, p.Consult
+	case KindAdhoc:
+		p.Rules.HoldMic = true
+		return p, p.Adhoc
+	case KindSnippet:
+		return p, p.Snippets
+	case KindTrunk:
+	}
+	return p, !p.NoTrunk
+}
+
+// openStations begins the recordings of the parties that are stations, at the answer.
+func (c *core) openStations() {
+	if k := &c.kinds; k.consult != nil {
+		c.consultation(*k.consult)
+	}
+	if c.plan.Stations == nil {
+		return
+	}
+	for _, p := range c.session.Parties {
+		user, ok := c.plan.Stations.Station(p)
+		if !ok || c.consulting(user, p.Side) || c.live(KindStation, user) != nil {
+			continue
+		}
+		c.openAt(KindStation, user, "", p.Side, c.answered)
+	}
+}
+
+// live returns the recording of a kind that a user has going on.
+func (c *core) live(kind Kind, user string) *recording {
+	for _, r := range c.recs {
+		if r.kind == kind && r.user == user && r.stopMS < 0 {
+			return r
+		}
+	}
+	return nil
+}
+
+// lifecycle begins and ends recordings.
+func (c *core) lifecycle(sig suppress.Signal, e *effect) {
+	switch sig.Event {
+	case suppress.AgentJoin:
+		c.joined(sig)
+	case suppress.AgentLeave:
+		if r := c.live(KindStation, sig.User); r != nil && !c.party(sig.User) {
+			c.stop(r, sig.At, causeLeft)
+		}
+	case suppress.ConsultStart:
+		c.consultStarted(sig, e)
+	case suppress.ConsultEnd:
+		for _, r := range c.recs {
+			if r.kind == KindConsult && r.stopMS < 0 {
+				c.stop(r, sig.At, causeStopped)
+				e.recording = r.id
+			}
+		}
+	case suppress.SnippetStart:
+		c.demand(KindSnippet, sig, e)
+	case suppress.SnippetEnd:
+		c.dismiss(KindSnippet, sig, e)
+	case suppress.AdhocStart:
+		c.demand(KindAdhoc, sig, e)
+	case suppress.AdhocEnd:
+		c.dismiss(KindAdhoc, sig, e)
+	}
+}
+
+func (c *core) stop(r *recording, at time.Time, cause media.Cause) {
+	pos := max(c.realMSOf(c.ns(at)), c.sealedMS)
+	r.stop(pos-r.offsetMS, c.timeOf(c.origin+pos*int64(time.Millisecond)), cause)
+}
+
+// joined begins the recording of a station that call state tells of.
+func (c *core) joined(sig suppress.Signal) {
+	s := c.plan.Stations
+	if s == nil || !s.ByState() || !c.started || sig.User == "" || c.live(KindStation, sig.User) != nil {
+		return
+	}
+	switch sig.Role {
+	case suppress.RoleMonitor, suppress.RoleCoach:
+		return
+	case suppress.RoleAgent, suppress.RoleConsult, suppress.RoleBarge:
+	}
+	if _, ok := s.Plan(sig.User); ok {
+		c.openAt(KindStation, sig.User, "", media.Internal, sig.At)
+	}
+}
+
+// party tells whether a user is a party of the call's signalling as a station.
+func (c *core) party(user string) bool {
+	if c.plan.Stations == nil {
+		return false
+	}
+	for _, p := range c.session.Parties {
+		if u, ok := c.plan.Stations.Station(p); ok && u == user {
+			return true
+		}
+	}
+	return false
+}
+
+// caller is the side that the INVITE came from.
+func (c *core) caller() media.Side {
+	if c.session.Direction == media.Outbound {
+		return media.Internal
+	}
+	return media.External
+}
+
+// consulting tells whether a user's own recording gives way to that of the
+// consultation which the call is.
+func (c *core) consulting(user string, side media.Side) bool {
+	k := c.kinds.consult
+	return k != nil && (k.User == user || k.User == "" && side == c.caller())
+}
+
+// consultStarted takes the news that this call is, or holds, a consultation. A
+// call that was one from its beginning has no recording of its trunk; one that
+// comes from outside can be none.
+func (c *core) consultStarted(sig suppress.Signal, e *effect) {
+	whole := !c.started || c.realMSOf(c.ns(sig.At)) <= c.realMSOf(c.ns(c.answered))
+	if whole && (c.plan.NoTrunk || c.session.Direction == media.Outbound) {
+		if c.kinds.consult == nil {
+			c.kinds.consult = &sig
+			if c.started && !c.answered.IsZero() {
+				e.recording = c.consultation(sig)
+			}
+		}
+		return
+	}
+	if c.plan.Consult && c.started && len(c.consults()) == 0 {
+		if r, why := c.openAt(KindConsult, sig.User, sig.Other, media.Internal, sig.At); r != nil {
+			e.recording = r.id
+		} else {
+			e.refused = why
+		}
+	}
+}
+
+func (c *core) consults() []*recording {
+	return slices.DeleteFunc(slices.Clone(c.recs), func(r *recording) bool { return r.kind != KindConsult || r.stopMS >= 0 })
+}
+
+// consultation replaces the automatic recordings of a call that is one: what
+// two agents say to each other is kept as that, or not at all.
+func (c *core) consultation(sig suppress.Signal) (id string) {
+	rest := c.recs[:0:0]
+	for _, r := range c.recs {
+		side := r.side(1)
+		if r.kind == KindTrunk || r.kind == KindStation && c.consulting(r.user, side) {
+			r.preroll.drop(r)
+			r.out.discard("the call is a consultation")
+			continue
+		}
+		rest = append(rest, r)
+	}
+	c.recs = rest
+	r, _ := c.openAt(KindConsult, sig.User, sig.Other, c.sideOf(sig.User), c.answered)
+	if r == nil {
+		return ""
+	}
+	return r.id
+}
+
+// sideOf is the side that a user is heard on: that of the party who is the
+// user, else the internal one.
+func (c *core) sideOf(user string) media.Side {
+	for _, p := range c.session.Parties {
+		if c.plan.Stations != nil {
+			if u, ok := c.plan.Stations.Station(p); ok && u == user {
+				return p.Side
+			}
+		}
+		if userOf(p.URI) == user && user != "" {
+			return p.Side
+		}
+	}
+	return media.Internal
+}
+
+// userOf returns the user part of a SIP URI.
+func userOf(uri string) string {
+	_, rest, ok := strings.Cut(uri, ":")
+	if !ok {
+		rest = uri
+	}
+	user, _, _ := strings.Cut(rest, "@")
+	return user
+}
+
+// demand begins a recording that a user asks for.
+func (c *core) demand(kind Kind, sig suppress.Signal, e *effect) {
+	switch {
+	case kind == KindSnippet && !c.kinds.acd:
+		e.refused = "the call came from no queue and no agent has joined it"
+	case kind == KindAdhoc && !c.present(sig.User):
+		e.refused = "the user is not on the call"
+	case c.live(kind, sig.User) != nil:
+		e.refused = fmt.Sprintf("the user has a recording of kind %s going on", kind)
+	case slices.Contains(c.state.Reasons(c.positionOf(sig.At)), suppress.ReasonConsent) && !c.plan.Rules.ConsentRequired:
+		e.refused = "the recording was not consented to"
+	}
+	if e.refused != "" {
+		return
+	}
+	r, why := c.openAt(kind, sig.User, "", c.sideOf(sig.User), sig.At)
+	if r == nil {
+		e.refused = why
+		return
+	}
+	if kind == KindAdhoc && c.kinds.claims != nil && !c.kinds.claims.claim(sig.User, r.id) {
+		r.preroll.drop(r)
+		r.out.discard("the user has another one")
+		c.recs = slices.DeleteFunc(c.recs, func(x *recording) bool { return x == r })
+		e.refused = "the user has a recording of kind adhoc going on in another call"
+		return
+	}
+	e.recording = r.id
+}
+
+// dismiss ends a recording that a user asked for.
+func (c *core) dismiss(kind Kind, sig suppress.Signal, e *effect) {
+	r := c.live(kind, sig.User)
+	if r == nil {
+		e.refused = fmt.Sprintf("the user has no recording of kind %s going on", kind)
+		return
+	}
+	c.stop(r, sig.At, causeStopped)
+	c.release(r)
+	e.recording = r.id
+}
+
+// release lets a user begin another adhoc recording.
+func (c *core) release(r *recording) {
+	if r.kind == KindAdhoc && c.kinds.claims != nil {
+		c.kinds.claims.release(r.user, r.id)
+	}
+}
+
+// present tells whether a user is on the call, as far as anybody has told who is.
+func (c *core) present(user string) bool {
+	known := false
+	for u, on := range c.kinds.agents {
+		if u == user {
+			return on
+		}
+		known = known || on
+	}
+	if c.party(user) {
+		return true
+	}
+	for _, p := range c.session.Parties {
+		if userOf(p.URI) == user {
+			return true
+		}
+	}
+	return !known
+}

@@ -1,0 +1,365 @@
+package recorder
+
+import (
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// recordingInfo is what an output must know of its recording.
+type recordingInfo struct {
+	ID, Prefix string
+	Kind       Kind
+	User       string
+	head       Manifest // what is known of it when it begins
+}
+
+// recording is one recording of a call: its rules, its segments and its
+// account. Positions are milliseconds and samples since its own origin, which
+// lies offsetMS behind the call's. Channel 1 is the party from whose side it is
+// made, channel 0 the other one.
+type recording struct {
+	// constant after newRecording
+	id          string
+	kind        Kind
+	user, other string
+	plan        Plan
+	session     media.Session
+	base        time.Time
+	perMS       int64
+	flip        bool // channel 1 is the external side
+	out         output
+	vault       vault
+
+	now      int64 // the call's
+	begun    bool
+	origin   int64 // ns; valid when begun
+	offsetMS int64 // its origin on the call's timeline
+	answered time.Time
+	stopMS   int64 // where it ends; -1 while that is not known
+	stopTime time.Time
+	cause    media.Cause
+
+	timeline *suppress.Timeline
+	gate     *suppress.Gate
+	consent  consentState
+	preroll  preroll
+	sealedMS int64
+
+	pcm    [2][]int16
+	marks  []mix.Mark
+	spans  []suppress.Span
+	detail [2]string
+	strays [2]strayList
+
+	seg     segmentState
+	account accountState
+	parties partySet
+	digits  []pendingDigit // not yet sealed, in order of position
+	dtmf    []Digit
+	attrs   map[string]string
+	conv    string
+	signals []ManifestSignal
+	streams func() []Stream // the rows of the call's streams
+	before  []Stream        // the same when it began
+}
+
+// newRecording returns a recording that has not begun.
+func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, internal media.Side) *recording {
+	p.Kind = kind
+	r := &recording{
+		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base, perMS: c.perMS,
+		flip: internal == media.External, vault: c.vault, stopMS: -1, now: c.now,
+		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, streams: c.rows,
+	}
+	if p.Suppressed == SuppressedSilence {
+		r.gate = suppress.NewGate(suppress.Silence)
+	}
+	for i := range r.pcm {
+		r.pcm[i] = make([]int16, chunkMS*c.perMS)
+	}
+	if p.Rules.ConsentRequired {
+		r.consent = consentPending
+	}
+	r.parties.init(c.session, kind, user, internal)
+	r.out = c.outlet(recordingInfo{ID: id, Prefix: Prefix(c.session.Start, id), Kind: kind, User: user, head: *r.head()})
+	return r
+}
+
+func (r *recording) timeOf(ns int64) time.Time { return r.base.Add(time.Duration(ns)) }
+func (r *recording) realMSOf(ns int64) int64   { return (ns - r.origin) / int64(time.Millisecond) }
+func (r *recording) ns(t time.Time) int64      { return int64(t.Sub(r.base)) }
+func (r *recording) msTime(ms int64) time.Time {
+	return r.timeOf(r.origin + ms*int64(time.Millisecond))
+}
+
+// channel is where a side is heard.
+func (r *recording) channel(side media.Side) int {
+	if r.flip {
+		return int(side.Other())
+	}
+	return int(side)
+}
+
+// side is who is heard on a channel.
+func (r *recording) side(channel int) media.Side {
+	if r.flip {
+		return media.Side(channel).Other()
+	}
+	return media.Side(channel)
+}
+
+// beginning is read after a panic: plain fields alone.
+func (r *recording) beginning() beginning {
+	b := beginning{started: r.begun, origin: r.timeOf(r.origin).UTC().Round(0)}
+	if !r.answered.IsZero() {
+		b.answered = r.answered.UTC().Round(0)
+	}
+	return b
+}
+
+// live is what the API tells of the recording.
+func (r *recording) live() LiveRecording {
+	l := LiveRecording{ID: r.id, Kind: r.kind, User: r.user, Reasons: []string{}}
+	if r.begun {
+		l.Reasons = words(r.timeline.Reasons(max(r.realMSOf(r.now), r.sealedMS)))
+	}
+	return l
+}
+
+// capturing tells whether what is said now is kept by the trunk's recording.
+func (r *recording) capturing() bool {
+	return r.kind == KindTrunk && r.begun && r.stopMS < 0 && r.timeline.Captured(max(r.realMSOf(r.now), r.sealedMS))
+}
+
+// begin fixes the origin, at a position of the call's timeline.
+func (c *core) begin(r *recording, offsetMS int64) {
+	r.offsetMS = offsetMS
+	r.origin = c.origin + offsetMS*int64(time.Millisecond)
+	r.answered, r.begun = c.answered, true
+	r.timeline.SetOrigin(r.timeOf(r.origin))
+	if r.consent == consentPending && r.plan.ConsentPreroll {
+		r.preroll.begin(r)
+	}
+	r.journal()
+}
+
+// journal opens the first segment before there is audio, so that a recording
+// that is suppressed at first leaves its account behind when the daemon dies.
+// Not before consent: until then nothing is kept of the call.
+func (r *recording) journal() {
+	if r.consent != consentPending && r.consent != consentDenied {
+		r.seg.begin(r, 0)
+	}
+}
+
+// stop says where the recording ends. The first one counts, unless the call
+// ends sooner.
+func (r *recording) stop(atMS int64, at time.Time, cause media.Cause) {
+	atMS = max(atMS, r.sealedMS)
+	if r.stopMS >= 0 && r.stopMS <= atMS {
+		return
+	}
+	r.stopMS, r.stopTime, r.cause = atMS, at, cause
+}
+
+// over tells whether everything up to its end is sealed.
+func (r *recording) over() bool {
+	return r.begun && r.stopMS >= 0 && r.sealedMS+r.preroll.heldMS() >= r.stopMS
+}
+
+// close finishes the recording. One of another kind than trunk exists only with
+// consent, and none that is shorter than wanted.
+func (r *recording) close() {
+	if !r.begun {
+		r.out.discard("it did not begin")
+		return
+	}
+	r.preroll.wipe(r)
+	r.timeline.End(r.sealedMS)
+	r.finishSegment()
+	m := r.manifest()
+	refused := r.consent == consentPending || r.consent == consentDenied && m.AudioMS == 0
+	switch {
+	case refused && r.kind != KindTrunk:
+		r.out.discard("no consent")
+	case !refused && m.AudioMS < r.plan.DiscardBelow.Milliseconds():
+		r.out.discard("shorter than discard_below")
+	default:
+		r.out.publish(m)
+	}
+}
+
+// effectiveMS is the position at which something that happened at t may still act.
+func (r *recording) effectiveMS(t time.Time) int64 {
+	if !r.begun {
+		return 0
+	}
+	return max(r.realMSOf(r.ns(t)), r.sealedMS)
+}
+
+// take gets a sealed chunk of the call.
+func (r *recording) take(k *chunk) {
+	if !r.begun || r.stopMS >= 0 && r.sealedMS+r.preroll.heldMS() >= r.stopMS {
+		return
+	}
+	if r.preroll.on && r.preroll.hold(r, k) {
+		return
+	}
+	r.process(k)
+}
+
+// process runs a chunk through the gate into the segment.
+func (r *recording) process(k *chunk) {
+	from, to := r.sealedMS, k.toMS-r.offsetMS
+	if r.stopMS >= 0 {
+		to = min(to, r.stopMS)
+	}
+	if to <= from {
+		return
+	}
+	skip, n := (from+r.offsetMS-k.fromMS)*r.perMS, (to-from)*r.perMS
+	ch := [2][]int16{r.pcm[0][:n], r.pcm[1][:n]}
+	before := r.timeline.Pending()
+	r.spans = r.timeline.Seal(to, r.spans[:0])
+	if r.timeline.Pending() < before {
+		r.account.dirty = true // a window begins or ends; what was written when its signal came tells nothing of it
+	}
+	var silenced [2]span
+	for i := range ch {
+		side := r.side(i)
+		copy(ch[i], k.pcm[side][skip:skip+n])
+		r.detail[i] = k.detail[side]
+		for _, m := range k.marks[side] {
+			r.addGap(i, m, from, to)
+		}
+		r.resolve(i, k.resolved[side])
+		silenced[i] = r.strays[i].mute(from*r.perMS, ch[i])
+	}
+	kept := r.gate.Pass(r.spans, r.plan.SampleRate, from, ch)
+	r.sealedMS = to
+	for i := range silenced {
+		r.muted(i, silenced[i])
+	}
+	r.keepDigits()
+	r.record(kept)
+}
+
+// record appends what the gate let through to the open segment.
+func (r *recording) record(kept [2][]int16) {
+	at := 0
+	for _, sp := range r.spans {
+		if sp.Suppressed && r.plan.Suppressed == SuppressedCut {
+			continue
+		}
+		for from := sp.FromMS; from < sp.ToMS; {
+			if r.parties.take(from) {
+				r.finishSegment()
+			}
+			to := r.parties.next(from+1, sp.ToMS)
+			n := int((to - from) * r.perMS)
+			r.seg.append(r, from, [2][]int16{kept[0][at : at+n], kept[1][at : at+n]})
+			at += n
+			from = to
+		}
+	}
+	for i := range r.pcm {
+		clear(r.pcm[i])
+	}
+	r.seg.tick(r)
+}
+
+// addGap lists the kept parts of a mark that lie in [fromMS, toMS): what lies
+// inside a window is not listed.
+func (r *recording) addGap(channel int, m mix.Mark, fromMS, toMS int64) {
+	at := m.At - r.offsetMS*r.perMS
+	at, to := max(at, fromMS*r.perMS), min(at+int64(m.N), toMS*r.perMS)
+	for _, sp := range r.spans {
+		if sp.Suppressed || sp.Mic && channel == 1 {
+			continue
+		}
+		s := span{max(at, sp.FromMS*r.perMS), min(to, sp.ToMS*r.perMS)}
+		if s.from < s.to {
+			r.account.gaps[channel].add(gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause)})
+			r.account.dirty = true
+		}
+	}
+}
+
+// detailOf names, for the operator, what an undecodable span consisted of.
+func (r *recording) detailOf(channel int, c mix.Cause) string {
+	if c == mix.Undecodable {
+		return r.detail[channel]
+	}
+	return ""
+}
+
+// resolve corrects gaps of which later packets told what they really were.
+func (r *recording) resolve(channel int, list []mix.Resolution) {
+	l := &r.account.gaps[channel]
+	shift := r.offsetMS * r.perMS
+	for _, x := range list {
+		s := span{max(x.From-shift, 0), x.To - shift}
+		if s.from >= s.to {
+			continue
+		}
+		r.account.dirty = true
+		r.seg.stale(s.from / r.perMS)
+		if x.Withdrawn {
+			l.recause(s, "", "")
+			continue
+		}
+		for _, k := range r.keptSpans(channel, s) {
+			l.cover(k, gapCause(x.Cause), r.detailOf(channel, x.Cause))
+		}
+	}
+}
+
+// keptSpans are the parts of sealed samples of a channel that lie outside windows.
+func (r *recording) keptSpans(channel int, s span) []span {
+	var out []span
+	for ms := max(s.from, 0) / r.perMS; ms*r.perMS < s.to; ms++ {
+		if !r.gate.Heard(channel, ms) {
+			continue
+		}
+		p := span{max(s.from, ms*r.perMS), min(s.to, (ms+1)*r.perMS)}
+		if n := len(out); n > 0 && out[n-1].to == p.from {
+			out[n-1].to = p.to
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+func gapCause(m mix.Cause) string {
+	switch m {
+	case mix.Late:
+		return GapLate
+	case mix.Absent:
+		return GapAbsent
+	case mix.Undecodable:
+		return GapUndecodable
+	case mix.Overrun:
+		return GapOverrun
+	case mix.Loss:
+	}
+	return GapLoss
+}
+
+// newEncoder makes the encoder of a segment.
+func (r *recording) newEncoder() (codec.Encoder, error) {
+	return codec.NewEncoder(r.plan.Format, r.plan.SampleRate, codec.Options{
+		Channels: r.channels(), Bitrate: r.plan.OpusBitrate, Complexity: r.plan.OpusComplexity,
+	})
+}
+
+func (r *recording) channels() int {
+	if r.plan.Mono {
+		return 1
+	}
+	return 2
+}

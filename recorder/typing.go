@@ -1,0 +1,174 @@
+package recorder
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/dtmf"
+	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/media/source"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// sourceDTMF is the source of signals that were typed.
+const sourceDTMF = "dtmf"
+
+// typist follows what one side types, to find codes. Without codes it passes
+// digits on.
+type typist struct {
+	side     media.Side
+	codes    *suppress.Codes // nil: there are none
+	detector *dtmf.Detector
+	events   bool // it sends RFC 4733: tones beside them are echoes of the same keys
+	down     bool // a key of RFC 4733 is down
+	key      mix.Key
+	ts       int64 // where that key began
+	held     []heldDigit
+	found    []dtmf.Event
+	presses  []suppress.Press
+}
+
+// heldDigit is a digit of which it is not known whether it belongs to a code.
+type heldDigit struct {
+	at, arrival int64 // ns
+	digit       byte
+	tone        bool // heard in band; such digits are not listed
+}
+
+func newTypist(p Plan, side media.Side) typist {
+	t := typist{side: side}
+	if codes := p.Codes[side]; len(codes) > 0 {
+		t.codes, t.detector = suppress.NewCodes(codes), dtmf.New(p.SampleRate)
+	}
+	return t
+}
+
+// typing tells whether something before a time may still turn out to be a code.
+func (c *core) typing(beforeNS int64) bool {
+	for i := range c.typists {
+		if t := &c.typists[i]; t.codes != nil {
+			if from, ok := t.codes.Held(); ok && from < beforeNS {
+				return true
+			}
+		}
+	}
+	return len(c.typed) > 0
+}
+
+// nsOf is the time at which a sample of a source lies.
+func (c *core) nsOf(s *side, k mix.Key, ts, otherwise int64) int64 {
+	pos, ok := s.track.PositionOf(k, ts)
+	if !ok || !c.started {
+		return otherwise
+	}
+	return c.origin + pos*int64(time.Millisecond)/c.perMS
+}
+
+// event takes the beginning of an RFC 4733 digit.
+func (t *typist) event(c *core, s *side, k mix.Key, d codec.Digit, arrival int64) {
+	at := min(arrival, c.nsOf(s, k, d.TS, arrival))
+	if t.codes == nil {
+		c.digit(t.side, at, arrival, d.Text)
+		return
+	}
+	t.events = true
+	t.begin(c, heldDigit{at: at, arrival: arrival, digit: d.Text})
+	t.down, t.key, t.ts = true, k, d.TS
+}
+
+// released takes the end of an RFC 4733 event that began at ts.
+func (t *typist) released(c *core, s *side, k mix.Key, ts, duration, arrival int64) {
+	if t.down && k == t.key && ts >= t.ts {
+		t.down = false
+		t.end(c, c.nsOf(s, k, ts+duration, arrival))
+	}
+}
+
+// audio looks for tones, and ends a key whose end was lost.
+func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, pcm []int16) {
+	if t.codes == nil {
+		return
+	}
+	if t.down && k == t.key && p.TS > t.ts {
+		t.down = false
+		t.end(c, c.nsOf(s, k, p.TS, p.Arrival))
+	}
+	if t.events {
+		return
+	}
+	t.found = t.detector.Feed(p.TS, pcm, t.found[:0])
+	for _, e := range t.found {
+		at := c.nsOf(s, k, e.At, p.Arrival)
+		if e.End {
+			t.end(c, at)
+		} else {
+			t.begin(c, heldDigit{at: at, arrival: p.Arrival, digit: e.Digit, tone: true})
+		}
+	}
+}
+
+func (t *typist) begin(c *core, d heldDigit) {
+	t.held = append(t.held, d)
+	m, ok := t.codes.Begin(d.digit, d.at) // ends a key that is still down
+	t.take(c, m, ok)
+}
+
+func (t *typist) end(c *core, at int64) {
+	m, ok := t.codes.End(at)
+	t.take(c, m, ok)
+}
+
+// take turns a complete code into signals: the digits are cut out, and what the
+// code begins or ends takes them in.
+func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
+	t.release(c)
+	if !ok {
+		return
+	}
+	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return d.at >= m.FromNS && d.at <= m.ToNS })
+	say := func(e suppress.Event, ns int64) {
+		c.typed = append(c.typed, suppress.Signal{V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.now), Source: sourceDTMF})
+	}
+	say(suppress.DTMFStart, m.FromNS)
+	if m.Event == suppress.PauseStart || m.Event == suppress.ConsentDenied {
+		say(m.Event, m.FromNS)
+	} else {
+		say(m.Event, m.ToNS)
+	}
+	say(suppress.DTMFEnd, m.ToNS)
+}
+
+// release passes on the digits that belong to no code.
+func (t *typist) release(c *core) {
+	t.presses = t.codes.Take(t.presses[:0])
+	for _, p := range t.presses {
+		for i, d := range t.held {
+			if d.at == p.FromNS && d.digit == p.Digit {
+				if !d.tone {
+					c.digit(t.side, d.at, d.arrival, d.digit)
+				}
+				t.held = slices.Delete(t.held, i, i+1)
+				break
+			}
+		}
+	}
+}
+
+// advance gives up codes that were not completed in time.
+func (t *typist) advance(c *core) {
+	if t.codes != nil {
+		m, ok := t.codes.Advance(c.now)
+		t.take(c, m, ok)
+	}
+}
+
+// finish ends all waiting: the call is over.
+func (t *typist) finish(c *core) {
+	if t.codes != nil {
+		m, ok := t.codes.Advance(math.MaxInt64)
+		t.take(c, m, ok)
+	}
+}
