@@ -90,6 +90,7 @@ func TestOverlayLeavesRTCPAndOtherMedia(t *testing.T) {
 		e.want(pbx.rtcp, rtcpOf(s.Local(media.Internal)), rtcpPacket(1))
 		e.send(carrier.rtp, s.Local(media.External), rtcpPacket(1)) // on the shared port
 		e.want(pbx.rtcp, rtcpOf(s.Local(media.Internal)), rtcpPacket(1))
+		s.SetOverlay(media.External, nil) // now it is ours
 		if v.calls != 1 {
 			e.Fatalf("the overlay saw %d packets", v.calls)
 		}
