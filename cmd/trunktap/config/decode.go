@@ -11,7 +11,7 @@ import (
 // they are used, not where they are written.
 const (
 	depthMax  = 32
-	valuesMax = 200_000
+	valuesMax = 1_000_000
 	faultsMax = 200
 )
 
@@ -105,6 +105,8 @@ func (d *decoder) value(n *node, path string, v ast.Node, depth int) {
 		d.object(n, path, v, at, depth)
 	case listKind:
 		d.list(n, path, v, at, depth)
+	case mapKind:
+		d.mapping(n, path, v, at, depth)
 	case offKind:
 		d.off(n, path, v, at)
 	case leafKind:
@@ -120,6 +122,45 @@ func (d *decoder) leaf(n *node, path string, v ast.Node, at position) {
 	}
 	if w := n.set(s); w != nil {
 		d.fault(at, path, w.problem, n.want)
+	}
+}
+
+func (d *decoder) mapping(n *node, path string, v ast.Node, at position, depth int) {
+	pairs, ok := d.pairs(path, v, depth)
+	if !ok {
+		d.fault(at, path, describe(v)+" where a mapping belongs", n.want)
+		return
+	}
+	n.clear()
+	if len(pairs) > n.max {
+		d.fault(at, path, fmt.Sprintf("the mapping has %d names", len(pairs)), fmt.Sprintf("at most %d", n.max))
+		return
+	}
+	seen := map[string]bool{}
+	for _, p := range pairs {
+		full := join(path, p.key)
+		if !d.room(full, p.value, depth+1) {
+			return
+		}
+		if w := textFault(p.key); w != nil {
+			d.fault(p.at, path, w.problem, textWant)
+			continue
+		}
+		if seen[p.key] {
+			d.fault(p.at, full, "the name stands there twice", "once")
+		}
+		seen[p.key] = true
+		at := where(p.value)
+		v := d.resolve(full, p.value)
+		if v == nil {
+			continue
+		}
+		s, ok := scalarOf(v)
+		if !ok {
+			d.fault(at, full, describe(v)+" where one value belongs", n.want)
+		} else if w := n.put(p.key, s); w != nil {
+			d.fault(at, full, w.problem, n.want)
+		}
 	}
 }
 
@@ -171,6 +212,11 @@ type pair struct {
 }
 
 func (d *decoder) object(n *node, path string, v ast.Node, at position, depth int) {
+	if _, single := scalarOf(v); single && n.short != "" {
+		d.at[join(path, n.short)] = at
+		d.leaf(n.field(n.short), path, v, at)
+		return
+	}
 	pairs, ok := d.pairs(path, v, depth)
 	if !ok {
 		d.fault(at, path, describe(v)+" where a mapping belongs", n.allowed())
