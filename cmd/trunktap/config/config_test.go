@@ -71,13 +71,15 @@ func TestDefaults(t *testing.T) {
 		StationBase:  StationRecording{Enabled: true, Format: "ogg-opus", DualChannel: true, Suppressed: "cut"},
 		StationsFrom: "auto",
 		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
-		Signals:      Signals{HTTP: true, DTMF: SignalsDTMF{From: "internal"}},
-		Storage:      Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
-		Catalog:      Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
-		Keys:         Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
-		API:          API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
-		Limits:       Limits{CallsMax: 2000},
-		Log:          Log{Level: "info", Format: "text"},
+		Signals: Signals{
+			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+		},
+		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
+		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
+		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
+		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
+		Limits:  Limits{CallsMax: 2000},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 	if d := cmp.Diff(want, c, cmpNet); d != "" {
 		t.Error(d)
@@ -166,7 +168,7 @@ trunks:
       beep: {enabled: false, frequency: 1400, duration: 200ms, interval: 14s, level: -24}
 stations: []
 siprec: {}
-signals: {http: false, headers: {}, ami: [], esl: [], nats: "", dtmf: {}}
+signals: {http: false, headers: [], ami: [], esl: [], nats: "", dtmf: {}}
 storage: {url: "file:///srv/rec"}
 catalog: {url: "sqlite:///srv/db/catalog.db"}
 keys: {mode: local}

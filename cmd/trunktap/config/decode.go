@@ -212,9 +212,7 @@ type pair struct {
 }
 
 func (d *decoder) object(n *node, path string, v ast.Node, at position, depth int) {
-	if _, single := scalarOf(v); single && n.short != "" {
-		d.at[join(path, n.short)] = at
-		d.leaf(n.field(n.short), path, v, at)
+	if n.short != "" && d.short(n.field(n.short), path, v, at, depth) {
 		return
 	}
 	pairs, ok := d.pairs(path, v, depth)
@@ -244,6 +242,23 @@ func (d *decoder) object(n *node, path string, v ast.Node, at position, depth in
 			d.fault(at, join(path, f.key), "the key is missing", f.allowed())
 		}
 	}
+}
+
+// short decodes what stands where a mapping might, as the one field that may
+// stand alone. False: it does not.
+func (d *decoder) short(f *node, path string, v ast.Node, at position, depth int) bool {
+	_, scalar := scalarOf(v)
+	_, sequence := v.(*ast.SequenceNode)
+	switch {
+	case scalar && f.kind == leafKind:
+		d.leaf(f, path, v, at)
+	case sequence && f.kind == listKind:
+		d.list(f, path, v, at, depth)
+	default:
+		return false
+	}
+	d.at[join(path, f.key)] = at
+	return true
 }
 
 // pairs lists the keys of a mapping. What << merges in comes last and only

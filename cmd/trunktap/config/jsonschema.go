@@ -29,8 +29,8 @@ func schemaOf(n *node) map[string]any {
 		s["properties"], s["additionalProperties"] = properties, false
 		if n.short == "" {
 			s["type"] = "object"
-		} else { // the keywords above and below say nothing about a single value
-			s["anyOf"] = []any{map[string]any{"type": "object"}, n.field(n.short).schema}
+		} else { // the keywords above and below say nothing about anything but mappings
+			s["anyOf"] = []any{map[string]any{"type": "object"}, schemaOf(n.field(n.short))}
 		}
 		if len(required) > 0 {
 			s["required"] = required

@@ -34,7 +34,7 @@ type node struct {
 
 	// objectKind
 	fields []*node
-	short  string // key of the field that a single value stands for; empty: none
+	short  string // key of the field that may stand in the place of all; empty: none
 
 	// mapKind
 	put func(name string, s scalar) *wrong
@@ -53,7 +53,7 @@ func (n *node) allowed() string {
 	switch n.kind {
 	case objectKind:
 		if n.short != "" {
-			return n.field(n.short).want + ", or a mapping of " + keysOf(n)
+			return n.field(n.short).allowed() + ", or a mapping of " + keysOf(n)
 		}
 		return "a mapping of " + keysOf(n)
 	case listKind:
@@ -93,7 +93,7 @@ func leaf[T any](target *T, want string, schema map[string]any, parse func(scala
 
 func object(fields ...*node) *node { return &node{kind: objectKind, fields: fields} }
 
-// shortly is an object for which the value of one field may stand alone.
+// shortly is an object for which one field, a value or a list, may stand alone.
 func shortly(short string, fields ...*node) *node {
 	n := object(fields...)
 	n.short = short

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"net"
+	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,10 +81,18 @@ var sipURIShape = regexp.MustCompile(`^(?i:sips?):[^@:;<>"\s]+@[^@;?<>"\s]+$`)
 func address(target *string) *node {
 	schema := map[string]any{"type": "string", "minLength": 1, "maxLength": textBytesMax, "pattern": `^[^;<>"]+$`}
 	return leaf(target, addressWant, schema, func(s scalar) (string, *wrong) {
-		if s.kind == stringScalar && len(s.text) <= textBytesMax && sipURIShape.MatchString(s.text) {
-			return s.text, nil
+		scheme, rest, ok := strings.Cut(strings.ToLower(s.text), ":")
+		switch {
+		case quoted(s) != nil:
+			return "", quoted(s)
+		case !ok || scheme != "sip" && scheme != "sips":
+			return s.text, userPart(s)
+		case !strings.Contains(rest, "@"):
+			return "", wrongf("%v has no user", s)
+		case !sipURIShape.MatchString(s.text):
+			return "", wrongf("%v is more than user and host", s)
 		}
-		return s.text, userPart(s)
+		return s.text, nil
 	})
 }
 
@@ -156,4 +167,94 @@ func sound(target *string) *node {
 		}
 		return filepath.Clean(s.text), nil
 	})
+}
+
+// tokenChars are those of a token of RFC 3261 section 25.1.
+const tokenChars = "[A-Za-z0-9.!%*_+`'~-]"
+
+var (
+	tokenShape    = regexp.MustCompile("^" + tokenChars + "{1,256}$")
+	mediaShape    = regexp.MustCompile("^" + tokenChars + "{1,127}/" + tokenChars + "{1,127}$")
+	templateShape = regexp.MustCompile(`^\$(value|param:` + tokenChars + `+)$`)
+)
+
+// shaped is a text of some shape; what is its noun.
+func shaped(target *string, shape *regexp.Regexp, what, want string) *node {
+	schema := map[string]any{"type": "string", "pattern": shape.String()}
+	return leaf(target, want, schema, func(s scalar) (string, *wrong) {
+		switch {
+		case s.kind != stringScalar:
+			return "", wrongf("%v is no text, put it into quotes", s)
+		case !shape.MatchString(s.text):
+			return "", wrongf("%v is no %s", s, what)
+		}
+		return s.text, nil
+	})
+}
+
+func token(target *string) *node {
+	return shaped(target, tokenShape, "name of a header field", "the name of a SIP header field, such as X-Call-State")
+}
+
+func contentType(target *string) *node {
+	return shaped(target, mediaShape, "content type", "type/subtype without parameters, such as application/json")
+}
+
+var pairKeyShape = regexp.MustCompile(`^[^=;&,\x00-\x1f\x7f]{1,256}$`)
+
+func pairKey(target *string) *node {
+	return shaped(target, pairKeyShape, "key", "1 to 256 characters without = ; & ,")
+}
+
+// template is a text of a signal or where it comes from; words are the texts
+// that may stand there, nil: any.
+func template(target *string, words []string) *node {
+	want := textWant
+	if words != nil {
+		want = orList(words)
+	}
+	schema := map[string]any{"type": "string", "minLength": 1, "maxLength": textBytesMax}
+	return leaf(target, want+", or $value, or $param:name", schema, func(s scalar) (string, *wrong) {
+		w := quoted(s)
+		switch {
+		case w != nil:
+		case strings.HasPrefix(s.text, "$"):
+			if !templateShape.MatchString(s.text) {
+				w = wrongf("%v is neither $value nor $param:name", s)
+			}
+		case words != nil && !slices.Contains(words, s.text):
+			w = wrongf("%v is not known", s)
+		}
+		return s.text, w
+	})
+}
+
+func hostPort(target *string) *node {
+	schema := map[string]any{"type": "string", "pattern": ":[0-9]{1,5}$"}
+	return leaf(target, "a host name or an IP address (IPv6 in brackets) and a port, such as 10.0.0.5:5038", schema, func(s scalar) (string, *wrong) {
+		host, port, err := net.SplitHostPort(s.text)
+		_, notIP := netip.ParseAddr(host)
+		n, bad := strconv.ParseUint(port, 10, 16)
+		switch {
+		case s.kind != stringScalar || err != nil:
+			return "", wrongf("%v is no host and port", s)
+		case notIP != nil && (!hostShape.MatchString(host) || digitsOnly.MatchString(host)):
+			return "", wrongf("%q in %v is no host name and no address", host, s)
+		case bad != nil || n == 0:
+			return "", wrongf("port %s in %v is no port", port, s)
+		}
+		return s.text, nil
+	})
+}
+
+var channelShape = regexp.MustCompile(`^[A-Za-z0-9]+/[^/\s\x00-\x1f]{0,200}$`)
+
+func channel(target *string) *node {
+	return shaped(target, channelShape, "channel", "technology/endpoint, such as PJSIP/carrier-a or PJSIP/carrier-*")
+}
+
+var eslUserShape = regexp.MustCompile(`^[^@:\s\x00-\x1f]{1,100}@[^@:\s\x00-\x1f]{1,100}$`)
+
+func eslUser(target *string) *node {
+	return shaped(target, eslUserShape, "user of a directory", "user@domain without a colon, such as trunktap@pbx.example.net")
 }
