@@ -16,6 +16,7 @@ type Gate struct {
 	mode   Mode
 	passed int64 // spans were taken up to here
 	cuts   cuts
+	quiet  cuts // what is kept without the microphone
 }
 
 // NewGate returns a gate of that mode.
@@ -27,13 +28,15 @@ func (g *Gate) Mode() Mode { return g.mode }
 // Pass takes the samples of both channels from fromMS on, at rate samples a
 // second (a multiple of 1000 for exact positions), and the sealed spans that
 // cover them. It works in place and returns what is kept: with Cut the front
-// of each slice, the rest of it wiped; with Silence all of it. Samples that no
-// span covers are suppressed. Spans must come in order; those that were passed
-// before count once. It does not allocate but for its table.
+// of each slice, the rest of it wiped; with Silence all of it. Channel 1 is
+// silent in spans without microphone. Samples that no span covers are
+// suppressed. Spans must come in order; those that were passed before count
+// once. It does not allocate but for its tables.
 func (g *Gate) Pass(spans []Span, rate int, fromMS int64, ch [2][]int16) (kept [2][]int16) {
 	for _, s := range spans {
 		g.note(s)
 	}
+	mute(spans, int64(rate), fromMS, ch[1])
 	for i := range ch {
 		if g.mode == Silence {
 			kept[i] = silence(spans, int64(rate), fromMS, ch[i])
@@ -53,8 +56,11 @@ func (g *Gate) note(s Span) {
 		g.cuts.add(g.passed, s.FromMS)
 		g.passed = s.FromMS
 	}
-	if s.Suppressed {
+	switch {
+	case s.Suppressed:
 		g.cuts.add(g.passed, s.ToMS)
+	case s.Mic:
+		g.quiet.add(g.passed, s.ToMS)
 	}
 	g.passed = s.ToMS
 }
@@ -68,12 +74,36 @@ func bounds(s Span, rate, fromMS int64, n int) (lo, hi int) {
 	return int(l), int(max(l, min(h, int64(n))))
 }
 
-func compact(spans []Span, rate, fromMS int64, ch []int16) []int16 {
-	out, done := 0, 0
-	for _, s := range spans {
+// nextKept returns the first stretch that is kept, whether with the microphone
+// or not, and the spans behind it.
+func nextKept(spans []Span) (run Span, rest []Span, ok bool) {
+	for i, s := range spans {
 		if s.Suppressed {
 			continue
 		}
+		for i++; i < len(spans) && !spans[i].Suppressed && spans[i].FromMS == s.ToMS; i++ {
+			s.ToMS = spans[i].ToMS
+		}
+		return s, spans[i:], true
+	}
+	return Span{}, nil, false
+}
+
+// mute silences the samples that any part of a span without microphone touches.
+func mute(spans []Span, rate, fromMS int64, ch []int16) {
+	first := fromMS * rate / 1000
+	for _, s := range spans {
+		if s.Mic {
+			lo := min(max(s.FromMS*rate/1000-first, 0), int64(len(ch)))
+			hi := min((s.ToMS*rate+999)/1000-first, int64(len(ch)))
+			clear(ch[lo:max(lo, hi)])
+		}
+	}
+}
+
+func compact(spans []Span, rate, fromMS int64, ch []int16) []int16 {
+	out, done := 0, 0
+	for s, rest, ok := nextKept(spans); ok; s, rest, ok = nextKept(rest) {
 		lo, hi := bounds(s, rate, fromMS, len(ch))
 		if lo = max(lo, done); lo < hi {
 			out += copy(ch[out:], ch[lo:hi])
@@ -86,10 +116,7 @@ func compact(spans []Span, rate, fromMS int64, ch []int16) []int16 {
 
 func silence(spans []Span, rate, fromMS int64, ch []int16) []int16 {
 	done := 0
-	for _, s := range spans {
-		if s.Suppressed {
-			continue
-		}
+	for s, rest, ok := nextKept(spans); ok; s, rest, ok = nextKept(rest) {
 		lo, hi := bounds(s, rate, fromMS, len(ch))
 		if lo = max(lo, done); lo < hi {
 			clear(ch[done:lo])
@@ -112,7 +139,13 @@ func (g *Gate) AudioMS(realMS int64) int64 {
 }
 
 // Kept tells whether a millisecond was passed and is not suppressed, in either
-// mode: for what is no sample, such as digits.
+// mode. For what is no sample, such as digits, ask Heard.
 func (g *Gate) Kept(realMS int64) bool {
 	return realMS >= 0 && realMS < g.passed && !g.cuts.contains(realMS)
+}
+
+// Heard tells whether a millisecond of a channel was passed and is neither
+// suppressed nor silent for want of the microphone.
+func (g *Gate) Heard(channel int, realMS int64) bool {
+	return g.Kept(realMS) && (channel != 1 || !g.quiet.contains(realMS))
 }

@@ -22,17 +22,17 @@ func TestGatePass(t *testing.T) {
 		n     int
 		want  []int16 // the samples that are kept
 	}{
-		{"all", []Span{{0, 2, false}}, 1000, 0, 2, []int16{1, 2}},
-		{"none", []Span{{0, 2, true}}, 1000, 0, 2, nil},
-		{"middle", []Span{{0, 1, false}, {1, 3, true}, {3, 4, false}}, 1000, 0, 4, []int16{1, 4}},
-		{"two samples a millisecond", []Span{{5, 6, true}, {6, 7, false}}, 2000, 5, 4, []int16{3, 4}},
-		{"beyond the spans", []Span{{0, 1, false}}, 1000, 0, 3, []int16{1}},
-		{"before the spans", []Span{{2, 3, false}}, 1000, 0, 3, []int16{3}},
-		{"spans beyond the samples", []Span{{0, 9, false}}, 1000, 4, 2, []int16{1, 2}},
-		{"spans before the samples", []Span{{0, 4, false}, {4, 5, true}, {5, 6, false}}, 1000, 4, 2, []int16{2}},
+		{"all", []Span{{0, 2, false, false}}, 1000, 0, 2, []int16{1, 2}},
+		{"none", []Span{{0, 2, true, false}}, 1000, 0, 2, nil},
+		{"middle", []Span{{0, 1, false, false}, {1, 3, true, false}, {3, 4, false, false}}, 1000, 0, 4, []int16{1, 4}},
+		{"two samples a millisecond", []Span{{5, 6, true, false}, {6, 7, false, false}}, 2000, 5, 4, []int16{3, 4}},
+		{"beyond the spans", []Span{{0, 1, false, false}}, 1000, 0, 3, []int16{1}},
+		{"before the spans", []Span{{2, 3, false, false}}, 1000, 0, 3, []int16{3}},
+		{"spans beyond the samples", []Span{{0, 9, false, false}}, 1000, 4, 2, []int16{1, 2}},
+		{"spans before the samples", []Span{{0, 4, false, false}, {4, 5, true, false}, {5, 6, false, false}}, 1000, 4, 2, []int16{2}},
 		{"no spans", nil, 1000, 0, 2, nil},
-		{"lying order", []Span{{0, 2, false}, {1, 3, false}}, 1000, 0, 3, []int16{1, 2, 3}},
-		{"a rate that is no multiple rounds inward", []Span{{0, 1, true}, {1, 2, false}}, 1500, 0, 3, []int16{3}},
+		{"lying order", []Span{{0, 2, false, false}, {1, 3, false, false}}, 1000, 0, 3, []int16{1, 2, 3}},
+		{"a rate that is no multiple rounds inward", []Span{{0, 1, true, false}, {1, 2, false, false}}, 1500, 0, 3, []int16{3}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := NewGate(Cut)
@@ -59,7 +59,7 @@ func TestGatePass(t *testing.T) {
 }
 
 func TestGatePositions(t *testing.T) {
-	spans := []Span{{10, 20, false}, {20, 30, true}, {30, 40, false}, {40, 50, true}}
+	spans := []Span{{10, 20, false, false}, {20, 30, true, false}, {30, 40, false, false}, {40, 50, true, false}}
 	for mode, want := range map[Mode]map[int64]int64{
 		Cut:     {-5: 0, 0: 0, 10: 0, 15: 5, 20: 10, 25: 10, 30: 10, 35: 15, 45: 20, 50: 20, 99: 20},
 		Silence: {0: 0, 25: 25, 99: 99},
@@ -84,7 +84,7 @@ func TestGateDoesNotAllocate(t *testing.T) {
 	for _, mode := range []Mode{Cut, Silence} {
 		g := NewGate(mode)
 		a, b := make([]int16, 160), make([]int16, 160)
-		spans := []Span{{0, 5, false}, {5, 10, true}, {10, 20, false}}
+		spans := []Span{{0, 5, false, false}, {5, 10, true, false}, {10, 20, false, false}}
 		if n := testing.AllocsPerRun(1000, func() {
 			g.Pass(spans, 8000, spans[0].FromMS, [2][]int16{a, b})
 			for i := range spans {
@@ -100,7 +100,7 @@ func TestGateDoesNotAllocate(t *testing.T) {
 func BenchmarkGatePass(b *testing.B) {
 	g := NewGate(Cut)
 	x, y := make([]int16, 160), make([]int16, 160)
-	spans := []Span{{0, 20, false}}
+	spans := []Span{{0, 20, false, false}}
 	b.ReportAllocs()
 	for b.Loop() {
 		g.Pass(spans, 8000, spans[0].FromMS, [2][]int16{x, y})

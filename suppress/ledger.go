@@ -81,7 +81,7 @@ func (lg *ledger) open(e event, atMS, missFrom int64) {
 
 func (lg *ledger) add(e event, atMS int64) *record {
 	lg.records = append(lg.records, record{reason: e.reason, missFrom: noPos, Window: Window{
-		Reason: reasonNames[e.reason], RealMS: atMS, EndRealMS: atMS, LateMS: e.lateMS, Source: e.source,
+		Reason: reasonNames[e.reason], RealMS: atMS, EndRealMS: atMS, LateMS: e.lateMS, Source: e.source, Mic: e.reason == idHoldMic,
 	}})
 	lg.last[e.reason] = len(lg.records)
 	return &lg.records[len(lg.records)-1]
@@ -89,7 +89,7 @@ func (lg *ledger) add(e event, atMS int64) *record {
 
 // close ends the reason's window at atMS; missTo is the time that its end
 // claims, which lies before atMS when the end was late.
-func (lg *ledger) close(reason int, atMS, missTo int64, sealed *cuts) {
+func (lg *ledger) close(reason int, atMS, missTo int64, sealed *past) {
 	r := lg.latest(reason)
 	r.MissedMS += r.pendingMissed(missTo, sealed)
 	r.open, r.missFrom = false, noPos
@@ -110,18 +110,26 @@ func (lg *ledger) forget(reason int) {
 }
 
 // pendingMissed is what the open window's late start missed.
-func (r *record) pendingMissed(missTo int64, sealed *cuts) int64 {
+func (r *record) pendingMissed(missTo int64, sealed *past) int64 {
 	if !r.open || r.missFrom == noPos {
 		return 0
 	}
-	return sealed.captured(r.missFrom, min(r.openedMS, missTo))
+	return sealed.captured(r.reason, r.missFrom, min(r.openedMS, missTo))
+}
+
+// claims is from when on the open window has, or should have, been.
+func (r *record) claims() int64 {
+	if r.missFrom != noPos {
+		return r.missFrom
+	}
+	return r.openedMS
 }
 
 // full tells whether one more window would be too many.
 func (lg *ledger) full() bool { return len(lg.records) >= windowsMax }
 
 // list returns the windows within [0, toMS), in order of start then reason.
-func (lg *ledger) list(toMS int64, sealed *cuts) []Window {
+func (lg *ledger) list(toMS int64, sealed *past) []Window {
 	var ws []Window
 	for i := range lg.records {
 		r := &lg.records[i]
@@ -139,6 +147,30 @@ func (lg *ledger) list(toMS int64, sealed *cuts) []Window {
 		return cmp.Or(cmp.Compare(a.RealMS, b.RealMS), cmp.Compare(a.Reason, b.Reason))
 	})
 	return ws
+}
+
+// past is what became of sealed time.
+type past struct {
+	cut   cuts // suppressed on both channels
+	quiet cuts // suppressed, or channel 1 silent
+}
+
+func (p *past) add(s Span) {
+	if s.Suppressed {
+		p.cut.add(s.FromMS, s.ToMS)
+	}
+	if s.Suppressed || s.Mic {
+		p.quiet.add(s.FromMS, s.ToMS)
+	}
+}
+
+// captured returns how many milliseconds of [from, to) were captured that the
+// reason would not have let through.
+func (p *past) captured(reason int, from, to int64) int64 {
+	if reason == idHoldMic {
+		return p.quiet.captured(from, to)
+	}
+	return p.cut.captured(from, to)
 }
 
 // cut is one suppressed interval of sealed time.

@@ -84,8 +84,8 @@ func TestHolderLimit(t *testing.T) {
 	if last := fmt.Sprint("n", 3*holdersMax-2); tl.now[idHold].find(last) == nil || tl.now[idHold].find("n0") != nil {
 		t.Error("a holder that ended late was forgotten before the first")
 	}
-	if n := len(tl.now[idHold].holders); n > holdersMax+1 || tl.now.mask() != 0 {
-		t.Errorf("%d holders remembered, active %b", n, tl.now.mask())
+	if n := len(tl.now[idHold].holders); n > holdersMax+1 || tl.now.active() != 0 {
+		t.Errorf("%d holders remembered, active %b", n, tl.now.active())
 	}
 }
 

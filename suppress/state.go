@@ -9,8 +9,10 @@ import (
 // The reasons in alphabetical order, so that lists come out sorted.
 const (
 	idConsent = iota
+	idDTMF
 	idExternalTransfer
 	idHold
+	idHoldMic // hold that silences channel 1 alone; a recording has this one or idHold, see Rules.HoldMic
 	idIVR
 	idPause
 	idQueue
@@ -18,7 +20,39 @@ const (
 )
 
 var reasonNames = [reasonCount]Reason{
-	ReasonConsent, ReasonExternalTransfer, ReasonHold, ReasonIVR, ReasonPause, ReasonQueue,
+	ReasonConsent, ReasonDTMF, ReasonExternalTransfer, ReasonHold, ReasonHold, ReasonIVR, ReasonPause, ReasonQueue,
+}
+
+// reasons is a set: bit i stands for reason i.
+type reasons uint16
+
+const micOnly = reasons(1) << idHoldMic
+
+// What becomes of a millisecond, the stronger the higher.
+const (
+	levelKept = iota
+	levelMic
+	levelSuppressed
+)
+
+func (r reasons) level() int {
+	switch r {
+	case 0:
+		return levelKept
+	case micOnly:
+		return levelMic
+	}
+	return levelSuppressed
+}
+
+func (r reasons) list() []Reason {
+	names := make([]Reason, 0, reasonCount)
+	for i, name := range reasonNames {
+		if r&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // holdersMax bounds the flows, queues or parties remembered for one reason.
@@ -86,11 +120,19 @@ type event struct {
 func (r Rules) event(s Signal) (event, bool) {
 	switch s.Event {
 	case IVRStart, IVREnd:
-		return event{reason: idIVR, start: s.Event == IVRStart, holder: s.Flow}, r.IVR
+		e := event{reason: idIVR, start: s.Event == IVRStart, holder: s.Flow}
+		return e, e.counts(r.IVR, r.Flows)
 	case QueueStart, QueueEnd:
-		return event{reason: idQueue, start: s.Event == QueueStart, holder: s.Queue}, r.Queue
+		e := event{reason: idQueue, start: s.Event == QueueStart, holder: s.Queue}
+		return e, e.counts(r.Queue, r.Queues)
 	case HoldStart, HoldEnd:
-		return event{reason: idHold, start: s.Event == HoldStart, holder: s.Party}, r.Hold
+		e := event{reason: idHold, start: s.Event == HoldStart, holder: s.Party}
+		if r.HoldMic {
+			e.reason = idHoldMic
+		}
+		return e, r.Hold
+	case DTMFStart, DTMFEnd:
+		return event{reason: idDTMF, start: s.Event == DTMFStart, holder: s.Party}, true
 	case PauseStart, PauseEnd:
 		return event{reason: idPause, start: s.Event == PauseStart}, true
 	case ConsentDenied, ConsentGranted:
@@ -100,6 +142,19 @@ func (r Rules) event(s Signal) (event, bool) {
 	default:
 		return event{}, false
 	}
+}
+
+// counts tells whether an event of a flow or queue opens or closes windows: by
+// the name alone, so that a start and its end agree. An end without a name is
+// for all that may have begun.
+func (e event) counts(byDefault bool, named map[string]bool) bool {
+	if e.holder == "" {
+		return byDefault || !e.start && len(named) > 0
+	}
+	if on, ok := named[e.holder]; ok {
+		return on
+	}
+	return byDefault
 }
 
 // holder is a flow, queue or party that keeps a reason active.
@@ -119,9 +174,12 @@ type reasonState struct {
 	endedAll bool
 	stuck    bool  // its windows cannot be counted any more: it stays active to the end
 	opener   event // the start that made it active
+	pause    *pause
 }
 
-func (rs *reasonState) on() bool { return rs.stuck || rs.active > 0 }
+func (rs *reasonState) on() bool {
+	return rs.stuck || rs.active > 0 && (rs.pause == nil || !rs.pause.resumed)
+}
 
 func (rs *reasonState) find(name string) *holder {
 	for i := range rs.holders {
@@ -156,8 +214,8 @@ func (rs *reasonState) take(name string) *holder {
 	return &rs.holders[oldest]
 }
 
-// begin makes the event's holder active.
-func (rs *reasonState) begin(e event) {
+// begin makes the event's holder active; posNS is where that acts.
+func (rs *reasonState) begin(e event, posNS int64) {
 	h := rs.take(e.holder)
 	if h == nil {
 		h = rs.take("")
@@ -165,12 +223,16 @@ func (rs *reasonState) begin(e event) {
 	if !rs.on() {
 		rs.opener = e
 	}
-	if !h.active {
+	fresh := !h.active
+	if fresh {
 		h.active, h.start = true, e.stamp
 		rs.active++
 	}
 	if e.follows(h.start) {
 		h.start = e.stamp
+	}
+	if rs.pause != nil {
+		rs.pause.begin(e.stamp, h.start, fresh, posNS)
 	}
 }
 
@@ -208,7 +270,7 @@ func endsInOrder(end, start stamp) bool { return end.atNS >= start.atNS }
 // apply folds an event in its order.
 func (rs *reasonState) apply(e event) {
 	if e.start {
-		rs.begin(e)
+		rs.begin(e, e.atNS)
 		return
 	}
 	rs.finish(e, endsInOrder)
@@ -217,13 +279,13 @@ func (rs *reasonState) apply(e event) {
 // applyLate folds an event whose time is sealed already. An end acts unless
 // the holder surely or possibly started after it. A start acts unless an end
 // surely follows it; see endAfter. What is in doubt stays closed.
-func (rs *reasonState) applyLate(e event) {
+func (rs *reasonState) applyLate(e event, frontierNS int64) {
 	if !e.start {
 		rs.finish(e, stamp.surelyFollows)
 		return
 	}
 	if rs.endAfter(e) == math.MaxInt64 {
-		rs.begin(e)
+		rs.begin(e, frontierNS)
 	}
 }
 
@@ -245,15 +307,15 @@ func (rs *reasonState) endAfter(start event) int64 {
 // state is what is known of all reasons at one moment.
 type state [reasonCount]reasonState
 
-// mask has bit i set when reason i is active.
-func (st *state) mask() uint8 {
-	var m uint8
+// active returns the reasons that are.
+func (st *state) active() reasons {
+	var r reasons
 	for i := range st {
 		if st[i].on() {
-			m |= 1 << i
+			r |= 1 << i
 		}
 	}
-	return m
+	return r
 }
 
 func (st *state) clone() *state {
@@ -261,6 +323,7 @@ func (st *state) clone() *state {
 	for i := range c {
 		c[i].holders = slices.Clone(c[i].holders)
 	}
+	c[idPause].pause = st[idPause].pause.clone()
 	return &c
 }
 
@@ -273,14 +336,35 @@ func (st *state) shift(ns int64) {
 			}
 		}
 	}
+	st[idPause].pause.shift(ns)
 }
 
-func reasonsOf(mask uint8) []Reason {
-	list := make([]Reason, 0, reasonCount)
-	for i, name := range reasonNames {
-		if mask&(1<<i) != 0 {
-			list = append(list, name)
-		}
+// resumesAt returns when the secure pause ends by itself, math.MaxInt64 for never.
+func (st *state) resumesAt() int64 {
+	rs := &st[idPause]
+	if rs.stuck || rs.active == 0 || rs.pause.resumed {
+		return math.MaxInt64
 	}
-	return list
+	return rs.pause.untilNS
+}
+
+// next returns the time of the next change, math.MaxInt64 without one.
+func (st *state) next(pending []event) int64 {
+	at := st.resumesAt()
+	if len(pending) > 0 {
+		at = min(at, pending[0].atNS)
+	}
+	return at
+}
+
+// step folds what is next and returns how many of the pending events that
+// took. A pause ends by itself after all events of that instant, so that a
+// start renews it.
+func (st *state) step(pending []event) int {
+	if len(pending) > 0 && pending[0].atNS <= st.resumesAt() {
+		st[pending[0].reason].apply(pending[0])
+		return 1
+	}
+	st[idPause].pause.resumed = true
+	return 0
 }

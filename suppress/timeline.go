@@ -11,11 +11,12 @@ import (
 // dropped and counted: what is in doubt stays closed.
 const pendingEventsMax = 1024
 
-// Span is a stretch of sealed time that is kept or suppressed as a whole.
+// Span is a stretch of sealed time that is kept, suppressed or kept without
+// the microphone as a whole.
 type Span struct {
 	FromMS, ToMS int64
 	Suppressed   bool // on both channels
-	Mic          bool // kept, but channel 1 is silent (Rules.HoldMic)
+	Mic          bool // kept, but channel 1 is silent (Rules.HoldMic); never with Suppressed
 }
 
 // Effect says what a signal did.
@@ -23,7 +24,7 @@ type Effect struct {
 	AppliedAt time.Time // from when on it acts: its own time, or the sealed frontier when that has passed it
 	LateMS    int64     // how long after its own time it arrived
 	MissedMS  int64     // of a start: how much of its window was sealed, and captured, by then
-	Reasons   []Reason  // active right after it, sorted
+	Reasons   []Reason  // active right after it, sorted; a hold of the microphone alone is "hold" too, see Timeline.Captured
 	Duplicate bool      // its (source, seq) was applied before; it did nothing
 	Changed   bool      // a reason began or ended by it
 }
@@ -55,6 +56,13 @@ type Counts struct {
 // after it. So a doubt (clocks of two sources, a time that contradicts a
 // sequence number) leaves the window open, which loses audio that might have
 // been kept and never keeps audio that had to be lost.
+//
+// With Rules.PauseAutoResume a secure pause ends by itself that long after the
+// latest pause.start by its own time; one that is later than that only tells
+// what was missed. When a source is lost (SourceLost) in a pause that had a
+// start of it, the pause does not end by itself unless a further start follows
+// the loss. A loss that is reported after the pause ended by itself opens it
+// again.
 type Timeline struct {
 	rules Rules
 	seen  seen
@@ -66,7 +74,9 @@ type Timeline struct {
 
 	now      state       // at the frontier
 	windows  ledger      // as of the frontier
-	sealed   cuts        // what is suppressed before the frontier
+	sealed   past        // before the frontier
+	resume   autoResume  // how pauses end by themselves
+	latestNS int64       // time of the signal that was applied last
 	pending  []event     // at or after the frontier, in their order
 	early    []earlySign // those that wait for the origin, as they arrived
 	arrivals uint64
@@ -81,10 +91,11 @@ type earlySign struct {
 
 // New returns the timeline of a recording that follows the rules.
 func New(r Rules) *Timeline {
-	t := &Timeline{rules: r, endMS: math.MaxInt64}
+	t := &Timeline{rules: r, endMS: math.MaxInt64, resume: autoResume{after: r.PauseAutoResume, forgottenNS: math.MinInt64}}
+	t.now[idPause].pause = &pause{after: &t.resume}
 	if r.ConsentRequired {
 		e := event{reason: idConsent, start: true, stamp: stamp{atNS: math.MinInt64, source: sourceRules}}
-		t.now[idConsent].begin(e)
+		t.now[idConsent].begin(e, e.atNS)
 		t.windows.open(e, 0, noPos)
 	}
 	return t
@@ -97,7 +108,9 @@ func (t *Timeline) SetOrigin(o time.Time) {
 		return
 	}
 	if !t.origin.IsZero() {
-		t.now.shift(int64(t.origin.Sub(o)))
+		shift := int64(t.origin.Sub(o))
+		t.now.shift(shift)
+		t.latestNS = addNS(t.latestNS, shift)
 	}
 	t.origin, t.hasOrigin = o, true
 	t.pending = t.pending[:0]
@@ -112,6 +125,14 @@ func (t *Timeline) SetOrigin(o time.Time) {
 
 // Sealed returns the frontier: everything before it is final.
 func (t *Timeline) Sealed() int64 { return t.sealedMS }
+
+// frontierNS is Sealed; before the origin is known all time lies beyond it.
+func (t *Timeline) frontierNS() int64 {
+	if !t.hasOrigin {
+		return math.MinInt64
+	}
+	return t.sealedMS * msNS
+}
 
 // Pending is how many signals act beyond the frontier: Seal passes them, and
 // then Windows tells what became of them.
@@ -135,6 +156,7 @@ func (t *Timeline) End(atMS int64) {
 func (t *Timeline) Apply(s Signal) Effect {
 	t.arrivals++
 	atNS := t.place(s.At)
+	t.latestNS = atNS
 	eff := Effect{AppliedAt: t.actsAt(s.At, atNS)}
 	if late := s.Received.Sub(s.At); !s.Received.IsZero() && late > 0 {
 		eff.LateMS = late.Milliseconds()
@@ -142,17 +164,17 @@ func (t *Timeline) Apply(s Signal) Effect {
 	if t.seen.repeat(s.Source, s.Seq) {
 		t.counts.Duplicates++
 		eff.Duplicate = true
-		eff.Reasons = reasonsOf(t.maskAt(atNS))
+		eff.Reasons = t.activeAt(atNS).list()
 		return eff
 	}
 	e, ok := t.rules.event(s)
-	if !ok || t.endMS != math.MaxInt64 && atNS >= t.endMS*msNS {
-		eff.Reasons = reasonsOf(t.maskAt(atNS))
-		return eff
-	}
 	e.stamp = stamp{atNS: atNS, source: s.Source, seq: s.Seq, arrival: t.arrivals}
 	e.lateMS = eff.LateMS
 	switch {
+	case t.endMS != math.MaxInt64 && atNS >= t.endMS*msNS, !ok && s.Event != SourceLost:
+		eff.Reasons = t.activeAt(atNS).list()
+	case s.Event == SourceLost:
+		t.lose(e, &eff)
 	case t.hasOrigin && atNS < t.sealedMS*msNS:
 		t.applyLate(e, &eff)
 	case len(t.pending) >= pendingEventsMax:
@@ -161,8 +183,8 @@ func (t *Timeline) Apply(s Signal) Effect {
 		if !t.hasOrigin {
 			t.early = append(t.early, earlySign{e, s.At})
 		}
-		before, after := t.maskAround(t.insert(e))
-		eff.Reasons, eff.Changed = reasonsOf(after), before != after
+		before, after := t.activeAround(t.insert(e))
+		eff.Reasons, eff.Changed = after.list(), before != after
 	}
 	return eff
 }
@@ -208,31 +230,39 @@ func (t *Timeline) drop(n int) {
 	}
 }
 
-// maskAround returns what is active just before and just after a pending event.
-func (t *Timeline) maskAround(i int) (before, after uint8) {
+// activeAround returns what is active just before and just after a pending event.
+func (t *Timeline) activeAround(i int) (before, after reasons) {
 	st := t.now.clone()
-	for k := range t.pending[:i] {
-		st[t.pending[k].reason].apply(t.pending[k])
+	for n := 0; n < i || st.resumesAt() < t.pending[i].atNS; {
+		n += st.step(t.pending[n:])
 	}
-	before = st.mask()
-	st[t.pending[i].reason].apply(t.pending[i])
-	return before, st.mask()
+	before = st.active()
+	st.step(t.pending[i:])
+	return before, st.active()
 }
 
-// maskAt returns what is active right after an instant.
-func (t *Timeline) maskAt(atNS int64) uint8 {
+// activeAt returns what is active right after an instant.
+func (t *Timeline) activeAt(atNS int64) reasons {
 	if t.endMS != math.MaxInt64 && atNS >= t.endMS*msNS {
 		return 0
 	}
-	n := 0
-	for n < len(t.pending) && t.pending[n].atNS <= atNS {
-		n++
+	return t.stateAt(atNS).active()
+}
+
+// stateAt returns what is known right after an instant, which is only to be
+// read; at the frontier for one before it.
+func (t *Timeline) stateAt(atNS int64) *state {
+	if t.now.next(t.pending) > atNS {
+		return &t.now
 	}
-	if n == 0 {
-		return t.now.mask()
+	st := t.now.clone()
+	for n := 0; n < len(t.pending) || st.resumesAt() != math.MaxInt64; {
+		if st.next(t.pending[n:]) > atNS {
+			break
+		}
+		n += st.step(t.pending[n:])
 	}
-	_, after := t.maskAround(n - 1)
-	return after
+	return st
 }
 
 // applyLate lets an event act whose time is sealed already.
@@ -240,11 +270,11 @@ func (t *Timeline) applyLate(e event, eff *Effect) {
 	rs := &t.now[e.reason]
 	from, until := floorMS(e.atNS), int64(math.MaxInt64)
 	if e.start {
-		until = rs.endAfter(e)
-		eff.MissedMS = t.sealed.captured(from, min(t.sealedMS, ceilMS(until)))
+		until = min(rs.endAfter(e), rs.endsItself(e))
+		eff.MissedMS = t.sealed.captured(e.reason, from, min(t.sealedMS, ceilMS(until)))
 	}
-	before := t.now.mask()
-	rs.applyLate(e)
+	before := t.now.active()
+	rs.applyLate(e, t.frontierNS())
 	missFrom, missTo := noPos, int64(math.MaxInt64)
 	if e.start {
 		missFrom = from
@@ -252,23 +282,43 @@ func (t *Timeline) applyLate(e event, eff *Effect) {
 		missTo = ceilMS(e.atNS)
 	}
 	w := t.walk()
-	w.change(before, t.sealedMS*msNS, missFrom, missTo)
-	after := t.now.mask()
+	w.change(before, t.frontierNS(), missFrom, missTo)
+	after := t.now.active()
 	if e.start && before == after {
-		t.noteMissed(e, from, eff.MissedMS, until)
+		t.noteMissed(e, from, eff.MissedMS, ceilMS(until))
 	}
-	eff.Reasons, eff.Changed = reasonsOf(after), before != after
+	eff.Reasons, eff.Changed = after.list(), before != after
+}
+
+// lose takes the loss of a source, which opens a pause again that should not
+// have ended by itself.
+func (t *Timeline) lose(e event, eff *Effect) {
+	t.resume.lose(e.stamp)
+	rs := &t.now[idPause]
+	before, endedNS := t.now.active(), rs.pause.untilNS
+	if rs.active > 0 {
+		rs.pause.arm(t.frontierNS())
+	}
+	eff.Changed = t.now.active() != before
+	if eff.Changed {
+		endedMS := ceilMS(endedNS)
+		eff.MissedMS = t.sealed.captured(idPause, endedMS, t.sealedMS)
+		rs.opener.lateMS = eff.LateMS
+		w := t.walk()
+		w.change(before, t.frontierNS(), endedMS, math.MaxInt64)
+	}
+	eff.Reasons = t.activeAt(e.atNS).list()
 }
 
 // noteMissed lists what a late start that opened no window missed: its reason
 // is active already, or was over before it arrived.
-func (t *Timeline) noteMissed(e event, from, missedMS, until int64) {
+func (t *Timeline) noteMissed(e event, from, missedMS, untilMS int64) {
 	if missedMS == 0 {
 		return
 	}
 	r := t.windows.latest(e.reason)
 	switch {
-	case r != nil && r.open && until == math.MaxInt64:
+	case r != nil && r.open && untilMS >= r.claims():
 		if r.missFrom == noPos || from < r.missFrom {
 			r.missFrom = from
 		}
@@ -283,10 +333,10 @@ func (t *Timeline) noteMissed(e event, from, missedMS, until int64) {
 
 // applyFull lets a start act at once when no more events can wait.
 func (t *Timeline) applyFull(e event, eff *Effect) {
-	before := t.now.mask()
+	before := t.now.active()
 	if e.start {
 		t.counts.StartsEarly++
-		t.now[e.reason].begin(e)
+		t.now[e.reason].begin(e, t.frontierNS())
 		if t.hasOrigin {
 			eff.AppliedAt = t.origin.Add(time.Duration(t.sealedMS) * time.Millisecond)
 		}
@@ -295,12 +345,12 @@ func (t *Timeline) applyFull(e event, eff *Effect) {
 	} else {
 		t.counts.EndsDropped++
 	}
-	after := t.now.mask()
-	eff.Reasons, eff.Changed = reasonsOf(after), before != after
+	after := t.now.active()
+	eff.Reasons, eff.Changed = after.list(), before != after
 }
 
 // Seal makes everything before toMS final and appends what lies between the
-// old frontier and the new one to dst, kept and suppressed spans alternating.
+// old frontier and the new one to dst: spans that touch differ from each other.
 // Without an origin nothing can be sealed, nor anything after the end.
 func (t *Timeline) Seal(toMS int64, dst []Span) []Span {
 	toMS = min(toMS, t.endMS, maxMS)
@@ -310,11 +360,9 @@ func (t *Timeline) Seal(toMS int64, dst []Span) []Span {
 	w := t.walk()
 	w.emits, w.spans, w.first, w.atMS = true, dst, len(dst), t.sealedMS
 	t.drop(w.until(t.pending, toMS*msNS))
-	w.emit(toMS, t.now.mask() != 0)
+	w.emit(toMS, t.now.active().level())
 	for _, s := range w.spans[w.first:] {
-		if s.Suppressed {
-			t.sealed.add(s.FromMS, s.ToMS)
-		}
+		t.sealed.add(s)
 	}
 	t.sealedMS = toMS
 	return w.spans
@@ -327,95 +375,65 @@ func (t *Timeline) Windows(toMS int64) []Window {
 	if !t.hasOrigin || toMS < 0 {
 		return nil
 	}
-	lg := ledger{records: slices.Clone(t.windows.records), last: t.windows.last}
-	w := walk{st: t.now.clone(), lg: &lg, sealed: &t.sealed, counts: new(Counts)}
+	w := t.dryWalk()
 	w.until(t.pending, toMS*msNS)
-	return lg.list(toMS, &t.sealed)
+	return w.lg.list(toMS, &t.sealed)
 }
 
-// Reasons returns why the millisecond at atMS is suppressed, sorted; nothing
-// when it is kept. Without an origin: why nothing would be kept now.
+// Reasons returns why the millisecond at atMS is suppressed, or its microphone
+// silenced (Captured tells which), sorted; nothing when all is kept. Without an
+// origin: what is active at the time of the signal that was applied last.
 func (t *Timeline) Reasons(atMS int64) []Reason {
 	if !t.hasOrigin {
-		return reasonsOf(t.maskAt(math.MaxInt64))
+		return t.activeAt(t.latestPending()).list()
 	}
 	atMS = min(atMS, maxMS-1)
-	var mask uint8
+	var active reasons
 	for _, w := range t.Windows(atMS + 1) {
 		if w.RealMS <= atMS && atMS < w.EndRealMS {
-			mask |= 1 << slices.Index(reasonNames[:], w.Reason)
+			active |= 1 << slices.Index(reasonNames[:], w.Reason)
 		}
 	}
-	return reasonsOf(mask)
+	return active.list()
 }
 
-// walk goes through pending events in their order and keeps state, windows
-// and spans in step.
-type walk struct {
-	st     *state
-	lg     *ledger
-	sealed *cuts
-	counts *Counts
-
-	emits bool
-	spans []Span
-	first int   // index of the first span of this walk
-	atMS  int64 // spans reach to here
+// latestPending is the time by which all events of a recording without origin
+// have acted.
+func (t *Timeline) latestPending() int64 {
+	if n := len(t.pending); n > 0 {
+		return max(t.latestNS, t.pending[n-1].atNS)
+	}
+	return t.latestNS
 }
 
-func (t *Timeline) walk() walk {
-	return walk{st: &t.now, lg: &t.windows, sealed: &t.sealed, counts: &t.counts}
+// Captured tells whether the millisecond at atMS is captured, as the signals so
+// far have it: no reason suppresses it. A hold of the microphone alone does not,
+// though Reasons names it. False without an origin, before 0 and after the end.
+// It allocates only when signals wait before atMS.
+func (t *Timeline) Captured(atMS int64) bool {
+	if !t.hasOrigin || atMS < 0 || atMS >= min(t.endMS, maxMS) {
+		return false
+	}
+	if atMS < t.sealedMS {
+		return !t.sealed.cut.contains(atMS)
+	}
+	if t.now.next(t.pending) >= (atMS+1)*msNS {
+		return t.now.active().level() != levelSuppressed
+	}
+	w := t.dryWalk()
+	w.emits, w.atMS = true, t.sealedMS
+	w.until(t.pending, (atMS+1)*msNS)
+	w.emit(atMS+1, w.st.active().level())
+	return !w.spans[len(w.spans)-1].Suppressed
 }
 
-// until folds the events before toNS and returns their number. Events of one
-// instant change the state together. What lies before 0 acts at 0.
-func (w *walk) until(pending []event, toNS int64) int {
-	n := 0
-	for n < len(pending) && pending[n].atNS < toNS {
-		pos, before := max(0, pending[n].atNS), w.st.mask()
-		for n < len(pending) && pending[n].atNS < toNS && max(0, pending[n].atNS) == pos {
-			w.st[pending[n].reason].apply(pending[n])
-			n++
-		}
-		w.change(before, pos, noPos, math.MaxInt64)
+// PausedBy tells whether a secure pause is active that has a start of the
+// source: at the frontier, or at the time of the signal that was applied last
+// when that is later.
+func (t *Timeline) PausedBy(source string) bool {
+	if t.endMS != math.MaxInt64 && t.latestNS >= t.endMS*msNS {
+		return false
 	}
-	return n
-}
-
-// change books the difference between a mask and the state at a position.
-func (w *walk) change(before uint8, posNS, missFrom, missTo int64) {
-	after := w.st.mask()
-	for i := range w.st {
-		bit := uint8(1) << i
-		switch {
-		case after&bit != 0 && before&bit == 0:
-			w.lg.open(w.st[i].opener, floorMS(posNS), missFrom)
-		case after&bit == 0 && before&bit != 0 && w.lg.full():
-			w.st[i].stuck = true
-			after |= bit
-			w.counts.WindowsStuck++
-		case after&bit == 0 && before&bit != 0:
-			w.lg.close(i, ceilMS(posNS), missTo, w.sealed)
-		}
-	}
-	switch {
-	case !w.emits:
-	case before == 0 && after != 0:
-		w.emit(floorMS(posNS), false)
-	case before != 0 && after == 0:
-		w.emit(ceilMS(posNS), true)
-	}
-}
-
-// emit extends the spans to toMS.
-func (w *walk) emit(toMS int64, suppressed bool) {
-	if toMS <= w.atMS {
-		return
-	}
-	if n := len(w.spans); n > w.first && w.spans[n-1].Suppressed == suppressed {
-		w.spans[n-1].ToMS = toMS
-	} else {
-		w.spans = append(w.spans, Span{FromMS: w.atMS, ToMS: toMS, Suppressed: suppressed})
-	}
-	w.atMS = toMS
+	rs := &t.stateAt(t.latestNS)[idPause]
+	return rs.active > 0 && rs.on() && rs.pause.begunBy(source)
 }

@@ -399,7 +399,7 @@ func TestEnd(t *testing.T) {
 	tl.End(250) // sealed already: nothing lies after 300
 	tl.End(900) // counts no more
 	spans = tl.Seal(1000, spans)
-	if want := []Span{{0, 200, false}, {200, 300, true}}; !slices.Equal(spans, want) || tl.Sealed() != 300 {
+	if want := []Span{{0, 200, false, false}, {200, 300, true, false}}; !slices.Equal(spans, want) || tl.Sealed() != 300 {
 		t.Errorf("spans %v up to %d, want %v", spans, tl.Sealed(), want)
 	}
 	if got := tl.Windows(math.MaxInt64); len(got) != 1 || got[0].EndRealMS != 300 {

@@ -32,8 +32,14 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Msg }
 var events = []Event{
 	IVRStart, IVREnd, QueueStart, QueueEnd, AgentJoin, AgentLeave, HoldStart, HoldEnd, PauseStart, PauseEnd,
 	ConsentGranted, ConsentDenied, ConsultStart, ConsultEnd, TransferExternal, TransferInternal,
-	SnippetStart, SnippetEnd, AdhocStart, AdhocEnd, AttrsSet,
+	SnippetStart, SnippetEnd, AdhocStart, AdhocEnd, AttrsSet, DTMFStart, DTMFEnd,
 }
+
+// inner are those that nobody else may send.
+var inner = []Event{CallLinked, SourceLost, SourceRestored}
+
+// owned belong to a user.
+var owned = []Event{SnippetStart, SnippetEnd, AdhocStart, AdhocEnd}
 
 var roles = []Role{RoleAgent, RoleConsult, RoleMonitor, RoleCoach, RoleBarge}
 
@@ -45,6 +51,8 @@ func (s Signal) Validate() error {
 		return &FieldError{"v", "version " + strconv.Itoa(s.V) + " is not known, allowed is 1"}
 	case s.Event == "":
 		return &FieldError{"event", "is missing, allowed are " + list(events)}
+	case slices.Contains(inner, s.Event):
+		return &FieldError{"event", "is not for outside sources, allowed are " + list(events)}
 	case !slices.Contains(events, s.Event):
 		return &FieldError{"event", "is not known, allowed are " + list(events)}
 	case s.At.IsZero():
@@ -53,6 +61,8 @@ func (s Signal) Validate() error {
 		return &FieldError{"at", "year out of range, allowed are 0001 to 9999"}
 	case !s.Received.IsZero() && (s.Received.Year() < 1 || s.Received.Year() > 9999):
 		return &FieldError{"received", "year out of range, allowed are 0001 to 9999"}
+	case s.User == "" && slices.Contains(owned, s.Event):
+		return &FieldError{"user", "is missing, " + string(s.Event) + " needs the user that it belongs to"}
 	case s.Role != "" && !slices.Contains(roles, s.Role):
 		return &FieldError{"role", "is not known, allowed are " + list(roles)}
 	}

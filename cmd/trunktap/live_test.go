@@ -86,12 +86,15 @@ type liveConfig struct {
 	SegmentMax  time.Duration
 	WriteBudget string
 	Trunks      []liveTrunkConfig
+	More        string // further keys of the file
 }
 
 type liveTrunkConfig struct {
-	Name   string
-	Format string
-	Sides  [2]liveSide // external, internal
+	Name      string
+	Role      string
+	Format    string
+	Recording []string    // further keys of its recording
+	Sides     [2]liveSide // external, internal
 }
 
 type liveSide struct {
@@ -109,6 +112,9 @@ media:
 trunks:
 {{- range .Trunks}}
   - name: {{.Name}}
+{{- with .Role}}
+    role: {{.}}
+{{- end}}
 {{- range $i, $s := .Sides}}
     {{if $i}}internal{{else}}external{{end}}:
       peers: ["{{$s.Peer}}"]
@@ -117,6 +123,9 @@ trunks:
 {{- end}}
     recording:
       format: {{.Format}}
+{{- range .Recording}}
+      {{.}}
+{{- end}}
 {{- end}}
 recording:
   segment_max: {{.SegmentMax}}
@@ -128,6 +137,7 @@ catalog:
   url: "sqlite://{{.Dir}}/catalog.db"
 api:
   listen: "{{.API}}"
+{{.More}}
 `))
 
 // liveDaemon is the daemon as a child process. Start may be called again after

@@ -74,6 +74,12 @@ func (in *inbound) wire(i int) []byte {
 	return in.bufs[at : at+int(in.msgs[i].len) : at+datagramBytesMax]
 }
 
+// replace puts another packet in the place of message i.
+func (in *inbound) replace(i int, wire []byte) {
+	at := i * bufferStride
+	in.msgs[i].len = uint32(copy(in.bufs[at:at+datagramBytesMax], wire))
+}
+
 func (in *inbound) from(i int) netip.AddrPort {
 	sa := &in.names[i]
 	if sa.Family == unix.AF_INET {

@@ -96,6 +96,7 @@ func (p *connPlace) handle(s *Stream, side media.Side, k kind, from netip.AddrPo
 	if !ok {
 		return
 	}
+	wire = s.overlay(side, rtcp, arrival, wire)
 	p.forward(s, r, side, rtcp, wire)
 	if slot := s.taps[side].Load(); slot != nil {
 		defer s.tapFailed(side, slot)

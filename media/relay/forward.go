@@ -131,10 +131,13 @@ func (s *Stream) tapFailed(side media.Side, slot *tapSlot) {
 	}
 	s.taps[side].CompareAndSwap(slot, nil)
 	s.stats[side].tapPanics.Add(1)
+	s.logPanic("a tap panicked and was taken out", side, v)
+}
+
+func (s *Stream) logPanic(text string, side media.Side, v any) {
 	what := fmt.Sprintf("%T", v) // the value itself may hold speech
 	if err, ok := v.(runtime.Error); ok {
 		what = err.Error()
 	}
-	s.relay.cfg.Log.Error("a tap panicked and was taken out", "side", side, "local", s.ends[side].local,
-		"panic", what, "stack", string(debug.Stack()))
+	s.relay.cfg.Log.Error(text, "side", side, "local", s.ends[side].local, "panic", what, "stack", string(debug.Stack()))
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -268,8 +269,8 @@ func (l *loop) roused() (stop bool) {
 	return l.stop
 }
 
-// serve relays one batch from a socket: decide, forward all, then tap. It
-// allocates nothing.
+// serve relays one batch from a socket: decide and overlay, forward all, then
+// tap. It allocates nothing.
 func (l *loop) serve(f *fdSocket) {
 	n := l.in.receive(f.fd)
 	if n == 0 {
@@ -283,10 +284,15 @@ func (l *loop) serve(f *fdSocket) {
 		age, lost := l.in.control(i, wall)
 		l.arrivals[i] = now.Add(-age)
 		f.countOverrun(lost)
-		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), l.in.wire(i), l.arrivals[i])
+		wire := l.in.wire(i)
+		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), wire, l.arrivals[i])
 		l.taken[i] = ok
 		if !ok {
 			continue
+		}
+		// What an overlay returns lasts until its next packet, a batch longer.
+		if out := s.overlay(f.side, rtcp, l.arrivals[i], wire); unsafe.SliceData(out) != unsafe.SliceData(wire) {
+			l.in.replace(i, out)
 		}
 		group := kindRTP
 		if rtcp {

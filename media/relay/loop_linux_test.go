@@ -89,6 +89,24 @@ func TestBatchIsForwardedThenTapped(t *testing.T) {
 	}
 }
 
+// What an overlay returns lasts until its next call, the packets of a batch longer.
+func TestBatchKeepsWhatTheOverlayMade(t *testing.T) {
+	l, s, carrier, pbx := still(t)
+	e := env{T: t}
+	s.SetOverlay(media.External, &inverter{every: 2})
+	for i := range batchPackets {
+		e.send(carrier, s.Local(media.External), rtpPacket(1, uint16(i), 20+i))
+	}
+	l.serve(s.socket(media.External))
+	for i := range batchPackets {
+		wire := rtpPacket(1, uint16(i), 20+i)
+		if i%2 == 0 {
+			wire = inverted(nil, wire)
+		}
+		e.want(pbx, s.Local(media.Internal), wire)
+	}
+}
+
 // The time stamp is the kernel's: it must not matter how late the loop is.
 func TestArrivalIsTheKernels(t *testing.T) {
 	l, s, carrier, _ := still(t)
@@ -324,9 +342,17 @@ func TestChurn(t *testing.T) {
 }
 
 func TestServeDoesNotAllocate(t *testing.T) {
+	t.Run("plain", func(t *testing.T) { serveDoesNotAllocate(t, nil) })
+	t.Run("overlay", func(t *testing.T) { serveDoesNotAllocate(t, &inverter{every: 1}) })
+}
+
+func serveDoesNotAllocate(t *testing.T, o media.Overlay) {
 	l, s, carrier, pbx := still(t)
 	ring := media.NewRing(1<<20, time.Now())
 	s.SetTap(media.External, ring)
+	if o != nil {
+		s.SetOverlay(media.External, o)
+	}
 	wire, buf := rtpPacket(1, 1, 160), make([]byte, 2000)
 	n := testing.AllocsPerRun(500, func() {
 		for range 8 {

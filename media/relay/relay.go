@@ -1,5 +1,5 @@
 // Package relay forwards the media of calls between the two sides of a trunk
-// and copies what it accepts into taps.
+// and copies what it accepts into taps. An overlay may put sound into it first.
 //
 // Nothing that a tap does changes, delays or drops a forwarded packet, short of
 // a Put that breaks its contract and waits: packets are forwarded first, and a
@@ -64,7 +64,7 @@ type Config struct {
 	// syscall.EADDRINUSE.
 	Open func(netip.AddrPort) (Conn, error)
 
-	// Log is told when a tap is taken out after a panic; nil: nobody is.
+	// Log is told when a tap or an overlay is taken out after a panic; nil: nobody is.
 	Log *slog.Logger
 }
 
@@ -314,6 +314,8 @@ func (t *SideStats) add(s SideStats) {
 	t.Unroutable += s.Unroutable
 	t.SendErrors += s.SendErrors
 	t.TapPanics += s.TapPanics
+	t.Overlaid += s.Overlaid
+	t.OverlayPanics += s.OverlayPanics
 }
 
 // Streams returns the number of open streams.

@@ -55,9 +55,10 @@ type Stream struct {
 	place any // what the engine keeps about it
 
 	// handed from control to the packet path
-	route atomic.Pointer[route]
-	taps  [2]atomic.Pointer[tapSlot]
-	stats [2]counters
+	route    atomic.Pointer[route]
+	taps     [2]atomic.Pointer[tapSlot]
+	overlays [2]atomic.Pointer[overlaySlot]
+	stats    [2]counters
 
 	// owned by control
 	mu     sync.Mutex // serialises control
@@ -85,6 +86,7 @@ type counters struct {
 	packets, bytes, forwarded                     atomic.Uint64
 	rejectedSource, rejectedForm, rejectedUnknown atomic.Uint64
 	unroutable, sendErrors, overrun, tapPanics    atomic.Uint64
+	overlaid, overlayPanics                       atomic.Uint64
 	lastRTP, lastRTCP                             atomic.Int64 // ns after the relay's base, at least 1; 0: none yet
 	source                                        atomic.Pointer[netip.AddrPort]
 }
@@ -108,7 +110,9 @@ type SideStats struct {
 	Unroutable uint64 // the other side has no address to send to (not negotiated, or on hold)
 	SendErrors uint64 // refused by the kernel, a full send buffer included
 
-	TapPanics uint64 // each took its tap out
+	TapPanics     uint64 // each took its tap out
+	Overlaid      uint64 // packets that an overlay changed
+	OverlayPanics uint64 // each took its overlay out
 
 	LastRTP  time.Time // arrival of the latest accepted packet that is not RTCP; zero: none
 	LastRTCP time.Time
@@ -165,7 +169,7 @@ func (s *Stream) SetTap(side media.Side, t media.Tap) {
 }
 
 // Close closes the sockets and puts the ports into quarantine. When it returns,
-// no tap is used any more.
+// no tap and no overlay is used any more.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,8 +192,8 @@ func (s *Stream) Stats() Stats {
 			RejectedSource: c.rejectedSource.Load(), RejectedForm: c.rejectedForm.Load(),
 			Unnegotiated: c.rejectedUnknown.Load(), Overrun: c.overrun.Load(),
 			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
-			TapPanics: c.tapPanics.Load(),
-			LastRTP:   s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
+			TapPanics: c.tapPanics.Load(), Overlaid: c.overlaid.Load(), OverlayPanics: c.overlayPanics.Load(),
+			LastRTP: s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
 		if p := c.source.Load(); p != nil {
 			out[i].Source = *p

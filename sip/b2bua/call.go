@@ -13,6 +13,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/dialog"
 )
 
@@ -48,11 +49,12 @@ type call struct {
 	observed  bool   // the observer has answered, or is waited for no longer
 	media     *anchor
 	tap       *guard
-	hops      []sip.NextHop // not yet tried
-	flows     []sip.Flow    // addresses of the next hop not yet tried
-	hop       sip.NextHop   // being tried
-	timedOut  bool          // the last next hop did not answer
-	answered  *dialogState  // the fork that took the call
+	state     *callstate.Dialog // nil: nobody observes
+	hops      []sip.NextHop     // not yet tried
+	flows     []sip.Flow        // addresses of the next hop not yet tried
+	hop       sip.NextHop       // being tried
+	timedOut  bool              // the last next hop did not answer
+	answered  *dialogState      // the fork that took the call
 	ended     bool
 	faults    int    // survived
 	setupBody []byte // of the first request, for the far end

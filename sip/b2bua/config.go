@@ -16,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 )
 
 // Limits of one call and of all.
@@ -70,6 +71,10 @@ type Config struct {
 	// Headers names header fields of the INVITE that Session.Headers gets.
 	Headers []string
 
+	// CallState says which signals are read out of the messages of calls. Nil:
+	// only the links between calls are.
+	CallState *callstate.Rules
+
 	Log *slog.Logger // nil: silent. Never gets the text of a message.
 }
 
@@ -102,6 +107,8 @@ type Counters struct {
 	Unrecorded    atomic.Uint64 // calls whose observer did not answer in time or panicked
 	MediaSilent   atomic.Uint64 // calls ended because nobody sent anything
 	Panics        atomic.Uint64 // faults of ours, survived
+
+	SignalsRefused atomic.Uint64 // call-state signals and links in messages that could not be taken
 
 	Transport *sip.Counters
 }

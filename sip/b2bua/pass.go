@@ -61,6 +61,10 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 	if err := c.passRequest(ex, m, body, now); err != nil {
 		c.inviteOver(ex)
 		c.refuse(ex, now, 503, "Service Unavailable")
+		return
+	}
+	if c.answered == nil || d == c.answered {
+		c.tell(m, c.at(from))
 	}
 }
 
@@ -194,6 +198,9 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 		}
 		if ex.method == sip.Subscribe {
 			c.subscribed(res, now)
+		}
+		if c.answered == nil || ex.dlg == c.answered {
+			c.tellResponse(res, c.at(ex.from.Other()))
 		}
 	}
 	c.passResponse(ex, res, now)

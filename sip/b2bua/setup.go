@@ -49,7 +49,7 @@ func (c *call) session(req *sip.Message) media.Session {
 	s := media.Session{
 		ID:    media.SessionID(req.CallID(), req.FromTag(), req.Arrival),
 		Trunk: c.trunk.Name, SIPCallID: req.CallID(), FromTag: req.FromTag(),
-		Direction: media.Inbound, Start: req.Arrival,
+		Direction: media.Inbound, Start: req.Arrival, Links: c.state.Links(),
 	}
 	if c.side == media.Internal {
 		s.Direction = media.Outbound
@@ -88,6 +88,7 @@ func (c *call) observe(req *sip.Message, now time.Time) {
 		c.log.Error("recorder did not answer in time, call goes on unrecorded", "after", observerWait)
 		c.nextHop(now)
 	})
+	c.state = c.b.cfg.CallState.Dialog(req, c.side)
 	session := c.session(req)
 	go func() { // not waited for: an observer that hangs must hold up nobody
 		ctx, cancel := context.WithTimeout(context.Background(), observerWait)
@@ -139,6 +140,7 @@ func (c *call) observerAnswered(tap media.SessionTap, err error, wait *alarm) {
 		return
 	}
 	c.tap.tap = tap
+	c.tell(c.setup.server.Req, c.side)
 	c.nextHop(now)
 }
 
@@ -321,6 +323,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.answered, ex.dlg = d, d
 	c.b.counters.CallsAnswered.Add(1)
 	c.tap.answered(now)
+	c.tellResponse(res, c.at(dialog.Callee))
 	c.passResponse(ex, res, now)
 	c.after(callMax, now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
 	c.watchSilence(now)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -22,6 +23,7 @@ type call struct {
 	cseq    uint32 // of the first INVITE
 
 	tap      media.SessionTap // nil: not recorded, or ended
+	state    *callstate.Dialog
 	answered bool
 	ended    bool
 	last     time.Time     // of its last packet; of its end
@@ -155,7 +157,7 @@ func (c *call) onLeg(m *message) bool {
 }
 
 // session describes the call for the observer.
-func (t *tracker) session(m *message, p place, start time.Time) media.Session {
+func (t *tracker) session(m *message, p place, start time.Time, links []string) media.Session {
 	from, fromName := party(m.Get("From"))
 	to, toName := party(m.Get("To"))
 	s := media.Session{
@@ -167,6 +169,7 @@ func (t *tracker) session(m *message, p place, start time.Time) media.Session {
 		From:      from,
 		To:        to,
 		Start:     start,
+		Links:     links,
 	}
 	parties := [2]media.Participant{}
 	parties[p.caller] = media.Participant{Side: p.caller, URI: from, Name: fromName}

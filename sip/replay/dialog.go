@@ -68,6 +68,29 @@ func (t *tracker) request(c *call, m *message, sender media.Side) {
 	case sip.Ack:
 		t.ack(c, m, sender, body)
 	}
+	t.tell(c, m, sender)
+}
+
+// tell passes on what a request says of the state of the call.
+func (t *tracker) tell(c *call, m *message, from media.Side) {
+	if c.tap == nil {
+		return
+	}
+	signals, refused := c.state.Request(m.Message, from, t.now)
+	t.stats.SignalsRefused += int64(refused)
+	for _, s := range signals {
+		c.tap.Signal(s)
+	}
+}
+
+// tellResponse is tell for a response.
+func (t *tracker) tellResponse(c *call, m *message, from media.Side) {
+	if c.tap == nil {
+		return
+	}
+	for _, s := range c.state.Response(m.Message, from, t.now) {
+		c.tap.Signal(s)
+	}
 }
 
 // prack takes the answer to an offer in a reliable provisional response, or a
@@ -162,6 +185,7 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 			}
 			t.answer(c)
 		}
+		t.tellResponse(c, m, callee)
 		t.agree(c, callee, body, false)
 	case body != nil:
 		if c.early == nil {
@@ -178,6 +202,7 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 // updated takes a response to UPDATE or PRACK.
 func (t *tracker) updated(c *call, tx *transaction, m *message) {
 	body := description(m)
+	t.tellResponse(c, m, tx.sender.Other())
 	switch {
 	case m.Status < 200:
 	case m.Status >= 300 && tx.offered:

@@ -16,6 +16,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/pcap"
+	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -61,6 +62,10 @@ type Config struct {
 	// Headers names the header fields of the INVITE that a Session carries.
 	Headers []string
 
+	// CallState says which signals are read out of the messages of calls, as in
+	// the daemon. Nil: only the links between calls are.
+	CallState *callstate.Rules
+
 	// Signals are call-state signals from elsewhere, in the order of the time at
 	// which they arrive (Received, or At when that is zero). Each is passed to
 	// OnSignal before the first packet that is not earlier.
@@ -87,6 +92,8 @@ type Stats struct {
 	CutRTP        int64 // media packets that the snap length cut; left out, so that they count as lost
 	SignalsLate   int64 // signals that arrive after the last packet; dropped
 	StreamSkipped int64 // bytes of TCP streams that belong to no message
+
+	SignalsRefused int64 // call-state signals and links in messages that could not be taken
 }
 
 // Progress is how far Run is.

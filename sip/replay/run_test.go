@@ -67,6 +67,7 @@ func TestSession(t *testing.T) {
 		From: "sip:a1@x.example", To: "sip:@y.example", Start: start,
 		Parties: []media.Participant{{Side: media.External, URI: "sip:@y.example"}, {Side: media.Internal, URI: "sip:a1@x.example", Name: "A"}},
 		Headers: map[string][]string{"x-customer": {"42", "43"}, "user-to-user": {"abc"}},
+		Links:   []string{"call-id:call-1"},
 	}
 	if got := b.calls[0].session; !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

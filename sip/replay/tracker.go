@@ -45,7 +45,12 @@ func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
 // open begins a call with m, whose dialog began with a request from caller to callee.
 func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 	p := t.cfg.locate(caller, callee)
-	tap, err := t.obs.SessionStarted(t.ctx, t.session(m, p, t.now))
+	from := p.caller
+	if !m.IsRequest() {
+		from = from.Other()
+	}
+	state := t.cfg.CallState.Dialog(m.Message, from)
+	tap, err := t.obs.SessionStarted(t.ctx, t.session(m, p, t.now, state.Links()))
 	if err != nil {
 		t.err = fmt.Errorf("start the recording of call %s: %w", m.CallID(), err)
 		return nil
@@ -56,7 +61,7 @@ func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 	}
 	c := &call{
 		callID: m.CallID(), fromTag: m.fromTag, caller: p.caller, cseq: m.cseq,
-		tap: tap, last: t.now, leg: []pair{{caller, callee}},
+		tap: tap, state: state, last: t.now, leg: []pair{{caller, callee}},
 		sdp: sdp.NewNegotiation(), flows: map[media.StreamID]*flow{},
 	}
 	c.el = t.active.PushBack(c)
@@ -105,7 +110,7 @@ func (t *tracker) end(c *call, at time.Time, cause media.Cause) {
 	t.active.Remove(c.el)
 	c.ended, c.last = true, t.now
 	t.held -= c.held
-	c.tap, c.sdp, c.flows, c.half, c.early, c.held = nil, nil, nil, nil, nil, 0
+	c.tap, c.state, c.sdp, c.flows, c.half, c.early, c.held = nil, nil, nil, nil, nil, nil, 0
 	c.media = [2][]sdp.Media{}
 	c.el = t.ended.PushBack(c)
 }

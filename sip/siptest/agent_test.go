@@ -365,6 +365,20 @@ func TestDialogRequests(t *testing.T) {
 	})
 }
 
+func TestDialog(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, p pair) {
+		ac, bc := p.connect(t, ctx, CallOptions{})
+		tag := func(c *Call, header string) string { return Param(c.invite.Get(header), "tag") }
+		// What bob may put into Replaces names alice's tag as hers (RFC 3891 section 6.1).
+		if want := ac.ID() + ";to-tag=" + tag(ac, "From") + ";from-tag=" + bc.localTag; bc.Dialog() != want {
+			t.Errorf("the callee says %q, want %q", bc.Dialog(), want)
+		}
+		if want := ac.ID() + ";to-tag=" + bc.localTag + ";from-tag=" + tag(ac, "From"); ac.Dialog() != want {
+			t.Errorf("the caller says %q, want %q", ac.Dialog(), want)
+		}
+	})
+}
+
 func TestEarlyMediaAndReliableProvisional(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, p pair) {
 		p.b.Script(func(in *Incoming) {

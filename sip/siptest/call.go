@@ -357,6 +357,14 @@ func (c *Call) Err() error {
 // ID is the Call-ID.
 func (c *Call) ID() string { return c.id }
 
+// Dialog names the dialog as the other side knows it, in the form of a Replaces
+// header field (RFC 3891 section 6.1): to-tag is the other side's own tag.
+func (c *Call) Dialog() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.id + ";to-tag=" + Param(c.remote, "tag") + ";from-tag=" + c.localTag
+}
+
 // Media is the audio of the call; it may be read after the call has ended.
 func (c *Call) Media() *Media { return c.media }
 

@@ -3,6 +3,7 @@ package siptest
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -172,6 +173,25 @@ func TestSourcesOnTheWire(t *testing.T) {
 	}
 	if DTX().Read(out) {
 		t.Error("DTX sends")
+	}
+}
+
+func TestMix(t *testing.T) {
+	pcm := make([]int16, ptimeSamples)
+	if !Mix(Tone(440, 0.25), DTX(), Tone(1000, 0.25)).Read(pcm) {
+		t.Error("nothing is sent though two of three speak")
+	}
+	for _, f := range []float64{440, 1000} {
+		if e := mediatest.Energy(pcm, f, 8000); e < 2e7 || e > 5e7 { // half of (0.25 × 32767)²
+			t.Errorf("%v Hz has an energy of %.3g", f, e)
+		}
+	}
+	if Mix(DTX(), DTX()).Read(pcm) || Mix().Read(pcm) {
+		t.Error("something is sent though nobody speaks")
+	}
+	full := []int16{math.MaxInt16, math.MinInt16}
+	if Mix(PCM(full), PCM(full)).Read(pcm[:2]); !slices.Equal(pcm[:2], full) {
+		t.Errorf("a sum beyond full scale is %v", pcm[:2])
 	}
 }
 

@@ -26,6 +26,25 @@ func Tone(hz, amplitude float64) Source {
 	})
 }
 
+// Mix is the sum of sources, as a conference bridge makes it; full scale is the
+// most. Nothing is sent while none of them sends.
+func Mix(sources ...Source) Source {
+	return sourceFunc(func(pcm []int16) bool {
+		part, send := make([]int16, len(pcm)), false
+		clear(pcm)
+		for _, s := range sources {
+			if !s.Read(part) {
+				continue
+			}
+			send = true
+			for i := range pcm {
+				pcm[i] = int16(min(max(int(pcm[i])+int(part[i]), math.MinInt16), math.MaxInt16))
+			}
+		}
+		return send
+	})
+}
+
 // PCM plays samples once and is silent after them.
 func PCM(samples []int16) Source {
 	return sourceFunc(func(pcm []int16) bool {

@@ -24,6 +24,8 @@ func (d *decoder) check(c *Config) {
 	d.checkOverlaps(c)
 	d.checkPorts(c)
 	d.checkPaths(c)
+	d.checkCapture(c)
+	d.checkSignals(c)
 }
 
 // position returns where the value of a path begins, or of the nearest path

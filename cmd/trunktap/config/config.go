@@ -18,14 +18,19 @@ type Config struct {
 	Media     Media
 	Trunks    []Trunk
 	Recording Recording
-	Signals   Signals
-	Storage   Storage
-	Catalog   Catalog
-	Keys      Keys
-	API       API
-	Limits    Limits
-	Log       Log
-	PProf     PProf
+
+	Stations     []Station
+	StationBase  StationRecording // what stations do not say themselves
+	StationsFrom string           // auto | legs | state; see StationsByState
+
+	Signals Signals
+	Storage Storage
+	Catalog Catalog
+	Keys    Keys
+	API     API
+	Limits  Limits
+	Log     Log
+	PProf   PProf
 }
 
 // SIP is where and as what the daemon speaks SIP.
@@ -62,6 +67,7 @@ func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
 // Trunk is a pair of sides between which calls are relayed and recorded.
 type Trunk struct {
 	Name         string
+	Role         string // trunk | phones
 	External     Side
 	Internal     Side
 	Identity     string     // transparent
@@ -83,32 +89,12 @@ type NextHop struct {
 	Transport string // udp | tcp
 }
 
-// TrunkRecording is what is recorded of the calls of a trunk.
-type TrunkRecording struct {
-	Enabled          bool
-	OnFailure        string // allow | refuse
-	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
-	DualChannel      bool   // false: both sides mixed into one channel
-	EarlyMedia       bool
-	Consent          string // off | required
-	Suppress         Suppress
-	Suppressed       string // cut | silence
-	ExternalTransfer string // stop | continue
-}
-
-// Suppress tells which states of a call are not recorded. A secure pause is
-// never recorded.
-type Suppress struct{ IVR, Queue, Hold bool }
-
 // Recording holds what all recordings share.
 type Recording struct {
 	SegmentMax  time.Duration // audio after which a new segment is begun
 	Lookback    time.Duration // audio held back before it is sealed
 	WriteBudget int64         // bytes a call may have waiting for the disk
 }
-
-// Signals tells which sources of call-state signals are open.
-type Signals struct{ HTTP bool }
 
 // Storage is where recordings lie.
 type Storage struct {
@@ -175,12 +161,18 @@ func Default() *Config {
 	c.Trunks = make([]Trunk, 1)
 	applyDefaults(trunkTable(&c.Trunks[0]))
 	c.Trunks[0].Name = "trunk"
-	c.derive()
+	c.derive("")
 	return c
 }
 
-// derive fills in the keys whose defaults follow from others.
-func (c *Config) derive() {
+// derive fills in the keys whose defaults follow from others, and the paths
+// that are relative to the folder of the file.
+func (c *Config) derive(folder string) {
+	for i := range c.Trunks {
+		if f := &c.Trunks[i].Recording.Announce.File; *f != "" && !filepath.IsAbs(*f) {
+			*f = filepath.Join(folder, *f)
+		}
+	}
 	beside := filepath.Dir(c.Catalog.Path)
 	if c.Storage.Spool == "" {
 		c.Storage.Spool = filepath.Join(beside, "spool")

@@ -52,6 +52,8 @@ func TestMinimal(t *testing.T) {
 	}
 }
 
+var beepDefault = Beep{Preset: "none", Frequency: 1400, Duration: 200 * time.Millisecond, Interval: 14 * time.Second, Level: -24, To: "both"}
+
 // TestDefaults states the published defaults once more, by hand.
 func TestDefaults(t *testing.T) {
 	c := Default()
@@ -60,18 +62,24 @@ func TestDefaults(t *testing.T) {
 			{"udp", netip.MustParseAddrPort("0.0.0.0:5060")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:5060")},
 		}},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
-		Trunks: []Trunk{{Name: "trunk", Identity: "transparent", Recording: TrunkRecording{
-			Enabled: true, OnFailure: "allow", Format: "ogg-opus", DualChannel: true, Consent: "off",
+		Trunks: []Trunk{{Name: "trunk", Role: "trunk", Identity: "transparent", Recording: TrunkRecording{
+			Enabled: true, OnFailure: "allow", Format: "ogg-opus", DualChannel: true,
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
+			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
+			Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,
 		}}},
-		Recording: Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
-		Signals:   Signals{HTTP: true},
-		Storage:   Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
-		Catalog:   Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
-		Keys:      Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
-		API:       API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
-		Limits:    Limits{CallsMax: 2000},
-		Log:       Log{Level: "info", Format: "text"},
+		StationBase:  StationRecording{Enabled: true, Format: "ogg-opus", DualChannel: true, Suppressed: "cut"},
+		StationsFrom: "auto",
+		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
+		Signals: Signals{
+			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+		},
+		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
+		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
+		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
+		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
+		Limits:  Limits{CallsMax: 2000},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 	if d := cmp.Diff(want, c, cmpNet); d != "" {
 		t.Error(d)
@@ -126,7 +134,7 @@ func TestExampleNamesEveryKey(t *testing.T) {
 		if n.doc == "" {
 			t.Errorf("%s has no doc", path)
 		}
-		if strings.HasPrefix(path, "siprec.") || strings.HasPrefix(path, "sip.tls.") || strings.HasPrefix(path, "signals.dtmf.") {
+		if strings.HasPrefix(path, "siprec.") || strings.HasPrefix(path, "sip.tls.") {
 			return // shown by the key above
 		}
 		if !strings.Contains(Example, n.key+":") {
@@ -160,7 +168,7 @@ trunks:
       beep: {enabled: false, frequency: 1400, duration: 200ms, interval: 14s, level: -24}
 stations: []
 siprec: {}
-signals: {http: false, headers: {}, ami: [], esl: [], nats: "", dtmf: {}}
+signals: {http: false, headers: [], ami: [], esl: [], nats: "", dtmf: {}}
 storage: {url: "file:///srv/rec"}
 catalog: {url: "sqlite:///srv/db/catalog.db"}
 keys: {mode: local}
@@ -170,6 +178,8 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 	want := TrunkRecording{
 		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", DualChannel: true, EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
+		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
+		Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,
 	}
 	if d := cmp.Diff(want, tr.Recording); d != "" {
 		t.Error(d)

@@ -11,7 +11,7 @@ import (
 // they are used, not where they are written.
 const (
 	depthMax  = 32
-	valuesMax = 200_000
+	valuesMax = 1_000_000
 	faultsMax = 200
 )
 
@@ -105,6 +105,8 @@ func (d *decoder) value(n *node, path string, v ast.Node, depth int) {
 		d.object(n, path, v, at, depth)
 	case listKind:
 		d.list(n, path, v, at, depth)
+	case mapKind:
+		d.mapping(n, path, v, at, depth)
 	case offKind:
 		d.off(n, path, v, at)
 	case leafKind:
@@ -120,6 +122,45 @@ func (d *decoder) leaf(n *node, path string, v ast.Node, at position) {
 	}
 	if w := n.set(s); w != nil {
 		d.fault(at, path, w.problem, n.want)
+	}
+}
+
+func (d *decoder) mapping(n *node, path string, v ast.Node, at position, depth int) {
+	pairs, ok := d.pairs(path, v, depth)
+	if !ok {
+		d.fault(at, path, describe(v)+" where a mapping belongs", n.want)
+		return
+	}
+	n.clear()
+	if len(pairs) > n.max {
+		d.fault(at, path, fmt.Sprintf("the mapping has %d names", len(pairs)), fmt.Sprintf("at most %d", n.max))
+		return
+	}
+	seen := map[string]bool{}
+	for _, p := range pairs {
+		full := join(path, p.key)
+		if !d.room(full, p.value, depth+1) {
+			return
+		}
+		if w := textFault(p.key); w != nil {
+			d.fault(p.at, path, w.problem, textWant)
+			continue
+		}
+		if seen[p.key] {
+			d.fault(p.at, full, "the name stands there twice", "once")
+		}
+		seen[p.key] = true
+		at := where(p.value)
+		v := d.resolve(full, p.value)
+		if v == nil {
+			continue
+		}
+		s, ok := scalarOf(v)
+		if !ok {
+			d.fault(at, full, describe(v)+" where one value belongs", n.want)
+		} else if w := n.put(p.key, s); w != nil {
+			d.fault(at, full, w.problem, n.want)
+		}
 	}
 }
 
@@ -171,6 +212,9 @@ type pair struct {
 }
 
 func (d *decoder) object(n *node, path string, v ast.Node, at position, depth int) {
+	if n.short != "" && d.short(n.field(n.short), path, v, at, depth) {
+		return
+	}
 	pairs, ok := d.pairs(path, v, depth)
 	if !ok {
 		d.fault(at, path, describe(v)+" where a mapping belongs", n.allowed())
@@ -198,6 +242,23 @@ func (d *decoder) object(n *node, path string, v ast.Node, at position, depth in
 			d.fault(at, join(path, f.key), "the key is missing", f.allowed())
 		}
 	}
+}
+
+// short decodes what stands where a mapping might, as the one field that may
+// stand alone. False: it does not.
+func (d *decoder) short(f *node, path string, v ast.Node, at position, depth int) bool {
+	_, scalar := scalarOf(v)
+	_, sequence := v.(*ast.SequenceNode)
+	switch {
+	case scalar && f.kind == leafKind:
+		d.leaf(f, path, v, at)
+	case sequence && f.kind == listKind:
+		d.list(f, path, v, at, depth)
+	default:
+		return false
+	}
+	d.at[join(path, f.key)] = at
+	return true
 }
 
 // pairs lists the keys of a mapping. What << merges in comes last and only

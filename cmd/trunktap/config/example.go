@@ -18,8 +18,9 @@ var Example string
 const exampleHead = `# The configuration of trunktap, with every key.
 #
 # A line that ends in "# default" says what is taken when the key is left out.
-# A key that stands in a comment has no fixed default or belongs to a feature
-# that this version does not have. The smallest working file:
+# A key that stands in a comment has no fixed default, is a list that is empty
+# unless it is given, or belongs to a feature that this version does not have.
+# The smallest working file:
 #
 #   trunks:
 #     - name: carrier-a
@@ -51,8 +52,12 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 		lead = strings.TrimSuffix(indent, "  ") + "- "
 		indent = lead[:len(lead)-2] + "  "
 	}
+	if n.kind == listKind && n.proto().kind == objectKind && !n.required {
+		exampleList(b, n, indent)
+		return
+	}
 	doc := n.doc
-	if n.kind == leafKind || n.kind == listKind && n.proto().kind == leafKind {
+	if n.kind == leafKind || n.kind == mapKind || n.kind == listKind && n.proto().kind == leafKind {
 		doc += " Allowed: " + n.allowed() + "."
 	}
 	if n.restart && n.kind != objectKind {
@@ -70,16 +75,37 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 			exampleOf(b, f, indent+"  ", false)
 		}
 	case n.kind == listKind && n.proto().kind == objectKind:
-		fmt.Fprintf(b, "%s%s:\n", lead, n.key)
-		for i, f := range n.proto().fields {
-			exampleOf(b, f, indent+"    ", i == 0)
-		}
+		exampleItem(b, n, lead)
+	case n.quiet:
+		fmt.Fprintf(b, "%s# %s: %s\n", indent, n.key, n.def)
 	case n.def != "":
 		fmt.Fprintf(b, "%s%s: %s # default\n", lead, n.key, n.def)
 	case n.required || n.live:
 		fmt.Fprintf(b, "%s%s: %s\n", lead, n.key, n.example)
 	default:
 		fmt.Fprintf(b, "%s# %s: %s\n", indent, n.key, n.example)
+	}
+}
+
+// exampleItem writes a list of mappings with one element.
+func exampleItem(b *strings.Builder, n *node, lead string) {
+	fmt.Fprintf(b, "%s%s:\n", lead, n.key)
+	for i, f := range n.proto().fields {
+		exampleOf(b, f, strings.Replace(lead, "- ", "  ", 1)+"    ", i == 0)
+	}
+}
+
+// exampleList writes a list that may be left out: all of it in a comment.
+func exampleList(b *strings.Builder, n *node, indent string) {
+	doc := n.doc
+	if n.restart {
+		doc += " At start."
+	}
+	comment(b, indent, doc)
+	var item strings.Builder
+	exampleItem(&item, n, indent)
+	for line := range strings.Lines(item.String()) {
+		b.WriteString(indent + "# " + strings.TrimPrefix(line, indent))
 	}
 }
 

@@ -26,13 +26,18 @@ func schemaOf(n *node) map[string]any {
 				required = append(required, f.key)
 			}
 		}
-		s["type"], s["properties"], s["additionalProperties"] = "object", properties, false
+		s["properties"], s["additionalProperties"] = properties, false
+		if n.short == "" {
+			s["type"] = "object"
+		} else { // the keywords above and below say nothing about anything but mappings
+			s["anyOf"] = []any{map[string]any{"type": "object"}, schemaOf(n.field(n.short))}
+		}
 		if len(required) > 0 {
 			s["required"] = required
 		}
 	case listKind:
 		s["type"], s["items"], s["minItems"], s["maxItems"] = "array", schemaOf(n.proto()), n.min, n.max
-	case leafKind, offKind:
+	case leafKind, mapKind, offKind:
 	}
 	switch {
 	case n.kind == offKind:

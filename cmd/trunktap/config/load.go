@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -16,7 +17,8 @@ import (
 // Bounds of the text, checked before it is parsed: the time that the YAML
 // parser takes grows with the square of the nesting.
 const (
-	fileBytesMax = 1 << 20
+	fileBytesMax = 8 << 20
+	signsMax     = 1_500_000 // each begins a token, of which the parser makes about a kilobyte
 	nestingMax   = 64
 	indentMax    = 128 // columns
 )
@@ -68,7 +70,7 @@ func Parse(file string, data []byte) (*Config, Faults) {
 		d.faults.sort()
 		return nil, d.faults
 	}
-	c.derive()
+	c.derive(filepath.Dir(file))
 	return c, nil
 }
 
@@ -78,7 +80,7 @@ func syntax(file string, data []byte) (body ast.Node, faults Faults) {
 		return Faults{{File: file, Line: line, Column: column, Problem: problem, Allowed: allowed}}
 	}
 	if len(data) > fileBytesMax {
-		return nil, one(0, 0, "the file is too large", "1 MiB")
+		return nil, one(0, 0, "the file is too large", "8 MiB")
 	}
 	if line, problem := nested(data); problem != "" {
 		return nil, one(line, 1, problem, "")
@@ -119,11 +121,19 @@ func nested(data []byte) (line int, problem string) {
 	if !utf8.Valid(data) {
 		return 1, "the file is not UTF-8"
 	}
-	open := 0
+	open, signs := 0, 0
 	for i, text := range strings.Split(string(data), "\n") {
 		lead := len(text) - len(strings.TrimLeft(text, " \t-?:!&"))
 		if strings.HasPrefix(strings.TrimSpace(text), "#") {
 			continue
+		}
+		for k := range len(text) {
+			if strings.IndexByte("[]{},:-?&*!'\"", text[k]) >= 0 {
+				signs++
+			}
+		}
+		if signs++; signs > signsMax {
+			return i + 1, "the file holds too much"
 		}
 		open = max(0, open+strings.Count(text, "[")+strings.Count(text, "{"))
 		if open > nestingMax || lead > indentMax {

@@ -1,5 +1,7 @@
 package config
 
+import "fmt"
+
 // kind of a node of the table.
 type kind uint8
 
@@ -7,6 +9,7 @@ const (
 	leafKind   kind = iota // one scalar
 	objectKind             // a mapping of known keys
 	listKind               // a sequence
+	mapKind                // a mapping of free names to one kind of scalar
 	offKind                // a feature that does not exist yet: only its off values are taken
 )
 
@@ -19,6 +22,7 @@ type node struct {
 	def     string // the default as YAML; empty: none
 	example string // what the example file shows where there is no fixed default
 	live    bool   // shown in the example as a key, not in a comment
+	quiet   bool   // shown in the example in a comment, though it has a default
 	schema  map[string]any
 
 	required bool
@@ -30,29 +34,39 @@ type node struct {
 
 	// objectKind
 	fields []*node
+	short  string // key of the field that may stand in the place of all; empty: none
 
-	// listKind
+	// mapKind
+	put func(name string, s scalar) *wrong
+
+	// listKind and mapKind
 	clear func()
 	add   func() *node   // appends an element and returns its node
 	items func() []*node // nodes of the elements that are there
 	proto func() *node   // node of an element that is in no list
 	min   int            // elements
-	max   int            // elements
+	max   int            // elements, of mapKind too
 }
 
 // allowed says in words what may stand there.
 func (n *node) allowed() string {
 	switch n.kind {
 	case objectKind:
+		if n.short != "" {
+			return n.field(n.short).allowed() + ", or a mapping of " + keysOf(n)
+		}
 		return "a mapping of " + keysOf(n)
 	case listKind:
-		if item := n.proto(); item.kind == leafKind {
+		switch item := n.proto(); {
+		case item.kind == leafKind:
 			return "a list, each " + item.want
+		case item.short != "":
+			return "a list, each " + item.allowed()
 		}
 		return "a list of mappings of " + keysOf(n.proto())
 	case offKind:
 		return "to leave it out"
-	case leafKind:
+	case leafKind, mapKind:
 	}
 	return n.want
 }
@@ -78,6 +92,39 @@ func leaf[T any](target *T, want string, schema map[string]any, parse func(scala
 }
 
 func object(fields ...*node) *node { return &node{kind: objectKind, fields: fields} }
+
+// shortly is an object for which one field, a value or a list, may stand alone.
+func shortly(short string, fields ...*node) *node {
+	n := object(fields...)
+	n.short = short
+	return n
+}
+
+// mapping is a mapping of free names, each with a value that is parsed as one
+// of item is.
+func mapping[T any](target *map[string]T, most int, item func(*T) *node) *node {
+	var v T
+	proto := item(&v)
+	return &node{
+		kind: mapKind, target: target, max: most,
+		want: fmt.Sprintf("a mapping of at most %d names, each to %s", most, proto.want),
+		schema: map[string]any{
+			"type": "object", "maxProperties": most, "additionalProperties": proto.schema,
+			"propertyNames": map[string]any{"minLength": 1, "maxLength": textBytesMax},
+		},
+		clear: func() { *target = nil },
+		put: func(name string, s scalar) *wrong {
+			w := proto.set(s)
+			if w == nil {
+				if *target == nil {
+					*target = map[string]T{}
+				}
+				(*target)[name] = v
+			}
+			return w
+		},
+	}
+}
 
 func list[T any](target *[]T, least, most int, item func(*T) *node) *node {
 	return &node{
@@ -120,6 +167,7 @@ func key(name, doc string, n *node) *node {
 func (n *node) is(def string) *node        { n.def = def; return n }
 func (n *node) shown(example string) *node { n.example = example; return n }
 func (n *node) lively() *node              { n.live = true; return n }
+func (n *node) quietly() *node             { n.quiet = true; return n }
 func (n *node) must() *node                { n.required = true; return n }
 
 // atStart marks the node and all below it as read at the start only.

@@ -17,7 +17,10 @@ func table(c *Config) *node {
 		mediaTable(&c.Media),
 		key("trunks", "The trunks: each relays calls between its external side (the carrier) and its internal side (the PBX).",
 			list(&c.Trunks, 1, trunksMax, trunkTable)).must(),
-		off("stations", "Users whose own phone legs are recorded."),
+		stationsTable(c),
+		key("station_base", "What stations do not say themselves.", stationRecordingTable(&c.StationBase, true)),
+		key("stations_from", "What begins the recording of a station: legs, the calls of a trunk with the role phones; state, the signal agent.join of a call on the trunk. auto: legs when there is a trunk with that role.",
+			choice(&c.StationsFrom, []string{"auto", "legs", "state"}, nil)).is("auto"),
 		key("siprec", "Recording sessions taken by SIPREC (RFC 7866).", object(
 			off("listen", "Where SIPREC is taken."),
 			off("sources", "Who may send recording sessions."),
@@ -78,6 +81,8 @@ func mediaTable(c *Media) *node {
 func trunkTable(t *Trunk) *node {
 	return object(
 		key("name", "Its name in recordings, listings and metrics.", name(&t.Name)).must().shown("carrier-a"),
+		key("role", "trunk: between the carrier and the PBX. phones: between the PBX (external) and its phones (internal); there stations and consultations are recorded, never the trunk.",
+			choice(&t.Role, []string{"trunk", "phones"}, nil)).is("trunk"),
 		sideTable("external", "The side of the carrier: channel 0 of recordings.", &t.External, "[198.51.100.0/24]",
 			`["sip:198.51.100.10:5060;transport=udp"]`).must(),
 		sideTable("internal", "The side of the PBX: channel 1 of recordings.", &t.Internal, "[10.0.0.5/32]", `["sip:10.0.0.5:5060"]`).must(),
@@ -100,37 +105,6 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 	))
 }
 
-func trunkRecordingTable(r *TrunkRecording) *node {
-	return key("recording", "What is recorded of the trunk's calls.", object(
-		key("enabled", "Whether calls are recorded at all.", boolean(&r.Enabled)).is("true"),
-		key("on_failure", "What a call gets when it cannot be recorded: allow lets it through, refuse answers 503.",
-			choice(&r.OnFailure, []string{"allow", "refuse"}, nil)).is("allow"),
-		key("format", "The format of the audio.",
-			choice(&r.Format, []string{"ogg-opus", "wav-pcm16", "wav-pcmu", "wav-pcma"}, []string{"flac"})).is("ogg-opus"),
-		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
-		key("early_media", "Record what is heard before the answer.", boolean(&r.EarlyMedia)).is("false"),
-		key("consent", "required: nothing is recorded before the signal consent.granted.",
-			choice(&r.Consent, []string{"off", "required"}, nil)).is("off"),
-		key("suppress", "The states of a call that are not recorded. A secure pause never is.", object(
-			key("ivr", "The caller talks to a menu.", boolean(&r.Suppress.IVR)).is("true"),
-			key("queue", "The caller waits for an agent.", boolean(&r.Suppress.Queue)).is("true"),
-			key("hold", "A party is on hold.", boolean(&r.Suppress.Hold)).is("true"),
-		)),
-		key("suppressed", "cut takes suppressed spans out of the audio, silence leaves digital silence.",
-			choice(&r.Suppressed, []string{"cut", "silence"}, nil)).is("cut"),
-		key("external_transfer", "Whether recording goes on after a transfer to an outside party.",
-			choice(&r.ExternalTransfer, []string{"stop", "continue"}, nil)).is("stop"),
-		off("consult", "Record consultations between agents."),
-		key("beep", "A tone that tells the parties of the recording.", object(
-			off("enabled", "Whether it is heard."),
-			key("frequency", "In Hz.", integer(new(int), 300, 3400)).is("1400"),
-			key("duration", "Of one tone.", duration(new(time.Duration), 10*time.Millisecond, 5*time.Second)).is("200ms"),
-			key("interval", "Between tones.", duration(new(time.Duration), time.Second, time.Hour)).is("14s"),
-			key("level", "In dB of full scale.", integer(new(int), -60, 0)).is("-24"),
-		)),
-	))
-}
-
 func recordingTable(r *Recording) *node {
 	return key("recording", "What all recordings share.", object(
 		key("segment_max", "A new file is begun after so much audio.", duration(&r.SegmentMax, time.Second, time.Hour)).is("5m"),
@@ -138,21 +112,6 @@ func recordingTable(r *Recording) *node {
 			duration(&r.Lookback, 0, 5*time.Second)).is("500ms"),
 		key("write_budget", "How much of a call may wait for a slow disk before audio is given up.",
 			size(&r.WriteBudget, "64KiB", "1GiB")).is("4MiB").atStart(),
-	))
-}
-
-func signalsTable(s *Signals) *node {
-	return key("signals", "Where call-state signals come from, beside the SDP of the call itself.", object(
-		key("http", "POST /v1/calls/{call}/signals.", boolean(&s.HTTP)).is("true"),
-		off("headers", "SIP header fields."),
-		off("ami", "Asterisk's manager interface."),
-		off("esl", "FreeSWITCH's event socket."),
-		off("nats", "NATS subjects."),
-		key("dtmf", "Codes typed by the agent.", object(
-			off("pause", "The code that begins a secure pause."),
-			off("resume", "The code that ends it."),
-			off("from", "Who may type them."),
-		)),
 	))
 }
 

@@ -1,0 +1,109 @@
+package config
+
+import "time"
+
+// TrunkRecording is what is recorded of the calls of a trunk.
+type TrunkRecording struct {
+	Enabled          bool
+	OnFailure        string // allow | refuse
+	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
+	DualChannel      bool   // false: both sides mixed into one channel
+	EarlyMedia       bool
+	Suppress         Suppress
+	Suppressed       string        // cut | silence
+	ExternalTransfer string        // stop | continue
+	PauseAutoResume  time.Duration // a secure pause ends by itself after it; 0: never
+	DiscardBelow     time.Duration // recordings with less audio are not kept
+
+	Consent        string        // off | required
+	ConsentPreroll bool          // keep in locked memory what is heard before consent; only with required
+	ConsentTimeout time.Duration // consent not given by then is denied
+	ConsentDTMF    ConsentDTMF
+
+	Consult, Adhoc, Snippets bool // whether these recordings are made beside the main one
+
+	Announce Announce
+	Beep     Beep
+	Rules    []Rule // the first that matches decides; none: recorded
+}
+
+// ConsentDTMF holds the digits that answer the question for consent.
+type ConsentDTMF struct {
+	Grant, Deny string // empty: none
+	From        string // external | internal | any
+}
+
+// Suppress tells which states of a call are not recorded. A secure pause is
+// never recorded.
+type Suppress struct {
+	IVR, Queue, Hold bool
+	Flows, Queues    map[string]bool // what holds for a flow or queue of that name instead
+}
+
+// Announce is what is played when a call is answered.
+type Announce struct {
+	File string // an absolute path; empty: nothing
+	To   string // both | external | internal
+}
+
+// Beep is a tone that tells the parties of the recording.
+type Beep struct {
+	Enabled         bool
+	Preset          string        // none | genesys | fs1037c; the other fields are complete with it
+	Frequency       int           // Hz
+	SecondFrequency int           // Hz; 0: a single tone
+	Duration        time.Duration // of one tone
+	Interval        time.Duration // from the start of one to the start of the next
+	Level           int           // dB of full scale, -60 to 0
+	To              string        // both | external | internal
+}
+
+// Rule says whether the calls that it matches are recorded. A condition that
+// is empty matches every call.
+type Rule struct {
+	Record    bool
+	Percent   int      // of the calls that match; the others get the opposite of Record
+	Direction string   // any | inbound | outbound
+	From, To  []string // user parts of URIs, * stands for anything
+	Days      []string // mon … sun: when the hours begin
+	Hours     Hours
+	TimeZone  string // IANA name
+}
+
+// Hours is a part of every day, in minutes since midnight of the clock on the
+// wall: Begin is in it, End is not. Begin > End goes over midnight. The zero
+// value is the whole day.
+type Hours struct{ Begin, End int }
+
+// Station is a user whose own side of calls is recorded.
+type Station struct {
+	User      string
+	Addresses []string // SIP URIs, numbers and user parts; empty: User
+	Recording StationRecording
+}
+
+// StationRecording is how recordings of a station are made.
+type StationRecording struct {
+	Enabled      bool
+	Format       string        // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
+	DualChannel  bool          // false: both sides mixed into one channel
+	Suppressed   string        // cut | silence
+	DiscardBelow time.Duration // recordings with less audio are not kept
+}
+
+// StationsByState tells what begins the recordings of stations: true, the
+// signal agent.join on a trunk; false, the calls of trunks with the role phones.
+func (c *Config) StationsByState() bool {
+	switch c.StationsFrom {
+	case "state":
+		return true
+	case "legs":
+		return false
+	}
+	for i := range c.Trunks {
+		if c.Trunks[i].Role == "phones" {
+			return false
+		}
+	}
+	return true
+}

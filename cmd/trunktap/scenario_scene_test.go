@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/sip/siptest"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// scene is a contact centre: a carrier, the daemon, a PBX and phones. The PBX
+// is played by the script, which says what is heard on each of its legs.
+type scene struct {
+	t   *testing.T
+	ctx context.Context
+	d   *liveDaemon
+
+	carrier *siptest.Agent // outside
+	pbx     *siptest.Agent // the PBX to the trunk
+	switch_ *siptest.Agent // the PBX to the phones; nil without a trunk of theirs
+	phones  *siptest.Agent
+
+	session string            // Session-ID that the PBX gives to all legs of the conversation (RFC 7989)
+	start   time.Time         // the answer of the first call
+	now     time.Time         // of the present step
+	steps   map[int]time.Time // when they were taken, by ms
+	legs    []*leg            // that go on
+	faults  []string
+}
+
+// leg is a call through the daemon that ends at the PBX.
+type leg struct {
+	s        *scene
+	far, pbx *siptest.Call // far: the carrier's or the phone's end
+}
+
+// Places of the parties on loopback; each scenario has as many addresses.
+const (
+	placeDaemon = iota
+	placeCarrier
+	placePBX
+	placeSwitch
+	placePhones
+	placesPerScene
+
+	placesFirst = 10
+)
+
+// newScene writes the configuration of a scenario and opens its agents.
+func newScene(t *testing.T, sc scenario, place int) *scene {
+	t.Helper()
+	s := &scene{t: t, ctx: t.Context(), steps: map[int]time.Time{}, session: fmt.Sprintf("%032x", place+1)}
+	addr := func(n int) netip.Addr {
+		i := placesFirst + place*placesPerScene + n
+		if i > 254 {
+			t.Fatalf("no address for scenario %d", place)
+		}
+		return liveAddr(byte(i))
+	}
+	agent := func(name string, n int) *siptest.Agent {
+		return liveAgent(t, siptest.Config{Name: name, Addr: netip.AddrPortFrom(addr(n), 0)})
+	}
+	s.carrier, s.pbx = agent("customer", placeCarrier), agent("pbx", placePBX)
+	host := addr(placeDaemon)
+	side := func(a *siptest.Agent) liveSide {
+		return liveSide{Peer: a.Addr().Addr(), NextHop: "sip:" + a.Addr().String(), Media: host}
+	}
+	cfg := liveConfig{
+		Listen: []string{"udp://" + freeUDP(t, host).String()}, More: sc.config,
+		Trunks: []liveTrunkConfig{{Name: "trunk", Format: recorder.FormatWAVPCM16, Recording: sc.keys, Sides: [2]liveSide{side(s.carrier), side(s.pbx)}}},
+	}
+	if sc.phones != nil {
+		s.switch_, s.phones = agent("pbx", placeSwitch), agent("phone", placePhones)
+		cfg.Trunks = append(cfg.Trunks, liveTrunkConfig{
+			Name: "phones", Role: "phones", Format: recorder.FormatWAVPCM16, Recording: sc.phones, Sides: [2]liveSide{side(s.switch_), side(s.phones)},
+		})
+	}
+	s.d = newLiveDaemon(t, cfg)
+	return s
+}
+
+// run plays the script to its end; the calls are over then.
+func (s *scene) run(script func(*scene)) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	s.ctx = ctx
+	script(s)
+	for _, l := range s.legs {
+		s.ok(l.far.Bye(s.ctx))
+	}
+}
+
+// faultf notes what is wrong with a recording; the harness itself fails by ok.
+func (s *scene) faultf(format string, args ...any) {
+	s.faults = append(s.faults, fmt.Sprintf(format, args...))
+}
+
+func (s *scene) ok(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// at waits for a moment of the scenario and makes it the present step.
+func (s *scene) at(ms int) {
+	time.Sleep(time.Until(s.start.Add(time.Duration(ms) * time.Millisecond)))
+	s.step(ms)
+}
+
+// step makes this very moment the step of the scenario at ms.
+func (s *scene) step(ms int) {
+	s.now = time.Now()
+	s.steps[ms] = s.now
+}
+
+// almost waits until a little before a moment: what changes its voice there has
+// none of the old one on the wire when the moment comes.
+func (s *scene) almost(ms int) {
+	time.Sleep(time.Until(s.start.Add(time.Duration(ms)*time.Millisecond - 2*packetTime)))
+}
+
+const packetTime = 20 * time.Millisecond
+
+// when is the time of a step, or of the moment that the table gives for it.
+func (s *scene) when(ms int) time.Time {
+	if at, ok := s.steps[ms]; ok {
+		return at
+	}
+	return s.start.Add(time.Duration(ms) * time.Millisecond)
+}
+
+// inbound is a call of the customer that the PBX answers with the voice of
+// pbx. The signals are given while it rings.
+func (s *scene) inbound(pbx hz, ringing ...suppress.Signal) *leg {
+	s.t.Helper()
+	return s.connect(s.carrier, s.pbx, "sip:1000@", customer, pbx, ringing)
+}
+
+// outbound is a call from the PBX to an external party.
+func (s *scene) outbound(agent, party hz, ringing ...suppress.Signal) *leg {
+	s.t.Helper()
+	return s.connect(s.pbx, s.carrier, "sip:+4930123@", agent, party, ringing)
+}
+
+// pickup is a call from the PBX to a user's phone, which answers at a moment of
+// the scenario. Nil where the phones are not seen.
+func (s *scene) pickup(ms int, user string, speaks hz, hears ...hz) *leg {
+	s.t.Helper()
+	time.Sleep(time.Until(s.start.Add(time.Duration(ms)*time.Millisecond - ringTime)))
+	var l *leg
+	if s.switch_ != nil {
+		l = s.connect(s.switch_, s.phones, "sip:"+user+"@", 0, speaks, nil)
+		l.hears(hears...)
+		s.step(ms)
+	} else {
+		s.at(ms)
+	}
+	return l
+}
+
+// dial is a call from a user's phone that the PBX answers. Nil where the phones
+// are not seen.
+func (s *scene) dial(user string, speaks hz, hears ...hz) *leg {
+	s.t.Helper()
+	if s.switch_ == nil {
+		return nil
+	}
+	phone := liveAgent(s.t, siptest.Config{Name: user, Addr: netip.AddrPortFrom(s.phones.Addr().Addr(), 0)})
+	l := s.connect(phone, s.switch_, "sip:2000@", speaks, 0, nil)
+	l.hears(hears...)
+	return l
+}
+
+func (s *scene) connect(from, to *siptest.Agent, target string, calling, called hz, ringing []suppress.Signal) *leg {
+	s.t.Helper()
+	arrived := make(chan struct{}) // the daemon knows the call then
+	to.Script(func(in *siptest.Incoming) {
+		close(arrived)
+		in.Run(siptest.Answer{Ring: ringTime, Play: voice(called)})
+	})
+	opts := siptest.CallOptions{Headers: []siptest.Header{{Name: "Session-ID", Value: s.session + ";remote=" + strings.Repeat("0", 32)}}}
+	caller, err := from.Start(s.ctx, target+s.d.via().String(), s.d.via(), opts)
+	s.ok(err)
+	caller.Media().Play(voice(calling))
+	if len(ringing) > 0 {
+		select {
+		case <-arrived:
+		case <-s.ctx.Done():
+			s.t.Fatal("the call does not arrive")
+		}
+		s.now = time.Now()
+		for _, sig := range ringing {
+			sig.SIPCall = caller.ID()
+			s.post(sig)
+		}
+	}
+	s.ok(caller.Wait(s.ctx))
+	if s.start.IsZero() {
+		s.step(0)
+		s.start = s.now
+	}
+	callee, err := to.Accept(s.ctx)
+	s.ok(err)
+	if callee.ID() != caller.ID() {
+		s.t.Fatal("the calls were mixed up")
+	}
+	l := &leg{s: s, far: caller, pbx: callee}
+	if from == s.pbx || from == s.switch_ {
+		l.far, l.pbx = callee, caller
+	}
+	s.legs = append(s.legs, l)
+	return l
+}
+
+const ringTime = 150 * time.Millisecond
+
+// hears is what the PBX plays to the far end from now on; nothing: silence.
+func (l *leg) hears(tones ...hz) {
+	if l != nil {
+		l.pbx.Media().Play(voice(tones...))
+	}
+}
+
+// speaks is what the far end says from now on.
+func (l *leg) speaks(tones ...hz) {
+	if l != nil {
+		l.far.Media().Play(voice(tones...))
+	}
+}
+
+// signal reports a state of the leg's call as of the present step.
+func (l *leg) signal(sig suppress.Signal) {
+	l.s.t.Helper()
+	sig.SIPCall = l.far.ID()
+	l.s.post(sig)
+}
+
+// event is signal with an event that needs no more.
+func (l *leg) event(e suppress.Event) { l.signal(suppress.Signal{Event: e}) }
+
+func (s *scene) post(sig suppress.Signal) {
+	s.t.Helper()
+	if _, err := s.tryPost(sig); err != nil {
+		s.faultf("signal %s: %v", sig.Event, err)
+	}
+}
+
+// tryPost reports a signal by the API as of the present step; one with a time of its own keeps it.
+func (s *scene) tryPost(sig suppress.Signal) (recorder.Applied, error) {
+	if sig.At.IsZero() {
+		sig.At = s.now
+	}
+	var got recorder.Applied
+	id := sig.SIPCall
+	sig.SIPCall = ""
+	err := s.d.do(http.MethodPost, "/v1/calls/by-sip-call-id/"+id+"/signals", sig, &got)
+	return got, err
+}
+
+// bye ends the leg's call at the present step.
+func (l *leg) bye() {
+	if l == nil {
+		return
+	}
+	l.s.t.Helper()
+	l.s.ok(l.far.Bye(l.s.ctx))
+	for i, other := range l.s.legs {
+		if other == l {
+			l.s.legs = append(l.s.legs[:i], l.s.legs[i+1:]...)
+			return
+		}
+	}
+}
