@@ -27,6 +27,7 @@ type anchor struct {
 	offers    [2]*sdp.Description // latest offer, by who made it
 	tentative *agreed             // by an early answer to a re-INVITE
 	streams   map[media.StreamID]media.Stream
+	overlays  overlays
 	opened    bool      // something was agreed or offered before
 	changed   time.Time // of the latest agreement
 }
@@ -270,6 +271,7 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 	for _, id := range res.Ended {
 		if s := a.streamOf(id); s != nil {
 			s.SetTap(media.Side(id%2), nil)
+			s.SetOverlay(media.Side(id%2), nil)
 		}
 		delete(a.streams, id)
 		a.tap.streamEnded(id, at)
@@ -285,6 +287,7 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 		st.Local = s.Local(st.Side)
 		a.streams[st.ID] = st
 		s.SetTap(st.Side, a.tap.streamStarted(st))
+		a.overlay(st)
 	}
 }
 

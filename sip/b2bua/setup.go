@@ -323,6 +323,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.answered, ex.dlg = d, d
 	c.b.counters.CallsAnswered.Add(1)
 	c.tap.answered(now)
+	c.media.answered(now, c.b.cfg.Overlay)
 	c.tellResponse(res, c.at(dialog.Callee))
 	c.passResponse(ex, res, now)
 	c.after(callMax, now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
