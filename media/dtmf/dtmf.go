@@ -1,10 +1,10 @@
 // Package dtmf finds the digits that are dialled in band in decoded audio.
 //
-// It asks of a digit what ITU-T Q.24 (11/88) Annex A lists for AT&T, the
-// strictest of its columns: frequencies off by up to 1.5 % are taken and by
-// 3.5 % not, 40 ms are a digit and 23 ms are none, interruptions of 10 ms are
-// bridged and pauses of 40 ms are not, the high tone may be 4 dB above to 8 dB
-// below the low one, from 0 to −25 dBm.
+// It asks of a digit what ITU-T Q.24 (11/88) Annex A lists for AT&T:
+// frequencies off by up to 1.5 % are taken and by 3.5 % not, 40 ms are a digit
+// and 23 ms are none, interruptions of 10 ms are bridged and pauses of 40 ms are
+// not, the high tone may be 4 dB above to 8 dB below the low one, from 0 to
+// -25 dBm.
 //
 // Every 5 ms the newest 20 ms are looked at through a Hann window with one
 // Goertzel filter for each of the eight frequencies of ITU-T Q.23. Such windows

@@ -143,7 +143,7 @@ func TestAccepted(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(1, 2))
 			for _, w := range ways {
-				for i := range 4 * len(alphabet) {
+				for i := range 2 * len(alphabet) {
 					digit := alphabet[i%len(alphabet)]
 					pcm, from, to := b.render(r, w, digit)
 					events, told := found(w.rate, pcm)
@@ -165,7 +165,7 @@ func TestRefused(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(3, 4))
 			for _, w := range ways {
-				for i := range 4 * len(alphabet) {
+				for i := range 2 * len(alphabet) {
 					pcm, _, _ := b.render(r, w, alphabet[i%len(alphabet)])
 					if events, _ := found(w.rate, pcm); len(events) > 0 {
 						t.Fatalf("%s, %q: got %v, want nothing", w.name, alphabet[i%len(alphabet)], events)

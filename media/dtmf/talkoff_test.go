@@ -57,17 +57,17 @@ func voice(r *rand.Rand, rate, n int, dBm0 float64) []int16 {
 	return pcm
 }
 
-// TestVoiceIsNoDigit listens to half an hour of a voice that is nastier than
+// TestVoiceIsNoDigit listens to a quarter of an hour of a voice that is nastier than
 // real ones, its harmonics being exact and its resonances narrow.
 func TestVoiceIsNoDigit(t *testing.T) {
 	var all []dtmf.Event
 	for seed := range uint64(6) {
 		rate := 8000 + 8000*int(seed%2)
-		events, _ := found(rate, voice(rand.New(rand.NewPCG(seed, 7)), rate, 300*rate, -10))
+		events, _ := found(rate, voice(rand.New(rand.NewPCG(seed, 7)), rate, 150*rate, -10))
 		all = append(all, events...)
 	}
-	if n := len(text(all)); n > 1 {
-		t.Errorf("%d digits, want at most 1: %v", n, all)
+	if len(all) > 0 {
+		t.Errorf("got %v", all)
 	}
 }
 
@@ -186,7 +186,7 @@ func TestDigitAmidVoice(t *testing.T) {
 		t.Run(fmt.Sprintf("%v dB", above), func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(9, uint64(above+10)))
-			for i := range 320 {
+			for i := range 160 {
 				digit := alphabet[i%len(alphabet)]
 				from, to := rate/4+i, rate/4+i+rate/10
 				pcm := voice(r, rate, rate*3/4, -16)
