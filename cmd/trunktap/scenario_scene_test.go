@@ -26,11 +26,13 @@ type scene struct {
 	switch_ *siptest.Agent // the PBX to the phones; nil without a trunk of theirs
 	phones  *siptest.Agent
 
-	session string            // Session-ID that the PBX gives to all legs of the conversation (RFC 7989)
+	session string            // Session-ID (RFC 7989) of all legs; "": none
 	start   time.Time         // the answer of the first call
 	now     time.Time         // of the present step
 	steps   map[int]time.Time // when they were taken, by ms
 	legs    []*leg            // that go on
+	trunk   *leg              // the first call of the trunk
+	headers []siptest.Header  // of the next INVITE
 	faults  []string
 }
 
@@ -49,7 +51,7 @@ const (
 	placePhones
 	placesPerScene
 
-	placesFirst = 10
+	placesFirst = 6
 )
 
 // newScene writes the configuration of a scenario and opens its agents.
@@ -168,15 +170,13 @@ func (s *scene) pickup(ms int, user string, speaks hz, hears ...hz) *leg {
 
 // dial is a call from a user's phone that the PBX answers. Nil where the phones
 // are not seen.
-func (s *scene) dial(user string, speaks hz, hears ...hz) *leg {
+func (s *scene) dial(user string, speaks, hears hz, ringing ...suppress.Signal) *leg {
 	s.t.Helper()
 	if s.switch_ == nil {
 		return nil
 	}
 	phone := liveAgent(s.t, siptest.Config{Name: user, Addr: netip.AddrPortFrom(s.phones.Addr().Addr(), 0)})
-	l := s.connect(phone, s.switch_, "sip:2000@", speaks, 0, nil)
-	l.hears(hears...)
-	return l
+	return s.connect(phone, s.switch_, "sip:2000@", speaks, hears, ringing)
 }
 
 func (s *scene) connect(from, to *siptest.Agent, target string, calling, called hz, ringing []suppress.Signal) *leg {
@@ -186,7 +186,11 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 		close(arrived)
 		in.Run(siptest.Answer{Ring: ringTime, Play: voice(called)})
 	})
-	opts := siptest.CallOptions{Headers: []siptest.Header{{Name: "Session-ID", Value: s.session + ";remote=" + strings.Repeat("0", 32)}}}
+	opts := siptest.CallOptions{Headers: s.headers}
+	s.headers = nil
+	if s.session != "" {
+		opts.Headers = append(opts.Headers, siptest.Header{Name: "Session-ID", Value: s.session + ";remote=" + strings.Repeat("0", 32)})
+	}
 	caller, err := from.Start(s.ctx, target+s.d.via().String(), s.d.via(), opts)
 	s.ok(err)
 	caller.Media().Play(voice(calling))
@@ -217,10 +221,20 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 		l.far, l.pbx = callee, caller
 	}
 	s.legs = append(s.legs, l)
+	if s.trunk == nil && (from == s.carrier || to == s.carrier) {
+		s.trunk = l
+	}
 	return l
 }
 
 const ringTime = 150 * time.Millisecond
+
+// hold puts the phone's side of a leg on hold, in both directions.
+func (l *leg) hold() {
+	if l != nil {
+		l.s.ok(l.far.Hold(l.s.ctx, siptest.HoldInactive))
+	}
+}
 
 // hears is what the PBX plays to the far end from now on; nothing: silence.
 func (l *leg) hears(tones ...hz) {
@@ -236,8 +250,12 @@ func (l *leg) speaks(tones ...hz) {
 	}
 }
 
-// signal reports a state of the leg's call as of the present step.
+// signal reports a state of the leg's call as of the present step. It waits for
+// its effect; what else belongs to the step is done before.
 func (l *leg) signal(sig suppress.Signal) {
+	if l == nil {
+		return
+	}
 	l.s.t.Helper()
 	sig.SIPCall = l.far.ID()
 	l.s.post(sig)
@@ -245,6 +263,15 @@ func (l *leg) signal(sig suppress.Signal) {
 
 // event is signal with an event that needs no more.
 func (l *leg) event(e suppress.Event) { l.signal(suppress.Signal{Event: e}) }
+
+// refuses holds that a signal is answered with a refusal.
+func (l *leg) refuses(sig suppress.Signal) {
+	l.s.t.Helper()
+	sig.SIPCall = l.far.ID()
+	if _, err := l.s.tryPost(sig); err == nil || !strings.Contains(err.Error(), `"code":"refused"`) {
+		l.s.faultf("signal %s, which is to be refused: %v", sig.Event, err)
+	}
+}
 
 func (s *scene) post(sig suppress.Signal) {
 	s.t.Helper()
@@ -272,6 +299,11 @@ func (l *leg) bye() {
 	}
 	l.s.t.Helper()
 	l.s.ok(l.far.Bye(l.s.ctx))
+	l.gone()
+}
+
+// gone forgets a leg that is over.
+func (l *leg) gone() {
 	for i, other := range l.s.legs {
 		if other == l {
 			l.s.legs = append(l.s.legs[:i], l.s.legs[i+1:]...)

@@ -1,7 +1,8 @@
 package main
 
 import (
-	"time"
+	"net/url"
+	"slices"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/sip/siptest"
@@ -10,9 +11,8 @@ import (
 
 // twoStations records the phones of both agents.
 const twoStations = `
-stations:
-  - user: agent1
-  - user: agent2
+stations: [agent1, agent2]
+station_base: {format: wav-pcm16}
 `
 
 // seen is for trunks whose recording has no keys of its own.
@@ -21,7 +21,8 @@ var seen = []string{}
 // scenarios is the table.
 func scenarios() []scenario {
 	var all []scenario
-	for _, part := range [][]scenario{arrivals(), transfers(), gatherings(), consents(), pauses()} {
+	parts := [][]scenario{arrivals(), transfers(), consultations(), gatherings(), holds(), consents(), prerolls(), pauses(), byUsers(), sources(), beeps()}
+	for _, part := range parts {
 		all = append(all, part...)
 	}
 	return all
@@ -35,6 +36,12 @@ func trunkOf(to int, external, internal []span, windows ...wantWindow) wantRecor
 // stationOf is a recording of a user's phone.
 func stationOf(user string, from, to int, external, internal []span, windows ...wantWindow) wantRecording {
 	return wantRecording{kind: recorder.KindStation, user: user, from: from, to: to, channels: [2][]span{external, internal}, windows: windows}
+}
+
+// by adds whose segments the recording has.
+func (w wantRecording) by(casts ...cast) wantRecording {
+	w.casts = casts
+	return w
 }
 
 // talk is a voice, or several at once, from one moment to another.
@@ -82,6 +89,13 @@ func arrivals() []scenario {
 			},
 		},
 		{
+			number: "1b", name: "inbound ACD, stations by state", config: twoStations + "stations_from: state\n", pending: pendingStations, script: acd,
+			want: []wantRecording{
+				trunkOf(4000, talk(2100, 4000, customer), talk(2100, 4000, agent1), window("ivr", 0, 800), window("queue", 800, 2100)),
+				stationOf("agent1", 2100, 4000, talk(2100, 4000, customer), talk(2100, 4000, agent1)),
+			},
+		},
+		{
 			number: "2", name: "inbound DID", phones: seen, config: twoStations, pending: pendingStations,
 			script: func(s *scene) {
 				c := s.inbound(0)
@@ -97,7 +111,16 @@ func arrivals() []scenario {
 			},
 		},
 		{
-			number: "3", name: "IVR alone", phones: seen, config: twoStations, pending: pendingStations,
+			number: "2b", name: "a caller who is excluded", pending: pendingExclusion,
+			keys: []string{`rules: [{record: false, from: ["customer"]}]`},
+			script: func(s *scene) {
+				c := s.inbound(agent1)
+				s.at(1000)
+				c.bye()
+			},
+		},
+		{
+			number: "3", name: "IVR alone", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(menu, menuStart)
 				s.at(2000)
@@ -115,7 +138,7 @@ func arrivals() []scenario {
 			want: []wantRecording{trunkOf(2000, talk(0, 2000, customer), talk(0, 2000, menu))},
 		},
 		{
-			number: "4", name: "abandoned in the queue", phones: seen, config: twoStations, pending: pendingStations,
+			number: "4", name: "abandoned in the queue", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(menu, menuStart)
 				s.almost(800)
@@ -132,13 +155,35 @@ func arrivals() []scenario {
 			stationOf("agent1", 0, 2500, talk(600, 2500, agent2), talk(0, 2500, agent1)),
 			stationOf("agent2", 500, 2500, talk(500, 2500, agent1), talk(500, 2500, agent2)),
 		}),
-		internalCall("5b", "internal call, one recorded", "\nstations: [{user: agent2}]\n", []wantRecording{
+		internalCall("5b", "internal call, one recorded", "\nstations: [agent2]\nstation_base: {format: wav-pcm16}\n", []wantRecording{
 			stationOf("agent2", 500, 2500, talk(500, 2500, agent1), talk(500, 2500, agent2)),
 		}),
 		{
+			number: "5c", name: "internal call to a queue by a user who is recorded", phones: seen, config: twoStations, pending: pendingStations,
+			script: func(s *scene) {
+				one := s.dial("agent2", agent2, menu, menuStart)
+				s.almost(800)
+				one.hears(music)
+				s.at(800)
+				one.signal(menuEnd)
+				one.signal(queueStart)
+				two := s.pickup(1700, "agent1", agent1, agent2)
+				one.hears(agent1)
+				s.at(1800)
+				one.signal(queueEnd)
+				s.at(3300)
+				one.bye()
+				two.bye()
+			},
+			want: []wantRecording{
+				stationOf("agent2", 0, 3300, talk(1800, 3300, agent1), talk(1800, 3300, agent2), window("ivr", 0, 800), window("queue", 800, 1800)),
+				stationOf("agent1", 1700, 3300, talk(1700, 3300, agent2), talk(1700, 3300, agent1)),
+			},
+		},
+		{
 			number: "6", name: "outbound", phones: seen, config: twoStations, pending: pendingStations,
 			script: func(s *scene) {
-				p := s.dial("agent1", agent1)
+				p := s.dial("agent1", agent1, 0)
 				c := s.outbound(agent1, customer)
 				s.step(300)
 				p.hears(customer)
@@ -171,7 +216,7 @@ func internalCall(number, name, stations string, want []wantRecording) scenario 
 	return scenario{
 		number: number, name: name, phones: seen, config: stations, pending: "stations of internal calls", want: want,
 		script: func(s *scene) {
-			one := s.dial("agent1", agent1)
+			one := s.dial("agent1", agent1, 0)
 			two := s.pickup(500, "agent2", agent2, agent1)
 			s.at(600)
 			one.hears(agent2)
@@ -194,8 +239,8 @@ func transfers() []scenario {
 				c.signal(join("agent1", suppress.RoleAgent))
 				s.at(1800)
 				c.hears()
-				c.signal(leave("agent1"))
 				p.bye()
+				c.signal(leave("agent1"))
 				q := s.pickup(2300, "agent2", agent2, customer)
 				c.hears(agent2)
 				c.signal(join("agent2", suppress.RoleAgent))
@@ -204,9 +249,51 @@ func transfers() []scenario {
 				q.bye()
 			},
 			want: []wantRecording{
-				trunkOf(4000, talk(0, 4000, customer), []span{{300, 1800, []hz{agent1}}, {2300, 4000, []hz{agent2}}}),
+				trunkOf(4000, talk(0, 4000, customer), []span{{300, 1800, []hz{agent1}}, {2300, 4000, []hz{agent2}}}).by(
+					cast{300, 1800, []string{"agent1"}}, cast{2300, 4000, []string{"agent2"}}),
 				stationOf("agent1", 300, 1800, talk(300, 1800, customer), talk(300, 1800, agent1)),
 				stationOf("agent2", 2300, 4000, talk(2300, 4000, customer), talk(2300, 4000, agent2)),
+			},
+		},
+		{
+			number: "8d", name: "attended transfer on the customer's side, by Replaces", pending: pendingLinks,
+			script: func(s *scene) {
+				s.session = "" // nothing but Replaces tells
+				c := s.inbound(agent1)
+				s.at(1000)
+				s.headers = []siptest.Header{{Name: "Replaces", Value: c.far.Dialog()}}
+				d := s.inbound(agent1)
+				d.speaks(third)
+				s.step(1200)
+				s.ok(c.pbx.Bye(s.ctx)) // RFC 3891 section 3
+				s.step(1300)
+				c.gone()
+				s.at(2500)
+				d.bye()
+			},
+			want: []wantRecording{
+				trunkOf(1300, talk(0, 1300, customer), talk(0, 1300, agent1)),
+				{kind: recorder.KindTrunk, from: 1200, to: 2500, channels: [2][]span{talk(1200, 2500, third), talk(1200, 2500, agent1)}},
+			},
+		},
+		{
+			number: "13c", name: "external transfer by REFER with Replaces, both calls on the trunk",
+			script: func(s *scene) {
+				s.session = "" // nothing but REFER tells
+				c := s.inbound(agent1)
+				s.at(800)
+				d := s.outbound(agent1, third)
+				s.step(1000)
+				s.at(2000)
+				dialog := url.QueryEscape(d.pbx.Dialog())
+				s.ok(c.pbx.Refer(s.ctx, "sip:third@example.net?Replaces="+dialog))
+				s.at(2300)
+				c.bye() // the carrier has bridged the two
+				d.bye()
+			},
+			want: []wantRecording{
+				trunkOf(2300, talk(0, 2300, customer), talk(0, 2300, agent1)),
+				{kind: recorder.KindTrunk, from: 1000, to: 2300, channels: [2][]span{talk(1000, 2300, third), talk(1000, 2300, agent1)}},
 			},
 		},
 		externalTransfer("13", "external transfer, stop", "stop", wantTransferred(2500, window("external_transfer", 2500, 4000))),
@@ -241,11 +328,89 @@ func externalTransfer(number, name, rule string, want []wantRecording) scenario 
 			c.hears()
 			p.hears()
 			s.at(2500)
-			c.event(suppress.TransferExternal)
 			c.hears(third)
 			p.bye()
+			c.event(suppress.TransferExternal)
 			s.at(4000)
 			c.bye()
+		},
+	}
+}
+
+// consultations are those of agent1 with agent2 while the customer is on hold.
+func consultations() []scenario {
+	consult := suppress.Signal{Event: suppress.ConsultStart, User: "agent1", Other: "agent2"}
+	script := func(s *scene) {
+		c := s.inbound(0)
+		p := s.pickup(300, "agent1", agent1, customer)
+		c.hears(agent1)
+		s.at(1200)
+		s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
+		c.hears(music)
+		p.hold()
+		s.at(1400)
+		k := s.dial("agent1", agent1, 0, consult)
+		s.step(1600)
+		q := s.pickup(2000, "agent2", agent2, agent1)
+		k.hears(agent2)
+		s.almost(3000)
+		c.hears(agent2)
+		s.at(3000)
+		k.bye()
+		p.bye()
+		q.hears(customer)
+		s.ok(c.pbx.Resume(s.ctx))
+		s.at(4500)
+		c.bye()
+		q.bye()
+	}
+	main := []wantRecording{
+		trunkOf(4500, []span{{0, 1200, []hz{customer}}, {3000, 4500, []hz{customer}}}, []span{{300, 1200, []hz{agent1}}, {3000, 4500, []hz{agent2}}},
+			window("hold", 1200, 3000)),
+		stationOf("agent1", 300, 3000, talk(300, 1200, customer), talk(300, 1200, agent1), wantWindow{"hold", 1200, 3000, 1, 0}),
+		stationOf("agent2", 2000, 4500, []span{{2000, 3000, []hz{agent1}}, {3000, 4500, []hz{customer}}}, talk(2000, 4500, agent2)),
+	}
+	private := wantRecording{
+		kind: recorder.KindConsult, user: "agent1", other: "agent2", from: 1600, to: 3000,
+		channels: [2][]span{talk(2000, 3000, agent2), talk(1600, 3000, agent1)},
+	}
+	on := []string{"consult: true"}
+	return []scenario{
+		{
+			number: "8", name: "consultation and transfer", keys: on, phones: on, config: twoStations, pending: pendingConsult,
+			script: script, want: append(slices.Clone(main), private),
+		},
+		{
+			number: "8b", name: "consultation and transfer, not recorded", phones: seen, config: twoStations, pending: pendingConsult,
+			script: script, want: main,
+		},
+		{
+			number: "8c", name: "consultation over the trunk", keys: on, pending: pendingConsult,
+			script: func(s *scene) {
+				c := s.inbound(agent1)
+				s.at(1000)
+				s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
+				c.hears(music)
+				s.at(1200)
+				k := s.outbound(agent1, agent2, consult)
+				s.step(1400)
+				s.at(2600)
+				k.bye()
+				s.almost(2800)
+				c.hears(agent1)
+				s.at(2800)
+				s.ok(c.pbx.Resume(s.ctx))
+				s.at(3800)
+				c.bye()
+			},
+			want: []wantRecording{
+				trunkOf(3800, []span{{0, 1000, []hz{customer}}, {2800, 3800, []hz{customer}}}, []span{{0, 1000, []hz{agent1}}, {2800, 3800, []hz{agent1}}},
+					window("hold", 1000, 2800)),
+				{
+					kind: recorder.KindConsult, user: "agent1", other: "agent2", from: 1400, to: 2600,
+					channels: [2][]span{talk(1400, 2600, agent2), talk(1400, 2600, agent1)},
+				},
+			},
 		},
 	}
 }
@@ -259,9 +424,9 @@ func gatherings() []scenario {
 			c.hears(agent1)
 			c.signal(join("agent1", suppress.RoleAgent))
 			q := s.pickup(1500, "boss", supervisor, customer, agent1)
-			c.signal(join("boss", role))
 			c.hears(customerHears...)
 			p.hears(agentHears...)
+			c.signal(join("boss", role))
 			s.at(3000)
 			c.hears(agent1)
 			p.hears(customer)
@@ -292,14 +457,15 @@ func gatherings() []scenario {
 				s.at(3000)
 				c.hears(agent2)
 				q.hears(customer)
-				c.signal(leave("agent1"))
 				p.bye()
+				c.signal(leave("agent1"))
 				s.at(4000)
 				c.bye()
 				q.bye()
 			},
 			want: []wantRecording{
-				trunkOf(4000, talk(600, 4000, customer), []span{{600, 1800, one}, {1800, 3000, []hz{agent1, agent2}}, {3000, 4000, []hz{agent2}}}, window("queue", 0, 600)),
+				trunkOf(4000, talk(600, 4000, customer), []span{{600, 1800, one}, {1800, 3000, []hz{agent1, agent2}}, {3000, 4000, []hz{agent2}}}, window("queue", 0, 600)).by(
+					cast{600, 1800, []string{"agent1"}}, cast{1800, 3000, []string{"agent1", "agent2"}}, cast{3000, 4000, []string{"agent2"}}),
 				stationOf("agent1", 500, 3000, []span{{500, 1800, cust}, {1800, 3000, []hz{customer, agent2}}}, talk(500, 3000, agent1)),
 				stationOf("agent2", 1800, 4000, []span{{1800, 3000, []hz{customer, agent1}}, {3000, 4000, cust}}, talk(1800, 4000, agent2)),
 			},
@@ -308,7 +474,7 @@ func gatherings() []scenario {
 			number: "10", name: "monitoring", phones: seen, config: twoStations, pending: pendingStations,
 			script: supervised(suppress.RoleMonitor, one, cust),
 			want: []wantRecording{
-				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)),
+				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)).by(cast{300, 4000, []string{"agent1"}}),
 				stationOf("agent1", 300, 4000, talk(300, 4000, customer), talk(300, 4000, agent1)),
 			},
 		},
@@ -316,7 +482,7 @@ func gatherings() []scenario {
 			number: "11", name: "coaching", phones: seen, config: twoStations, pending: pendingStations,
 			script: supervised(suppress.RoleCoach, one, coached),
 			want: []wantRecording{
-				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)),
+				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)).by(cast{300, 4000, []string{"agent1"}}),
 				stationOf("agent1", 300, 4000, parts(cust, coached, cust), talk(300, 4000, agent1)),
 			},
 		},
@@ -324,100 +490,10 @@ func gatherings() []scenario {
 			number: "12", name: "barge-in", phones: seen, config: twoStations, pending: pendingStations,
 			script: supervised(suppress.RoleBarge, both, coached),
 			want: []wantRecording{
-				trunkOf(4000, talk(0, 4000, customer), parts(one, both, one)),
+				trunkOf(4000, talk(0, 4000, customer), parts(one, both, one)).by(
+					cast{300, 1500, []string{"agent1"}}, cast{1500, 3000, []string{"agent1", "boss"}}, cast{3000, 4000, []string{"agent1"}}),
 				stationOf("agent1", 300, 4000, parts(cust, coached, cust), talk(300, 4000, agent1)),
 			},
-		},
-	}
-}
-
-// consents are calls that may be recorded when the customer agrees.
-func consents() []scenario {
-	required := []string{"consent: required"}
-	asked := func(event suppress.Event, at int) func(s *scene) {
-		return func(s *scene) {
-			c := s.inbound(agent1)
-			if event != "" {
-				s.at(at)
-				c.event(event)
-			}
-			s.at(3000)
-			c.bye()
-		}
-	}
-	return []scenario{
-		{
-			number: "14", name: "consent given before the answer", keys: required,
-			script: func(s *scene) {
-				c := s.inbound(agent1, suppress.Signal{Event: suppress.ConsentGranted})
-				s.at(3000)
-				c.bye()
-			},
-			want: []wantRecording{trunkOf(3000, talk(0, 3000, customer), talk(0, 3000, agent1))},
-		},
-		{
-			number: "14b", name: "consent given in mid-call", keys: required, script: asked(suppress.ConsentGranted, 1500),
-			want: []wantRecording{trunkOf(3000, talk(1500, 3000, customer), talk(1500, 3000, agent1), window("consent", 0, 1500))},
-		},
-		{
-			number: "14c", name: "consent denied", keys: required, script: asked(suppress.ConsentDenied, 1500),
-			want: []wantRecording{trunkOf(3000, nil, nil, window("consent", 0, 3000))},
-		},
-		{
-			number: "14d", name: "consent never given", keys: required, script: asked("", 0),
-			want: []wantRecording{trunkOf(3000, nil, nil, window("consent", 0, 3000))},
-		},
-	}
-}
-
-// pauses are calls in which a card number is spoken; what must not be heard is
-// spoken with a voice of its own.
-func pauses() []scenario {
-	const card = third
-	late := func(by time.Duration) func(s *scene) {
-		return func(s *scene) {
-			c := s.inbound(agent1)
-			s.at(1500)
-			c.speaks(card)
-			s.at(2000)
-			c.signal(suppress.Signal{Event: suppress.PauseStart, At: s.now.Add(-by)})
-			s.almost(3000)
-			c.speaks(customer)
-			s.at(3000)
-			c.event(suppress.PauseEnd)
-			s.at(4000)
-			c.bye()
-		}
-	}
-	return []scenario{
-		{
-			number: "15", name: "secure pause overlapping hold",
-			script: func(s *scene) {
-				c := s.inbound(agent1)
-				s.at(1000)
-				s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
-				c.hears(music)
-				s.at(1800)
-				c.event(suppress.PauseStart)
-				s.almost(2500)
-				c.hears(agent1)
-				s.at(2500)
-				s.ok(c.pbx.Resume(s.ctx))
-				c.speaks(card)
-				s.almost(3200)
-				c.speaks(customer)
-				s.at(3200)
-				c.event(suppress.PauseEnd)
-				s.at(4200)
-				c.bye()
-			},
-			want: []wantRecording{trunkOf(4200, []span{{0, 1000, []hz{customer}}, {3200, 4200, []hz{customer}}},
-				[]span{{0, 1000, []hz{agent1}}, {3200, 4200, []hz{agent1}}}, window("hold", 1000, 2500), window("pause", 1800, 3200))},
-		},
-		{
-			number: "15b", name: "secure pause, late", script: late(500 * time.Millisecond), keys: nil,
-			want: []wantRecording{trunkOf(4000, []span{{0, 1500, []hz{customer}}, {3000, 4000, []hz{customer}}},
-				[]span{{0, 1500, []hz{agent1}}, {3000, 4000, []hz{agent1}}}, wantWindow{"pause", 1500, 3000, -1, 500})},
 		},
 	}
 }

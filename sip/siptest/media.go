@@ -177,6 +177,34 @@ func (m *Media) Received() []Packet {
 	return append([]Packet(nil), m.received...)
 }
 
+// Heard is the audio that came, G.711 alone, from the arrival of its first packet
+// on. Packets lie where their timestamps say; where none is there is silence.
+// Of several sources the first is heard.
+func (m *Media) Heard() (start time.Time, pcm []int16) {
+	var ssrc, first uint32
+	for _, p := range m.Received() {
+		if p.RTCP || len(p.Wire) < 12 {
+			continue
+		}
+		codec, ok := SDP{Payloads: []uint8{p.Wire[1] & 0x7f}}.choose([]Codec{PCMU, PCMA})
+		source, ts := binary.BigEndian.Uint32(p.Wire[8:]), binary.BigEndian.Uint32(p.Wire[4:])
+		if start.IsZero() {
+			start, ssrc, first = p.At, source, ts
+		}
+		at, payload := int(int32(ts-first)), p.Wire[12:]
+		if !ok || source != ssrc || at < 0 || at > heardMax {
+			continue
+		}
+		for end := at + len(payload); len(pcm) < end; {
+			pcm = append(pcm, 0)
+		}
+		codec.Decode(pcm[at:], payload)
+	}
+	return start, pcm
+}
+
+const heardMax = 3600 * 8000 // samples of Heard: an hour
+
 // Await returns when at least n packets were received.
 func (m *Media) Await(ctx context.Context, n int) error {
 	for {

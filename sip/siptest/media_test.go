@@ -176,6 +176,31 @@ func TestSourcesOnTheWire(t *testing.T) {
 	}
 }
 
+func TestHeard(t *testing.T) {
+	for _, codec := range []Codec{PCMU, PCMA} {
+		bubble(t, func(t *testing.T, ctx context.Context, p pair) {
+			ac, bc := p.connect(t, ctx, CallOptions{Offer: Offer{Codecs: []Codec{codec}}})
+			ac.Media().Play(Tone(440, 0.25))
+			time.Sleep(time.Second)
+			ac.Media().Play(DTX())
+			time.Sleep(time.Second)
+			ac.Media().Play(Tone(1000, 0.25))
+			time.Sleep(time.Second)
+			start, pcm := bc.Media().Heard()
+			if n := len(pcm); n < 23_500 || n > 24_500 || time.Since(start) > 3100*time.Millisecond {
+				t.Fatalf("%s: %d samples from %s ago", codec.Name, n, time.Since(start))
+			}
+			for from, want := range map[int][2]bool{1600: {true, false}, 9600: {false, false}, 17_600: {false, true}} {
+				for i, f := range []float64{440, 1000} {
+					if e := mediatest.Energy(pcm[from:from+4800], f, 8000); (e > 1e7) != want[i] || e < 1e7 && e > 1e4 {
+						t.Errorf("%s: %v Hz after %d samples has an energy of %.3g", codec.Name, f, from, e)
+					}
+				}
+			}
+		})
+	}
+}
+
 func TestMix(t *testing.T) {
 	pcm := make([]int16, ptimeSamples)
 	if !Mix(Tone(440, 0.25), DTX(), Tone(1000, 0.25)).Read(pcm) {

@@ -2,6 +2,7 @@ package siptest
 
 import (
 	"math"
+	"sync"
 
 	"github.com/trunktap/trunktap/media/mediatest"
 )
@@ -75,4 +76,36 @@ func (c Codec) Encode(out []byte, pcm []int16) {
 			out[i] = mediatest.MuLaw(s)
 		}
 	}
+}
+
+// Decode expands code, a byte a sample, into pcm: the middle of the samples that
+// Encode gives each byte for.
+func (c Codec) Decode(pcm []int16, code []byte) {
+	table := muLawLinear
+	if c.PayloadType == PCMA.PayloadType {
+		table = aLawLinear
+	}
+	for i, b := range code {
+		pcm[i] = table()[b]
+	}
+}
+
+var (
+	muLawLinear = sync.OnceValue(func() *[256]int16 { return inverse(mediatest.MuLaw) })
+	aLawLinear  = sync.OnceValue(func() *[256]int16 { return inverse(mediatest.ALaw) })
+)
+
+// inverse tries all samples.
+func inverse(code func(int16) byte) *[256]int16 {
+	var sum, n [256]int
+	for s := math.MinInt16; s <= math.MaxInt16; s++ {
+		b := code(int16(s))
+		sum[b] += s
+		n[b]++
+	}
+	var out [256]int16
+	for b := range out {
+		out[b] = int16(sum[b] / max(n[b], 1))
+	}
+	return &out
 }
