@@ -45,9 +45,9 @@
 //     has no mode, so the options of the spy's ChanSpy or ExtenSpy are asked for:
 //     B is barge, w and W are coach, d and unknown is Config.SpyRole. Snooping by
 //     ARI is not told by Asterisk's events.
-//   - hold.start, hold.end: everybody the call is bridged with holds, or the
-//     call's own channel does (Hold, Unhold); one of several in a conference does
-//     not count. Music counts as a hold by "music" when it starts after an agent
+//   - hold.start, hold.end: everybody inside whom the call is bridged with holds,
+//     or the call's own channel does (Hold, Unhold); one agent of several in a
+//     conference does not count. Music counts as a hold by "music" when it starts after an agent
 //     was on the call, outside queues and while nobody holds (feature codes,
 //     parking); music in a queue, and music that is the sound of a hold, do not.
 //   - transfer.internal: after a BlindTransfer or AttendedTransfer, when the call

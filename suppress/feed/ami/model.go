@@ -57,7 +57,7 @@ type channel struct {
 	queueGen uint64
 
 	agent      bool     // a queue gave it a call
-	connecting *channel // the agent a queue gave this caller, until that one is bridged
+	connecting *channel // the agent a queue gave this caller, until one of them leaves a bridge
 	caller     *channel // the other way round
 
 	spying *channel
@@ -218,9 +218,6 @@ func (m *model) enter(c *channel, id string) {
 	}
 	b.members = append(b.members, c)
 	c.bridge = b
-	if c.kind != kindLocal { // behind a Local channel the agent is still on the way
-		m.disconnect(c)
-	}
 }
 
 func (m *model) leave(c *channel) {
@@ -238,7 +235,8 @@ func (m *model) leave(c *channel) {
 	c.bridge, c.consults = nil, false
 }
 
-// connect notes that a queue gave a caller an agent; the bridge follows.
+// connect notes that a queue gave a caller an agent. The bridge follows, and
+// behind a Local channel the agent's own channel does.
 func (m *model) connect(caller, agent *channel) {
 	m.disconnect(caller)
 	m.disconnect(agent)

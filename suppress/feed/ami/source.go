@@ -31,7 +31,7 @@ const (
 const eventMask = "call,agent,user"
 
 var (
-	errSilent   = errors.New("no answer to pings")
+	errSilent  = errors.New("no answer to pings")
 	errRefused = errors.New("login refused")
 )
 

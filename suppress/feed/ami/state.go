@@ -110,7 +110,11 @@ func (t *Translator) look(k *call, at time.Time) {
 	if t.model.channels[k.channel.id] == k.channel {
 		t.observe(k, group, &now)
 		t.link(k, group, at)
-		t.transferred(k, group, &now, at)
+		if t.transferred(k, group, &now, at) {
+			for p := range k.last.holders {
+				now.holders[p] = struct{}{}
+			}
+		}
 	}
 	for user, role := range now.agents {
 		k.hadAgent = k.hadAgent || role == suppress.RoleAgent && user != ""
@@ -132,7 +136,7 @@ func (t *Translator) drop(k *call) {
 // observe reads a call's state off the model.
 func (t *Translator) observe(k *call, group []*channel, s *state) {
 	self := k.channel
-	parties, others, holding := 0, 0, 0
+	parties, inside, insideHolds, holds := 0, 0, 0, 0 // of the others, but for parties
 	for _, c := range group {
 		if c.queue != "" {
 			s.queues[c.queue] = struct{}{}
@@ -147,12 +151,19 @@ func (t *Translator) observe(k *call, group []*channel, s *state) {
 			continue
 		}
 		parties++
-		if c != self {
-			others++
+		switch {
+		case c == self:
+		case c.trunk && c.held:
+			holds++
+		case !c.trunk && c.held:
+			holds, insideHolds, inside = holds+1, insideHolds+1, inside+1
+		case !c.trunk:
+			inside++
 		}
-		if c != self && c.held {
-			holding++
-		}
+	}
+	onHold := holds > 0 && holds == parties-1
+	if self.trunk && inside > 0 { // who else is outside does not end what the agents' hold began
+		onHold = insideHolds == inside
 	}
 	if self.held {
 		s.holders[self.user] = struct{}{}
@@ -168,7 +179,7 @@ func (t *Translator) observe(k *call, group []*channel, s *state) {
 			s.agent(c.user, suppress.RoleAgent)
 			k.met(c)
 		}
-		if c != self && c.held && holding == others {
+		if c != self && c.held && onHold {
 			s.holders[c.user] = struct{}{}
 		}
 		t.consult(k, c, group, s)
@@ -236,12 +247,14 @@ func (t *Translator) consultedFrom(newer, older *channel, found *call) *call {
 	return found
 }
 
-// transferred finds out where a transfer went.
-func (t *Translator) transferred(k *call, group []*channel, s *state, at time.Time) {
+// transferred finds out where a transfer went. It returns true while a call
+// that had an agent is bridged with trunks alone and nothing tells yet whether
+// that lasts: until then a hold goes on.
+func (t *Translator) transferred(k *call, group []*channel, s *state, at time.Time) (open bool) {
 	parties, inside := 0, 0
 	for _, c := range group {
 		if slices.Contains(k.transferers, c) {
-			return // not done yet
+			return false // not done yet
 		}
 		if c.kind == kindParty {
 			parties++
@@ -254,11 +267,15 @@ func (t *Translator) transferred(k *call, group []*channel, s *state, at time.Ti
 	case k.transferring && (inside > 0 || len(s.queues) > 0):
 		k.endTransfer()
 		t.emit(k, suppress.Signal{Event: suppress.TransferInternal}, at)
-	case k.channel.trunk && !k.external && k.hadAgent && parties > 1 && inside == 0 && (k.transferring || t.agentsGone(k)):
+	case !k.channel.trunk || k.external || !k.hadAgent || parties < 2 || inside > 0:
+	case !k.transferring && !t.agentsGone(k):
+		return true
+	default:
 		k.endTransfer()
 		k.external = true
 		t.emit(k, suppress.Signal{Event: suppress.TransferExternal}, at)
 	}
+	return false
 }
 
 func (k *call) endTransfer() { k.transferring, k.transferers = false, nil }
