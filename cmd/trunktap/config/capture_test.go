@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -192,6 +193,7 @@ signals:
 		Info:         Info{Enabled: true, From: "any", Types: []string{"application/json"}},
 		Conversation: Conversation{Headers: []string{"X-Conversation-ID"}, UserToUser: "conv", From: "internal"},
 		DTMF:         SignalsDTMF{Pause: "*#0", Resume: "*#1", From: "any"},
+		NATS:         NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
 	}
 	if d := gocmp.Diff(want, c.Signals); d != "" {
 		t.Error(d)
@@ -246,6 +248,7 @@ func everyKey(n *node, indent string) string {
 func TestEveryKey(t *testing.T) {
 	text := everyKey(table(&Config{}), "")
 	text = strings.Replace(text, "mode: off", "mode: required", 1)
+	text = regexp.MustCompile("(?m)^ *(token_file: /etc/trunktap/nats|user: trunktap\n|password_file: /etc/trunktap/nats).*\n").ReplaceAllString(text, "") // one way to log in
 	c := mustParse(t, text)
 	if len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || c.Signals.Headers[0].Other != "$param:other" ||
 		c.Trunks[0].Recording.ConsentDTMF.Grant != "1" || c.Media.Address.String() != "203.0.113.10" {
@@ -280,5 +283,54 @@ func TestExampleListsUncommented(t *testing.T) {
 	want := []string{"rules", "stations", "headers", "user_to_user", "ami", "esl"}
 	if d := gocmp.Diff(want, lists); d != "" || len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || len(c.Signals.UserToUser) != 1 {
 		t.Errorf("%s %+v", d, c)
+	}
+}
+
+// TestSources: every key of the sources that connect.
+func TestSources(t *testing.T) {
+	c := mustParse(t, minimal+`
+signals:
+  ami:
+    - name: pbx1
+      address: pbx1.example.net:5039
+      tls: true
+      username: trunktap
+      secret_file: /etc/trunktap/ami
+      challenge: false
+      trunks: [PJSIP/carrier-a, "SIP/carrier-*"]
+      stations: ["PJSIP/1*"]
+      call_id_variables: [SBC_CALLID]
+      users: {PJSIP/1001: alice}
+      member_names: true
+      queue_agents_only: true
+      spy_role: coach
+    - {name: pbx2, address: "[2001:db8::5]:5038", tls: {ca_file: /etc/ca.pem}, username: x, secret_file: /s, trunks: [DAHDI/]}
+  esl: [{name: fs, address: "10.0.0.6:8021", user: u@d, password_file: /p, trunks: {gateways: [g], profiles: [p], networks: [192.0.2.0/24]}}]
+  nats: {name: bus, urls: ["nats://10.0.0.7", "tls://n2:4223"], subjects: ["a.*.b", ">"], stream: S, durable: d, max_age: 2h, user: u, password_file: /n, ca_file: /ca}
+`)
+	want := Signals{
+		HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+		AMI: []AMI{
+			{
+				Name: "pbx1", Address: "pbx1.example.net:5039", TLS: TLS{Enabled: true}, Username: "trunktap", SecretFile: "/etc/trunktap/ami",
+				Trunks: []string{"PJSIP/carrier-a", "SIP/carrier-*"}, Stations: []string{"PJSIP/1*"}, CallIDVariables: []string{"SBC_CALLID"},
+				Users: map[string]string{"PJSIP/1001": "alice"}, MemberNames: true, QueueAgentsOnly: true, SpyRole: "coach",
+			},
+			{
+				Name: "pbx2", Address: "[2001:db8::5]:5038", TLS: TLS{CAFile: "/etc/ca.pem"}, Username: "x", SecretFile: "/s",
+				Challenge: true, Trunks: []string{"DAHDI/"}, SpyRole: "monitor",
+			},
+		},
+		ESL: []ESL{{
+			Name: "fs", Address: "10.0.0.6:8021", User: "u@d", PasswordFile: "/p",
+			Gateways: []string{"g"}, Profiles: []string{"p"}, Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		}},
+		NATS: NATS{
+			Name: "bus", URLs: []string{"nats://10.0.0.7", "tls://n2:4223"}, Subjects: []string{"a.*.b", ">"}, Stream: "S", Durable: "d",
+			MaxAge: 2 * time.Hour, User: "u", PasswordFile: "/n", CAFile: "/ca",
+		},
+	}
+	if d := gocmp.Diff(want, c.Signals, cmpNet); d != "" {
+		t.Error(d)
 	}
 }

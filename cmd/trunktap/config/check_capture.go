@@ -49,8 +49,8 @@ func (d *decoder) checkBeep(path string, b *Beep) {
 	if f := b.SecondFrequency; f > 0 && f < 300 {
 		d.faultAt(path+".second_frequency", fmt.Sprintf("%d Hz is not heard on a telephone", f), "0, or 300 to 3400")
 	}
-	if b.Duration >= b.Interval {
-		d.faultAt(path+".duration", fmt.Sprintf("a tone of %s every %s never ends", short(b.Duration), short(b.Interval)), "less than beep.interval")
+	if b.Interval < 2*b.Duration {
+		d.faultAt(path+".duration", fmt.Sprintf("%s of tone every %s leave no room to speak", short(b.Duration), short(b.Interval)), "at most half of beep.interval")
 	}
 }
 
@@ -134,32 +134,43 @@ func (d *decoder) inheritStation(path string, r, base *StationRecording) {
 	inherit(d, path+".discard_below", &r.DiscardBelow, base.DiscardBelow)
 }
 
-// checkCodes demands that the digits tell at every moment which code is
-// meant: none is the beginning of another.
+// checkCodes demands that the digits of a party tell which code is meant: none
+// is complete before the last digit of another.
 func (d *decoder) checkCodes(c *Config) {
-	type entry struct{ path, code string }
-	both := func(x, y entry) {
-		if x.code == "" || y.code == "" || !strings.HasPrefix(x.code, y.code) && !strings.HasPrefix(y.code, x.code) {
-			return
-		}
+	type entry struct{ path, code, from string }
+	same := func(x, y entry) bool { return x.from == y.from || x.from == "any" || y.from == "any" }
+	told := map[string]bool{}
+	check := func(x, y entry) {
 		if d.before(x.path, y.path) {
 			x, y = y, x
 		}
-		problem := fmt.Sprintf("%q and %q of %s begin alike", x.code, y.code, y.path)
-		if x.code == y.code {
-			problem = fmt.Sprintf("%q is the code of %s", x.code, y.path)
+		if x.code == "" || y.code == "" || !same(x, y) || told[x.path] {
+			return
 		}
-		d.faultAt(x.path, problem, "a code that is not the beginning of another, nor begins with one")
+		problem := ""
+		switch {
+		case x.code == y.code:
+			problem = fmt.Sprintf("%q is the code of %s", x.code, y.path)
+		case strings.Contains(y.code[:len(y.code)-1], x.code):
+			problem = fmt.Sprintf("%q lies within %q of %s", x.code, y.code, y.path)
+		case strings.Contains(x.code[:len(x.code)-1], y.code):
+			problem = fmt.Sprintf("%q of %s lies within %q", y.code, y.path, x.code)
+		default:
+			return
+		}
+		told[x.path] = true
+		d.faultAt(x.path, problem, "digits of its own")
 	}
-	pause, resume := entry{"signals.dtmf.pause", c.Signals.DTMF.Pause}, entry{"signals.dtmf.resume", c.Signals.DTMF.Resume}
-	both(pause, resume)
+	s := &c.Signals.DTMF
+	pause, resume := entry{"signals.dtmf.pause", s.Pause, s.From}, entry{"signals.dtmf.resume", s.Resume, s.From}
+	check(pause, resume)
 	for i := range c.Trunks {
 		x, path := &c.Trunks[i].Recording.ConsentDTMF, fmt.Sprintf("trunks[%d].recording.consent.dtmf.", i)
-		grant, deny := entry{path + "grant", x.Grant}, entry{path + "deny", x.Deny}
-		both(grant, deny)
-		for _, s := range []entry{pause, resume} {
-			both(grant, s)
-			both(deny, s)
+		grant, deny := entry{path + "grant", x.Grant, x.From}, entry{path + "deny", x.Deny, x.From}
+		check(grant, deny)
+		for _, e := range []entry{pause, resume} {
+			check(grant, e)
+			check(deny, e)
 		}
 	}
 }

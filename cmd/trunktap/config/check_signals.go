@@ -13,6 +13,7 @@ func (d *decoder) checkSignals(c *Config) {
 	}
 	d.checkSourceNames("signals.ami", ami)
 	d.checkSourceNames("signals.esl", esl)
+	d.checkNATS("signals.nats")
 }
 
 // checkSourceNames: two sources of one name could not be told apart.
@@ -24,5 +25,28 @@ func (d *decoder) checkSourceNames(path string, names []string) {
 			continue
 		}
 		first[name] = i
+	}
+}
+
+func (d *decoder) checkNATS(path string) {
+	if d.given(path+".stream") != d.given(path+".durable") {
+		have, lacks := "stream", "durable"
+		if d.given(path + ".durable") {
+			have, lacks = lacks, have
+		}
+		d.faultAt(path+"."+have, "there is no "+lacks, "both of stream and durable, or none")
+	}
+	if d.given(path+".user") != d.given(path+".password_file") {
+		d.faultAt(path+".user", "a user and a password_file belong together", "both, or none")
+	}
+	first := ""
+	for _, key := range []string{"credentials_file", "token_file", "user"} {
+		switch {
+		case !d.given(path + "." + key):
+		case first != "":
+			d.faultAt(path+"."+key, "there is a "+first+" already", "one way to log in")
+		default:
+			first = key
+		}
 	}
 }

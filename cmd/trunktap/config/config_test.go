@@ -73,6 +73,7 @@ func TestDefaults(t *testing.T) {
 		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
 		Signals: Signals{
 			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+			NATS: NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
 		},
 		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
@@ -168,7 +169,7 @@ trunks:
       beep: {enabled: false, frequency: 1400, duration: 200ms, interval: 14s, level: -24}
 stations: []
 siprec: {}
-signals: {http: false, headers: [], ami: [], esl: [], nats: "", dtmf: {}}
+signals: {http: false, headers: [], ami: [], esl: [], nats: {}, dtmf: {}}
 storage: {url: "file:///srv/rec"}
 catalog: {url: "sqlite:///srv/db/catalog.db"}
 keys: {mode: local}

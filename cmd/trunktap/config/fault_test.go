@@ -160,7 +160,6 @@ func TestFaults(t *testing.T) {
 		{"kernel", minimal + "media: {engine: kernel}\n", []string{`"kernel" is not supported by this version`}},
 		{"sip tls", minimal + "sip: {tls: {cert: /a, key: /b}}\n", []string{"sip.tls.cert: not supported", "sip.tls.key: not supported"}},
 		{"siprec", minimal + "siprec: {listen: \"tcp://0.0.0.0:5070\", sources: [x]}\n", []string{"siprec.listen: not supported", "siprec.sources: not supported"}},
-		{"ami", minimal + "signals: {nats: x}\n", []string{"signals.nats"}},
 		{"s3", minimal + "storage: {url: \"s3://bucket\"}\n", []string{"storage.url: s3:// is not supported by this version; allowed: file://"}},
 		{"postgres", minimal + "catalog: {url: \"postgres://db/x\"}\n", []string{"catalog.url: postgres:// is not supported by this version; allowed: sqlite://"}},
 		{"mysql", minimal + "catalog: {url: \"mysql://db/x\"}\n", []string{`catalog.url: scheme "mysql" is not known`}},

@@ -1,6 +1,9 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Signals tells which sources of call-state signals are open.
 type Signals struct {
@@ -12,6 +15,7 @@ type Signals struct {
 	DTMF         SignalsDTMF
 	AMI          []AMI
 	ESL          []ESL
+	NATS         NATS
 }
 
 // SignalRule makes a signal of something found in a SIP message. In the text
@@ -79,4 +83,18 @@ type ESL struct {
 	PasswordFile       string
 	Gateways, Profiles []string       // of channels that lead out
 	Networks           []netip.Prefix // of their far ends
+}
+
+// NATS is a messaging system on which signals come. Of the ways to log in at
+// most one is set.
+type NATS struct {
+	Name               string   // of the source: "nats:" and it
+	URLs               []string // nats:// and tls://; empty: there is none
+	Subjects           []string
+	Stream, Durable    string        // of JetStream; both empty: none
+	MaxAge             time.Duration // older messages of the stream are passed over
+	CredentialsFile    string
+	TokenFile          string
+	User, PasswordFile string
+	CAFile             string // PEM, who signs the servers' certificates; empty: the system's
 }

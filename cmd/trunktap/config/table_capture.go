@@ -73,7 +73,7 @@ func suppressTable(s *Suppress) *node {
 
 func announceTable(a *Announce) *node {
 	return key("announce", "What is played when a call is answered. The file may stand alone: \"announce: notice.wav\".", shortly("file",
-		key("file", "PCM, 8 or 16 kHz, mono. Relative to the folder of this file. Without the key: nothing is played.", sound(&a.File)).shown("notice.wav"),
+		key("file", "PCM of 16 bit, one channel, 8, 16 or 48 kHz, at most a minute. Relative to the folder of this file. Without the key: nothing is played.", sound(&a.File)).shown("notice.wav"),
 		key("to", "Who hears it.", choice(&a.To, whom, nil)).is("both"),
 	)).atStart()
 }
@@ -85,7 +85,7 @@ func beepTable(b *Beep) *node {
 			choice(&b.Preset, []string{"none", "genesys", "fs1037c"}, nil)).is("none"),
 		key("frequency", "In Hz.", integer(&b.Frequency, 300, 3400)).is("1400").quietly(),
 		key("second_frequency", "Of a second tone at the same time, in Hz; 0: none.", integer(&b.SecondFrequency, 0, 3400)).is("0"),
-		key("duration", "Of one tone.", duration(&b.Duration, 10*time.Millisecond, 5*time.Second)).is("200ms").quietly(),
+		key("duration", "Of one tone.", duration(&b.Duration, 20*time.Millisecond, 5*time.Second)).is("200ms").quietly(),
 		key("interval", "From the start of one tone to the start of the next.", duration(&b.Interval, time.Second, time.Hour)).is("14s").quietly(),
 		key("level", "In dB of full scale.", integer(&b.Level, -60, 0)).is("-24").quietly(),
 		key("to", "Who hears it.", choice(&b.To, whom, nil)).is("both"),

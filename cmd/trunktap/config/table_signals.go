@@ -1,11 +1,13 @@
 package config
 
+import "time"
+
 // Bounds of lists, in elements.
 const (
 	signalRulesMax = 256 // of headers, and as many of user_to_user
 	headerNamesMax = 16
 	infoTypesMax   = 16
-	feedsMax       = 16 // sources of one kind
+	feedsMax       = 16 // sources of one kind, servers of a source
 	channelsMax    = 256
 	variablesMax   = 16
 	feedUsersMax   = 100_000
@@ -50,7 +52,7 @@ func signalsTable(s *Signals) *node {
 		)),
 		key("ami", "Asterisks whose manager interface is read.", list(&s.AMI, 0, feedsMax, amiTable)).atStart(),
 		key("esl", "FreeSWITCHes whose event socket is read.", list(&s.ESL, 0, feedsMax, eslTable)).atStart(),
-		off("nats", "NATS subjects."),
+		natsTable(&s.NATS).atStart(),
 	))
 }
 
@@ -112,4 +114,22 @@ func eslTable(e *ESL) *node {
 			key("networks", "Addresses of the far end.", list(&e.Networks, 0, channelsMax, peer)).is("[]"),
 		)),
 	)
+}
+
+func natsTable(n *NATS) *node {
+	return key("nats", "Subjects of NATS on which signals come, as JSON. Without urls: none.", object(
+		key("name", "Its name; signals have the source nats:NAME.", name(&n.Name)).is("main"),
+		key("urls", "The servers.", list(&n.URLs, 0, feedsMax, natsURL)).is("[]"),
+		key("subjects", "What is subscribed to.", list(&n.Subjects, 1, channelsMax, subject)).is(`["trunktap.signals.>"]`),
+		key("stream", "A stream of JetStream with these subjects, out of which comes what was missed. Without the key: only what comes while connected.",
+			natsName(&n.Stream)).shown("SIGNALS"),
+		key("durable", "The name of the consumer in the stream.", natsName(&n.Durable)).shown("trunktap"),
+		key("max_age", "Older messages of the stream are passed over.", duration(&n.MaxAge, time.Second, 24*time.Hour)).is("1h"),
+		key("credentials_file", "A .creds file to log in with.", path(&n.CredentialsFile)).shown("/etc/trunktap/nats.creds"),
+		key("token_file", "One line, the token to log in with.", path(&n.TokenFile)).shown("/etc/trunktap/nats-token"),
+		key("user", "Who logs in by password.", text(&n.User)).shown("trunktap"),
+		key("password_file", "One line, the password.", path(&n.PasswordFile)).shown("/etc/trunktap/nats-password"),
+		key("ca_file", "Who signs the servers' certificates, PEM. Without the key: whom the system trusts.", path(&n.CAFile)).
+			shown("/etc/trunktap/nats-ca.pem"),
+	))
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"net"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -257,4 +258,41 @@ var eslUserShape = regexp.MustCompile(`^[^@:\s\x00-\x1f]{1,100}@[^@:\s\x00-\x1f]
 
 func eslUser(target *string) *node {
 	return shaped(target, eslUserShape, "user of a directory", "user@domain without a colon, such as trunktap@pbx.example.net")
+}
+
+func natsURL(target *string) *node {
+	schema := map[string]any{"type": "string", "pattern": "^(nats|tls)://."}
+	return leaf(target, "nats:// or tls:// and a host, such as nats://10.0.0.7:4222", schema, func(s scalar) (string, *wrong) {
+		u, err := url.Parse(s.text)
+		switch {
+		case s.kind != stringScalar || err != nil || u.Scheme != "nats" && u.Scheme != "tls" || u.Hostname() == "":
+			return "", wrongf("%v is no URL of NATS", scalar{text: redacted(u)})
+		case u.User != nil:
+			return "", wrongf("the URL holds a login, which belongs to credentials_file, token_file or user")
+		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+			return "", wrongf("%v has more than a host and a port", s)
+		}
+		return s.text, nil
+	})
+}
+
+// redacted is a URL without its password, for faults.
+func redacted(u *url.URL) string {
+	if u == nil {
+		return "it"
+	}
+	return u.Redacted()
+}
+
+var (
+	subjectShape  = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+|\.\*)*(\.>)?$|^>$`)
+	natsNameShape = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f]{1,128}$`)
+)
+
+func subject(target *string) *node {
+	return shaped(target, subjectShape, "subject", "a subject of NATS, such as trunktap.signals.>")
+}
+
+func natsName(target *string) *node {
+	return shaped(target, natsNameShape, "name of JetStream", `up to 128 characters without white space and .*>/\`)
 }
