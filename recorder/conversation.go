@@ -194,55 +194,33 @@ func (s *session) belongsTo(conv string) {
 
 // pass lets a signal act on the conversation: links join calls, and what a
 // caller says about being recorded, or a secure pause, holds for all of them.
+// The session's owner calls it.
 func (r *Recorder) pass(s *session, sig suppress.Signal) {
-	keys := sig.Links
-	if len(keys) > linksMax {
-		keys = keys[:linksMax]
-	}
 	shared := sticky(sig.Event)
-	if len(keys) == 0 && sig.Conversation == "" && !shared {
+	if len(sig.Links) == 0 && sig.Conversation == "" && !shared {
 		return
 	}
 	r.mu.Lock()
-	conv := r.convs.of(s.info)
+	conv, changed, renamed := r.convs.follow(s.info, sig)
 	if conv == nil {
 		r.mu.Unlock()
 		return
 	}
-	var changed []*conversation
-	if len(keys) > 0 {
-		conv, changed = r.convs.merge(conv, keys)
-	}
-	renamed := sig.Conversation != "" && conv.id != sig.Conversation
-	if sig.Conversation != "" {
-		if !conv.named {
-			conv.id, conv.named = sig.Conversation, true
-		}
-		var more []*conversation
-		conv, more = r.convs.merge(conv, []string{"conversation:" + sig.Conversation})
-		changed = append(changed, more...)
-	}
-	var others []*session
-	if shared {
-		if len(conv.sticky) >= stickyMax {
-			conv.sticky = conv.sticky[1:]
-		}
-		conv.sticky = append(conv.sticky, sig)
-	}
+	var all []*session
 	for id := range conv.calls {
 		if o := r.sessions[id]; o != nil {
-			others = append(others, o)
+			all = append(all, o)
 		}
 	}
 	id := conv.id
 	r.mu.Unlock()
 	r.regroup(changed)
-	for _, o := range others {
+	for _, o := range all {
 		switch {
 		case !renamed && len(changed) == 0:
 		case o == s:
 			s.belongsTo(id)
-			s.core.belongTo(id) // this is its owner
+			s.core.belongTo(id)
 		default:
 			o.belongTo(id)
 		}
@@ -250,6 +228,33 @@ func (r *Recorder) pass(s *session, sig suppress.Signal) {
 			o.add(control{at: sig.Received, kind: controlSignal, sig: sig, passed: true})
 		}
 	}
+}
+
+// follow applies what a signal on a call says about conversations. It returns
+// the call's own, nil when there is none, those that became part of it, and
+// whether it has another name now.
+func (c *conversations) follow(s media.Session, sig suppress.Signal) (conv *conversation, changed []*conversation, renamed bool) {
+	if conv = c.of(s); conv == nil {
+		return nil, nil, false
+	}
+	if len(sig.Links) > 0 {
+		conv, changed = c.merge(conv, sig.Links[:min(len(sig.Links), linksMax)])
+	}
+	if sig.Conversation != "" {
+		if renamed = !conv.named; renamed {
+			conv.id, conv.named = sig.Conversation, true
+		}
+		var more []*conversation
+		conv, more = c.merge(conv, []string{"conversation:" + sig.Conversation})
+		changed = append(changed, more...)
+	}
+	if sticky(sig.Event) {
+		if len(conv.sticky) >= stickyMax {
+			conv.sticky = conv.sticky[1:]
+		}
+		conv.sticky = append(conv.sticky, sig)
+	}
+	return conv, changed, renamed
 }
 
 // sticky tells which signals hold for every call of a conversation, those that

@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -79,8 +80,15 @@ func (h *hub) close() {
 // own words; digits and audio are never part of an event.
 func (r *Recorder) signalled(s *session, sig suppress.Signal, e effect) {
 	r.stats.Signals.Add(1)
+	if !r.cfg.Synchronous {
+		r.stats.SignalLatency.Observe(r.eventTime().Sub(sig.At))
+	}
 	if e.hidden {
 		return
+	}
+	if e.orphaned {
+		r.stats.PausesOrphaned.Add(1)
+		r.alarm(s.info.ID, "pause-source-lost", fmt.Errorf("%s began the secure pause and cannot end it: it stays", sig.Source))
 	}
 	if e.LateMS > 0 {
 		r.stats.LateSignals.Add(1)

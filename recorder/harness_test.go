@@ -271,6 +271,9 @@ func accountFault(m *Manifest, sink *memSink) error {
 	}
 	cut := make([]bool, m.RealMS)
 	for _, w := range m.Windows {
+		if w.Channel != nil {
+			continue // takes nothing out
+		}
 		for ms := w.RealMS; ms < w.EndRealMS; ms++ {
 			cut[ms] = true
 		}

@@ -56,6 +56,7 @@ type effect struct {
 	refused   string // why it was not acted upon
 	recording string // id of what it began or ended
 	hidden    bool   // it must not be told of
+	orphaned  bool   // a secure pause is on whose source was lost
 }
 
 // signal applies a call-state signal and says what it did.
@@ -87,6 +88,7 @@ func (c *core) apply(sig suppress.Signal) effect {
 		return e
 	}
 	e.hidden = c.kinds.hides(sig)
+	e.orphaned = sig.Event == suppress.SourceLost && c.state.PausedBy(sig.Source)
 	c.remember(sig)
 	var effects []suppress.Effect
 	for i, r := range c.recs {

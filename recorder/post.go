@@ -13,7 +13,8 @@ const (
 	earlyWait       = time.Minute // by the signals' own times
 )
 
-// Post applies a signal without waiting for its effect: replay. A signal that
+// Post applies a signal without waiting for its effect: replay, and sources that
+// do not ask. A signal that
 // names no call is meant for every call that is going on; one whose call has
 // not begun waits for it. False when it was given up.
 func (r *Recorder) Post(sig suppress.Signal) bool {
@@ -24,6 +25,13 @@ func (r *Recorder) Post(sig suppress.Signal) bool {
 	to := r.meantBy(sig)
 	kept := true
 	if len(to) == 0 {
+		r.early = slices.DeleteFunc(r.early, func(e suppress.Signal) bool {
+			if sig.Received.Sub(e.Received) <= earlyWait {
+				return false
+			}
+			r.unheard++
+			return true
+		})
 		if kept = len(r.early) < earlySignalsMax; kept {
 			r.early = append(r.early, sig)
 		}

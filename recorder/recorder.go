@@ -63,7 +63,10 @@ type Config struct {
 type Stats struct {
 	Started, Published, Discarded, Failed, Refused    atomic.Int64
 	SegmentsDone, FramesRefused, WriteErrors, Signals atomic.Int64
-	LateSignals, MissedMS                             atomic.Int64
+	LateSignals, MissedMS, PausesOrphaned             atomic.Int64
+
+	// SignalLatency is the time from what a signal tells of to its effect.
+	SignalLatency Histogram
 }
 
 // Recorder records the sessions that it observes. It implements

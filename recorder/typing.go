@@ -25,7 +25,9 @@ type typist struct {
 	events   bool // it sends RFC 4733: tones beside them are echoes of the same keys
 	down     bool // a key of RFC 4733 is down
 	key      mix.Key
-	ts       int64 // where that key began
+	ts       int64   // where that key began
+	heard    int64   // timestamp behind the last audio
+	bridge   []int16 // silence for one lost packet
 	held     []heldDigit
 	found    []dtmf.Event
 	presses  []suppress.Press
@@ -42,6 +44,7 @@ func newTypist(p Plan, side media.Side) typist {
 	t := typist{side: side}
 	if codes := p.Codes[side]; len(codes) > 0 {
 		t.codes, t.detector = suppress.NewCodes(codes), dtmf.New(p.SampleRate)
+		t.bridge = make([]int16, p.SampleRate/50)
 	}
 	return t
 }
@@ -99,7 +102,12 @@ func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, pcm []int16
 	if t.events {
 		return
 	}
-	t.found = t.detector.Feed(p.TS, pcm, t.found[:0])
+	t.found = t.found[:0]
+	if hole := p.TS - t.heard; k == t.key && hole > 0 && hole <= int64(len(t.bridge)) {
+		t.found = t.detector.Feed(t.heard, t.bridge[:hole], t.found) // a lost packet is no second key
+	}
+	t.key, t.heard = k, p.TS+int64(len(pcm))
+	t.found = t.detector.Feed(p.TS, pcm, t.found)
 	for _, e := range t.found {
 		at := c.nsOf(s, k, e.At, p.Arrival)
 		if e.End {
