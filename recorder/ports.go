@@ -94,6 +94,7 @@ type Query struct {
 	SIPCallID    string
 	Conversation string
 	Kind         Kind
+	User         string // whose recording it is, exactly
 	Limit        int    // at most recordings a page; 0 means 100, 1000 is the most
 	Cursor       string // Next of the page before
 	OldestFirst  bool
