@@ -183,6 +183,7 @@ type row struct {
 	ID           string `bun:"id,pk"`
 	Conversation string `bun:"conversation"`
 	Kind         string `bun:"kind"`
+	User         string `bun:"user"`
 	Trunk        string `bun:"trunk"`
 	SIPCallID    string `bun:"sip_call_id"`
 	From         string `bun:"from_uri"`
@@ -225,7 +226,7 @@ func encodeRow(r recorder.Row) (row, error) {
 		origin = m.Call.Start
 	}
 	return row{
-		ID: m.ID, Conversation: m.Conversation, Kind: string(m.Kind), Trunk: m.Trunk, SIPCallID: m.Call.SIPCallID,
+		ID: m.ID, Conversation: m.Conversation, Kind: string(m.Kind), User: m.User, Trunk: m.Trunk, SIPCallID: m.Call.SIPCallID,
 		From: m.Call.From, To: m.Call.To, Direction: m.Call.Direction, OriginNS: nanos(origin), StartNS: nanos(m.Call.Start),
 		RealMS: m.RealMS, AudioMS: m.AudioMS, Prefix: r.Prefix, Manifest: string(js),
 	}, nil
@@ -290,8 +291,8 @@ func (c *SQLite) SaveAll(ctx context.Context, rs []recorder.Row) error {
 // upsert replaces every column but the id.
 var upsert = func() string {
 	var sets []string
-	for _, col := range strings.Fields("conversation kind trunk sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix manifest") {
-		sets = append(sets, col+" = EXCLUDED."+col)
+	for _, col := range strings.Fields("conversation kind user trunk sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix manifest") {
+		sets = append(sets, fmt.Sprintf("%[1]q = EXCLUDED.%[1]q", col)) // user is a word of SQL
 	}
 	return strings.Join(sets, ", ")
 }()
@@ -414,7 +415,7 @@ func filter(sel *bun.SelectQuery, q recorder.Query) *bun.SelectQuery {
 		sel = sel.Where("origin_ns < ?", bound(q.To))
 	}
 	for _, eq := range []struct{ col, val string }{
-		{"trunk", q.Trunk}, {"sip_call_id", q.SIPCallID}, {"conversation", q.Conversation}, {"kind", string(q.Kind)},
+		{"trunk", q.Trunk}, {"sip_call_id", q.SIPCallID}, {"conversation", q.Conversation}, {"kind", string(q.Kind)}, {"user", q.User},
 	} {
 		if eq.val != "" {
 			sel = sel.Where("? = ?", bun.Ident(eq.col), eq.val)

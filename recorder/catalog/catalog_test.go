@@ -52,7 +52,7 @@ func testRow(i int) recorder.Row {
 		m.Origin = m.Call.Start.Add(3 * time.Second)
 	}
 	if i%4 == 0 {
-		m.Kind = recorder.KindConsult
+		m.Kind, m.User = recorder.KindConsult, fmt.Sprintf("Agent %d'", i%3)
 	}
 	return recorder.Row{Manifest: m, Prefix: "2026/11/22/" + m.ID}
 }
@@ -122,6 +122,10 @@ func TestFind(t *testing.T) {
 		{Trunk: "trunk-1"},
 		{Kind: recorder.KindConsult},
 		{Conversation: "conv3"},
+		{User: "Agent 1'"},
+		{User: "agent 1'"}, // names are exact
+		{User: "Agent 2'", Kind: recorder.KindConsult, Conversation: "conv1"},
+		{User: "Agent 2'", Kind: recorder.KindTrunk},
 		{SIPCallID: "call4@example.net"},
 		{Number: "+49300011"},
 		{Number: "EXAMPLE"},
@@ -165,7 +169,7 @@ func naive(rows []recorder.Row, q recorder.Query) []string {
 	for _, r := range sorted {
 		m, o := r.Manifest, originOf(r)
 		if (q.From.IsZero() || !o.Before(q.From)) && (q.To.IsZero() || o.Before(q.To)) &&
-			(q.Trunk == "" || q.Trunk == m.Trunk) && (q.Kind == "" || q.Kind == m.Kind) &&
+			(q.Trunk == "" || q.Trunk == m.Trunk) && (q.Kind == "" || q.Kind == m.Kind) && (q.User == "" || q.User == m.User) &&
 			(q.SIPCallID == "" || q.SIPCallID == m.Call.SIPCallID) && (q.Conversation == "" || q.Conversation == m.Conversation) &&
 			(q.Number == "" || has(m.Call.From) || has(m.Call.To)) {
 			ids = append(ids, m.ID)

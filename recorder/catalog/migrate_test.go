@@ -1,0 +1,161 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/pressly/goose/v3"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// mustMigrate makes a catalogue as the version before knew it and returns it open.
+func mustMigrate(t *testing.T, path string, version int64) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, files, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(context.Background(), version); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// mustInsert writes a row as the first version did, which knew no users.
+func mustInsert(t *testing.T, db *sql.DB, r recorder.Row, manifest string) {
+	t.Helper()
+	x, err := encodeRow(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec(`INSERT INTO recordings (id, conversation, kind, trunk, sip_call_id, from_uri, to_uri, direction,
+		origin_ns, start_ns, real_ms, audio_ms, prefix, manifest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		x.ID, x.Conversation, x.Kind, x.Trunk, x.SIPCallID, x.From, x.To, x.Direction,
+		x.OriginNS, x.StartNS, x.RealMS, x.AudioMS, x.Prefix, manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOpenFirstVersion opens a catalogue of the version that had no users: its
+// rows are all there, with the users that their manifests name.
+func TestOpenFirstVersion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	db := mustMigrate(t, path, 1)
+	var rows []recorder.Row
+	for i := range 24 {
+		r := testRow(i)
+		js, err := json.Marshal(r.Manifest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, r)
+		mustInsert(t, db, r, string(js))
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing to do
+		c := mustOpen(t, path)
+		for _, q := range []recorder.Query{{}, {User: "Agent 1'"}, {Kind: recorder.KindConsult}, {User: "none"}} {
+			if d := gocmp.Diff(naive(rows, q), walk(t, c, q)); d != "" {
+				t.Errorf("%+v (-want +got):\n%s", q, d)
+			}
+		}
+	}
+	c := mustOpen(t, path)
+	if got, err := c.Get(context.Background(), rows[4].Manifest.ID); err != nil || gocmp.Diff(rows[4], got) != "" {
+		t.Errorf("Get: %v\n%s", err, gocmp.Diff(rows[4], got))
+	}
+	if err := c.Save(context.Background(), testRow(30)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOpenFirstVersionWithDamage: a row whose manifest is damaged stands in
+// nobody's way; rebuild mends it.
+func TestOpenFirstVersionWithDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "c.db")
+	db := mustMigrate(t, path, 1)
+	mustInsert(t, db, testRow(0), `{"user":`)
+	mustInsert(t, db, testRow(4), `{"id":"x","kind":"consult"}`)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := mustOpen(t, path)
+	p, err := c.Find(context.Background(), recorder.Query{User: testRow(0).Manifest.User})
+	if err != nil || len(p.Rows) != 0 {
+		t.Errorf("%d rows, %v", len(p.Rows), err)
+	}
+	if err := c.Save(context.Background(), testRow(0)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSaveReplacesEveryColumn: what a row is found by is what was saved last.
+func TestSaveReplacesEveryColumn(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	r := testRow(4)
+	fill(t, c, 3)
+	for _, user := range []string{"alice", "bob", ""} {
+		r.Manifest.User = user
+		if err := c.Save(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range []string{"alice", "bob"} {
+			if found := slices.Contains(walk(t, c, recorder.Query{User: q}), r.Manifest.ID); found != (q == user) {
+				t.Errorf("user %q found by %q: %v", user, q, found)
+			}
+		}
+	}
+	columns := mustColumns(t, c)
+	for _, col := range columns {
+		if col != "id" && !strings.Contains(upsert, `"`+col+`" =`) {
+			t.Errorf("column %s is not replaced", col)
+		}
+	}
+	if len(columns) < 15 {
+		t.Errorf("columns %v", columns)
+	}
+}
+
+func mustColumns(t *testing.T, c *SQLite) []string {
+	t.Helper()
+	var names []string
+	if err := c.db.NewRaw("SELECT name FROM pragma_table_info('recordings')").Scan(context.Background(), &names); err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// TestFindByUserUsesItsIndex: one user's recordings are few among many.
+func TestFindByUserUsesItsIndex(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	var plan []struct {
+		ID, Parent, Notused int
+		Detail              string
+	}
+	q := filter(c.db.NewSelect().Model((*row)(nil)), recorder.Query{User: "alice"}).OrderExpr("origin_ns DESC, id DESC")
+	if err := c.db.NewRaw("EXPLAIN QUERY PLAN "+q.String()).Scan(context.Background(), &plan); err != nil {
+		t.Fatal(err)
+	}
+	if len(plan) != 1 || !strings.Contains(plan[0].Detail, "recordings_user") {
+		t.Errorf("%+v", plan)
+	}
+}
