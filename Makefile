@@ -5,6 +5,7 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 FUZZTIME ?= 20s
+MODEL_SEQUENCES ?= 10000000
 PKG      ?= ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.version=$(VERSION)
@@ -47,6 +48,11 @@ sim: ## run the seeded simulations of whole calls
 	@.ci/deps.sh build
 	@pkgs="$(call with,TestSim)"; [ -n "$$pkgs" ] || { echo "sim: no TestSim anywhere" >&2; exit 1; }; \
 	go test -count=1 -timeout 20m -run '^TestSim' -v $$pkgs
+
+.PHONY: model
+model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
+	@.ci/deps.sh build
+	GOGC=400 go test -count=1 -timeout 2h -run '^TestModel$$' -v ./suppress -sequences $(MODEL_SEQUENCES)
 
 .PHONY: golden
 golden: ## compare with the golden files (go test PACKAGE -run Golden -update rewrites them)

@@ -45,7 +45,7 @@ func (p *pause) begin(e, latest stamp, fresh bool, posNS int64) {
 // arm computes the end anew; at posNS it may have passed.
 func (p *pause) arm(posNS int64) {
 	p.untilNS = p.after.end(p.start, p.begunBy)
-	p.resumed = p.untilNS <= posNS
+	p.resumed = p.untilNS < posNS
 }
 
 // endsItself returns when the pause of a late start ended by itself or will;
@@ -64,12 +64,6 @@ func (rs *reasonState) endsItself(start event) int64 {
 
 // begunBy tells whether the source gave one of its starts.
 func (p *pause) begunBy(source string) bool { return p.crowded || slices.Contains(p.sources, source) }
-
-func (p *pause) clone() *pause {
-	c := *p
-	c.sources = slices.Clone(p.sources)
-	return &c
-}
 
 func (p *pause) shift(ns int64) {
 	p.start.atNS = addNS(p.start.atNS, ns)

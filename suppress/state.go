@@ -2,7 +2,6 @@ package suppress
 
 import (
 	"math"
-	"slices"
 	"time"
 )
 
@@ -318,13 +317,17 @@ func (st *state) active() reasons {
 	return r
 }
 
-func (st *state) clone() *state {
-	c := *st
-	for i := range c {
-		c[i].holders = slices.Clone(c[i].holders)
+// set makes the state a copy of another one, in its own memory.
+func (st *state) set(from *state) {
+	for i := range st {
+		holders, p := append(st[i].holders[:0], from[i].holders...), st[i].pause
+		st[i] = from[i]
+		st[i].holders, st[i].pause = holders, p
 	}
-	c[idPause].pause = st[idPause].pause.clone()
-	return &c
+	p, pausedAs := st[idPause].pause, from[idPause].pause
+	sources := append(p.sources[:0], pausedAs.sources...)
+	*p = *pausedAs
+	p.sources = sources
 }
 
 // shift moves the starts of all holders, when the origin becomes known.

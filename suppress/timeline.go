@@ -73,6 +73,7 @@ type Timeline struct {
 	endMS     int64 // math.MaxInt64 until the BYE
 
 	now      state       // at the frontier
+	ahead    state       // memory for a look beyond it
 	windows  ledger      // as of the frontier
 	sealed   past        // before the frontier
 	resume   autoResume  // how pauses end by themselves
@@ -92,7 +93,7 @@ type earlySign struct {
 // New returns the timeline of a recording that follows the rules.
 func New(r Rules) *Timeline {
 	t := &Timeline{rules: r, endMS: math.MaxInt64, resume: autoResume{after: r.PauseAutoResume, forgottenNS: math.MinInt64}}
-	t.now[idPause].pause = &pause{after: &t.resume}
+	t.now[idPause].pause, t.ahead[idPause].pause = &pause{after: &t.resume}, &pause{}
 	if r.ConsentRequired {
 		e := event{reason: idConsent, start: true, stamp: stamp{atNS: math.MinInt64, source: sourceRules}}
 		t.now[idConsent].begin(e, e.atNS)
@@ -230,9 +231,15 @@ func (t *Timeline) drop(n int) {
 	}
 }
 
+// copyNow returns a copy of the state at the frontier, good until the next one.
+func (t *Timeline) copyNow() *state {
+	t.ahead.set(&t.now)
+	return &t.ahead
+}
+
 // activeAround returns what is active just before and just after a pending event.
 func (t *Timeline) activeAround(i int) (before, after reasons) {
-	st := t.now.clone()
+	st := t.copyNow()
 	for n := 0; n < i || st.resumesAt() < t.pending[i].atNS; {
 		n += st.step(t.pending[n:])
 	}
@@ -255,7 +262,7 @@ func (t *Timeline) stateAt(atNS int64) *state {
 	if t.now.next(t.pending) > atNS {
 		return &t.now
 	}
-	st := t.now.clone()
+	st := t.copyNow()
 	for n := 0; n < len(t.pending) || st.resumesAt() != math.MaxInt64; {
 		if st.next(t.pending[n:]) > atNS {
 			break
@@ -267,27 +274,28 @@ func (t *Timeline) stateAt(atNS int64) *state {
 
 // applyLate lets an event act whose time is sealed already.
 func (t *Timeline) applyLate(e event, eff *Effect) {
-	rs := &t.now[e.reason]
-	from, until := floorMS(e.atNS), int64(math.MaxInt64)
+	rs, before := &t.now[e.reason], t.now.active()
+	fromMS, untilMS := floorMS(e.atNS), int64(math.MaxInt64)
+	missFrom, missTo := noPos, ceilMS(e.atNS)
 	if e.start {
-		until = min(rs.endAfter(e), rs.endsItself(e))
-		eff.MissedMS = t.sealed.captured(e.reason, from, min(t.sealedMS, ceilMS(until)))
+		untilMS = ceilMS(min(rs.endAfter(e), rs.endsItself(e)))
+		missFrom, missTo = fromMS, math.MaxInt64
 	}
-	before := t.now.active()
 	rs.applyLate(e, t.frontierNS())
-	missFrom, missTo := noPos, int64(math.MaxInt64)
-	if e.start {
-		missFrom = from
-	} else {
-		missTo = ceilMS(e.atNS)
-	}
 	w := t.walk()
 	w.change(before, t.frontierNS(), missFrom, missTo)
 	after := t.now.active()
-	if e.start && before == after {
-		t.noteMissed(e, from, eff.MissedMS, ceilMS(until))
-	}
 	eff.Reasons, eff.Changed = after.list(), before != after
+	if !e.start {
+		return
+	}
+	if eff.Changed {
+		untilMS = t.sealedMS
+	}
+	eff.MissedMS = t.sealed.captured(e.reason, fromMS, min(t.sealedMS, untilMS))
+	if !eff.Changed {
+		t.noteMissed(e, fromMS, eff.MissedMS, untilMS)
+	}
 }
 
 // lose takes the loss of a source, which opens a pause again that should not
@@ -409,7 +417,7 @@ func (t *Timeline) latestPending() int64 {
 // Captured tells whether the millisecond at atMS is captured, as the signals so
 // far have it: no reason suppresses it. A hold of the microphone alone does not,
 // though Reasons names it. False without an origin, before 0 and after the end.
-// It allocates only when signals wait before atMS.
+// It costs little while no signals wait before atMS.
 func (t *Timeline) Captured(atMS int64) bool {
 	if !t.hasOrigin || atMS < 0 || atMS >= min(t.endMS, maxMS) {
 		return false
@@ -434,6 +442,6 @@ func (t *Timeline) PausedBy(source string) bool {
 	if t.endMS != math.MaxInt64 && t.latestNS >= t.endMS*msNS {
 		return false
 	}
-	rs := &t.stateAt(t.latestNS)[idPause]
+	rs := &t.stateAt(max(t.latestNS, t.frontierNS()))[idPause]
 	return rs.active > 0 && rs.on() && rs.pause.begunBy(source)
 }

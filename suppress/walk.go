@@ -26,7 +26,7 @@ func (t *Timeline) walk() walk {
 // dryWalk is a walk that leaves the timeline as it is.
 func (t *Timeline) dryWalk() walk {
 	lg := ledger{records: slices.Clone(t.windows.records), last: t.windows.last}
-	return walk{st: t.now.clone(), lg: &lg, sealed: &t.sealed, counts: new(Counts)}
+	return walk{st: t.copyNow(), lg: &lg, sealed: &t.sealed, counts: new(Counts)}
 }
 
 // until folds what happens before toNS and returns the number of events. What
