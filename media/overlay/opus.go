@@ -20,7 +20,11 @@ const (
 	opusSettles = opusRate * 12 / 100
 )
 
-var errOpusTOC = errors.New("frames of one packet were coded in different ways")
+var (
+	errOpusTOC      = errors.New("frames of one packet were coded in different ways")
+	errOpusDuration = errors.New("an opus packet is not as long as it says")
+	errOpusRoom     = errors.New("no room for an opus packet")
+)
 
 // opusTranscoder decodes, mixes and codes the packets that a sound covers, as
 // many channels and as long as they are. The payload's size changes.
@@ -28,10 +32,10 @@ var errOpusTOC = errors.New("frames of one packet were coded in different ways")
 // It codes in CELT mode, whose delay is 2.5 ms, whatever mode the sender is in:
 // decoders pass from mode to mode without a click (RFC 6716 section 4.5).
 type opusTranscoder struct {
-	decoder  *opus.Decoder // makes two channels of any packet
-	encoders [2]*opus.Encoder
-	coding   int // channels that are being coded; 0: none
-	left     int // ticks that are still to be coded after the sound
+	decoder  *opus.Decoder    // makes two channels of any packet
+	encoders [2]*opus.Encoder // by channels; nil until the first sound, since most streams need one of them
+	coding   int              // channels that are being coded; 0: none
+	left     int              // ticks that are still to be coded after the sound
 
 	pcm     [2 * opusTicksMax]int16
 	frames  [2 * opusBytesMax]byte // of several
@@ -39,17 +43,11 @@ type opusTranscoder struct {
 }
 
 func newOpusTranscoder() transcoder {
-	t := &opusTranscoder{}
-	var err error
-	if t.decoder, err = opus.NewDecoder(opusRate, 2); err != nil {
-		return nil
+	decoder, err := opus.NewDecoder(opusRate, 2)
+	if err != nil {
+		return nil // without memory, and then there is no call either
 	}
-	for i := range t.encoders {
-		if t.encoders[i], err = newOpusEncoder(i + 1); err != nil {
-			return nil
-		}
-	}
-	return t
+	return &opusTranscoder{decoder: decoder}
 }
 
 func newOpusEncoder(channels int) (*opus.Encoder, error) {
@@ -109,8 +107,11 @@ func (t *opusTranscoder) transcode(dst, payload []byte, m *moment) ([]byte, erro
 	}
 	ticks, _ := t.duration(payload)
 	n, err := t.decoder.Decode(payload, t.pcm[:2*ticks:2*ticks])
-	if err != nil || n != ticks {
-		return nil, fmt.Errorf("decode an opus packet of %d samples, got %d: %w", ticks, n, err)
+	if err != nil {
+		return nil, fmt.Errorf("decode opus: %w", err)
+	}
+	if n != ticks {
+		return nil, errOpusDuration
 	}
 	if m.sound() {
 		t.left = opusSettles
@@ -134,6 +135,13 @@ func (t *opusTranscoder) transcode(dst, payload []byte, m *moment) ([]byte, erro
 // encode codes samples into one packet.
 func (t *opusTranscoder) encode(dst, payload []byte, pcm []int16, channels int) ([]byte, error) {
 	e := t.encoders[channels-1]
+	if e == nil {
+		var err error
+		if e, err = newOpusEncoder(channels); err != nil {
+			return nil, err
+		}
+		t.encoders[channels-1] = e
+	}
 	if t.coding != channels {
 		if err := e.Reset(); err != nil { // what it heard at its last sound must not be heard again
 			return nil, fmt.Errorf("reset the opus encoder: %w", err)
@@ -196,7 +204,7 @@ func appendOpusLength(dst []byte, n int) []byte {
 func appendOpus(dst []byte, e *opus.Encoder, pcm []int16, limit int) ([]byte, error) {
 	at := len(dst)
 	if limit = min(limit, cap(dst)-at); limit < 1 {
-		return nil, errors.New("no room for an opus packet")
+		return nil, errOpusRoom
 	}
 	n, err := e.Encode(pcm, dst[at:at+limit])
 	if err != nil {

@@ -19,9 +19,12 @@ type player struct {
 }
 
 // start begins a sound at some time after the beginning of the packet given;
-// before it when that is negative.
+// before it when that is negative. Nothing begins of one that is over.
 func (p *player) start(timestamp uint32, arrival time.Time, at, lasts time.Duration, clock int) {
-	*p = player{on: true, clock: clock, began: arrival.Add(at), lasts: lasts}
+	*p = player{on: at > -lasts, clock: clock, began: arrival.Add(at), lasts: lasts}
+	if !p.on {
+		return
+	}
 	p.length = p.ticks(lasts)
 	p.anchor = timestamp + uint32(int32(p.ticks(at)))
 }
