@@ -34,7 +34,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	r := d.rec.Stats()
 	counter("recordings_started_total", "Calls whose recording began.", &r.Started)
 	counter("recordings_published_total", "Recordings that are complete in the store.", &r.Published)
-	counter("recordings_discarded_total", "Recordings of calls that were never answered.", &r.Discarded)
+	counter("recordings_discarded_total", "Recordings that were not kept: never answered, not consented to, too short.", &r.Discarded)
 	counter("recordings_failed_total", "Recordings whose pipeline failed.", &r.Failed)
 	counter("recordings_refused_total", "Calls that could not be recorded.", &r.Refused)
 	counter("segments_total", "Segments that are complete.", &r.SegmentsDone)
@@ -45,7 +45,12 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	counter("suppression_missed_milliseconds_total", "Audio that is recorded because the signal to suppress it came too late.", &r.MissedMS)
 	gauge("write_queue_bytes", "Audio that waits for the disk.", func() float64 { return float64(d.rec.QueuedBytes()) })
 
+	counter("pauses_orphaned_total", "Secure pauses that stay on because the source that began them was lost.", &r.PausesOrphaned)
+	stateMetrics(reg, d)
+
 	relayMetrics(reg, d.relay)
+	unsigned("sound_packets_total", "Packets sent with a beep or an announcement in them.", &d.sounds.counts.Mixed)
+	unsigned("sound_undecodable_total", "Packets that a beep or an announcement could not be mixed into.", &d.sounds.counts.Undecodable)
 
 	b := d.b2bua.Counters()
 	gauge("calls", "Calls that are going on, ringing ones included.", func() float64 { return float64(d.b2bua.Calls()) })
@@ -56,6 +61,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("calls_media_silent_total", "Calls ended because nobody sent anything.", &b.MediaSilent)
 	unsigned("sip_unknown_total", "SIP messages of no known dialog or transaction.", &b.Unknown)
 	unsigned("sip_overflowed_total", "SIP messages that a full mailbox did not take.", &b.Overflowed)
+	unsigned("sip_signals_refused_total", "Call-state signals in SIP messages that could not be taken.", &b.SignalsRefused)
 	unsigned("sip_panics_total", "Faults of signalling that were survived.", &b.Panics)
 	t := b.Transport
 	unsigned("sip_received_total", "SIP messages received.", &t.Received)

@@ -103,8 +103,12 @@ func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signal
 	if err != nil {
 		return err
 	}
+	state, err := newCallState(&cfg.Signals)
+	if err != nil {
+		return err
+	}
 	refused := 0
-	run := replay.Config{Trunks: replayTrunks(cfg), Signals: signals, OnSignal: func(s suppress.Signal) {
+	run := replay.Config{Trunks: replayTrunks(cfg), CallState: state, Signals: signals, OnSignal: func(s suppress.Signal) {
 		if !rec.Post(s) {
 			refused++
 		}
@@ -145,6 +149,7 @@ func (c *replayCmd) tell(e *env, s replay.Stats, unheard, published int) {
 		{s.CallsDropped, "calls cut short because there were too many"},
 		{s.CutRTP, "media packets that the snap length has cut"},
 		{s.InProgress, "calls whose beginning is not in the capture"},
+		{int64(s.SignalsRefused), "call-state signals in SIP messages that could not be taken"},
 		{s.Rejected, "media packets of a source that was not agreed"},
 	} {
 		if x.n > 0 {

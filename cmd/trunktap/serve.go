@@ -21,6 +21,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/sip/b2bua"
+	"github.com/trunktap/trunktap/suppress/feed"
 )
 
 type serveCmd struct{ configFlag }
@@ -86,6 +87,8 @@ type daemon struct {
 	rec     *recorder.Recorder
 	relay   *relay.Relay
 	b2bua   *b2bua.B2BUA
+	sounds  *sounds
+	feeds   []feed.Source
 	closers []func() error // of what was started, in order
 	failed  chan error     // a part that ended by itself
 }
@@ -98,7 +101,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startAPI, d.startProfiles} {
+	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startFeeds, d.startAPI, d.startProfiles} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -205,7 +208,15 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	state, err := newCallState(&d.cfg.Signals)
+	if err != nil {
+		return err
+	}
+	if d.sounds, err = newSounds(d.cfg); err != nil {
+		return err
+	}
 	d.b2bua, err = b2bua.New(b2bua.Config{
+		CallState: state, Overlay: d.sounds.overlay,
 		Trunks: trunks, Listen: sipListeners(d.cfg), Relay: d.relay, Observer: d.rec,
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
