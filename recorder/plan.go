@@ -85,7 +85,7 @@ func DefaultPlan() Plan {
 		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: 8000,
 		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
 		Suppressed: SuppressedCut, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
-		OpusComplexity: 5,
+		OpusComplexity: 5, ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,
 	}
 }
 

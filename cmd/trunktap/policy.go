@@ -5,10 +5,12 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
+	rules "github.com/trunktap/trunktap/recorder/policy"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/replay"
 	"github.com/trunktap/trunktap/suppress"
@@ -17,7 +19,13 @@ import (
 // policy records each call as the configuration of its trunk says. A reload
 // replaces the configuration for calls that begin after it.
 type policy struct {
-	plans atomic.Pointer[map[string]recorder.Plan] // of trunks that are recorded
+	plans atomic.Pointer[map[string]trunkPlan] // of trunks that are recorded
+}
+
+// trunkPlan is how the calls of one trunk are recorded, and which of them.
+type trunkPlan struct {
+	recorder.Plan
+	rules *rules.Rules
 }
 
 func newPolicy(cfg *config.Config) *policy {
@@ -27,21 +35,38 @@ func newPolicy(cfg *config.Config) *policy {
 }
 
 func (p *policy) reload(cfg *config.Config) {
-	plans := map[string]recorder.Plan{}
+	plans, stations, byState := map[string]trunkPlan{}, directory(cfg), cfg.StationsByState()
 	for i := range cfg.Trunks {
-		if t := &cfg.Trunks[i]; t.Recording.Enabled {
-			plans[t.Name] = plan(cfg, t)
+		t := &cfg.Trunks[i]
+		if !t.Recording.Enabled {
+			continue
 		}
+		plan := plan(cfg, t)
+		if stations.Len() > 0 && byState != (t.Role == rolePhones) {
+			plan.Stations = stations.On(plan, byState)
+		}
+		if plan.NoTrunk && plan.Stations == nil && !plan.Consult && !plan.Adhoc && !plan.Snippets {
+			continue
+		}
+		plans[t.Name] = trunkPlan{plan, compileRules(t.Recording.Rules)}
 	}
 	p.plans.Store(&plans)
 }
 
 // Plan implements recorder.Policy.
 func (p *policy) Plan(s media.Session) (recorder.Plan, bool) {
-	plan, ok := (*p.plans.Load())[s.Trunk]
-	return plan, ok
+	t, ok := (*p.plans.Load())[s.Trunk]
+	if !ok {
+		return recorder.Plan{}, false
+	}
+	ok, _ = t.rules.Decide(s)
+	return t.Plan, ok
 }
 
+// rolePhones is the role of a trunk between the PBX and its phones.
+const rolePhones = "phones"
+
+// plan is how calls of a trunk are recorded, stations aside.
 func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	r, p := &t.Recording, recorder.DefaultPlan()
 	p.Format, p.Suppressed, p.EarlyMedia, p.Mono = r.Format, r.Suppressed, r.EarlyMedia, !r.DualChannel
@@ -49,9 +74,78 @@ func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	p.RefuseUnready = r.OnFailure == "refuse"
 	p.Rules = suppress.Rules{
 		IVR: r.Suppress.IVR, Queue: r.Suppress.Queue, Hold: r.Suppress.Hold,
-		ConsentRequired: r.Consent == "required", ExternalTransferStop: r.ExternalTransfer == "stop",
+		Flows: r.Suppress.Flows, Queues: r.Suppress.Queues,
+		ConsentRequired: r.Consent == consentRequired, ExternalTransferStop: r.ExternalTransfer == "stop",
+		PauseAutoResume: r.PauseAutoResume,
 	}
+	p.ConsentPreroll, p.ConsentTimeout, p.DiscardBelow = r.ConsentPreroll, r.ConsentTimeout, r.DiscardBelow
+	p.Codes = codes(cfg, r)
+	p.NoTrunk = t.Role == rolePhones
+	p.Consult, p.Adhoc, p.Snippets = r.Consult, r.Adhoc, r.Snippets
 	return p
+}
+
+const consentRequired = "required"
+
+// codes are the digits that are signals, by the side that may type them.
+func codes(cfg *config.Config, r *config.TrunkRecording) (sides [2][]suppress.Code) {
+	add := func(digits string, event suppress.Event, from string) {
+		for side := range sides {
+			if digits != "" && (from == "any" || from == media.Side(side).String()) {
+				sides[side] = append(sides[side], suppress.Code{Digits: digits, Event: event})
+			}
+		}
+	}
+	d := &cfg.Signals.DTMF
+	add(d.Pause, suppress.PauseStart, d.From)
+	add(d.Resume, suppress.PauseEnd, d.From)
+	if r.Consent == consentRequired {
+		add(r.ConsentDTMF.Grant, suppress.ConsentGranted, r.ConsentDTMF.From)
+		add(r.ConsentDTMF.Deny, suppress.ConsentDenied, r.ConsentDTMF.From)
+	}
+	return sides
+}
+
+// directory holds the stations that are recorded.
+func directory(cfg *config.Config) *rules.Directory {
+	var list []rules.Station
+	for i := range cfg.Stations {
+		s := &cfg.Stations[i]
+		if r := &s.Recording; r.Enabled {
+			list = append(list, rules.Station{User: s.User, Addresses: s.Addresses, Settings: rules.Settings{
+				Format: r.Format, Mono: !r.DualChannel, Suppressed: r.Suppressed, DiscardBelow: r.DiscardBelow,
+			}})
+		}
+	}
+	return rules.NewDirectory(list)
+}
+
+// compileRules makes the rules of a trunk ready. The configuration was checked:
+// a rule that cannot be is a bug.
+func compileRules(list []config.Rule) *rules.Rules {
+	out := make([]rules.Rule, len(list))
+	for i, r := range list {
+		out[i] = rules.Rule{
+			Record: r.Record, Percent: r.Percent, From: r.From, To: r.To,
+			Begin: time.Duration(r.Hours.Begin) * time.Minute, End: time.Duration(r.Hours.End) * time.Minute, InZone: r.TimeZone,
+		}
+		if r.Direction != "any" {
+			out[i].Direction = media.Direction(r.Direction)
+		}
+		for _, d := range r.Days {
+			out[i].Days |= rules.DaysOf(weekdays[d])
+		}
+	}
+	c, err := rules.Compile(out)
+	if err != nil {
+		panic("compile the rules of a checked configuration: " + err.Error())
+	}
+	return c
+}
+
+var weekdays = map[string]time.Weekday{
+	"sun": time.Sunday, "mon": time.Monday, "tue": time.Tuesday, "wed": time.Wednesday,
+	"thu": time.Thursday, "fri": time.Friday, "sat": time.Saturday,
 }
 
 // replayTrunks tells replay whose addresses are on which side.
