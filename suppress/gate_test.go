@@ -84,7 +84,7 @@ func TestGateDoesNotAllocate(t *testing.T) {
 	for _, mode := range []Mode{Cut, Silence} {
 		g := NewGate(mode)
 		a, b := make([]int16, 160), make([]int16, 160)
-		spans := []Span{{0, 5, false, false}, {5, 10, true, false}, {10, 20, false, false}}
+		spans := []Span{{0, 5, false, false}, {5, 10, true, false}, {10, 20, false, true}}
 		if n := testing.AllocsPerRun(1000, func() {
 			g.Pass(spans, 8000, spans[0].FromMS, [2][]int16{a, b})
 			for i := range spans {
@@ -106,5 +106,54 @@ func BenchmarkGatePass(b *testing.B) {
 		g.Pass(spans, 8000, spans[0].FromMS, [2][]int16{x, y})
 		spans[0].FromMS += 20
 		spans[0].ToMS += 20
+	}
+}
+
+func TestGateMic(t *testing.T) {
+	mic := func(from, to int64) Span { return Span{FromMS: from, ToMS: to, Mic: true} }
+	for _, c := range []struct {
+		name            string
+		spans           []Span
+		rate            int
+		from            int64
+		n               int
+		both            []int16 // what Cut keeps of channel 0
+		station         []int16 // and of channel 1
+		silent, quieter []int16 // the same with Silence
+	}{
+		{"all", []Span{mic(0, 2)}, 1000, 0, 2, []int16{1, 2}, []int16{0, 0}, []int16{1, 2}, []int16{0, 0}},
+		{
+			"in the middle", []Span{{0, 1, false, false}, mic(1, 2), {2, 3, true, false}, {3, 4, false, false}}, 1000, 0, 4,
+			[]int16{1, 2, 4}, []int16{1, 0, 4}, []int16{1, 2, 0, 4}, []int16{1, 0, 0, 4},
+		},
+		{"begun before", []Span{mic(0, 11), {11, 12, false, false}}, 2000, 10, 4, []int16{1, 2, 3, 4}, []int16{0, 0, 3, 4}, []int16{1, 2, 3, 4}, []int16{0, 0, 3, 4}},
+		{"beyond the samples", []Span{mic(4, 9)}, 1000, 0, 3, nil, nil, []int16{0, 0, 0}, []int16{0, 0, 0}},
+		{"a rate that is no multiple silences more, and keeps all", []Span{mic(0, 1), {1, 2, false, false}}, 1500, 0, 3, []int16{1, 2, 3}, []int16{0, 0, 3}, []int16{1, 2, 3}, []int16{0, 0, 3}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kept := NewGate(Cut).Pass(c.spans, c.rate, c.from, [2][]int16{ramp(c.n), ramp(c.n)})
+			if !slices.Equal(kept[0], c.both) || !slices.Equal(kept[1], c.station) {
+				t.Errorf("cut: %v, want %v and %v", kept, c.both, c.station)
+			}
+			kept = NewGate(Silence).Pass(c.spans, c.rate, c.from, [2][]int16{ramp(c.n), ramp(c.n)})
+			if !slices.Equal(kept[0], c.silent) || !slices.Equal(kept[1], c.quieter) {
+				t.Errorf("silence: %v, want %v and %v", kept, c.silent, c.quieter)
+			}
+		})
+	}
+}
+
+func TestGateHeard(t *testing.T) {
+	g := NewGate(Cut)
+	g.Pass([]Span{{10, 20, false, false}, {20, 30, false, true}, {30, 40, true, false}, {40, 50, false, true}}, 8000, 10, [2][]int16{})
+	for ms, want := range map[int64][2]bool{
+		-1: {}, 5: {}, 10: {true, true}, 19: {true, true}, 20: {true, false}, 29: {true, false}, 30: {}, 39: {}, 40: {true, false}, 50: {},
+	} {
+		if got := [2]bool{g.Heard(0, ms), g.Heard(1, ms)}; got != want || g.Kept(ms) != want[0] {
+			t.Errorf("at %d: heard %v, kept %v; want %v", ms, got, g.Kept(ms), want)
+		}
+	}
+	if g.AudioMS(50) != 30 {
+		t.Errorf("audio %d ms: a silent microphone takes no time", g.AudioMS(50))
 	}
 }
