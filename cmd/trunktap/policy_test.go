@@ -184,3 +184,29 @@ func TestPolicyReload(t *testing.T) {
 		t.Errorf("kept %v, gone %v, came %v", kept, gone, came)
 	}
 }
+
+// TestSignalsThatTheFileAllows: what config lets pass, the reader of SIP
+// messages takes.
+func TestSignalsThatTheFileAllows(t *testing.T) {
+	for _, rule := range []string{
+		`value: "a*b", flow: $value, queue: "$param:q", user: ä, role: $value, from: internal, on_change: true`,
+		`role: barge, from: external, party: "x y"`, `role: monitor`,
+	} {
+		for _, e := range []suppress.Event{
+			suppress.IVRStart, suppress.IVREnd, suppress.QueueStart, suppress.QueueEnd, suppress.AgentJoin, suppress.AgentLeave,
+			suppress.HoldStart, suppress.HoldEnd, suppress.PauseStart, suppress.PauseEnd, suppress.ConsentGranted, suppress.ConsentDenied,
+			suppress.ConsultStart, suppress.ConsultEnd, suppress.TransferExternal, suppress.TransferInternal,
+			suppress.SnippetStart, suppress.SnippetEnd, suppress.AdhocStart, suppress.AdhocEnd,
+		} {
+			cfg := mustConfig(t, "", "", fmt.Sprintf(`signals:
+  headers: [{header: "X-A!%%*_+'~.b", event: %s, %s}]
+  user_to_user: [{key: "a b", event: %s, %s}]
+  info: {enabled: true, from: any, types: [application/vnd.x+json, text/plain]}
+  conversation: {headers: [X-Conversation], user_to_user: "*", from: external}
+`, e, rule, e, rule))
+			if _, err := newCallState(&cfg.Signals); err != nil {
+				t.Errorf("%s, %s: %v", e, rule, err)
+			}
+		}
+	}
+}

@@ -120,6 +120,7 @@ func TestCaptureFaults(t *testing.T) {
 		{"ami port", signals(`ami: [{` + strings.Replace(ami, "a:1", "a:0", 1) + `}]`), []string{`port 0 in "a:0" is no port`}},
 		{"ami host", signals(`ami: [{` + strings.Replace(ami, "a:1", "10.0.0.300:1", 1) + `}]`), []string{`"10.0.0.300" in "10.0.0.300:1" is no host name and no address`}},
 		{"ami twice", signals("ami:\n    - {" + ami + "}\n    - {" + ami + "}"), []string{`8:14: signals.ami[1].name: "p" is the name of signals.ami[0]`}},
+		{"ami certificates without TLS", signals(`ami: [{` + ami + `, tls: {ca_file: /c}}]`), []string{"signals.ami[0].tls: the key enabled is missing; allowed: enabled: true, or false"}},
 		{"esl twice", signals("esl:\n    - {" + esl + "}\n    - {" + esl + "}"), []string{`signals.esl[1].name: "p" is the name of signals.esl[0]`}},
 		{"esl user", signals("esl: [{" + esl + ", user: admin}]"), []string{`signals.esl[0].user: "admin" is no user of a directory`}},
 		{"esl network", signals("esl: [{" + esl + ", trunks: {networks: [10.0.0.1/8]}}]"), []string{"signals.esl[0].trunks.networks[0]: 10.0.0.1/8 has bits set behind /8"}},

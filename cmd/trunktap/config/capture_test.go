@@ -304,7 +304,7 @@ signals:
       member_names: true
       queue_agents_only: true
       spy_role: coach
-    - {name: pbx2, address: "[2001:db8::5]:5038", tls: {ca_file: /etc/ca.pem}, username: x, secret_file: /s, trunks: [DAHDI/]}
+    - {name: pbx2, address: "[2001:db8::5]:5038", tls: {enabled: true, ca_file: /etc/ca.pem}, username: x, secret_file: /s, trunks: [DAHDI/]}
   esl: [{name: fs, address: "10.0.0.6:8021", user: u@d, password_file: /p, trunks: {gateways: [g], profiles: [p], networks: [192.0.2.0/24]}}]
   nats: {name: bus, urls: ["nats://10.0.0.7", "tls://n2:4223"], subjects: ["a.*.b", ">"], stream: S, durable: d, max_age: 2h, user: u, password_file: /n, ca_file: /ca}
 `)
@@ -317,7 +317,7 @@ signals:
 				Users: map[string]string{"PJSIP/1001": "alice"}, MemberNames: true, QueueAgentsOnly: true, SpyRole: "coach",
 			},
 			{
-				Name: "pbx2", Address: "[2001:db8::5]:5038", TLS: TLS{CAFile: "/etc/ca.pem"}, Username: "x", SecretFile: "/s",
+				Name: "pbx2", Address: "[2001:db8::5]:5038", TLS: TLS{Enabled: true, CAFile: "/etc/ca.pem"}, Username: "x", SecretFile: "/s",
 				Challenge: true, Trunks: []string{"DAHDI/"}, SpyRole: "monitor",
 			},
 		},

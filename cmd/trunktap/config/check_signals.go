@@ -6,7 +6,9 @@ import "fmt"
 func (d *decoder) checkSignals(c *Config) {
 	var ami, esl []string
 	for i := range c.Signals.AMI {
-		ami = append(ami, c.Signals.AMI[i].Name)
+		a := &c.Signals.AMI[i]
+		ami = append(ami, a.Name)
+		d.checkTLS(fmt.Sprintf("signals.ami[%d].tls", i), a.TLS)
 	}
 	for i := range c.Signals.ESL {
 		esl = append(esl, c.Signals.ESL[i].Name)
@@ -48,5 +50,12 @@ func (d *decoder) checkNATS(path string) {
 		default:
 			first = key
 		}
+	}
+}
+
+// checkTLS: whoever says how means that it is to be.
+func (d *decoder) checkTLS(path string, t TLS) {
+	if !t.Enabled && !d.given(path+".enabled") && (t.CAFile != "" || t.ServerName != "") {
+		d.faultAt(path, "the key enabled is missing", "enabled: true, or false")
 	}
 }
