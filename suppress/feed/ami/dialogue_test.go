@@ -109,13 +109,13 @@ func (p *pbx) happen(m Message) {
 				break
 			}
 		}
-	case "BridgeEnter":
+	case "BridgeEnter", "ConfbridgeJoin": // the second comes first: nearly there
 		c.bridge = m.Get("BridgeUniqueid")
 	case "BridgeLeave":
 		c.bridge = ""
 	case "QueueCallerJoin":
 		c.queue = m.Get("Queue")
-	case "QueueCallerLeave":
+	case "QueueCallerLeave", "QueueCallerAbandon":
 		c.queue = ""
 	case "Hold", "Unhold":
 		c.held = m.Get("Event") == "Hold"
@@ -210,9 +210,11 @@ func (b *bench) feed(wire string) {
 }
 
 func (b *bench) advance(m Message) {
-	sec, err := strconv.ParseFloat(m.Get("Timestamp"), 64)
-	if err == nil {
-		b.now = baseTime.Add(time.Duration((sec-float64(baseTime.Unix()))*1e6)*time.Microsecond + 5*time.Millisecond)
+	sec, micro, _ := strings.Cut(m.Get("Timestamp"), ".")
+	s, err1 := strconv.ParseInt(sec, 10, 64)
+	us, err2 := strconv.ParseInt(micro, 10, 64)
+	if at := time.Unix(s, us*1000).Add(5 * time.Millisecond); err1 == nil && err2 == nil && at.After(b.now) {
+		b.now = at
 	}
 }
 

@@ -249,7 +249,7 @@ func (c *connection) serve(ctx context.Context) error {
 	now := time.Now()
 	s.attempt = 0
 	s.set(func(st *feed.Status) {
-		st.Connected, st.Since, st.LastError = true, now, ""
+		st.Connected, st.Since = true, now
 		if s.served {
 			st.Reconnects++
 		}

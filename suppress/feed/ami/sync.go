@@ -161,6 +161,10 @@ func (t *Translator) endSync() {
 		}
 	}
 	for _, c := range t.model.byOrder() {
+		if t.sync.channels.full && c.connecting != nil { // from here on the bridges tell
+			t.touch(c)
+			t.model.disconnect(c)
+		}
 		t.resume(c)
 	}
 	restored := t.sync.lost
@@ -177,7 +181,7 @@ func (t *Translator) resume(c *channel) {
 		c.call.asks = 0
 		t.askCallID(c.call)
 	}
-	if c.kind != kindParty || c.bridge == nil && !c.held && !c.music {
+	if c.kind != kindParty || c.bridge == nil && c.call == nil {
 		return
 	}
 	group := t.model.group(c)

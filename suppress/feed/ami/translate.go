@@ -148,6 +148,9 @@ func (t *Translator) signal(s suppress.Signal, at time.Time) suppress.Signal {
 	t.lastAt = at
 	t.seq++
 	s.V, s.At, s.Received, s.Seq, s.Source = 1, at, t.now, t.seq, t.cfg.Name
+	if at.After(s.Received) {
+		s.Received = at
+	}
 	return s
 }
 
