@@ -196,7 +196,6 @@ func TestSignalsThatTheFileAllows(t *testing.T) {
 			suppress.IVRStart, suppress.IVREnd, suppress.QueueStart, suppress.QueueEnd, suppress.AgentJoin, suppress.AgentLeave,
 			suppress.HoldStart, suppress.HoldEnd, suppress.PauseStart, suppress.PauseEnd, suppress.ConsentGranted, suppress.ConsentDenied,
 			suppress.ConsultStart, suppress.ConsultEnd, suppress.TransferExternal, suppress.TransferInternal,
-			suppress.SnippetStart, suppress.SnippetEnd, suppress.AdhocStart, suppress.AdhocEnd,
 		} {
 			cfg := mustConfig(t, "", "", fmt.Sprintf(`signals:
   headers: [{header: "X-A!%%*_+'~.b", event: %s, %s}]

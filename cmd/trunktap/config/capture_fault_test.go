@@ -108,6 +108,7 @@ func TestCaptureFaults(t *testing.T) {
 		{"event of the daemon", signals("headers: [{header: X-A, event: source.lost}]"), []string{`"source.lost" is not known`}},
 		{"template", signals("headers: [{header: X-A, event: ivr.start, flow: $flow}]"), []string{`headers[0].flow: "$flow" is neither $value nor $param:name; allowed: text of 1 to 256 bytes`}},
 		{"role template", signals("headers: [{header: X-A, event: agent.join, role: boss}]"), []string{`headers[0].role: "boss" is not known; allowed: agent, consult, monitor, coach or barge, or $value`}},
+		{"snippet of nobody", signals("headers: [{header: X-A, event: snippet.start}]"), []string{"6:13: signals.headers[0]: the key user is missing, snippet.start belongs to one; allowed: a text, $value or $param:name"}},
 		{"key of a pair", signals("user_to_user: [{key: a=b, event: ivr.start}]"), []string{`user_to_user[0].key: "a=b" is no key`}},
 		{"header in user_to_user", signals("user_to_user: [{header: X-A, key: a, event: ivr.start}]"), []string{"user_to_user[0].header: the key is not known here, it belongs to signals.headers[].header"}},
 		{"info type", signals("info: {types: [json]}"), []string{`signals.info.types[0]: "json" is no content type; allowed: type/subtype without parameters`}},

@@ -1,9 +1,14 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // checkSignals holds the rules between the keys of the sources of signals.
 func (d *decoder) checkSignals(c *Config) {
+	d.checkOwned("signals.headers", c.Signals.Headers)
+	d.checkOwned("signals.user_to_user", c.Signals.UserToUser)
 	var ami, esl []string
 	for i := range c.Signals.AMI {
 		a := &c.Signals.AMI[i]
@@ -57,5 +62,15 @@ func (d *decoder) checkNATS(path string) {
 func (d *decoder) checkTLS(path string, t TLS) {
 	if !t.Enabled && !d.given(path+".enabled") && (t.CAFile != "" || t.ServerName != "") {
 		d.faultAt(path, "the key enabled is missing", "enabled: true, or false")
+	}
+}
+
+// checkOwned: what a user begins and ends must say whose it is.
+func (d *decoder) checkOwned(path string, rules []SignalRule) {
+	for i, r := range rules {
+		what, _, _ := strings.Cut(r.Event, ".")
+		if at := fmt.Sprintf("%s[%d]", path, i); (what == "snippet" || what == "adhoc") && !d.given(at+".user") {
+			d.faultAt(at, "the key user is missing, "+r.Event+" belongs to one", "a text, $value or $param:name")
+		}
 	}
 }
