@@ -28,14 +28,15 @@ type conversations struct {
 
 // conversation is a group of calls.
 type conversation struct {
-	id     string
-	named  bool // by a signal, not derived from its first call
-	start  time.Time
-	last   time.Time // its latest call began
-	calls  map[string]bool
-	keys   []string
-	sticky []suppress.Signal
-	into   *conversation // it turned out to be part of that one
+	id      string
+	named   bool // by a signal, not derived from its first call
+	start   time.Time
+	last    time.Time // its latest call began
+	calls   map[string]bool
+	keys    []string
+	sticky  []suppress.Signal
+	bridged bool          // both parties are external: what its oldest call has is all of it
+	into    *conversation // it turned out to be part of that one
 }
 
 func newConversations() *conversations {
@@ -99,7 +100,7 @@ func (c *conversations) merge(conv *conversation, keys []string) (*conversation,
 			best.calls[id] = true
 		}
 		best.sticky = append(best.sticky, o.sticky...)
-		best.last = later(best.last, o.last)
+		best.last, best.bridged = later(best.last, o.last), best.bridged || o.bridged
 		for _, k := range o.keys {
 			c.byKey[k] = best
 		}
@@ -117,6 +118,13 @@ func (c *conversations) merge(conv *conversation, keys []string) (*conversation,
 		}
 	}
 	return best, changed
+}
+
+// secondLeg tells whether a call that joins a conversation is the second leg of a
+// bridge between external parties, which its oldest call has all of already.
+func (c *conversations) secondLeg(s media.Session) bool {
+	o := c.of(s)
+	return o != nil && o.bridged && len(o.calls) > 1 && s.Direction == media.Outbound
 }
 
 // of returns the conversation of a live call.
@@ -139,6 +147,7 @@ func (c *conversations) leave(s media.Session) {
 	}
 	delete(o.calls, s.ID)
 	if len(o.calls) == 0 {
+		o.bridged = false
 		o.sticky = slices.DeleteFunc(o.sticky, func(sig suppress.Signal) bool {
 			return sig.Event == suppress.PauseStart || sig.Event == suppress.PauseEnd
 		})
@@ -197,7 +206,8 @@ func (s *session) belongsTo(conv string) {
 // The session's owner calls it.
 func (r *Recorder) pass(s *session, sig suppress.Signal) {
 	shared := sticky(sig.Event)
-	if len(sig.Links) == 0 && sig.Conversation == "" && !shared {
+	bridge := sig.Event == suppress.TransferExternal
+	if len(sig.Links) == 0 && sig.Conversation == "" && !shared && !bridge {
 		return
 	}
 	r.mu.Lock()
@@ -206,16 +216,12 @@ func (r *Recorder) pass(s *session, sig suppress.Signal) {
 		r.mu.Unlock()
 		return
 	}
-	var all []*session
-	for id := range conv.calls {
-		if o := r.sessions[id]; o != nil {
-			all = append(all, o)
-		}
-	}
+	conv.bridged = conv.bridged || bridge
+	all := slices.DeleteFunc(r.inOrder(), func(o *session) bool { return !conv.calls[o.info.ID] })
 	id := conv.id
 	r.mu.Unlock()
 	r.regroup(changed)
-	for _, o := range all {
+	for i, o := range all {
 		switch {
 		case !renamed && len(changed) == 0:
 		case o == s:
@@ -224,8 +230,11 @@ func (r *Recorder) pass(s *session, sig suppress.Signal) {
 		default:
 			o.belongTo(id)
 		}
-		if shared && o != s {
+		if (shared || bridge) && o != s {
 			o.add(control{at: sig.Received, kind: controlSignal, sig: sig, passed: true})
+		}
+		if bridge && i > 0 {
+			o.add(control{at: sig.Received, kind: controlBridged, sig: sig})
 		}
 	}
 }

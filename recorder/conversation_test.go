@@ -139,6 +139,40 @@ func TestPauseHoldsForTheConversation(t *testing.T) {
 	})
 }
 
+// TestExternalBridge: when a call is bridged to another external party, the
+// first call's recording has both and the second leg has none beside it.
+func TestExternalBridge(t *testing.T) {
+	for _, stop := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			plan := kindsPlan()
+			plan.Stations, plan.Rules.ExternalTransferStop = nil, stop
+			c := newConference(t, plan)
+			c.call("a")
+			c.call("b", "call-id:a@test")
+			time.Sleep(time.Second)
+			c.signal("b", suppress.Signal{Event: suppress.TransferExternal})
+			time.Sleep(2 * time.Second)
+			s := testSession("c")
+			s.Start, s.Direction, s.Links = time.Now(), media.Outbound, []string{"call-id:a@test"}
+			tap, err := c.rec.SessionStarted(context.Background(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tap.Answered(time.Now())
+			c.taps["c"] = tap
+			time.Sleep(time.Second)
+			c.end()
+			a, b := c.shelf.sinks["a"].manifest, c.shelf.sinks["b"].manifest
+			if want := int64(4300); stop && a.AudioMS != 1000 || !stop && a.AudioMS != want || b.RealMS != 1000 || b.Call.EndCause != "bridged" {
+				t.Errorf("stop %v: the first has %d ms of %d, the second lasts %d (%s)", stop, a.AudioMS, a.RealMS, b.RealMS, b.Call.EndCause)
+			}
+			if x := c.shelf.sinks["c"]; x != nil && x.manifest != nil {
+				t.Errorf("stop %v: the second leg has a recording of its own", stop)
+			}
+		})
+	}
+}
+
 // TestAdhocOverAllCalls: a user has one adhoc recording at a time, wherever.
 func TestAdhocOverAllCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

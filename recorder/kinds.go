@@ -21,6 +21,7 @@ const (
 const (
 	causeLeft    media.Cause = "left"    // the party whose side is recorded left the call
 	causeStopped media.Cause = "stopped" // whoever began it ended it
+	causeBridged media.Cause = "bridged" // it goes on in the recording of the conversation's first call
 )
 
 // suffixes make the ids of recordings that are not their call's first.
@@ -276,6 +277,16 @@ func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 func (c *core) stop(r *recording, at time.Time, cause media.Cause) {
 	pos := max(c.realMSOf(c.ns(at)), c.sealedMS)
 	r.stop(pos-r.offsetMS, c.timeOf(c.origin+pos*int64(time.Millisecond)), cause)
+}
+
+// bridged ends the trunk's recording of a call that was bridged with another
+// external party: the conversation's oldest call has both of them.
+func (c *core) bridged(at time.Time) {
+	for _, r := range c.recs {
+		if r.kind == KindTrunk && r.stopMS < 0 && c.started {
+			c.stop(r, at, causeBridged)
+		}
+	}
 }
 
 // joined begins the recording of a station that call state tells of.

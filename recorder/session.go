@@ -47,6 +47,7 @@ const (
 	controlAnswered
 	controlSignal
 	controlConversation
+	controlBridged
 	controlEnded
 )
 
@@ -320,6 +321,8 @@ func (s *session) apply(c control) {
 		if !c.passed && !e.Duplicate {
 			s.rec.pass(s, c.sig)
 		}
+	case controlBridged:
+		s.core.bridged(c.sig.At)
 	case controlConversation:
 		s.core.belongTo(c.conv)
 	case controlEnded:
