@@ -91,7 +91,7 @@ func (r *Rules) Decide(s media.Session) (record bool, why string) {
 }
 
 func (c *compiled) matches(s media.Session, from, to string) bool {
-	return (c.Direction == "" || c.Direction == s.Direction) && c.within(s.Start) && c.from.has(from) && c.to.has(to)
+	return (c.Direction == "" || c.Direction == s.Direction) && c.from.has(from) && c.to.has(to) && c.within(s.Start)
 }
 
 // within tells whether a moment lies in the span of the rule, by the clock on
