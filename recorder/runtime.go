@@ -15,6 +15,9 @@ type Runtime interface {
 	// SIPCall field and says what it did. ErrNotFound when there is none,
 	// *RefusedError when what it asks for cannot be. It returns once the pipeline has reached the signal, within about 200 ms.
 	Signal(ctx context.Context, s suppress.Signal) (Applied, error)
+	// Signals applies many, those of one call in the order given, and says of
+	// each what it did, as Signal does. It takes hardly longer than one.
+	Signals(ctx context.Context, sigs []suppress.Signal) []Outcome
 	// Subscribe returns a channel of events from now on and a function that ends
 	// the subscription. A subscriber that does not keep up loses events: the
 	// next one it gets has Missed set to their number.
@@ -60,7 +63,7 @@ type LiveRecording struct {
 // Event is one message of the event stream.
 type Event struct {
 	Seq    uint64    `json:"seq"`
-	Type   string    `json:"type"` // call.started call.answered call.ended signal segment.complete recording.published recording.failed alarm
+	Type   string    `json:"type"` // call.started call.answered call.ended signal segment.complete recording.published recording.discarded recording.failed alarm
 	At     time.Time `json:"at"`
 	Call   string    `json:"call,omitempty"`
 	Data   any       `json:"data,omitempty"`

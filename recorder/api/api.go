@@ -25,6 +25,9 @@ import (
 // Bounds of the server.
 const (
 	bodyBytesMax      = 64 << 10 // of a request
+	batchBytesMax     = 1 << 20  // of a request with a batch of signals
+	batchSignalsMax   = 1000
+	batchesMax        = 4        // at once
 	headerBytesMax    = 16 << 10 // of a request
 	requestsMax       = 256      // at once, subscribers of events not counted
 	subscribersMax    = 64       // default of Config.SubscribersMax
@@ -121,6 +124,7 @@ type Server struct {
 
 	subscribers atomic.Int64
 	requests    atomic.Int64
+	batches     atomic.Int64
 }
 
 // New returns a server that does not listen yet. It panics without a token: an
@@ -206,7 +210,11 @@ func (s *Server) Handler() http.Handler {
 			writeProblem(w, newProblem(http.StatusUnauthorized, "unauthorized", "send Authorization: Bearer and the token of the token file"))
 			return
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, bodyBytesMax)
+		most := int64(bodyBytesMax)
+		if r.URL.Path == batchPath {
+			most = batchBytesMax
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, most)
 		s.serve(w, r)
 	})
 }

@@ -40,7 +40,12 @@ func newFakeRuntime() *fakeRuntime {
 }
 
 func (f *fakeRuntime) Calls() []recorder.LiveCall {
-	return []recorder.LiveCall{{ID: "c1", Trunk: "carrier-a", SIPCallID: "a/b c@example", Recording: true}}
+	return []recorder.LiveCall{
+		{ID: "c1", Trunk: "carrier-a", SIPCallID: "a/b c@example", Recording: true, Recordings: []recorder.LiveRecording{
+			{ID: "c1", Kind: recorder.KindTrunk}, {ID: "c1-st1", Kind: recorder.KindStation, User: "alice", Reasons: []string{"hold"}},
+		}},
+		{ID: "c2"},
+	}
 }
 
 func (f *fakeRuntime) Signal(_ context.Context, s suppress.Signal) (recorder.Applied, error) {
@@ -58,6 +63,15 @@ func (f *fakeRuntime) Signal(_ context.Context, s suppress.Signal) (recorder.App
 		a.Reasons = []string{"hold"}
 	}
 	return a, nil
+}
+
+func (f *fakeRuntime) Signals(ctx context.Context, sigs []suppress.Signal) []recorder.Outcome {
+	var out []recorder.Outcome
+	for _, s := range sigs {
+		a, err := f.Signal(ctx, s)
+		out = append(out, recorder.Outcome{Applied: a, Err: err})
+	}
+	return out
 }
 
 func (f *fakeRuntime) Subscribe() (<-chan recorder.Event, func()) {
@@ -103,6 +117,7 @@ var audio = bytes.Repeat([]byte("0123456789"), 100)
 
 func (f *fakeLibrary) rows() []recorder.Row {
 	m := recorder.Manifest{Version: 1, ID: "r1", Trunk: "carrier-a", Format: "wav-pcm16", Segments: []recorder.Segment{{N: 1, File: "0001.wav"}}}
+	m.Kind, m.User, m.Signals = recorder.KindStation, "alice", []recorder.ManifestSignal{{Event: suppress.HoldStart}}
 	return []recorder.Row{{Manifest: m}, {Manifest: recorder.Manifest{Version: 1, ID: "r2"}}}
 }
 
@@ -257,7 +272,7 @@ func (f *fixture) operations(t *testing.T) []string {
 func TestEveryRouteWantsTheToken(t *testing.T) {
 	f := mustServe(t, nil)
 	ops := append(f.operations(t), "GET /", "GET /nothing", "POST /healthz/x", "GET /v1/../healthz/../v1/calls", "GET //healthz", "GET /debug/pprof/")
-	if len(ops) < 18 {
+	if len(ops) < 19 {
 		t.Fatalf("only %d operations: %v", len(ops), ops)
 	}
 	for _, op := range ops {
@@ -281,7 +296,7 @@ func TestDocumentNamesTheContract(t *testing.T) {
 	all := strings.Join(f.operations(t), "\n") + "\n"
 	for _, want := range []string{
 		"POST /v1/calls/c1/signals", "POST /v1/calls/by-sip-call-id/r1/signals", "GET /v1/calls", "GET /v1/recordings", "GET /v1/recordings/r1",
-		"GET /v1/recordings/r1/media", "GET /v1/events", "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "POST /v1/verify",
+		"GET /v1/recordings/r1/media", "POST /v1/signals", "GET /v1/events", "GET /healthz", "GET /readyz", "GET /metrics", "GET /openapi.json", "POST /v1/verify",
 	} {
 		if !strings.Contains(all, want+"\n") {
 			t.Errorf("%s is not described", want)

@@ -78,8 +78,11 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 
 // problem turns an error of the recorder into one for the client and logs what
 // the operator has to know.
-func (s *Server) problem(doing string, err error) error {
+func (s *Server) problem(doing string, err error) *Problem {
+	var refused *recorder.RefusedError
 	switch {
+	case errors.As(err, &refused):
+		return newProblem(http.StatusConflict, "refused", refused.Why)
 	case errors.Is(err, recorder.ErrNotFound):
 		return newProblem(http.StatusNotFound, "not-found", "there is no such call or recording")
 	case errors.Is(err, recorder.ErrEnded):

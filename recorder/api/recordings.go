@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -41,6 +42,7 @@ type findInput struct {
 	SIPCallID    string    `query:"sip_call_id" maxLength:"1024"`
 	Conversation string    `query:"conversation" maxLength:"256"`
 	Kind         string    `query:"kind" enum:"trunk,station,consult,adhoc,snippet"`
+	User         string    `query:"user" maxLength:"256" doc:"Whose recording it is, exactly: of stations, consultations, adhoc recordings and snippets."`
 	Limit        int       `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 	Cursor       string    `query:"cursor" maxLength:"1024" doc:"next of the page before."`
 	Order        string    `query:"order" enum:"newest,oldest" default:"newest"`
@@ -91,7 +93,7 @@ func (s *Server) recordingRoutes() {
 func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	page, err := s.cfg.Library.Find(ctx, recorder.Query{
 		From: in.From, To: in.To, Trunk: in.Trunk, Number: in.Number, SIPCallID: in.SIPCallID, Conversation: in.Conversation,
-		Kind: recorder.Kind(in.Kind), Limit: in.Limit, Cursor: in.Cursor, OldestFirst: in.Order == "oldest",
+		Kind: recorder.Kind(in.Kind), User: in.User, Limit: in.Limit, Cursor: in.Cursor, OldestFirst: in.Order == "oldest",
 	})
 	if err != nil {
 		return nil, s.problem("list recordings", err)
@@ -130,6 +132,12 @@ func Complete(m recorder.Manifest) recorder.Manifest {
 	}
 	if m.DTMF == nil {
 		m.DTMF = []recorder.Digit{}
+	}
+	m.Signals = slices.Clone(m.Signals)
+	for i := range m.Signals {
+		if m.Signals[i].Reasons == nil {
+			m.Signals[i].Reasons = []string{}
+		}
 	}
 	return m
 }

@@ -19,6 +19,7 @@ func (s *Server) routes() {
 	s.healthRoutes()
 	s.metricsRoute()
 	s.openAPIRoute()
+	describe(s.api.OpenAPI())
 }
 
 func operation(id, method, path, summary string, errors ...int) huma.Operation {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,6 +63,9 @@ func TestSignalFaults(t *testing.T) {
 		{`{"event":"pause.start","card":"4111111111111111"}`, "body"},
 		{`{"event":"pause.start"} {"event":"pause.end"}`, "body"},
 		{`{"event":"agent.join","role":"boss"}`, "body.role"},
+		{`{"event":"snippet.start"}`, "body.user"},
+		{`{"event":"adhoc.end"}`, "body.user"},
+		{`{"event":"source.lost"}`, "body.event"},
 		{`{"event":"pause.start","user":"` + strings.Repeat("u", 300) + `"}`, "body.user"},
 		{`[]`, "body"},
 		{`null x`, "body"},
@@ -93,12 +97,16 @@ func TestSignalErrors(t *testing.T) {
 	}{
 		{recorder.ErrEnded, 404, "ended"},
 		{context.DeadlineExceeded, 504, "effect-unknown"},
+		{fmt.Errorf("call c1: %w", &recorder.RefusedError{Why: "the user is not on the call"}), 409, "refused"},
 		{errors.New("disk /dev/sda1 is full"), 500, "internal"},
 	} {
 		f.rt.err = c.err
 		body, _ := f.mustDo(t, "POST", "/v1/calls/c1/signals", `{"event":"pause.start"}`, c.status)
 		if !strings.Contains(body, `"code":"`+c.code+`"`) || strings.Contains(body, "sda1") {
 			t.Errorf("%v: %s", c.err, body)
+		}
+		if c.status == 409 && !strings.Contains(body, `"detail":"the user is not on the call"`) {
+			t.Errorf("the reason is not told: %s", body)
 		}
 	}
 }
@@ -111,7 +119,7 @@ func TestSignalsSwitchedOff(t *testing.T) {
 func TestCalls(t *testing.T) {
 	f := mustServe(t, nil)
 	body, _ := f.mustDo(t, "GET", "/v1/calls", "", 200)
-	if !strings.HasPrefix(body, `{"calls":[{"id":"c1",`) || !strings.Contains(body, `"reasons":[]`) {
+	if !strings.HasPrefix(body, `{"calls":[{"id":"c1",`) || strings.Contains(body, "null") || !strings.Contains(body, `"reasons":[],"recordings":[{"id":"c1","kind":"trunk","reasons":[]},{"id":"c1-st1","kind":"station","user":"alice","reasons":["hold"]}]`) {
 		t.Error(body)
 	}
 }
