@@ -147,7 +147,7 @@ func (t *Translator) dumped(uuid string, body []byte) {
 		e["Event-Name"] = "CHANNEL_DATA"
 	}
 	if at := t.past(e, "Caller-Channel-Bridged-Time"); c.peer != nil && !c.known && at.Before(c.bridgedAt) {
-		c.bridgedAt = at
+		c.bridgedAt, c.peer.bridgedAt = at, at
 	}
 	t.learn(e)
 	if e["Channel-Call-State"] == "HELD" {

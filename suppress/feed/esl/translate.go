@@ -390,7 +390,6 @@ func (t *Translator) gone(c *channel, at time.Time) {
 		return
 	}
 	t.unbridge(c, at)
-	t.endConsult(c, at)
 	if c.hold.on {
 		t.holdEnd(c, at)
 	}
