@@ -128,12 +128,19 @@ func (m *model) rename(c *channel, name string) {
 		}
 	}
 	switch {
+	case c.agent:
 	case c.trunk:
 		m.setUser(c, externalUser)
-	case c.kind == kindParty && !c.agent:
+	case c.kind == kindParty:
 		m.setUser(c, m.cfg.userOf(deviceOf(name)))
+	default:
+		m.setUser(c, "")
 	}
 }
+
+// inside tells whether a party is one of ours: a queue may give a call to an
+// agent behind a trunk.
+func (c *channel) inside() bool { return !c.trunk || c.agent }
 
 // externalUser stands for the party behind a trunk, as the signals found
 // in SDP have it.
@@ -145,7 +152,7 @@ func (m *model) setUser(c *channel, user string) {
 	}
 	dropFrom(m.byUser, c.user, c)
 	c.user = user
-	if user != "" && c.kind == kindParty && !c.trunk {
+	if user != "" && user != externalUser {
 		m.byUser[user] = append(m.byUser[user], c)
 	}
 }

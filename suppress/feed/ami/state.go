@@ -70,7 +70,7 @@ func (t *Translator) touch(c *channel) {
 			t.touchGroup(o)
 		}
 	}
-	if c.kind == kindParty && !c.trunk {
+	if c.inside() && c.user != "" {
 		for _, o := range t.model.byUser[c.user] {
 			if o != c {
 				t.touchGroup(o)
@@ -153,11 +153,11 @@ func (t *Translator) observe(k *call, group []*channel, s *state) {
 		parties++
 		switch {
 		case c == self:
-		case c.trunk && c.held:
+		case !c.inside() && c.held:
 			holds++
-		case !c.trunk && c.held:
+		case c.held:
 			holds, insideHolds, inside = holds+1, insideHolds+1, inside+1
-		case !c.trunk:
+		case c.inside():
 			inside++
 		}
 	}
@@ -175,7 +175,7 @@ func (t *Translator) observe(k *call, group []*channel, s *state) {
 		if c.kind != kindParty || parties < 2 {
 			continue
 		}
-		if !c.trunk && (!t.cfg.QueueAgentsOnly || c.agent || c.bridge != nil && c.bridge.conf) {
+		if c.inside() && (!t.cfg.QueueAgentsOnly || c.agent || c.bridge != nil && c.bridge.conf) {
 			s.agent(c.user, suppress.RoleAgent)
 			k.met(c)
 		}
@@ -213,7 +213,7 @@ func (k *call) met(c *channel) {
 
 // consult finds out whether c is the newer channel of an agent who consults.
 func (t *Translator) consult(k *call, c *channel, group []*channel, s *state) {
-	if c.trunk || c.user == "" {
+	if !c.inside() || c.user == "" {
 		return
 	}
 	var main *call
@@ -258,7 +258,7 @@ func (t *Translator) transferred(k *call, group []*channel, s *state, at time.Ti
 		}
 		if c.kind == kindParty {
 			parties++
-			if !c.trunk {
+			if c.inside() {
 				inside++
 			}
 		}
@@ -267,7 +267,7 @@ func (t *Translator) transferred(k *call, group []*channel, s *state, at time.Ti
 	case k.transferring && (inside > 0 || len(s.queues) > 0):
 		k.endTransfer()
 		t.emit(k, suppress.Signal{Event: suppress.TransferInternal}, at)
-	case !k.channel.trunk || k.external || !k.hadAgent || parties < 2 || inside > 0:
+	case k.channel.inside() || k.external || !k.hadAgent || parties < 2 || inside > 0:
 	case !k.transferring && !t.agentsGone(k):
 		return true
 	default:
@@ -286,7 +286,7 @@ func (t *Translator) agentsGone(k *call) bool {
 			return false
 		}
 	}
-	return true
+	return len(k.agents) > 0
 }
 
 // link tells of calls that are one conversation with this one.

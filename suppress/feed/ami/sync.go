@@ -188,7 +188,7 @@ func (t *Translator) resume(c *channel) {
 	ours, talking := false, false
 	for _, o := range group {
 		ours = ours || o.call != nil
-		talking = talking || o != c && o.kind == kindParty && !o.trunk
+		talking = talking || o != c && o.kind == kindParty && o.inside()
 	}
 	if c.music && talking { // an agent is back on the call
 		c.music = false

@@ -367,6 +367,9 @@ func (t *Translator) agentCompleted(m Message) {
 		t.touch(agent)
 		t.model.disconnect(agent)
 		agent.agent = false
+		if agent.trunk {
+			t.model.setUser(agent, externalUser)
+		}
 		t.touch(agent)
 	}
 }
