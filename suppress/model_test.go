@@ -369,7 +369,7 @@ func (m *model) foldUntil(last int) {
 }
 
 // fold lets the waiting events of a tick act in their order: as they arrived,
-// but each before what its own source numbered higher.
+// but each before what its own source numbered higher of the same reason.
 func (m *model) fold(tick int) {
 	var now []modelEvent
 	rest := m.waiting[:0]
@@ -382,7 +382,9 @@ func (m *model) fold(tick int) {
 			m.losses = append(m.losses, e)
 			continue
 		}
-		i := slices.IndexFunc(now, func(n modelEvent) bool { return n.source == e.source && n.seq > e.seq && e.seq > 0 })
+		i := slices.IndexFunc(now, func(n modelEvent) bool {
+			return n.reason == e.reason && n.source == e.source && n.seq > e.seq && e.seq > 0
+		})
 		if i < 0 {
 			i = len(now)
 		}

@@ -222,6 +222,8 @@ func TestPauseAutoResumeLate(t *testing.T) {
 		{"renewal in time", []step{from("a", PauseStart, 100), {seal: 190}, from("a", PauseStart, 180)}, 0, []Window{of("a", ReasonPause, 100, 280)}},
 		{"earlier start", []step{from("a", PauseStart, 100), {seal: 150}, from("a", PauseStart, 80)}, 20,
 			[]Window{{Reason: ReasonPause, RealMS: 100, EndRealMS: 200, MissedMS: 20, Source: "a"}}},
+		{"two late starts", []step{{seal: 150}, from("a", PauseStart, 100), from("b", PauseStart, 80)}, 70,
+			[]Window{{Reason: ReasonPause, RealMS: 150, EndRealMS: 200, MissedMS: 70, Source: "a"}}},
 		{"loss in time", []step{from("a", PauseStart, 100), {seal: 190}, from("a", SourceLost, 150)}, 0, []Window{of("a", ReasonPause, 100, 1000)}},
 		{"loss, told after the end", []step{from("a", PauseStart, 100), {seal: 250}, from("a", SourceLost, 150)}, 50,
 			[]Window{of("a", ReasonPause, 100, 200), {Reason: ReasonPause, RealMS: 250, EndRealMS: 1000, MissedMS: 50, Source: "a"}}},

@@ -207,7 +207,8 @@ func (t *Timeline) actsAt(at time.Time, atNS int64) time.Time {
 }
 
 // insert puts an event in its place among the pending ones: after those of
-// the same instant, but before those of the same source that it precedes.
+// the same instant, but before those of the same source and reason that it
+// precedes; other reasons have no part in that.
 func (t *Timeline) insert(e event) int {
 	i, _ := slices.BinarySearchFunc(t.pending, e.atNS, func(p event, at int64) int {
 		if p.atNS <= at {
@@ -216,7 +217,7 @@ func (t *Timeline) insert(e event) int {
 		return 1
 	})
 	for k := i - 1; k >= 0 && t.pending[k].atNS == e.atNS; k-- {
-		if p := &t.pending[k]; p.sequenced(e.stamp) && p.seq > e.seq {
+		if p := &t.pending[k]; p.reason == e.reason && p.sequenced(e.stamp) && p.seq > e.seq {
 			i = k
 		}
 	}

@@ -67,7 +67,7 @@ func (w *walk) change(before reasons, posNS, missFrom, missTo int64) {
 	switch was, is := before.level(), after.level(); {
 	case was < is:
 		w.emit(floorMS(posNS), was)
-		w.takeBack(floorMS(posNS), is)
+		w.takeBack(floorMS(posNS))
 	case was > is:
 		w.emit(ceilMS(posNS), was)
 	}
@@ -87,11 +87,11 @@ func (w *walk) emit(toMS int64, level int) {
 	w.atMS = toMS
 }
 
-// takeBack leaves the millisecond from toMS on to a level that is stronger than
-// the one that ended within it.
-func (w *walk) takeBack(toMS int64, level int) {
+// takeBack leaves the millisecond from toMS on to what begins within it, when
+// what ended within it is weaker.
+func (w *walk) takeBack(toMS int64) {
 	n := len(w.spans) - 1
-	if n < w.first || w.atMS <= toMS || level != levelSuppressed || w.spans[n].Suppressed {
+	if n < w.first || w.atMS <= toMS || w.spans[n].Suppressed {
 		return
 	}
 	w.atMS, w.spans[n].ToMS = toMS, toMS
