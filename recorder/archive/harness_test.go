@@ -120,6 +120,10 @@ type testCall struct {
 	kept       []span // real ms, whole frames long
 	endMS      int64
 	segmentMax int64 // audio ms, whole frames
+
+	kind recorder.Kind // empty: trunk
+	user string
+	mic  []span // real ms in which channel 1 alone is silenced
 }
 
 func newTestCall(id, format string) testCall {
@@ -147,6 +151,12 @@ func (c testCall) windows(to int64) []recorder.Window {
 		audio += k.to - k.from
 		at = k.to
 	}
+	for _, k := range c.mic {
+		if end := min(k.to, to); end > k.from {
+			one := 1
+			out = append(out, recorder.Window{Reason: "hold", RealMS: k.from, EndRealMS: end, Source: "sdp", Channel: &one})
+		}
+	}
 	return out
 }
 
@@ -169,7 +179,7 @@ func tri(i, period int64) float64 {
 // account is the manifest as of a real time and an audio time.
 func (c testCall) account(real, audio int64, segs []recorder.Segment) *recorder.Manifest {
 	return &recorder.Manifest{
-		Version: 1, ID: c.id, Conversation: "conv", Kind: recorder.KindTrunk, Trunk: "carrier-a", Format: c.format, SampleRate: 8000,
+		Version: 1, ID: c.id, Conversation: "conv", Kind: cmp.Or(c.kind, recorder.KindTrunk), User: c.user, Trunk: "carrier-a", Format: c.format, SampleRate: 8000,
 		Channels: []recorder.Channel{{Side: "external"}, {Side: "internal"}}, Origin: epoch, RealMS: real, AudioMS: audio,
 		Suppressed: "cut", Segments: slices.Clone(segs), Windows: c.windows(real), Gaps: []recorder.Gap{}, Streams: []recorder.Stream{},
 		DTMF: []recorder.Digit{},

@@ -142,7 +142,7 @@ func (r *recovery) withoutAccount() *recorder.Manifest {
 		}
 		h := p.s.Header
 		m := &recorder.Manifest{
-			Version: recorder.Version, ID: r.ID, Kind: recorder.KindTrunk, Format: h.Format, SampleRate: h.SampleRate,
+			Version: recorder.Version, ID: r.ID, Kind: recorder.KindOf(r.ID), Format: h.Format, SampleRate: h.SampleRate,
 			Channels: []recorder.Channel{{Side: "external"}, {Side: "internal"}}[:h.Channels],
 			Origin:   h.Start.Add(-time.Duration(h.RealMS) * time.Millisecond), Suppressed: "cut",
 			Streams: []recorder.Stream{},

@@ -26,6 +26,7 @@ func TestTimeline(t *testing.T) {
 		{RealMS: 4000, EndRealMS: 4500},
 		{RealMS: 6000, EndRealMS: 6000},
 		{RealMS: 8000, EndRealMS: 9000},
+		{RealMS: 500, EndRealMS: 8500, Channel: new(int)}, // of one channel
 	}}
 	tl := newTimeline(m)
 	for _, c := range []struct{ audio, first, next int64 }{
@@ -56,6 +57,10 @@ func TestTimelineAgainstNaive(t *testing.T) {
 			from := rapid.IntRange(0, length).Draw(t, "from")
 			to := rapid.IntRange(from, length).Draw(t, "to")
 			m.Windows = append(m.Windows, recorder.Window{RealMS: int64(from), EndRealMS: int64(to)})
+			if rapid.Bool().Draw(t, "one channel") {
+				m.Windows[len(m.Windows)-1].Channel = new(int)
+				continue
+			}
 			for i := from; i < to; i++ {
 				cut[i] = true
 			}

@@ -24,7 +24,7 @@ func newTimeline(m *recorder.Manifest) timeline {
 	}
 	var all []span
 	for _, w := range m.Windows {
-		if w.RealMS < w.EndRealMS {
+		if w.Channel == nil && w.RealMS < w.EndRealMS { // one that silences a channel takes out no time
 			all = append(all, span{w.RealMS, w.EndRealMS})
 		}
 	}
