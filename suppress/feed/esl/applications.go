@@ -267,6 +267,12 @@ func (t *Translator) dialplan(e Event) {
 	}
 }
 
+// externalAlone are events that are for the external party's call alone.
+var externalAlone = []suppress.Event{
+	suppress.SnippetStart, suppress.SnippetEnd, suppress.AdhocStart, suppress.AdhocEnd,
+	suppress.AgentJoin, suppress.AgentLeave, suppress.ConsultStart, suppress.ConsultEnd,
+}
+
 // concerned returns the calls that a signal of a channel is for: what decides
 // whether anything may be kept is for both ends of the bridge, what begins a
 // recording or names people for one, the external party's.
@@ -278,13 +284,10 @@ func (t *Translator) concerned(c *channel, event suppress.Event) []string {
 	if c.peer != nil && c.peer.call != c.call {
 		both = append(both, c.peer)
 	}
-	switch event {
-	case suppress.SnippetStart, suppress.SnippetEnd, suppress.AdhocStart, suppress.AdhocEnd,
-		suppress.AgentJoin, suppress.AgentLeave, suppress.ConsultStart, suppress.ConsultEnd:
+	if slices.Contains(externalAlone, event) {
+		both = both[:1]
 		if c.peer != nil && c.peer.trunk && !c.trunk {
-			both = []*channel{c.peer}
-		} else {
-			both = both[:1]
+			both[0] = c.peer
 		}
 	}
 	var calls []string

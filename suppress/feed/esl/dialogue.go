@@ -124,10 +124,10 @@ func (d *dialogue) message(m Message, now time.Time) ([]suppress.Signal, []strin
 // answer takes the answer to the oldest command.
 func (d *dialogue) answer(m Message, now time.Time) ([]suppress.Signal, error) {
 	refused := m.Type == typeReply && strings.HasPrefix(m.Reply, "-ERR")
-	switch d.state {
-	case awaitingRequest:
+	if d.state == awaitingRequest {
 		return nil, fmt.Errorf("%w: an answer before auth/request", ErrFrame)
-	case authenticating:
+	}
+	if d.state == authenticating {
 		if m.Type != typeReply || !strings.HasPrefix(m.Reply, "+OK") {
 			return nil, errPassword
 		}

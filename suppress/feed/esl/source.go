@@ -115,19 +115,23 @@ func (s *Source) Run(ctx context.Context, emit func(suppress.Signal)) error {
 	s.update(func(st *feed.Status) { st.Since = time.Now() })
 	delay := backoffMin
 	for ctx.Err() == nil {
-		begun := time.Now()
-		err := s.connection(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.down(err)
-		if time.Since(begun) >= backoffResetAge {
+		if s.connectOnce(ctx) >= backoffResetAge {
 			delay = backoffMin
 		}
 		wait(ctx, delay/2+rand.N(delay/2))
 		delay = min(2*delay, backoffMax)
 	}
 	return nil
+}
+
+// connectOnce returns how long a connection lived. That it ends with ctx is no
+// failure.
+func (s *Source) connectOnce(ctx context.Context) time.Duration {
+	begun := time.Now()
+	if err := s.connection(ctx); ctx.Err() == nil {
+		s.down(err)
+	}
+	return time.Since(begun)
 }
 
 func wait(ctx context.Context, d time.Duration) {

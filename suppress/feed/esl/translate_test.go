@@ -56,8 +56,14 @@ func describe(s suppress.Signal) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%6d %s", s.At.Sub(noon).Milliseconds(), s.Event)
 	for _, f := range [][2]string{
-		{"call", s.SIPCall}, {"flow", s.Flow}, {"queue", s.Queue}, {"user", s.User}, {"role", string(s.Role)},
-		{"party", s.Party}, {"other", s.Other}, {"links", strings.Join(s.Links, ",")},
+		{"call", s.SIPCall},
+		{"flow", s.Flow},
+		{"queue", s.Queue},
+		{"user", s.User},
+		{"role", string(s.Role)},
+		{"party", s.Party},
+		{"other", s.Other},
+		{"links", strings.Join(s.Links, ",")},
 	} {
 		if f[1] != "" {
 			fmt.Fprintf(&b, " %s=%s", f[0], f[1])
@@ -315,8 +321,10 @@ func TestDialplanSignals(t *testing.T) {
 		{"the external party's", "  4000 adhoc.start call=one user=1000\n", with(a, "CUSTOM", "event", "adhoc.start", "user", "1000"), 0},
 		{"of the trunk itself", "  4000 snippet.start call=one user=x\n", with(trunk, "CUSTOM", "event", "snippet.start", "user", "x"), 0},
 		{"call given", "  4000 pause.start call=other\n", with(a, "CUSTOM", "event", "pause.start", "sip_call_id", "other"), 0},
-		{"attributes", "  4000 attrs.set call=one attrs=map[a:1 b:]\n",
-			with(trunk, "CUSTOM", "event", "attrs.set", "attrs.a", "1", "attrs.b", "", "sip_call_id", "one"), 0},
+		{
+			"attributes", "  4000 attrs.set call=one attrs=map[a:1 b:]\n",
+			with(trunk, "CUSTOM", "event", "attrs.set", "attrs.a", "1", "attrs.b", "", "sip_call_id", "one"), 0,
+		},
 		{"session given, no channel", "  4000 consent.granted\n", Event{"Event-Name": "CUSTOM", "event": "consent.granted", "call": "s1"}, 0},
 		{"no channel", "", Event{"Event-Name": "CUSTOM", "event": "pause.start"}, 1},
 		{"no event", "", with(trunk, "CUSTOM", "event", "pause.begin", "sip_call_id", "one"), 1},
