@@ -31,7 +31,7 @@ func (r *recording) consented(sig suppress.Signal) {
 	}
 	at := int64(math.MaxInt64)
 	if r.begun {
-		at = max(r.realMSOf(r.now), r.sealedMS)
+		at = max(r.realMSOf(max(r.now, r.ns(sig.At)))+1, r.sealedMS) // behind what the signal changed
 	}
 	refused := slices.Contains(r.timeline.Reasons(at), suppress.ReasonConsent)
 	switch {

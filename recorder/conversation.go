@@ -36,6 +36,7 @@ type conversation struct {
 	keys    []string
 	sticky  []suppress.Signal
 	bridged bool          // both parties are external: what its oldest call has is all of it
+	consent *Plan         // of a call that may be recorded with consent alone: so may all of them
 	into    *conversation // it turned out to be part of that one
 }
 
@@ -100,6 +101,9 @@ func (c *conversations) merge(conv *conversation, keys []string) (*conversation,
 			best.calls[id] = true
 		}
 		best.sticky = append(best.sticky, o.sticky...)
+		if best.consent == nil {
+			best.consent = o.consent
+		}
 		best.last, best.bridged = later(best.last, o.last), best.bridged || o.bridged
 		for _, k := range o.keys {
 			c.byKey[k] = best
@@ -118,6 +122,20 @@ func (c *conversations) merge(conv *conversation, keys []string) (*conversation,
 		}
 	}
 	return best, changed
+}
+
+// agree makes the plan of a call that joins a conversation ask for consent when
+// another of its calls does.
+func (c *conversations) agree(s media.Session, p *Plan) {
+	o := c.of(s)
+	switch {
+	case o == nil:
+	case p.Rules.ConsentRequired:
+		as := *p
+		o.consent = &as
+	case o.consent != nil:
+		p.requireConsent(*o.consent)
+	}
 }
 
 // secondLeg tells whether a call that joins a conversation is the second leg of a

@@ -139,6 +139,33 @@ func TestPauseHoldsForTheConversation(t *testing.T) {
 	})
 }
 
+// TestConsentHoldsForTheConversation: a call of it that asks nobody follows the
+// one that must ask.
+func TestConsentHoldsForTheConversation(t *testing.T) {
+	for _, verdict := range []suppress.Event{suppress.ConsentGranted, suppress.ConsentDenied, suppress.AttrsSet} {
+		synctest.Test(t, func(t *testing.T) {
+			asks, follows := kindsPlan(), kindsPlan()
+			asks.Rules.ConsentRequired, asks.Stations = true, nil
+			follows.NoTrunk = true
+			c := newConference(t, asks)
+			c.call("a")
+			c.rec.SetPolicy(fixedPolicy{follows})
+			c.call("b", "call-id:a@test")
+			c.signal("a", suppress.Signal{Event: verdict})
+			c.call("late", "call-id:a@test")
+			time.Sleep(2 * time.Second)
+			c.end()
+			granted := verdict == suppress.ConsentGranted
+			for _, id := range []string{"b-st1", "late-st1"} {
+				x := c.shelf.sinks[id]
+				if kept := x != nil && x.manifest != nil && x.manifest.AudioMS > 1000; kept != granted {
+					t.Errorf("%s: the station %s is kept: %v", verdict, id, kept)
+				}
+			}
+		})
+	}
+}
+
 // TestExternalBridge: when a call is bridged to another external party, the
 // first call's recording has both and the second leg has none beside it.
 func TestExternalBridge(t *testing.T) {

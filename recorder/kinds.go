@@ -205,6 +205,9 @@ func (c *core) planOf(kind Kind, user string) (Plan, bool) {
 			return p, false
 		}
 		p, ok := p.Stations.Plan(user)
+		if c.plan.Rules.ConsentRequired && !p.Rules.ConsentRequired {
+			p.requireConsent(c.plan)
+		}
 		return p, ok && p.SampleRate == c.plan.SampleRate && p.Validate() == nil
 	case KindConsult:
 		return p, p.Consult
@@ -251,7 +254,7 @@ func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 	case suppress.AgentJoin:
 		c.joined(sig)
 	case suppress.AgentLeave:
-		if r := c.live(KindStation, sig.User); r != nil && !c.party(sig.User) {
+		if r := c.live(KindStation, c.userNamed(sig.User)); r != nil && !c.party(r.user) {
 			c.stop(r, sig.At, causeLeft)
 		}
 	case suppress.ConsultStart:
@@ -292,7 +295,7 @@ func (c *core) bridged(at time.Time) {
 // joined begins the recording of a station that call state tells of.
 func (c *core) joined(sig suppress.Signal) {
 	s := c.plan.Stations
-	if s == nil || !s.ByState() || !c.started || sig.User == "" || c.live(KindStation, sig.User) != nil {
+	if s == nil || !s.ByState() || !c.started || sig.User == "" || c.live(KindStation, c.userNamed(sig.User)) != nil {
 		return
 	}
 	switch sig.Role {
@@ -301,8 +304,20 @@ func (c *core) joined(sig suppress.Signal) {
 	case suppress.RoleAgent, suppress.RoleConsult, suppress.RoleBarge:
 	}
 	if _, ok := s.Plan(sig.User); ok {
-		c.openAt(KindStation, sig.User, "", media.Internal, sig.At)
+		c.openAt(KindStation, c.userNamed(sig.User), "", media.Internal, sig.At)
 	}
+}
+
+// userNamed is the station's user that a name or number stands for, else the
+// name itself.
+func (c *core) userNamed(name string) string {
+	if c.plan.Stations == nil {
+		return name
+	}
+	if user, ok := c.plan.Stations.Station(media.Participant{Side: media.Internal, URI: name}); ok {
+		return user
+	}
+	return name
 }
 
 // party tells whether a user is a party of the call's signalling as a station.

@@ -89,6 +89,12 @@ func DefaultPlan() Plan {
 	}
 }
 
+// requireConsent makes the plan ask for consent as another one does.
+func (p *Plan) requireConsent(as Plan) {
+	p.Rules.ConsentRequired = true
+	p.ConsentPreroll, p.ConsentTimeout = as.ConsentPreroll, as.ConsentTimeout
+}
+
 // Validate lists every fault of the plan.
 func (p Plan) Validate() error {
 	var errs []error

@@ -180,6 +180,7 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		return nil, r.refuse(s, plan, fmt.Errorf("session %s: %w", s.ID, ErrExists))
 	}
 	conv, news := r.convs.join(s)
+	r.convs.agree(s, &plan)
 	plan.NoTrunk = plan.NoTrunk || r.convs.secondLeg(s)
 	n := newSession(r, s, plan, conv)
 	r.sessions[s.ID] = n

@@ -136,6 +136,10 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 	if !ok {
 		return
 	}
+	if asks := m.Event == suppress.ConsentGranted || m.Event == suppress.ConsentDenied; asks && !c.undecided() {
+		t.keep(c, m) // the question is answered: these are digits like others
+		return
+	}
 	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return d.at >= m.FromNS && d.at <= m.ToNS })
 	say := func(e suppress.Event, ns int64) {
 		c.typed = append(c.typed, suppress.Signal{V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.now), Source: sourceDTMF})
@@ -147,6 +151,24 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 		say(m.Event, m.ToNS)
 	}
 	say(suppress.DTMFEnd, m.ToNS)
+}
+
+// keep passes on the digits of a code that means nothing now.
+func (t *typist) keep(c *core, m suppress.CodeMatch) {
+	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool {
+		if d.at < m.FromNS || d.at > m.ToNS {
+			return false
+		}
+		if !d.tone {
+			c.digit(t.side, d.at, d.arrival, d.digit)
+		}
+		return true
+	})
+}
+
+// undecided tells whether consent is required and neither granted nor denied.
+func (c *core) undecided() bool {
+	return slices.ContainsFunc(c.recs, func(r *recording) bool { return r.consent == consentPending })
 }
 
 // release passes on the digits that belong to no code.

@@ -99,9 +99,8 @@ func TestTypedCodes(t *testing.T) {
 			append(code(1000, "7**#0"), code(3000, "*#1")...), media.Internal,
 			[]string{"dtmf 1400–1900", "pause 1400–3500", "dtmf 3000–3500"}, "7*",
 		},
-		"too slow is no code":          {[]key{{1000, '*'}, {2000, '#'}, {3100, '0'}}, media.Internal, nil, "*#0"},
-		"nobody else may type it":      {code(1000, "*#0"), media.External, nil, "*#0"},
-		"the caller types his consent": {code(1000, "2"), media.External, []string{"consent 1000–6000", "dtmf 1000–1100"}, ""},
+		"too slow is no code":     {[]key{{1000, '*'}, {2000, '#'}, {3100, '0'}}, media.Internal, nil, "*#0"},
+		"nobody else may type it": {code(1000, "*#0"), media.External, nil, "*#0"},
 	} {
 		for _, tones := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " tones ", tones), func(t *testing.T) {
@@ -124,6 +123,19 @@ func TestTypedCodes(t *testing.T) {
 				windowsNear(t, m.Windows, tc.windows, tones)
 			})
 		}
+	}
+}
+
+// TestConsentDigits: they answer the question once, and are digits after that.
+func TestConsentDigits(t *testing.T) {
+	plan := testPlan()
+	plan.Rules.ConsentRequired = true
+	plan.Codes[media.External] = []suppress.Code{{Digits: "1", Event: suppress.ConsentGranted}, {Digits: "2", Event: suppress.ConsentDenied}}
+	sh := recordedBy(t, plan, testSession("call"), script(answered(6000), typed(media.External, 6000, false, key{1000, '1'}, key{3000, '2'})))
+	m := sh.sinks["call"].manifest
+	windowsNear(t, m.Windows, []string{"consent 0–1100", "dtmf 1000–1100"}, false)
+	if len(m.DTMF) != 1 || m.DTMF[0].Digit != "2" || m.Consent != "granted" || m.AudioMS != 4900 {
+		t.Errorf("%+v", m)
 	}
 }
 

@@ -196,6 +196,7 @@ func TestSignalsThatTheFileAllows(t *testing.T) {
 			suppress.IVRStart, suppress.IVREnd, suppress.QueueStart, suppress.QueueEnd, suppress.AgentJoin, suppress.AgentLeave,
 			suppress.HoldStart, suppress.HoldEnd, suppress.PauseStart, suppress.PauseEnd, suppress.ConsentGranted, suppress.ConsentDenied,
 			suppress.ConsultStart, suppress.ConsultEnd, suppress.TransferExternal, suppress.TransferInternal,
+			suppress.DTMFStart, suppress.DTMFEnd,
 		} {
 			cfg := mustConfig(t, "", "", fmt.Sprintf(`signals:
   headers: [{header: "X-A!%%*_+'~.b", event: %s, %s}]

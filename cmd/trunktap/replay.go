@@ -94,6 +94,10 @@ func (c *replayCmd) settings() (*config.Config, error) {
 		r := &cfg.Trunks[i].Recording
 		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
 	}
+	for i := range cfg.Stations {
+		r := &cfg.Stations[i].Recording
+		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
+	}
 	return cfg, nil
 }
 

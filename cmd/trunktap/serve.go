@@ -20,6 +20,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
 	"github.com/trunktap/trunktap/suppress/feed"
 )
@@ -319,7 +320,11 @@ func (d *daemon) reload(path string) {
 		}
 		return
 	}
-	trunks, err := sipTrunks(cfg)
+	state, err := newCallState(&cfg.Signals)
+	var trunks []sip.Trunk
+	if err == nil {
+		trunks, err = sipTrunks(cfg)
+	}
 	if err == nil {
 		err = d.b2bua.Reload(trunks)
 	}
@@ -327,6 +332,7 @@ func (d *daemon) reload(path string) {
 		d.log.Error("the configuration was not reloaded", "error", err)
 		return
 	}
+	d.b2bua.SetCallState(state)
 	d.policy.reload(cfg)
 	changes := config.Diff(d.cfg, cfg)
 	d.cfg = cfg

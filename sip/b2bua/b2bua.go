@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 )
 
 // B2BUA is the back-to-back user agent of all trunks.
@@ -23,6 +24,8 @@ type B2BUA struct {
 	counters Counters
 	wg       sync.WaitGroup // owners of calls
 	stop     chan struct{}  // closed when owners must leave at once
+
+	callState atomic.Pointer[callstate.Rules]
 
 	tables atomic.Pointer[[]*tableUse] // the newest first; replaced under mu
 
@@ -50,6 +53,7 @@ func New(cfg Config) (*B2BUA, error) {
 		cfg: cfg, stop: make(chan struct{}),
 		calls: map[string][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
 	}
+	b.SetCallState(cfg.CallState)
 	if err := b.Reload(cfg.Trunks); err != nil {
 		return nil, err
 	}
@@ -89,6 +93,9 @@ func (b *B2BUA) Reload(trunks []sip.Trunk) error {
 	b.setTables(&tableUse{Table: table})
 	return nil
 }
+
+// SetCallState replaces the rules by which messages of new calls are read for signals.
+func (b *B2BUA) SetCallState(r *callstate.Rules) { b.callState.Store(r) }
 
 // setTables puts newest before the tables that are in use. b.mu is held.
 func (b *B2BUA) setTables(newest *tableUse) {

@@ -78,7 +78,7 @@ func (c *compiler) compile(entry string, u UserToUserRule) rule {
 
 func (c *compiler) checkEvent(entry string, e suppress.Event) {
 	var wrong *suppress.FieldError
-	err := suppress.Signal{Event: e, At: time.Unix(0, 0)}.Validate()
+	err := suppress.Signal{Event: e, At: time.Unix(0, 0), User: "of the rule"}.Validate()
 	switch {
 	case e == suppress.AttrsSet:
 		c.fault(entry, "attrs.set needs attributes, which no rule can give; INFO can")
