@@ -123,8 +123,13 @@ func TestGateMic(t *testing.T) {
 	}{
 		{"all", []Span{mic(0, 2)}, 1000, 0, 2, []int16{1, 2}, []int16{0, 0}, []int16{1, 2}, []int16{0, 0}},
 		{
-			"in the middle", []Span{{0, 1, false, false}, mic(1, 2), {2, 3, true, false}, {3, 4, false, false}}, 1000, 0, 4,
-			[]int16{1, 2, 4}, []int16{1, 0, 4}, []int16{1, 2, 0, 4}, []int16{1, 0, 0, 4},
+			"in the middle",
+			[]Span{{0, 1, false, false}, mic(1, 2), {2, 3, true, false}, {3, 4, false, false}},
+			1000, 0, 4,
+			[]int16{1, 2, 4},
+			[]int16{1, 0, 4},
+			[]int16{1, 2, 0, 4},
+			[]int16{1, 0, 0, 4},
 		},
 		{"begun before", []Span{mic(0, 11), {11, 12, false, false}}, 2000, 10, 4, []int16{1, 2, 3, 4}, []int16{0, 0, 3, 4}, []int16{1, 2, 3, 4}, []int16{0, 0, 3, 4}},
 		{"beyond the samples", []Span{mic(4, 9)}, 1000, 0, 3, nil, nil, []int16{0, 0, 0}, []int16{0, 0, 0}},

@@ -28,23 +28,45 @@ func TestRulesByName(t *testing.T) {
 		steps []step
 		want  []Window
 	}{
-		{"a flow that is not suppressed", flow(true, map[string]bool{"a": false}),
-			[]step{ev(IVRStart, 100, "a"), ev(IVRStart, 200, "b"), ev(IVREnd, 300, "b"), ev(IVREnd, 400, "a")}, []Window{win(ReasonIVR, 200, 300)}},
-		{"its end leaves the others", flow(true, map[string]bool{"a": false}),
-			[]step{ev(IVRStart, 100, "b"), ev(IVREnd, 300, "a")}, []Window{win(ReasonIVR, 100, 1000)}},
-		{"a flow that alone is suppressed", flow(false, map[string]bool{"a": true}),
-			[]step{ev(IVRStart, 100, "b"), ev(IVRStart, 200, "a"), ev(IVREnd, 300, "b"), ev(IVREnd, 400, "a")}, []Window{win(ReasonIVR, 200, 400)}},
-		{"an end without name ends it", flow(false, map[string]bool{"a": true}),
-			[]step{ev(IVRStart, 200, "a"), ev(IVREnd, 300, "")}, []Window{win(ReasonIVR, 200, 300)}},
+		{
+			"a flow that is not suppressed", flow(true, map[string]bool{"a": false}),
+			[]step{ev(IVRStart, 100, "a"), ev(IVRStart, 200, "b"), ev(IVREnd, 300, "b"), ev(IVREnd, 400, "a")},
+			[]Window{win(ReasonIVR, 200, 300)},
+		},
+		{
+			"its end leaves the others", flow(true, map[string]bool{"a": false}),
+			[]step{ev(IVRStart, 100, "b"), ev(IVREnd, 300, "a")},
+			[]Window{win(ReasonIVR, 100, 1000)},
+		},
+		{
+			"a flow that alone is suppressed", flow(false, map[string]bool{"a": true}),
+			[]step{ev(IVRStart, 100, "b"), ev(IVRStart, 200, "a"), ev(IVREnd, 300, "b"), ev(IVREnd, 400, "a")},
+			[]Window{win(ReasonIVR, 200, 400)},
+		},
+		{
+			"an end without name ends it", flow(false, map[string]bool{"a": true}),
+			[]step{ev(IVRStart, 200, "a"), ev(IVREnd, 300, "")},
+			[]Window{win(ReasonIVR, 200, 300)},
+		},
 		{"a start without name follows the default", flow(false, map[string]bool{"a": true, "": true}), []step{ev(IVRStart, 200, "")}, nil},
 		{"and opens by it", flow(true, map[string]bool{"a": false}), []step{ev(IVRStart, 200, "")}, []Window{win(ReasonIVR, 200, 1000)}},
-		{"a queue that is not suppressed", queue(true, map[string]bool{"a": false}),
-			[]step{ev(QueueStart, 100, "a"), ev(QueueStart, 200, "b"), ev(QueueEnd, 300, "")}, []Window{win(ReasonQueue, 200, 300)}},
-		{"a queue that alone is suppressed", queue(false, map[string]bool{"a": true}),
-			[]step{ev(QueueStart, 100, "b"), ev(QueueStart, 200, "a"), ev(QueueEnd, 300, "")}, []Window{win(ReasonQueue, 200, 300)}},
+		{
+			"a queue that is not suppressed", queue(true, map[string]bool{"a": false}),
+			[]step{ev(QueueStart, 100, "a"), ev(QueueStart, 200, "b"), ev(QueueEnd, 300, "")},
+			[]Window{win(ReasonQueue, 200, 300)},
+		},
+		{
+			"a queue that alone is suppressed", queue(false, map[string]bool{"a": true}),
+			[]step{ev(QueueStart, 100, "b"), ev(QueueStart, 200, "a"), ev(QueueEnd, 300, "")},
+			[]Window{win(ReasonQueue, 200, 300)},
+		},
 		{"flows say nothing of queues", Rules{Flows: map[string]bool{"a": true}}, []step{ev(QueueStart, 100, "a")}, nil},
-		{"digits need no rule", Rules{},
-			[]step{ev(DTMFStart, 100, "x"), ev(DTMFStart, 150, "y"), ev(DTMFEnd, 200, "x"), ev(DTMFEnd, 300, "y")}, []Window{win(ReasonDTMF, 100, 300)}},
+		{
+			"digits need no rule",
+			Rules{},
+			[]step{ev(DTMFStart, 100, "x"), ev(DTMFStart, 150, "y"), ev(DTMFEnd, 200, "x"), ev(DTMFEnd, 300, "y")},
+			[]Window{win(ReasonDTMF, 100, 300)},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tl := New(c.rules)
@@ -69,34 +91,66 @@ func TestHoldMic(t *testing.T) {
 		windows []Window
 		spans   []Span
 	}{
-		{"hold", []step{ev(HoldStart, 100, "a"), ev(HoldEnd, 300, "a")}, []Window{micWin(100, 300)},
-			[]Span{span(0, 100, kept), span(100, 300, mic), span(300, 1000, kept)}},
-		{"opens at floor and closes at ceil", []step{ev(HoldStart, 100.5, "a"), ev(HoldEnd, 300.5, "a")}, []Window{micWin(100, 301)},
-			[]Span{span(0, 100, kept), span(100, 301, mic), span(301, 1000, kept)}},
-		{"pause within", []step{ev(HoldStart, 100, ""), ev(PauseStart, 200, ""), ev(PauseEnd, 250, ""), ev(HoldEnd, 300, "")},
+		{
+			"hold",
+			[]step{ev(HoldStart, 100, "a"), ev(HoldEnd, 300, "a")},
+			[]Window{micWin(100, 300)},
+			[]Span{span(0, 100, kept), span(100, 300, mic), span(300, 1000, kept)},
+		},
+		{
+			"opens at floor and closes at ceil",
+			[]step{ev(HoldStart, 100.5, "a"), ev(HoldEnd, 300.5, "a")},
+			[]Window{micWin(100, 301)},
+			[]Span{span(0, 100, kept), span(100, 301, mic), span(301, 1000, kept)},
+		},
+		{
+			"pause within",
+			[]step{ev(HoldStart, 100, ""), ev(PauseStart, 200, ""), ev(PauseEnd, 250, ""), ev(HoldEnd, 300, "")},
 			[]Window{micWin(100, 300), win(ReasonPause, 200, 250)},
-			[]Span{span(0, 100, kept), span(100, 200, mic), span(200, 250, cut), span(250, 300, mic), span(300, 1000, kept)}},
-		{"pause around", []step{ev(PauseStart, 100, ""), ev(HoldStart, 200, ""), ev(HoldEnd, 300, ""), ev(PauseEnd, 400, "")},
+			[]Span{span(0, 100, kept), span(100, 200, mic), span(200, 250, cut), span(250, 300, mic), span(300, 1000, kept)},
+		},
+		{
+			"pause around",
+			[]step{ev(PauseStart, 100, ""), ev(HoldStart, 200, ""), ev(HoldEnd, 300, ""), ev(PauseEnd, 400, "")},
 			[]Window{win(ReasonPause, 100, 400), micWin(200, 300)},
-			[]Span{span(0, 100, kept), span(100, 400, cut), span(400, 1000, kept)}},
-		{"a pause begins in the millisecond in which hold ends", []step{ev(HoldStart, 100, ""), ev(HoldEnd, 200.2, ""), ev(PauseStart, 200.6, ""), ev(PauseEnd, 300, "")},
+			[]Span{span(0, 100, kept), span(100, 400, cut), span(400, 1000, kept)},
+		},
+		{
+			"a pause begins in the millisecond in which hold ends",
+			[]step{ev(HoldStart, 100, ""), ev(HoldEnd, 200.2, ""), ev(PauseStart, 200.6, ""), ev(PauseEnd, 300, "")},
 			[]Window{micWin(100, 201), win(ReasonPause, 200, 300)},
-			[]Span{span(0, 100, kept), span(100, 200, mic), span(200, 300, cut), span(300, 1000, kept)}},
-		{"hold, then a pause, within one millisecond", []step{ev(HoldStart, 100.1, ""), ev(HoldEnd, 100.2, ""), ev(PauseStart, 100.3, ""), ev(PauseEnd, 100.4, "")},
+			[]Span{span(0, 100, kept), span(100, 200, mic), span(200, 300, cut), span(300, 1000, kept)},
+		},
+		{
+			"hold, then a pause, within one millisecond",
+			[]step{ev(HoldStart, 100.1, ""), ev(HoldEnd, 100.2, ""), ev(PauseStart, 100.3, ""), ev(PauseEnd, 100.4, "")},
 			[]Window{micWin(100, 101), win(ReasonPause, 100, 101)},
-			[]Span{span(0, 100, kept), span(100, 101, cut), span(101, 1000, kept)}},
-		{"a pause ends in the millisecond in which hold begins", []step{ev(PauseStart, 100, ""), ev(PauseEnd, 200.2, ""), ev(HoldStart, 200.6, ""), ev(HoldEnd, 300, "")},
+			[]Span{span(0, 100, kept), span(100, 101, cut), span(101, 1000, kept)},
+		},
+		{
+			"a pause ends in the millisecond in which hold begins",
+			[]step{ev(PauseStart, 100, ""), ev(PauseEnd, 200.2, ""), ev(HoldStart, 200.6, ""), ev(HoldEnd, 300, "")},
 			[]Window{win(ReasonPause, 100, 201), micWin(200, 300)},
-			[]Span{span(0, 100, kept), span(100, 201, cut), span(201, 300, mic), span(300, 1000, kept)}},
-		{"late", []step{{seal: 500}, ev(HoldStart, 200, "a"), ev(HoldStart, 100, "b"), ev(HoldEnd, 600, "")},
+			[]Span{span(0, 100, kept), span(100, 201, cut), span(201, 300, mic), span(300, 1000, kept)},
+		},
+		{
+			"late",
+			[]step{{seal: 500}, ev(HoldStart, 200, "a"), ev(HoldStart, 100, "b"), ev(HoldEnd, 600, "")},
 			[]Window{{Reason: ReasonHold, RealMS: 500, EndRealMS: 600, MissedMS: 400, Mic: true}},
-			[]Span{span(0, 500, kept), span(500, 600, mic), span(600, 1000, kept)}},
-		{"late, when another holds the microphone already", []step{ev(HoldStart, 200, "a"), {seal: 500}, ev(HoldStart, 100, "b"), ev(HoldEnd, 600, "")},
+			[]Span{span(0, 500, kept), span(500, 600, mic), span(600, 1000, kept)},
+		},
+		{
+			"late, when another holds the microphone already",
+			[]step{ev(HoldStart, 200, "a"), {seal: 500}, ev(HoldStart, 100, "b"), ev(HoldEnd, 600, "")},
 			[]Window{{Reason: ReasonHold, RealMS: 200, EndRealMS: 600, MissedMS: 100, Mic: true}},
-			[]Span{span(0, 200, kept), span(200, 500, mic), span(500, 600, mic), span(600, 1000, kept)}},
-		{"a late pause misses what the external party said", []step{ev(HoldStart, 200, "a"), {seal: 500}, ev(PauseStart, 300, ""), ev(PauseEnd, 700, "")},
+			[]Span{span(0, 200, kept), span(200, 500, mic), span(500, 600, mic), span(600, 1000, kept)},
+		},
+		{
+			"a late pause misses what the external party said",
+			[]step{ev(HoldStart, 200, "a"), {seal: 500}, ev(PauseStart, 300, ""), ev(PauseEnd, 700, "")},
 			[]Window{micWin(200, 1000), {Reason: ReasonPause, RealMS: 500, EndRealMS: 700, MissedMS: 200}},
-			[]Span{span(0, 200, kept), span(200, 500, mic), span(500, 700, cut), span(700, 1000, mic)}},
+			[]Span{span(0, 200, kept), span(200, 500, mic), span(500, 700, cut), span(700, 1000, mic)},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tl := New(Rules{Hold: true, HoldMic: true})
@@ -173,11 +227,17 @@ func TestPauseAutoResume(t *testing.T) {
 		{"lost and restored", []step{from("a", PauseStart, 100), from("a", SourceLost, 150), from("a", SourceRestored, 160)}, []Window{of("a", ReasonPause, 100, 1000)}},
 		{"lost, then ended", []step{from("a", PauseStart, 100), from("a", SourceLost, 150), from("b", PauseEnd, 500)}, []Window{of("a", ReasonPause, 100, 500)}},
 		{"lost, then begun anew", []step{from("a", PauseStart, 100), from("a", SourceLost, 150), from("b", PauseStart, 500)}, []Window{of("a", ReasonPause, 100, 600)}},
-		{"lost, ended, begun anew", []step{from("a", PauseStart, 100), from("a", SourceLost, 150), from("b", PauseEnd, 300), from("b", PauseStart, 500)},
-			[]Window{of("a", ReasonPause, 100, 300), of("b", ReasonPause, 500, 600)}},
+		{
+			"lost, ended, begun anew",
+			[]step{from("a", PauseStart, 100), from("a", SourceLost, 150), from("b", PauseEnd, 300), from("b", PauseStart, 500)},
+			[]Window{of("a", ReasonPause, 100, 300), of("b", ReasonPause, 500, 600)},
+		},
 		{"the first of two lost", []step{from("a", PauseStart, 100), from("b", PauseStart, 150), from("a", SourceLost, 220)}, []Window{of("a", ReasonPause, 100, 1000)}},
-		{"one of before lost", []step{from("a", PauseStart, 100), from("b", PauseStart, 300), from("a", SourceLost, 350)},
-			[]Window{of("a", ReasonPause, 100, 200), of("b", ReasonPause, 300, 400)}},
+		{
+			"one of before lost",
+			[]step{from("a", PauseStart, 100), from("b", PauseStart, 300), from("a", SourceLost, 350)},
+			[]Window{of("a", ReasonPause, 100, 200), of("b", ReasonPause, 300, 400)},
+		},
 		{"loss told first", []step{from("a", SourceLost, 150), from("a", PauseStart, 100)}, []Window{of("a", ReasonPause, 100, 1000)}},
 		{"nothing after the end", []step{{end: 150}, from("a", PauseStart, 100)}, []Window{of("a", ReasonPause, 100, 150)}},
 	} {
@@ -210,28 +270,64 @@ func TestPauseAutoResumeLate(t *testing.T) {
 		missed int64 // by the last signal
 		want   []Window
 	}{
-		{"start, of which a rest is to come", []step{{seal: 150}, from("a", PauseStart, 100)}, 50,
-			[]Window{{Reason: ReasonPause, RealMS: 150, EndRealMS: 200, MissedMS: 50, Source: "a"}}},
-		{"start, over when it comes", []step{{seal: 500}, from("a", PauseStart, 100)}, 100,
-			[]Window{{Reason: ReasonPause, RealMS: 500, EndRealMS: 500, MissedMS: 100, Source: "a"}}},
-		{"start, over just when it comes", []step{{seal: 200}, from("a", PauseStart, 100)}, 100,
-			[]Window{{Reason: ReasonPause, RealMS: 200, EndRealMS: 200, MissedMS: 100, Source: "a"}}},
-		{"renewal after the end", []step{from("a", PauseStart, 100), {seal: 250}, from("a", PauseStart, 180)}, 50,
-			[]Window{of("a", ReasonPause, 100, 200), {Reason: ReasonPause, RealMS: 250, EndRealMS: 280, MissedMS: 50, Source: "a"}}},
+		{
+			"start, of which a rest is to come",
+			[]step{{seal: 150}, from("a", PauseStart, 100)},
+			50,
+			[]Window{{Reason: ReasonPause, RealMS: 150, EndRealMS: 200, MissedMS: 50, Source: "a"}},
+		},
+		{
+			"start, over when it comes",
+			[]step{{seal: 500}, from("a", PauseStart, 100)},
+			100,
+			[]Window{{Reason: ReasonPause, RealMS: 500, EndRealMS: 500, MissedMS: 100, Source: "a"}},
+		},
+		{
+			"start, over just when it comes",
+			[]step{{seal: 200}, from("a", PauseStart, 100)},
+			100,
+			[]Window{{Reason: ReasonPause, RealMS: 200, EndRealMS: 200, MissedMS: 100, Source: "a"}},
+		},
+		{
+			"renewal after the end",
+			[]step{from("a", PauseStart, 100), {seal: 250}, from("a", PauseStart, 180)},
+			50,
+			[]Window{of("a", ReasonPause, 100, 200), {Reason: ReasonPause, RealMS: 250, EndRealMS: 280, MissedMS: 50, Source: "a"}},
+		},
 		{"repeat after the end", []step{from("a", PauseStart, 100), {seal: 250}, from("a", PauseStart, 100)}, 0, []Window{of("a", ReasonPause, 100, 200)}},
 		{"renewal in time", []step{from("a", PauseStart, 100), {seal: 190}, from("a", PauseStart, 180)}, 0, []Window{of("a", ReasonPause, 100, 280)}},
-		{"earlier start", []step{from("a", PauseStart, 100), {seal: 150}, from("a", PauseStart, 80)}, 20,
-			[]Window{{Reason: ReasonPause, RealMS: 100, EndRealMS: 200, MissedMS: 20, Source: "a"}}},
-		{"two late starts", []step{{seal: 150}, from("a", PauseStart, 100), from("b", PauseStart, 80)}, 70,
-			[]Window{{Reason: ReasonPause, RealMS: 150, EndRealMS: 200, MissedMS: 70, Source: "a"}}},
+		{
+			"earlier start",
+			[]step{from("a", PauseStart, 100), {seal: 150}, from("a", PauseStart, 80)},
+			20,
+			[]Window{{Reason: ReasonPause, RealMS: 100, EndRealMS: 200, MissedMS: 20, Source: "a"}},
+		},
+		{
+			"two late starts",
+			[]step{{seal: 150}, from("a", PauseStart, 100), from("b", PauseStart, 80)},
+			70,
+			[]Window{{Reason: ReasonPause, RealMS: 150, EndRealMS: 200, MissedMS: 70, Source: "a"}},
+		},
 		{"loss in time", []step{from("a", PauseStart, 100), {seal: 190}, from("a", SourceLost, 150)}, 0, []Window{of("a", ReasonPause, 100, 1000)}},
-		{"loss, told after the end", []step{from("a", PauseStart, 100), {seal: 250}, from("a", SourceLost, 150)}, 50,
-			[]Window{of("a", ReasonPause, 100, 200), {Reason: ReasonPause, RealMS: 250, EndRealMS: 1000, MissedMS: 50, Source: "a"}}},
+		{
+			"loss, told after the end",
+			[]step{from("a", PauseStart, 100), {seal: 250}, from("a", SourceLost, 150)},
+			50,
+			[]Window{of("a", ReasonPause, 100, 200), {Reason: ReasonPause, RealMS: 250, EndRealMS: 1000, MissedMS: 50, Source: "a"}},
+		},
 		{"loss after the end", []step{from("a", PauseStart, 100), {seal: 250}, from("a", SourceLost, 220)}, 0, []Window{of("a", ReasonPause, 100, 200)}},
-		{"start of a source lost since", []step{from("a", SourceLost, 150), {seal: 500}, from("a", PauseStart, 100)}, 400,
-			[]Window{{Reason: ReasonPause, RealMS: 500, EndRealMS: 1000, MissedMS: 400, Source: "a"}}},
-		{"end of one that is lost", []step{from("a", PauseStart, 100), from("a", SourceLost, 150), {seal: 500}, from("a", PauseEnd, 300)}, 0,
-			[]Window{of("a", ReasonPause, 100, 500)}},
+		{
+			"start of a source lost since",
+			[]step{from("a", SourceLost, 150), {seal: 500}, from("a", PauseStart, 100)},
+			400,
+			[]Window{{Reason: ReasonPause, RealMS: 500, EndRealMS: 1000, MissedMS: 400, Source: "a"}},
+		},
+		{
+			"end of one that is lost",
+			[]step{from("a", PauseStart, 100), from("a", SourceLost, 150), {seal: 500}, from("a", PauseEnd, 300)},
+			0,
+			[]Window{of("a", ReasonPause, 100, 500)},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			tl := New(Rules{PauseAutoResume: 100 * time.Millisecond})

@@ -320,14 +320,19 @@ func (st *state) active() reasons {
 // set makes the state a copy of another one, in its own memory.
 func (st *state) set(from *state) {
 	for i := range st {
-		holders, p := append(st[i].holders[:0], from[i].holders...), st[i].pause
+		holders, p := st[i].holders, st[i].pause
 		st[i] = from[i]
-		st[i].holders, st[i].pause = holders, p
+		st[i].holders, st[i].pause = overwrite(holders, from[i].holders), p
 	}
-	p, pausedAs := st[idPause].pause, from[idPause].pause
-	sources := append(p.sources[:0], pausedAs.sources...)
-	*p = *pausedAs
-	p.sources = sources
+	p, sources := st[idPause].pause, st[idPause].pause.sources
+	*p = *from[idPause].pause
+	p.sources = overwrite(sources, p.sources)
+}
+
+// overwrite gives dst the contents of src.
+func overwrite[T any](dst, src []T) []T {
+	dst = dst[:0]
+	return append(dst, src...)
 }
 
 // shift moves the starts of all holders, when the origin becomes known.
