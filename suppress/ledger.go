@@ -45,7 +45,7 @@ type Window struct {
 	LateMS    int64  // how long after its time the signal of its start arrived
 	MissedMS  int64  // how much of it was sealed, and captured, by then
 	Source    string // of the signal of its start; "rules" for a consent that is required from the start
-	Mic       bool   // it silences channel 1 alone and takes no time out of the audio
+	Mic       bool   // it silences channel 1 alone and takes no time out of the audio; where another window overlaps it, that one does
 }
 
 // record is a window in the making.

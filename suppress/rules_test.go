@@ -251,8 +251,16 @@ func TestPauseAutoResume(t *testing.T) {
 						t.Errorf("%s, before (-want +got):\n%s", name, diff)
 					}
 					var spans []Span
+					falls := 0
 					for to := sealEvery; to < 1000+sealEvery; to += sealEvery {
+						pending := tl.Pending()
 						spans = tl.Seal(min(to, 1000), spans)
+						if tl.Pending() < pending {
+							falls++
+						}
+					}
+					if sealEvery == 1 && falls < countEdges(c.want, min(tl.endMS, 1000)) {
+						t.Errorf("%s: the pending fell %d times, with windows %+v", name, falls, c.want)
 					}
 					if diff := cmp.Diff(c.want, tl.Windows(1000)); diff != "" {
 						t.Errorf("%s, after (-want +got):\n%s", name, diff)
@@ -261,6 +269,17 @@ func TestPauseAutoResume(t *testing.T) {
 			}
 		})
 	}
+}
+
+// countEdges is at how many positions between 0 and the end windows begin or end.
+func countEdges(ws []Window, endMS int64) int {
+	at := map[int64]bool{}
+	for _, w := range ws {
+		at[w.RealMS], at[w.EndRealMS] = true, true
+	}
+	delete(at, 0)
+	delete(at, endMS)
+	return len(at)
 }
 
 func TestPauseAutoResumeLate(t *testing.T) {

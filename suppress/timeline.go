@@ -135,9 +135,24 @@ func (t *Timeline) frontierNS() int64 {
 	return t.sealedMS * msNS
 }
 
-// Pending is how many signals act beyond the frontier: Seal passes them, and
-// then Windows tells what became of them.
-func (t *Timeline) Pending() int { return len(t.pending) }
+// Pending is how much acts beyond the frontier: signals, and what pauses come
+// to by themselves. When Seal passes some of it the number falls, and then
+// Windows tells what became of that.
+func (t *Timeline) Pending() int {
+	n := len(t.pending)
+	if t.now.resumesAt() != math.MaxInt64 {
+		n++
+	}
+	if t.rules.PauseAutoResume <= 0 {
+		return n
+	}
+	for i := range t.pending {
+		if t.pending[i].reason == idPause && t.pending[i].start {
+			n++
+		}
+	}
+	return n
+}
 
 // Counts returns where limits were reached so far.
 func (t *Timeline) Counts() Counts { return t.counts }
