@@ -73,5 +73,6 @@
 // the differences are sent with the time at which they were learnt, and
 // SourceRestored follows. Holds are asked for with CHANNEL(rtp,hold), which only
 // PJSIP answers; a hold of chan_sip that ended in the meantime stays on until the
-// channel says otherwise, leaves its bridge or hangs up.
+// channel says otherwise, leaves its bridge or hangs up. What UserEvents said in
+// the meantime, and spies who began, is not learnt.
 package ami

@@ -239,3 +239,30 @@ func TestListUnanswered(t *testing.T) {
 		t.Errorf("last is %v, want queue.start", last.Event)
 	}
 }
+
+// TestQuestionsAreAskedAgain: what was asked before a break is asked after it.
+func TestQuestionsAreAskedAgain(t *testing.T) {
+	b := smallBench(t, nil)
+	b.pbx.silent = true
+	b.feed(event("Newchannel", trunkName, 1))
+	b.feed(event("QueueCallerJoin", trunkName, 1, "Queue: q"))
+	b.take(b.tr.Lost(b.now))
+	b.pbx.silent = false
+	b.take(b.tr.Connected(b.now))
+	b.want("source.lost", "c1@x queue.start q", "source.restored")
+}
+
+// TestSpyAndMusicMissed: neither has a list of its own; the spy's application
+// and who is on the call tell.
+func TestSpyAndMusicMissed(t *testing.T) {
+	b := smallBench(t, nil)
+	b.talk()
+	b.feed("Event: ChanSpyStart\r\nSpyerChannel: PJSIP/sue-00000003\r\nSpyerUniqueid: 1.3\r\nSpyerLinkedid: 1.3\r\nSpyeeChannel: " +
+		agentName + "\r\nSpyeeUniqueid: 1.2\r\nSpyeeLinkedid: 1.1\r\n\r\n")
+	b.feed(event("Newchannel", "PJSIP/sue-00000003", 3))
+	b.feed(event("MusicOnHoldStart", trunkName, 1))
+	b.signals = nil
+	b.take(b.tr.Lost(b.now))
+	b.take(b.tr.Connected(b.now))
+	b.want("source.lost", "c1@x hold.end music", "c1@x agent.leave sue", "source.restored")
+}

@@ -30,10 +30,10 @@ type server struct {
 	pace         time.Duration // between events
 	mute         bool          // answers nothing after the login
 
-	mu       sync.Mutex
-	next     int // event
+	next int // event, of the connection being served
+
+	mu       sync.Mutex // guards secret too
 	accepted int
-	logins   int
 }
 
 // errBroken is what the limited writer of a connection returns.
@@ -72,12 +72,12 @@ func (s *server) serve(w *wire) {
 	go readActions(w.Conn, actions)
 	s.mu.Lock()
 	s.accepted++
+	s.mu.Unlock()
 	if s.next > 0 {
 		for range s.missed {
 			s.happen()
 		}
 	}
-	s.mu.Unlock()
 	if _, err := io.WriteString(w, "Asterisk Call Manager/9.0.0\r\n"); err != nil {
 		return
 	}
@@ -154,7 +154,6 @@ func (s *server) login(w io.Writer, actions <-chan Action) bool {
 				return false
 			}
 		case a.Name == "Login" && s.proven(m, challenge):
-			s.logins++
 			_, err := io.WriteString(w, "Response: Success\r\n"+id+"Message: Authentication accepted\r\n\r\nEvent: FullyBooted\r\nPrivilege: system,all\r\nUptime: 99\r\nLastReload: 99\r\nStatus: Fully Booted\r\n\r\n")
 			return err == nil
 		default:
@@ -166,6 +165,8 @@ func (s *server) login(w io.Writer, actions <-chan Action) bool {
 }
 
 func (s *server) proven(m Message, challenge string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if m.Get("Username") != s.user {
 		return false
 	}
@@ -279,7 +280,7 @@ func TestSource(t *testing.T) {
 // signals amount to in the end is what happened.
 func TestBreakAnywhere(t *testing.T) {
 	d := mustDialogue(t, "whole.txt")
-	step := 23
+	step := 41
 	if testing.Short() {
 		step = 499
 	}
@@ -368,6 +369,10 @@ func TestSilentServer(t *testing.T) {
 		if len(p.signals) < 1 || p.signals[0].Event != suppress.SourceLost || p.signals[0].Source != "ami:test" || !strings.Contains(st.LastError, "ping") {
 			t.Errorf("signals %v, status %+v", p.signals, st)
 		}
+		time.Sleep(time.Second)
+		if st := p.source.Status(); !st.Connected || st.Reconnects != 1 {
+			t.Errorf("status %+v, want one reconnect", st)
+		}
 		p.stop(t)
 	})
 }
@@ -383,10 +388,12 @@ func TestRefusedLogin(t *testing.T) {
 		if st.Connected || !strings.Contains(st.LastError, "Authentication failed") || strings.Contains(st.LastError, "s3cret") {
 			t.Errorf("status %+v", st)
 		}
+		srv.mu.Lock()
 		if srv.accepted < 15 || srv.accepted > 60 {
 			t.Errorf("%d attempts in 10 min with a back-off of up to 30 s", srv.accepted)
 		}
 		srv.secret = "s3cret" // mended there
+		srv.mu.Unlock()
 		time.Sleep(time.Minute)
 		if !p.source.Status().Connected {
 			t.Errorf("status %+v after the password was mended", p.source.Status())
