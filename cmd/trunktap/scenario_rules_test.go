@@ -74,7 +74,7 @@ func prerolls() []scenario {
 	before := []string{"consent: {mode: required, preroll: true}"}
 	return []scenario{
 		{
-			number: "14e", name: "consent given in mid-call, preroll", keys: before, script: call(suppress.ConsentGranted), pending: pendingPreroll,
+			number: "14e", name: "consent given in mid-call, preroll", keys: before, script: call(suppress.ConsentGranted),
 			want: []wantRecording{{kind: recorder.KindTrunk, to: 2500, channels: [2][]span{talk(0, 2500, customer), talk(0, 2500, agent1)}, consent: "granted"}},
 		},
 		{
@@ -86,16 +86,16 @@ func prerolls() []scenario {
 			want: []wantRecording{none.agreed("none")},
 		},
 		{
-			number: "14h", name: "consent too late, preroll", keys: []string{"consent: {mode: required, preroll: true, timeout: 1s}"},
-			script: call(suppress.ConsentGranted), pending: pendingPreroll,
-			want: []wantRecording{none.agreed("denied")},
+			number: "14h", pending: pendingConsent, name: "consent too late, preroll", keys: []string{"consent: {mode: required, preroll: true, timeout: 1s}"},
+			script: call(suppress.ConsentGranted),
+			want:   []wantRecording{none.agreed("denied")},
 		},
 		{
 			number: "14i", name: "consent denied, station too", keys: []string{"consent: required"}, phones: seen, config: twoStations,
-			script: withPhone, pending: pendingStations, want: []wantRecording{none},
+			script: withPhone, want: []wantRecording{none},
 		},
 		{
-			number: "14j", name: "consent given by a digit", keys: []string{`consent: {mode: required, dtmf: {grant: "1", deny: "2"}}`}, pending: pendingTyped,
+			number: "14j", name: "consent given by a digit", keys: []string{`consent: {mode: required, dtmf: {grant: "1", deny: "2"}}`},
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
@@ -119,7 +119,7 @@ func (w wantRecording) agreed(consent string) wantRecording {
 func holds() []scenario {
 	const private = third // what the agent says meanwhile
 	return []scenario{{
-		number: "1c", name: "hold, which silences the microphone of the station", phones: seen, config: twoStations, pending: pendingStations,
+		number: "1c", name: "hold, which silences the microphone of the station", phones: seen, config: twoStations,
 		script: func(s *scene) {
 			c := s.inbound(0)
 			p := s.pickup(300, "agent1", agent1, customer)
@@ -133,9 +133,9 @@ func holds() []scenario {
 			}
 			s.almost(2400)
 			c.hears(agent1)
-			p.hears(customer)
 			p.speaks(agent1)
 			s.at(2400)
+			p.hears(customer)
 			for _, l := range []*leg{c, p} {
 				l.signal(suppress.Signal{Event: suppress.HoldEnd, Party: "agent1"})
 			}
@@ -159,7 +159,7 @@ func pauses() []scenario {
 	late := func(by time.Duration) func(s *scene) {
 		return func(s *scene) {
 			c := s.inbound(agent1)
-			s.at(1500)
+			s.at(2000 - int(by.Milliseconds()))
 			c.speaks(card)
 			s.at(2000)
 			c.signal(suppress.Signal{Event: suppress.PauseStart, At: s.now.Add(-by)})
@@ -177,14 +177,14 @@ func pauses() []scenario {
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1000)
-				s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
+				c.wait()
 				c.hears(music)
 				s.at(1800)
 				c.event(suppress.PauseStart)
 				s.almost(2500)
 				c.hears(agent1)
 				s.at(2500)
-				s.ok(c.pbx.Resume(s.ctx))
+				c.resume()
 				c.speaks(card)
 				s.almost(3200)
 				c.speaks(customer)
@@ -197,7 +197,7 @@ func pauses() []scenario {
 				[]span{{0, 1000, []hz{agent1}}, {3200, 4200, []hz{agent1}}}, window("hold", 1000, 2500), window("pause", 1800, 3200))},
 		},
 		{
-			number: "15c", name: "secure pause, seen at the phone too", phones: seen, config: twoStations, pending: pendingStations,
+			number: "15c", name: "secure pause, seen at the phone too", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(0)
 				p := s.pickup(300, "agent1", agent1, customer)
@@ -223,7 +223,7 @@ func pauses() []scenario {
 			},
 		},
 		{
-			number: "15d", name: "secure pause during a snippet", pending: pendingSnippets,
+			number: "15d", name: "secure pause during a snippet",
 			script: func(s *scene) {
 				c := s.inbound(music, queueStart)
 				s.almost(600)
@@ -255,7 +255,7 @@ func pauses() []scenario {
 			},
 		},
 		{
-			number: "15e", name: "secure pause that ends by itself", keys: []string{"pause_auto_resume: 1s"}, pending: pendingResume,
+			number: "15e", name: "secure pause that ends by itself", keys: []string{"pause_auto_resume: 1s"},
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1000)
@@ -271,9 +271,9 @@ func pauses() []scenario {
 				[]span{{0, 1000, []hz{agent1}}, {2000, 3000, []hz{agent1}}}, window("pause", 1000, 2000))},
 		},
 		{
-			number: "15b", name: "secure pause, late", script: late(500 * time.Millisecond), keys: nil,
-			want: []wantRecording{trunkOf(4000, []span{{0, 1500, []hz{customer}}, {3000, 4000, []hz{customer}}},
-				[]span{{0, 1500, []hz{agent1}}, {3000, 4000, []hz{agent1}}}, wantWindow{"pause", 1500, 3000, -1, 500})},
+			number: "15b", name: "secure pause, late", script: late(400 * time.Millisecond),
+			want: []wantRecording{trunkOf(4000, []span{{0, 1600, []hz{customer}}, {3000, 4000, []hz{customer}}},
+				[]span{{0, 1600, []hz{agent1}}, {3000, 4000, []hz{agent1}}}, wantWindow{"pause", 1600, 3000, -1, 400})},
 		},
 	}
 }
@@ -286,7 +286,7 @@ func byUsers() []scenario {
 	}
 	return []scenario{
 		{
-			number: "17", name: "adhoc recordings, a second one at once refused", pending: pendingAdhoc,
+			number: "17", name: "adhoc recordings, a second one at once refused",
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(800)
@@ -306,7 +306,7 @@ func byUsers() []scenario {
 			},
 		},
 		{
-			number: "17b", name: "snippets", pending: pendingSnippets,
+			number: "17b", name: "snippets",
 			script: func(s *scene) {
 				c := s.inbound(music, queueStart)
 				s.almost(500)
@@ -331,7 +331,7 @@ func byUsers() []scenario {
 			},
 		},
 		{
-			number: "17c", name: "snippet of a call that is no ACD call, refused", pending: pendingSnippets,
+			number: "17c", name: "snippet of a call that is no ACD call, refused",
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(800)
@@ -351,7 +351,7 @@ func sources() []scenario {
 		window("pause", 1500, 3000))
 	return []scenario{
 		{
-			number: "1d", name: "IVR and queue told by header fields", pending: pendingHeaders,
+			number: "1d", name: "IVR and queue told by header fields",
 			config: `
 signals:
   headers:
@@ -380,7 +380,7 @@ signals:
 				cast{1800, 3000, []string{"agent1"}})},
 		},
 		{
-			number: "15f", name: "secure pause told by INFO", pending: pendingInfo, config: "\nsignals: {info: {enabled: true}}\n",
+			number: "15f", name: "secure pause told by INFO", config: "\nsignals: {info: {enabled: true}}\n",
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
@@ -396,7 +396,7 @@ signals:
 			want: []wantRecording{paused},
 		},
 		{
-			number: "15g", name: "secure pause typed by the agent", pending: pendingTyped,
+			number: "15g", name: "secure pause typed by the agent",
 			config: "\nsignals: {dtmf: {pause: \"*#0\", resume: \"*#1\"}}\n",
 			script: func(s *scene) {
 				c := s.inbound(agent1)
@@ -414,7 +414,7 @@ signals:
 			// Three digits of 100 ms with 80 ms between them.
 			want: []wantRecording{trunkOf(4200, []span{{0, 1500, []hz{customer}}, {3260, 4200, []hz{customer}}},
 				[]span{{0, 1500, []hz{agent1}}, {3260, 4200, []hz{agent1}}},
-				window("dtmf", 1500, 1960), window("pause", 1960, 3260), window("dtmf", 2800, 3260))},
+				wantWindow{"dtmf", 1500, 1960, -1, 460}, wantWindow{"pause", 1500, 3260, -1, 460}, wantWindow{"dtmf", 2800, 3260, -1, 460})},
 		},
 	}
 }
@@ -441,12 +441,18 @@ func beeps() []scenario {
 		}
 		return out
 	}
-	inward, outward := withBeeps(4500, customer, 0, 1000, 4000), withBeeps(4500, agent1, 0, 1000, 4000)
+	// The first one waits until the recording has begun; see the script.
+	inward, outward := withBeeps(4500, customer, 1, 1000, 4000), withBeeps(4500, agent1, 1, 1000, 4000)
 	return []scenario{{
-		number: "18", name: "beep, absent while paused", pending: pendingBeep,
+		number: "18", name: "beep, absent while paused",
 		keys: []string{"beep: {enabled: true, frequency: 1400, duration: 200ms, interval: 1s, level: -14}"}, // the voices' level
 		script: func(s *scene) {
 			c := s.inbound(agent1)
+			const begin = 150 * time.Millisecond
+			for _, ms := range []int{1, 201} {
+				at := s.when(ms)
+				s.steps[ms] = step{at.first, at.last.Add(begin)}
+			}
 			s.at(1700)
 			c.event(suppress.PauseStart)
 			s.at(3500)

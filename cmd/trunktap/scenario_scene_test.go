@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
@@ -23,23 +24,27 @@ type scene struct {
 
 	carrier *siptest.Agent // outside
 	pbx     *siptest.Agent // the PBX to the trunk
-	switch_ *siptest.Agent // the PBX to the phones; nil without a trunk of theirs
+	inner   *siptest.Agent // the PBX to the phones; nil without a trunk of theirs
 	phones  *siptest.Agent
 
-	session string            // Session-ID (RFC 7989) of all legs; "": none
-	start   time.Time         // the answer of the first call
-	now     time.Time         // of the present step
-	steps   map[int]time.Time // when they were taken, by ms
-	legs    []*leg            // that go on
-	trunk   *leg              // the first call of the trunk
-	headers []siptest.Header  // of the next INVITE
-	faults  []string
+	session  string           // Session-ID (RFC 7989) of all legs; "": none
+	start    time.Time        // the answer of the first call
+	now      time.Time        // of the present step
+	latest   int              // the present step
+	answer   step             // of the latest call
+	steps    map[int]step     // when they were taken, by ms
+	legs     []*leg           // that go on
+	trunk    *leg             // the first call of the trunk
+	headers  []siptest.Header // of the next INVITE
+	faults   []string
+	asterisk *asterisk // nil: there is none
 }
 
 // leg is a call through the daemon that ends at the PBX.
 type leg struct {
 	s        *scene
 	far, pbx *siptest.Call // far: the carrier's or the phone's end
+	mouths   map[*siptest.Call]mouth
 }
 
 // Places of the parties on loopback; each scenario has as many addresses.
@@ -54,16 +59,15 @@ const (
 	placesFirst = 6
 )
 
+// step is when something was done: a request was sent and answered in between.
+type step struct{ first, last time.Time }
+
 // newScene writes the configuration of a scenario and opens its agents.
 func newScene(t *testing.T, sc scenario, place int) *scene {
 	t.Helper()
-	s := &scene{t: t, ctx: t.Context(), steps: map[int]time.Time{}, session: fmt.Sprintf("%032x", place+1)}
+	s := &scene{t: t, ctx: t.Context(), steps: map[int]step{}, session: fmt.Sprintf("%032x", place+1)}
 	addr := func(n int) netip.Addr {
-		i := placesFirst + place*placesPerScene + n
-		if i > 254 {
-			t.Fatalf("no address for scenario %d", place)
-		}
-		return liveAddr(byte(i))
+		return liveAddr(byte(placesFirst + place*placesPerScene + n))
 	}
 	agent := func(name string, n int) *siptest.Agent {
 		return liveAgent(t, siptest.Config{Name: name, Addr: netip.AddrPortFrom(addr(n), 0)})
@@ -78,10 +82,13 @@ func newScene(t *testing.T, sc scenario, place int) *scene {
 		Trunks: []liveTrunkConfig{{Name: "trunk", Format: recorder.FormatWAVPCM16, Recording: sc.keys, Sides: [2]liveSide{side(s.carrier), side(s.pbx)}}},
 	}
 	if sc.phones != nil {
-		s.switch_, s.phones = agent("pbx", placeSwitch), agent("phone", placePhones)
+		s.inner, s.phones = agent("pbx", placeSwitch), agent("phone", placePhones)
 		cfg.Trunks = append(cfg.Trunks, liveTrunkConfig{
-			Name: "phones", Role: "phones", Format: recorder.FormatWAVPCM16, Recording: sc.phones, Sides: [2]liveSide{side(s.switch_), side(s.phones)},
+			Name: "phones", Role: "phones", Format: recorder.FormatWAVPCM16, Recording: sc.phones, Sides: [2]liveSide{side(s.inner), side(s.phones)},
 		})
+	}
+	if sc.feeds != nil {
+		cfg.More += sc.feeds(s)
 	}
 	s.d = newLiveDaemon(t, cfg)
 	return s
@@ -114,29 +121,43 @@ func (s *scene) ok(err error) {
 // at waits for a moment of the scenario and makes it the present step.
 func (s *scene) at(ms int) {
 	time.Sleep(time.Until(s.start.Add(time.Duration(ms) * time.Millisecond)))
-	s.step(ms)
+	s.begin(ms, time.Now())
 }
 
-// step makes this very moment the step of the scenario at ms.
-func (s *scene) step(ms int) {
-	s.now = time.Now()
-	s.steps[ms] = s.now
+// begin makes a moment the step of the scenario at ms.
+func (s *scene) begin(ms int, at time.Time) {
+	s.now, s.latest = at, ms
+	s.steps[ms] = step{at, at}
+}
+
+// done notes that a request of the present step was answered just now.
+func (s *scene) done() { s.steps[s.latest] = step{s.now, time.Now()} }
+
+// answered makes the answer of the latest call the step of the scenario at ms.
+func (s *scene) answered(ms int) {
+	s.begin(ms, s.answer.first)
+	s.steps[ms] = s.answer
 }
 
 // almost waits until a little before a moment: what changes its voice there has
 // none of the old one on the wire when the moment comes.
 func (s *scene) almost(ms int) {
 	time.Sleep(time.Until(s.start.Add(time.Duration(ms)*time.Millisecond - 2*packetTime)))
+	s.begin(between, time.Now())
 }
 
-const packetTime = 20 * time.Millisecond
+const (
+	packetTime = 20 * time.Millisecond
+	between    = -1 // the step of what belongs to none
+)
 
-// when is the time of a step, or of the moment that the table gives for it.
-func (s *scene) when(ms int) time.Time {
-	if at, ok := s.steps[ms]; ok {
-		return at
+// when is the time of a step; of another moment so long after the answer.
+func (s *scene) when(ms int) step {
+	if st, ok := s.steps[ms]; ok {
+		return st
 	}
-	return s.start.Add(time.Duration(ms) * time.Millisecond)
+	after := time.Duration(ms) * time.Millisecond
+	return step{s.steps[0].first.Add(after), s.steps[0].last.Add(after)}
 }
 
 // inbound is a call of the customer that the PBX answers with the voice of
@@ -158,10 +179,10 @@ func (s *scene) pickup(ms int, user string, speaks hz, hears ...hz) *leg {
 	s.t.Helper()
 	time.Sleep(time.Until(s.start.Add(time.Duration(ms)*time.Millisecond - ringTime)))
 	var l *leg
-	if s.switch_ != nil {
-		l = s.connect(s.switch_, s.phones, "sip:"+user+"@", 0, speaks, nil)
+	if s.inner != nil {
+		l = s.connect(s.inner, s.phones, "sip:"+user+"@", 0, speaks, nil)
+		s.answered(ms)
 		l.hears(hears...)
-		s.step(ms)
 	} else {
 		s.at(ms)
 	}
@@ -172,28 +193,30 @@ func (s *scene) pickup(ms int, user string, speaks hz, hears ...hz) *leg {
 // are not seen.
 func (s *scene) dial(user string, speaks, hears hz, ringing ...suppress.Signal) *leg {
 	s.t.Helper()
-	if s.switch_ == nil {
+	if s.inner == nil {
 		return nil
 	}
 	phone := liveAgent(s.t, siptest.Config{Name: user, Addr: netip.AddrPortFrom(s.phones.Addr().Addr(), 0)})
-	return s.connect(phone, s.switch_, "sip:2000@", speaks, hears, ringing)
+	return s.connect(phone, s.inner, "sip:2000@", speaks, hears, ringing)
 }
 
 func (s *scene) connect(from, to *siptest.Agent, target string, calling, called hz, ringing []suppress.Signal) *leg {
 	s.t.Helper()
+	caller, callee := mouth{}, mouth{}
 	arrived := make(chan struct{}) // the daemon knows the call then
 	to.Script(func(in *siptest.Incoming) {
 		close(arrived)
-		in.Run(siptest.Answer{Ring: ringTime, Play: voice(called)})
+		in.Run(siptest.Answer{Ring: ringTime, Play: callee.says(called)})
 	})
 	opts := siptest.CallOptions{Headers: s.headers}
 	s.headers = nil
 	if s.session != "" {
 		opts.Headers = append(opts.Headers, siptest.Header{Name: "Session-ID", Value: s.session + ";remote=" + strings.Repeat("0", 32)})
 	}
-	caller, err := from.Start(s.ctx, target+s.d.via().String(), s.d.via(), opts)
+	invited := time.Now()
+	out, err := from.Start(s.ctx, target+s.d.via().String(), s.d.via(), opts)
 	s.ok(err)
-	caller.Media().Play(voice(calling))
+	out.Media().Play(caller.says(calling))
 	if len(ringing) > 0 {
 		select {
 		case <-arrived:
@@ -202,23 +225,24 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 		}
 		s.now = time.Now()
 		for _, sig := range ringing {
-			sig.SIPCall = caller.ID()
+			sig.SIPCall = out.ID()
 			s.post(sig)
 		}
 	}
-	s.ok(caller.Wait(s.ctx))
+	s.ok(out.Wait(s.ctx))
+	s.answer = step{invited.Add(ringTime), time.Now()}
 	if s.start.IsZero() {
-		s.step(0)
+		s.answered(0)
 		s.start = s.now
 	}
-	callee, err := to.Accept(s.ctx)
+	in, err := to.Accept(s.ctx)
 	s.ok(err)
-	if callee.ID() != caller.ID() {
+	if in.ID() != out.ID() {
 		s.t.Fatal("the calls were mixed up")
 	}
-	l := &leg{s: s, far: caller, pbx: callee}
-	if from == s.pbx || from == s.switch_ {
-		l.far, l.pbx = callee, caller
+	l := &leg{s: s, far: out, pbx: in, mouths: map[*siptest.Call]mouth{out: caller, in: callee}}
+	if from == s.pbx || from == s.inner {
+		l.far, l.pbx = in, out
 	}
 	s.legs = append(s.legs, l)
 	if s.trunk == nil && (from == s.carrier || to == s.carrier) {
@@ -229,24 +253,72 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 
 const ringTime = 150 * time.Millisecond
 
+// arrived waits until the last packet of one end has come to the other: what is
+// on its way when the call ends may be in its recording or not.
+func (l *leg) arrived(from, to *siptest.Call) {
+	sent := from.Media().Sent()
+	if len(sent) == 0 {
+		return
+	}
+	number := func(p siptest.Packet) []byte { return p.Wire[2:4] } // of its sequence
+	last := number(sent[len(sent)-1])
+	ctx, cancel := context.WithTimeout(l.s.ctx, time.Second) // it may be lost on hold
+	defer cancel()
+	for seen := 0; ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		got := to.Media().Received()
+		for ; seen < len(got); seen++ {
+			if bytes.Equal(number(got[seen]), last) {
+				return
+			}
+		}
+	}
+}
+
 // hold puts the phone's side of a leg on hold, in both directions.
 func (l *leg) hold() {
 	if l != nil {
 		l.s.ok(l.far.Hold(l.s.ctx, siptest.HoldInactive))
+		l.s.done()
 	}
+}
+
+// wait puts the far end on hold, and resume takes it back.
+func (l *leg) wait() {
+	l.s.ok(l.pbx.Hold(l.s.ctx, siptest.HoldSendOnly))
+	l.s.done()
+}
+
+func (l *leg) resume() {
+	l.s.ok(l.pbx.Resume(l.s.ctx))
+	l.s.done()
 }
 
 // hears is what the PBX plays to the far end from now on; nothing: silence.
 func (l *leg) hears(tones ...hz) {
 	if l != nil {
-		l.pbx.Media().Play(voice(tones...))
+		l.play(l.pbx, tones)
 	}
 }
 
 // speaks is what the far end says from now on.
 func (l *leg) speaks(tones ...hz) {
 	if l != nil {
-		l.far.Media().Play(voice(tones...))
+		l.play(l.far, tones)
+	}
+}
+
+// play changes a voice as part of the present step.
+func (l *leg) play(c *siptest.Call, tones []hz) {
+	l.caughtUp(c)
+	c.Media().Play(l.mouths[c].says(tones...))
+	l.s.done()
+}
+
+// caughtUp waits until all is on the wire that should be: on a busy machine a
+// sender falls behind, and what it then sends is of an earlier time.
+func (l *leg) caughtUp(c *siptest.Call) {
+	for c.Media().Behind() > packetTime && l.s.ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -292,18 +364,24 @@ func (s *scene) tryPost(sig suppress.Signal) (recorder.Applied, error) {
 	return got, err
 }
 
-// bye ends the leg's call at the present step.
+// bye ends the leg's call at the present step, from outside or from the phone.
 func (l *leg) bye() {
 	if l == nil {
 		return
 	}
 	l.s.t.Helper()
-	l.s.ok(l.far.Bye(l.s.ctx))
-	l.gone()
+	l.hangUp(l.far)
 }
 
-// gone forgets a leg that is over.
-func (l *leg) gone() {
+// hangUp is bye by one of the two ends.
+func (l *leg) hangUp(end *siptest.Call) {
+	l.s.t.Helper()
+	l.caughtUp(l.far)
+	l.caughtUp(l.pbx)
+	l.arrived(l.far, l.pbx)
+	l.arrived(l.pbx, l.far)
+	l.s.ok(end.Bye(l.s.ctx))
+	l.s.done()
 	for i, other := range l.s.legs {
 		if other == l {
 			l.s.legs = append(l.s.legs[:i], l.s.legs[i+1:]...)

@@ -21,7 +21,7 @@ var seen = []string{}
 // scenarios is the table.
 func scenarios() []scenario {
 	var all []scenario
-	parts := [][]scenario{arrivals(), transfers(), consultations(), gatherings(), holds(), consents(), prerolls(), pauses(), byUsers(), sources(), beeps()}
+	parts := [][]scenario{arrivals(), transfers(), consultations(), gatherings(), holds(), consents(), prerolls(), pauses(), byUsers(), sources(), told(), beeps()}
 	for _, part := range parts {
 		all = append(all, part...)
 	}
@@ -82,21 +82,21 @@ func arrivals() []scenario {
 	}
 	return []scenario{
 		{
-			number: "1", name: "inbound ACD", phones: seen, config: twoStations, pending: pendingStations, script: acd,
+			number: "1", name: "inbound ACD", phones: seen, config: twoStations, script: acd,
 			want: []wantRecording{
 				trunkOf(4000, talk(2100, 4000, customer), talk(2100, 4000, agent1), window("ivr", 0, 800), window("queue", 800, 2100)),
 				stationOf("agent1", 2000, 4000, talk(2000, 4000, customer), talk(2000, 4000, agent1)),
 			},
 		},
 		{
-			number: "1b", name: "inbound ACD, stations by state", config: twoStations + "stations_from: state\n", pending: pendingStations, script: acd,
+			number: "1b", pending: pendingEdge, name: "inbound ACD, stations by state", config: twoStations + "stations_from: state\n", script: acd,
 			want: []wantRecording{
 				trunkOf(4000, talk(2100, 4000, customer), talk(2100, 4000, agent1), window("ivr", 0, 800), window("queue", 800, 2100)),
 				stationOf("agent1", 2100, 4000, talk(2100, 4000, customer), talk(2100, 4000, agent1)),
 			},
 		},
 		{
-			number: "2", name: "inbound DID", phones: seen, config: twoStations, pending: pendingStations,
+			number: "2", name: "inbound DID", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(0)
 				p := s.pickup(300, "agent1", agent1, customer)
@@ -111,7 +111,7 @@ func arrivals() []scenario {
 			},
 		},
 		{
-			number: "2b", name: "a caller who is excluded", pending: pendingExclusion,
+			number: "2b", name: "a caller who is excluded",
 			keys: []string{`rules: [{record: false, from: ["customer"]}]`},
 			script: func(s *scene) {
 				c := s.inbound(agent1)
@@ -159,7 +159,7 @@ func arrivals() []scenario {
 			stationOf("agent2", 500, 2500, talk(500, 2500, agent1), talk(500, 2500, agent2)),
 		}),
 		{
-			number: "5c", name: "internal call to a queue by a user who is recorded", phones: seen, config: twoStations, pending: pendingStations,
+			number: "5c", name: "internal call to a queue by a user who is recorded", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				one := s.dial("agent2", agent2, menu, menuStart)
 				s.almost(800)
@@ -181,11 +181,11 @@ func arrivals() []scenario {
 			},
 		},
 		{
-			number: "6", name: "outbound", phones: seen, config: twoStations, pending: pendingStations,
+			number: "6", name: "outbound", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				p := s.dial("agent1", agent1, 0)
 				c := s.outbound(agent1, customer)
-				s.step(300)
+				s.answered(300)
 				p.hears(customer)
 				s.at(2500)
 				c.bye()
@@ -214,7 +214,7 @@ func arrivals() []scenario {
 // internalCall is a call from agent1's phone by the PBX to agent2's.
 func internalCall(number, name, stations string, want []wantRecording) scenario {
 	return scenario{
-		number: number, name: name, phones: seen, config: stations, pending: "stations of internal calls", want: want,
+		number: number, name: name, phones: seen, config: stations, want: want,
 		script: func(s *scene) {
 			one := s.dial("agent1", agent1, 0)
 			two := s.pickup(500, "agent2", agent2, agent1)
@@ -231,7 +231,7 @@ func internalCall(number, name, stations string, want []wantRecording) scenario 
 func transfers() []scenario {
 	return []scenario{
 		{
-			number: "7", name: "blind transfer", phones: seen, config: twoStations, pending: pendingStations,
+			number: "7", name: "blind transfer", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(0)
 				p := s.pickup(300, "agent1", agent1, customer)
@@ -256,18 +256,16 @@ func transfers() []scenario {
 			},
 		},
 		{
-			number: "8d", name: "attended transfer on the customer's side, by Replaces", pending: pendingLinks,
+			number: "8d", name: "attended transfer on the customer's side, by Replaces",
 			script: func(s *scene) {
 				s.session = "" // nothing but Replaces tells
 				c := s.inbound(agent1)
 				s.at(1000)
 				s.headers = []siptest.Header{{Name: "Replaces", Value: c.far.Dialog()}}
-				d := s.inbound(agent1)
-				d.speaks(third)
-				s.step(1200)
-				s.ok(c.pbx.Bye(s.ctx)) // RFC 3891 section 3
-				s.step(1300)
-				c.gone()
+				d := s.connect(s.carrier, s.pbx, "sip:1000@", third, agent1, nil)
+				s.answered(1200)
+				s.at(1300)
+				c.hangUp(c.pbx) // RFC 3891 section 3
 				s.at(2500)
 				d.bye()
 			},
@@ -283,7 +281,7 @@ func transfers() []scenario {
 				c := s.inbound(agent1)
 				s.at(800)
 				d := s.outbound(agent1, third)
-				s.step(1000)
+				s.answered(1000)
 				s.at(2000)
 				dialog := url.QueryEscape(d.pbx.Dialog())
 				s.ok(c.pbx.Refer(s.ctx, "sip:third@example.net?Replaces="+dialog))
@@ -318,7 +316,7 @@ func wantTransferred(to int, windows ...wantWindow) []wantRecording {
 // reaches elsewhere.
 func externalTransfer(number, name, rule string, want []wantRecording) scenario {
 	return scenario{
-		number: number, name: name, phones: seen, config: twoStations, pending: pendingStations,
+		number: number, name: name, phones: seen, config: twoStations,
 		keys: []string{"external_transfer: " + rule}, want: want,
 		script: func(s *scene) {
 			c := s.inbound(0)
@@ -345,12 +343,12 @@ func consultations() []scenario {
 		p := s.pickup(300, "agent1", agent1, customer)
 		c.hears(agent1)
 		s.at(1200)
-		s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
+		c.wait()
 		c.hears(music)
 		p.hold()
 		s.at(1400)
 		k := s.dial("agent1", agent1, 0, consult)
-		s.step(1600)
+		s.answered(1600)
 		q := s.pickup(2000, "agent2", agent2, agent1)
 		k.hears(agent2)
 		s.almost(3000)
@@ -359,7 +357,7 @@ func consultations() []scenario {
 		k.bye()
 		p.bye()
 		q.hears(customer)
-		s.ok(c.pbx.Resume(s.ctx))
+		c.resume()
 		s.at(4500)
 		c.bye()
 		q.bye()
@@ -377,29 +375,29 @@ func consultations() []scenario {
 	on := []string{"consult: true"}
 	return []scenario{
 		{
-			number: "8", name: "consultation and transfer", keys: on, phones: on, config: twoStations, pending: pendingConsult,
+			number: "8", name: "consultation and transfer", keys: on, phones: on, config: twoStations,
 			script: script, want: append(slices.Clone(main), private),
 		},
 		{
-			number: "8b", name: "consultation and transfer, not recorded", phones: seen, config: twoStations, pending: pendingConsult,
+			number: "8b", name: "consultation and transfer, not recorded", phones: seen, config: twoStations,
 			script: script, want: main,
 		},
 		{
-			number: "8c", name: "consultation over the trunk", keys: on, pending: pendingConsult,
+			number: "8c", name: "consultation over the trunk", keys: on,
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1000)
-				s.ok(c.pbx.Hold(s.ctx, siptest.HoldSendOnly))
+				c.wait()
 				c.hears(music)
 				s.at(1200)
 				k := s.outbound(agent1, agent2, consult)
-				s.step(1400)
+				s.answered(1400)
 				s.at(2600)
 				k.bye()
 				s.almost(2800)
 				c.hears(agent1)
 				s.at(2800)
-				s.ok(c.pbx.Resume(s.ctx))
+				c.resume()
 				s.at(3800)
 				c.bye()
 			},
@@ -442,7 +440,7 @@ func gatherings() []scenario {
 	cust, coached := []hz{customer}, []hz{customer, supervisor}
 	return []scenario{
 		{
-			number: "9", name: "ACD conference", phones: seen, config: twoStations, pending: pendingStations,
+			number: "9", name: "ACD conference", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(music, queueStart)
 				p := s.pickup(500, "agent1", agent1, customer)
@@ -471,7 +469,7 @@ func gatherings() []scenario {
 			},
 		},
 		{
-			number: "10", name: "monitoring", phones: seen, config: twoStations, pending: pendingStations,
+			number: "10", name: "monitoring", phones: seen, config: twoStations,
 			script: supervised(suppress.RoleMonitor, one, cust),
 			want: []wantRecording{
 				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)).by(cast{300, 4000, []string{"agent1"}}),
@@ -479,7 +477,7 @@ func gatherings() []scenario {
 			},
 		},
 		{
-			number: "11", name: "coaching", phones: seen, config: twoStations, pending: pendingStations,
+			number: "11", name: "coaching", phones: seen, config: twoStations,
 			script: supervised(suppress.RoleCoach, one, coached),
 			want: []wantRecording{
 				trunkOf(4000, talk(0, 4000, customer), talk(300, 4000, agent1)).by(cast{300, 4000, []string{"agent1"}}),
@@ -487,7 +485,7 @@ func gatherings() []scenario {
 			},
 		},
 		{
-			number: "12", name: "barge-in", phones: seen, config: twoStations, pending: pendingStations,
+			number: "12", name: "barge-in", phones: seen, config: twoStations,
 			script: supervised(suppress.RoleBarge, both, coached),
 			want: []wantRecording{
 				trunkOf(4000, talk(0, 4000, customer), parts(one, both, one)).by(

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,13 +32,15 @@ const (
 type scenario struct {
 	number  string // of the story; variants have a letter
 	name    string
-	keys    []string // of the trunk's recording
-	phones  []string // of the recording of the phones' trunk; nil: the phones are not seen
-	config  string   // keys of the file
+	keys    []string              // of the trunk's recording
+	phones  []string              // of the recording of the phones' trunk; nil: the phones are not seen
+	config  string                // keys of the file
+	feeds   func(s *scene) string // begins the sources of signals and returns further keys
 	script  func(s *scene)
 	want    []wantRecording
-	heard   [2][]span // by the parties of the trunk's first call: the carrier's, the PBX's; nil: not looked at
-	pending string    // what the daemon lacks for it: the scenario has to fail until then
+	heard   [2][]span                                // by the parties of the trunk's first call: the carrier's, the PBX's; nil: not looked at
+	check   func(s *scene, all []*recorder.Manifest) // of the rest; may be nil
+	pending string                                   // what the daemon lacks for it: the scenario has to fail until then
 }
 
 // wantRecording is what a recording should be.
@@ -73,45 +76,14 @@ type wantWindow struct {
 
 // What pending scenarios wait for.
 const (
-	pendingStations  = "stations"
-	pendingConsult   = "consultations"
-	pendingAdhoc     = "adhoc recordings"
-	pendingSnippets  = "snippets"
-	pendingPreroll   = "what was said before consent"
-	pendingTyped     = "typed codes"
-	pendingHeaders   = "signals of header fields"
-	pendingInfo      = "signals of INFO"
-	pendingResume    = "pauses that end by themselves"
-	pendingLinks     = "linked calls"
-	pendingExclusion = "rules by number"
-	pendingBeep      = "beeps"
+	pendingConsent = "consent that comes after its time-out"
+	pendingEdge    = "no window of a reason that ends as the recording begins"
+	pendingOnce    = "one recording of a consultation that both its calls tell of"
 )
 
 // window is of all channels and of a signal in time.
 func window(reason string, from, to int) wantWindow {
 	return wantWindow{reason: reason, from: from, to: to, channel: -1}
-}
-
-// storedRecording is a manifest as the API gives it.
-type storedRecording struct {
-	recorder.Manifest
-	User    string         `json:"user"`
-	Other   string         `json:"other"`
-	Consent string         `json:"consent"`
-	Windows []storedWindow `json:"windows"`
-	Signals []storedSignal `json:"signals"`
-}
-
-type storedWindow struct {
-	recorder.Window
-	Channel *int `json:"channel"` // nil: all
-}
-
-type storedSignal struct {
-	Event   string    `json:"event"`
-	At      time.Time `json:"at"`
-	Source  string    `json:"source"`
-	Refused string    `json:"refused"`
 }
 
 // TestScenarios plays what happens in a contact centre with user agents on
@@ -128,12 +100,15 @@ func TestScenarios(t *testing.T) {
 	}
 	must(liveBinary())(t) // before there is anything to be timed
 	var wg sync.WaitGroup
-	places := make(chan struct{}, scenariosAtOnce)
-	for i, sc := range all {
+	places := make(chan int, scenariosAtOnce)
+	for i := range scenariosAtOnce {
+		places <- i
+	}
+	for _, sc := range all {
+		place := <-places
 		wg.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			t.Run(sc.number+" "+sc.name, func(t *testing.T) { sc.test(t, i) })
+			defer func() { places <- place }()
+			t.Run(sc.number+" "+sc.name, func(t *testing.T) { sc.test(t, place) })
 		})
 	}
 	wg.Wait()
@@ -160,7 +135,7 @@ func (sc scenario) test(t *testing.T, place int) {
 
 // alone is the scenario without what is seen at the phones.
 func (sc scenario) alone() scenario {
-	if sc.phones == nil {
+	if sc.phones == nil || sc.feeds != nil {
 		return scenario{}
 	}
 	sc.phones, sc.config, sc.pending = nil, "", ""
@@ -180,6 +155,9 @@ func (sc scenario) play(t *testing.T, place int) []string {
 	got := s.recordings(len(sc.want))
 	if len(got) != len(sc.want) {
 		s.faultf("%d recordings, want %d: %s", len(got), len(sc.want), kinds(got))
+	}
+	if sc.check != nil {
+		sc.check(s, got)
 	}
 	for _, m := range got {
 		if m.Conversation == "" || m.Conversation != got[0].Conversation {
@@ -201,10 +179,10 @@ func (sc scenario) play(t *testing.T, place int) []string {
 
 // find returns the recording that should be w: of those that could be it the
 // one that begins nearest to it; -1: there is none.
-func (s *scene) find(w wantRecording, ms []*storedRecording) int {
+func (s *scene) find(w wantRecording, ms []*recorder.Manifest) int {
 	best, off := -1, time.Duration(0)
 	for i, m := range ms {
-		d := m.Origin.Sub(s.when(w.from)).Abs()
+		d := m.Origin.Sub(s.when(w.from).first).Abs()
 		if m.Kind == w.kind && m.User == w.user && m.Other == w.other && (best < 0 || d < off) {
 			best, off = i, d
 		}
@@ -215,7 +193,7 @@ func (s *scene) find(w wantRecording, ms []*storedRecording) int {
 // String names the recording in faults.
 func (w wantRecording) String() string { return strings.TrimSpace(string(w.kind) + " " + w.user) }
 
-func kinds(ms []*storedRecording) string {
+func kinds(ms []*recorder.Manifest) string {
 	var out []string
 	for _, m := range ms {
 		out = append(out, strings.TrimSpace(string(m.Kind)+" "+m.User))
@@ -224,7 +202,7 @@ func kinds(ms []*storedRecording) string {
 }
 
 // recordings waits until all calls are over and published.
-func (s *scene) recordings(n int) []*storedRecording {
+func (s *scene) recordings(n int) []*recorder.Manifest {
 	s.t.Helper()
 	s.d.within(livePublishLimit, "the calls are over", func() error {
 		var live struct {
@@ -247,9 +225,9 @@ func (s *scene) recordings(n int) []*storedRecording {
 			right++
 		}
 	}
-	out := make([]*storedRecording, len(ids))
+	out := make([]*recorder.Manifest, len(ids))
 	for i, id := range ids {
-		out[i] = &storedRecording{}
+		out[i] = &recorder.Manifest{}
 		s.ok(s.d.get("/v1/recordings/"+id, out[i]))
 	}
 	return out
@@ -272,14 +250,14 @@ func (s *scene) listed() []string {
 }
 
 // check compares a recording with what it should be.
-func (s *scene) check(w wantRecording, m *storedRecording) {
+func (s *scene) check(w wantRecording, m *recorder.Manifest) {
 	s.near(w.String()+": begin", m.Origin, w.from)
 	s.near(w.String()+": end", m.Origin.Add(time.Duration(m.RealMS)*time.Millisecond), w.to)
 	s.checkWindows(w, m)
 	if w.consent != "" && m.Consent != w.consent {
 		s.faultf("%s: consent %q, want %q", w, m.Consent, w.consent)
 	}
-	if got := m.AudioMS + windowsMS(m.cut()); got != m.RealMS {
+	if got := m.AudioMS + windowsMS(cutting(m)); got != m.RealMS {
 		s.faultf("%s: audio and windows are %d ms, the recording %d ms", w, got, m.RealMS)
 	}
 	if w.channels[0] == nil && w.channels[1] == nil {
@@ -293,31 +271,35 @@ func (s *scene) check(w wantRecording, m *storedRecording) {
 		return
 	}
 	s.checkCasts(w, m)
-	pcm := s.d.export(m.ID)
+	name := filepath.Join(s.t.TempDir(), "out.wav")
+	if r := command(s.t, "export", m.ID, "--format", "wav-pcm16", "-o", name, "--config", s.d.config); r.code != exitFine {
+		s.faultf("%s: export: %s", w, strings.TrimSpace(r.errOut))
+		return
+	}
+	pcm := readPCM(s.t, name)
 	for ch := range pcm {
 		if ms := int64(len(pcm[ch])) / 8; ms < m.AudioMS-1 || ms > m.AudioMS+1 {
 			s.faultf("%s: %d ms in the file, %d ms in the account", w, ms, m.AudioMS)
 		}
 		want := make([]heard, 0, len(w.channels[ch]))
 		for _, sp := range w.channels[ch] {
-			h := heard{s.audioMS(m, sp.from), s.audioMS(m, sp.to), sp.tones}
-			if h.to > h.from {
+			if h := s.expect(sp, func(at time.Time) int64 { return audioMS(m, at) }); h.to.last > h.from.first {
 				want = append(want, h)
 			}
 		}
 		for _, f := range compareTones(pcm[ch], want) {
-			s.faultf("%s, channel %d: %s", w, ch, f)
+			s.faultf("%s, channel %d: %s; gaps: %+v", w, ch, f, m.Gaps)
 		}
 	}
 }
 
 // checkCasts compares whose segments lie in an interval.
-func (s *scene) checkCasts(w wantRecording, m *storedRecording) {
+func (s *scene) checkCasts(w wantRecording, m *recorder.Manifest) {
 	for _, c := range w.casts {
-		from, to := s.when(c.from).Add(scenarioTolerance), s.when(c.to).Add(-scenarioTolerance)
+		from, to := s.when(c.from).last.Add(scenarioTolerance), s.when(c.to).first.Add(-scenarioTolerance)
 		n := 0
 		for _, seg := range m.Segments {
-			if m.at(seg.RealMS).Before(to) && m.at(seg.EndRealMS).After(from) {
+			if atReal(m, seg.RealMS).Before(to) && atReal(m, seg.EndRealMS).After(from) {
 				n++
 				if got := slices.Sorted(slices.Values(seg.Parties)); !slices.Equal(got, c.users) {
 					s.faultf("%s: segment %d, from %d to %d ms, has parties %q, want %q", w, seg.N, seg.RealMS, seg.EndRealMS, got, c.users)
@@ -331,9 +313,9 @@ func (s *scene) checkCasts(w wantRecording, m *storedRecording) {
 }
 
 // checkWindows compares the windows that are listed.
-func (s *scene) checkWindows(w wantRecording, m *storedRecording) {
+func (s *scene) checkWindows(w wantRecording, m *recorder.Manifest) {
 	got := slices.Clone(m.Windows)
-	slices.SortStableFunc(got, func(a, b storedWindow) int { return int(a.RealMS - b.RealMS) })
+	slices.SortStableFunc(got, func(a, b recorder.Window) int { return int(a.RealMS - b.RealMS) })
 	if len(got) != len(w.windows) {
 		text, _ := json.Marshal(got) // of plain fields
 		s.faultf("%s: %d windows, want %d: %s", w, len(got), len(w.windows), text)
@@ -348,34 +330,34 @@ func (s *scene) checkWindows(w wantRecording, m *storedRecording) {
 		if g.Reason != want.reason || channel != want.channel {
 			s.faultf("%s is %s of channel %d", what, g.Reason, channel)
 		}
-		s.near(what+": begin", m.at(g.RealMS), want.from)
-		s.near(what+": end", m.at(g.EndRealMS), want.to)
+		s.near(what+": begin", atReal(m, g.RealMS), want.from)
+		s.near(what+": end", atReal(m, g.EndRealMS), want.to)
 		if late := time.Duration(g.LateMS-int64(want.late)) * time.Millisecond; late < -scenarioTolerance || late > signalsTake {
 			s.faultf("%s is late by %d ms, want %d", what, g.LateMS, want.late)
 		}
 	}
 }
 
-// at is when a moment of the recording was.
-func (m *storedRecording) at(realMS int64) time.Time {
+// atReal is when a moment of the recording was.
+func atReal(m *recorder.Manifest, realMS int64) time.Time {
 	return m.Origin.Add(time.Duration(realMS) * time.Millisecond)
 }
 
-// cut is the account with those windows alone that take audio out.
-func (m *storedRecording) cut() *recorder.Manifest {
+// cutting is the account with those windows alone that take audio out.
+func cutting(m *recorder.Manifest) *recorder.Manifest {
 	out := &recorder.Manifest{}
 	for _, w := range m.Windows {
 		if w.Channel == nil && m.Suppressed == recorder.SuppressedCut {
-			out.Windows = append(out.Windows, w.Window)
+			out.Windows = append(out.Windows, w)
 		}
 	}
 	return out
 }
 
-// audioMS is where a moment of the scenario lies in the audio of a recording.
-func (s *scene) audioMS(m *storedRecording, ms int) int64 {
-	at := min(max(s.when(ms).Sub(m.Origin).Milliseconds(), 0), m.RealMS)
-	cut := m.cut()
+// audioMS is where a moment lies in the audio of a recording.
+func audioMS(m *recorder.Manifest, t time.Time) int64 {
+	at := min(max(t.Sub(m.Origin).Milliseconds(), 0), m.RealMS)
+	cut := cutting(m)
 	cut.Windows = slices.DeleteFunc(cut.Windows, func(w recorder.Window) bool { return w.RealMS >= at })
 	for i := range cut.Windows {
 		cut.Windows[i].EndRealMS = min(cut.Windows[i].EndRealMS, at)
@@ -392,7 +374,7 @@ func (s *scene) checkEars(want [2][]span) {
 		start, pcm := [2]*siptest.Call{s.trunk.far, s.trunk.pbx}[side].Media().Heard()
 		var hs []heard
 		for _, sp := range list {
-			hs = append(hs, heard{s.when(sp.from).Sub(start).Milliseconds(), s.when(sp.to).Sub(start).Milliseconds(), sp.tones})
+			hs = append(hs, s.expect(sp, func(at time.Time) int64 { return at.Sub(start).Milliseconds() }))
 		}
 		for _, f := range compareTones(pcm, hs) {
 			s.faultf("side %d hears: %s", side, f)
@@ -400,9 +382,16 @@ func (s *scene) checkEars(want [2][]span) {
 	}
 }
 
-// near holds that something happened at a moment of the scenario.
+// expect is a span of the scenario in the milliseconds of some audio.
+func (s *scene) expect(sp span, position func(time.Time) int64) heard {
+	edge := func(st step) edge { return edge{position(st.first), position(st.last)} }
+	return heard{edge(s.when(sp.from)), edge(s.when(sp.to)), sp.tones}
+}
+
+// near holds that something happened at a step of the scenario.
 func (s *scene) near(what string, got time.Time, ms int) {
-	if off := got.Sub(s.when(ms)); off.Abs() > scenarioTolerance {
-		s.faultf("%s at %d ms, want %d", what, (time.Duration(ms)*time.Millisecond + off).Milliseconds(), ms)
+	st := s.when(ms)
+	if got.Before(st.first.Add(-scenarioTolerance)) || got.After(st.last.Add(scenarioTolerance)) {
+		s.faultf("%s at %d ms, want %d", what, int64(ms)+got.Sub(st.first).Milliseconds(), ms)
 	}
 }

@@ -40,26 +40,41 @@ const (
 	blockStep  = 10 // ms
 )
 
-// voice is what an agent plays so that these are heard at once; nothing: silence.
-func voice(tones ...hz) siptest.Source {
+// mouth has the voices of one end of a call, so that one that goes on while
+// others come and go does so without a break.
+type mouth map[hz]siptest.Source
+
+// says is what is played so that these are heard at once; nothing: silence.
+func (m mouth) says(tones ...hz) siptest.Source {
 	parts := []siptest.Source{siptest.Silence()}
 	for _, f := range tones {
 		if f == 0 {
 			continue // nobody
 		}
-		parts = append(parts, siptest.Tone(float64(f), voiceLevel))
+		if m[f] == nil {
+			m[f] = siptest.Tone(float64(f), voiceLevel)
+		}
+		parts = append(parts, m[f])
 	}
 	return siptest.Mix(parts...)
 }
 
+// edge is where an interval of audio begins or ends: anywhere from first to last, in ms.
+type edge struct{ first, last int64 }
+
 // heard is an interval of audio with the tones in it.
 type heard struct {
-	from, to int64 // ms
+	from, to edge
 	tones    []hz
 }
 
+// exactly is an interval whose edges are known, in ms.
+func exactly(from, to int64, tones ...hz) heard {
+	return heard{edge{from, from}, edge{to, to}, tones}
+}
+
 // String prints the interval.
-func (h heard) String() string { return fmt.Sprintf("%d–%d %v", h.from, h.to, h.tones) }
+func (h heard) String() string { return fmt.Sprintf("%d–%d %v", h.from.last, h.to.first, h.tones) }
 
 // hann weakens the edges of a block, so that a tone that begins inside it does
 // not spill over into the frequencies of others.
@@ -97,10 +112,10 @@ func compareTones(pcm []int16, want []heard) (faults []string) {
 		allowed, required := []hz{}, []hz{}
 		edge := from < tolerance || to > end-tolerance
 		for _, h := range want {
-			if h.from < to+tolerance && h.to > from-tolerance {
+			if h.from.first < to+tolerance && h.to.last > from-tolerance {
 				allowed = append(allowed, h.tones...)
 				required = append(required, h.tones...)
-				edge = edge || h.from > from-tolerance || h.to < to+tolerance
+				edge = edge || h.from.last > from-tolerance || h.to.first < to+tolerance
 			}
 		}
 		if edge {
@@ -134,10 +149,10 @@ func intervals(pcm []int16) (out []heard) {
 		slices.Sort(tones)
 		middle := from + (blockMS-blockStep)/2
 		if len(out) > 0 && slices.Equal(out[len(out)-1].tones, tones) {
-			out[len(out)-1].to = middle + blockStep
+			out[len(out)-1].to.first = middle + blockStep
 			continue
 		}
-		out = append(out, heard{middle, middle + blockStep, tones})
+		out = append(out, exactly(middle, middle+blockStep, tones...))
 	}
 	return slices.DeleteFunc(out, func(h heard) bool { return len(h.tones) == 0 })
 }
@@ -148,12 +163,12 @@ func TestCompareTones(t *testing.T) {
 	// 0–500 customer, 500–1000 customer and agent1, 1000–1500 silence, 1500–2000 agent1.
 	pcm := make([]int16, 2000*8)
 	play := func(from, to int, tones ...hz) {
-		siptest.Mix(siptest.PCM(slices.Clone(pcm[from*8:to*8])), voice(tones...)).Read(pcm[from*8 : to*8])
+		siptest.Mix(siptest.PCM(slices.Clone(pcm[from*8:to*8])), mouth{}.says(tones...)).Read(pcm[from*8 : to*8])
 	}
 	play(0, 1000, customer)
 	play(500, 1000, agent1)
 	play(1500, 2000, agent1)
-	want := []heard{{0, 500, []hz{customer}}, {500, 1000, []hz{customer, agent1}}, {1500, 2000, []hz{agent1}}}
+	want := []heard{exactly(0, 500, customer), exactly(500, 1000, customer, agent1), exactly(1500, 2000, agent1)}
 	if f := compareTones(pcm, want); f != nil {
 		t.Error(f)
 	}
@@ -164,9 +179,9 @@ func TestCompareTones(t *testing.T) {
 		want  []heard
 		says  string
 	}{
-		{"a tone too early", func() {}, []heard{{0, 600, []hz{customer}}, {600, 1000, []hz{customer, agent1}}, {1500, 2000, []hz{agent1}}}, "agent1"},
-		{"a tone too late", func() {}, []heard{{0, 400, []hz{customer}}, {400, 1000, []hz{customer, agent1}}, {1500, 2000, []hz{agent1}}}, "no agent1"},
-		{"a tone missing", func() {}, []heard{{0, 500, []hz{customer}}, {500, 1000, []hz{customer, agent1}}, {1100, 1400, []hz{agent1}}, {1500, 2000, []hz{agent1}}}, "no agent1"},
+		{"a tone too early", func() {}, []heard{exactly(0, 600, customer), exactly(600, 1000, customer, agent1), exactly(1500, 2000, agent1)}, "agent1"},
+		{"a tone too late", func() {}, []heard{exactly(0, 400, customer), exactly(400, 1000, customer, agent1), exactly(1500, 2000, agent1)}, "no agent1"},
+		{"a tone missing", func() {}, []heard{exactly(0, 500, customer), exactly(500, 1000, customer, agent1), exactly(1100, 1400, agent1), exactly(1500, 2000, agent1)}, "no agent1"},
 		{"silence instead", func() { clear(pcm[1600*8 : 1700*8]) }, want, "no agent1"},
 		{"a packet of music at an edge", func() { play(990, 1000, music) }, want, "music"},
 		{"a packet of music in the middle", func() { play(700, 710, music) }, want, "music"},

@@ -51,6 +51,8 @@ type Media struct {
 	started  bool
 	closed   bool
 	sending  bool
+	begun    time.Time // the first tick was due
+	ticks    int       // packet times that are over
 	codec    Codec
 	remote   netip.AddrPort
 	remoteC  netip.AddrPort // RTCP
@@ -259,10 +261,25 @@ func (m *Media) Sending() bool {
 	return m.sending
 }
 
+// Behind is how late the sender is: what it sends now should have been sent so
+// long ago. 0 while nothing is sent.
+func (m *Media) Behind() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.sending || m.begun.IsZero() {
+		return 0
+	}
+	period := float64(ptime) / (1 + m.skewPPM/1e6)
+	return max(0, time.Since(m.begun)-time.Duration(period*float64(m.ticks)))
+}
+
 // run sends a packet each packet time, by absolute deadlines: a late wake-up
 // delays one packet, not those after it.
 func (m *Media) run() {
 	start := time.Now()
+	m.mu.Lock()
+	m.begun = start
+	m.mu.Unlock()
 	period := float64(ptime) / (1 + m.skewPPM/1e6)
 	report := start.Add(reportEvery)
 	timer := time.NewTimer(0)
@@ -287,6 +304,7 @@ func (m *Media) run() {
 func (m *Media) tick(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.ticks++
 	switch {
 	case !m.sending:
 	case len(m.digits) > 0 && m.sendEvent(now):

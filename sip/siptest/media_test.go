@@ -176,6 +176,26 @@ func TestSourcesOnTheWire(t *testing.T) {
 	}
 }
 
+func TestBehind(t *testing.T) {
+	bubble(t, func(t *testing.T, ctx context.Context, p pair) {
+		ac, _ := p.connect(t, ctx, CallOptions{})
+		time.Sleep(time.Second + ptime/2)
+		m := ac.Media()
+		if d := m.Behind(); d > 0 {
+			t.Errorf("late by %s on an idle machine", d)
+		}
+		m.mu.Lock()
+		m.begun = m.begun.Add(-time.Second) // as if the sender had slept
+		m.mu.Unlock()
+		if d := m.Behind(); d < 900*time.Millisecond || d > time.Second {
+			t.Errorf("late by %s, want a second less half a packet time", d)
+		}
+		if err := ac.Bye(ctx); err != nil || m.Behind() != 0 {
+			t.Errorf("late by %s after the call: %v", m.Behind(), err)
+		}
+	})
+}
+
 func TestHeard(t *testing.T) {
 	for _, codec := range []Codec{PCMU, PCMA} {
 		bubble(t, func(t *testing.T, ctx context.Context, p pair) {
