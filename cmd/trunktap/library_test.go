@@ -138,6 +138,7 @@ func TestCommandsOnStoreAndDaemon(t *testing.T) {
 		{"ls", "--json"},
 		{"ls", "--json", "--number", "123", "--oldest", "--kind", "trunk", "--limit", "1"},
 		{"ls", "--trunk", "none"},
+		{"ls", "--user", "nobody", "--json"},
 		{"ls", "--json", "--from", "2026-11-22T16:36:08Z", "--to", "2026-11-22T16:36:09Z"},
 		{"show", id},
 		{"show", id, "--json"},
@@ -170,7 +171,7 @@ func TestCommandsOnStoreAndDaemon(t *testing.T) {
 		t.Errorf("-store +daemon: %.3000s", d)
 	}
 	for c, want := range map[string]string{
-		"ls": id, "ls --trunk none": "STARTED", "show " + id: "░", "verify": "1 recordings, 1 segments", "export " + id + " -o -": "OggS",
+		"ls": id, "ls --trunk none": "STARTED", "ls --user nobody --json": `{"recordings":[],"next":""}`, "show " + id: "░", "verify": "1 recordings, 1 segments", "export " + id + " -o -": "OggS",
 		"show " + id + " --json": `"sip_call_id": "test-call@198.51.100.7"`,
 	} {
 		if !strings.Contains(fromStore[c], want) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -22,6 +23,7 @@ type lsCmd struct {
 	SIPCallID    string `help:"Of the call with this Call-ID." name:"sip-call-id" placeholder:"ID"`
 	Conversation string `help:"Of this conversation." placeholder:"ID"`
 	Kind         string `help:"Of this kind." enum:",trunk,station,consult,adhoc,snippet" default:""`
+	User         string `help:"Of this user." placeholder:"NAME"`
 	Limit        int    `help:"At most so many." default:"100"`
 	Cursor       string `help:"Go on where a listing ended (next of --json)."`
 	Oldest       bool   `help:"Oldest first."`
@@ -57,7 +59,7 @@ func (c *lsCmd) Run(e *env) (err error) {
 	all := listing{Recordings: []recorder.Manifest{}}
 	q := recorder.Query{
 		From: c.From.Time, To: c.To.Time, Trunk: c.Trunk, Number: c.Number, SIPCallID: c.SIPCallID,
-		Conversation: c.Conversation, Kind: recorder.Kind(c.Kind), Cursor: c.Cursor, OldestFirst: c.Oldest,
+		Conversation: c.Conversation, Kind: recorder.Kind(c.Kind), User: c.User, Cursor: c.Cursor, OldestFirst: c.Oldest,
 	}
 	for len(all.Recordings) < c.Limit {
 		q.Limit = min(pageMax, c.Limit-len(all.Recordings))
@@ -76,13 +78,23 @@ func (c *lsCmd) Run(e *env) (err error) {
 	return printListing(e, all)
 }
 
+// printListing prints a table. Whose recordings they are is shown when any is
+// somebody's.
 func printListing(e *env, l listing) error {
+	owned := slices.ContainsFunc(l.Recordings, func(m recorder.Manifest) bool { return m.User != "" })
 	w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "ID\tSTARTED\tTRUNK\tDIRECTION\tFROM\tTO\tREAL\tAUDIO\tWINDOWS\tGAPS\tEND") // errors come with Flush
+	line := func(id, kind, user string, rest ...string) {
+		cells := []string{id, kind}
+		if owned {
+			cells = append(cells, user)
+		}
+		_, _ = fmt.Fprintln(w, strings.Join(append(cells, rest...), "\t")) // errors come with Flush
+	}
+	line("ID", "KIND", "USER", "STARTED", "TRUNK", "DIRECTION", "FROM", "TO", "REAL", "AUDIO", "WINDOWS", "GAPS", "END")
 	for _, m := range l.Recordings {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\n",
-			clean(m.ID), m.Call.Start.Local().Format(time.DateTime), clean(m.Trunk), clean(m.Call.Direction), party(m.Call.From), party(m.Call.To),
-			picture.Clock(m.RealMS, true), picture.Clock(m.AudioMS, true), reasons(m.Windows), len(m.Gaps), clean(m.Call.EndCause))
+		line(clean(m.ID), clean(string(m.Kind)), dash(clean(m.User)), begun(m).Local().Format(time.DateTime), clean(m.Trunk), clean(m.Call.Direction),
+			party(m.Call.From), party(m.Call.To), picture.Clock(m.RealMS, true), picture.Clock(m.AudioMS, true), reasons(m.Windows),
+			strconv.Itoa(len(m.Gaps)), clean(m.Call.EndCause))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -91,6 +103,22 @@ func printListing(e *env, l listing) error {
 		e.note("there are more, see --limit")
 	}
 	return nil
+}
+
+// begun is when a recording began: at its origin, or with its call when that was
+// never answered.
+func begun(m recorder.Manifest) time.Time {
+	if m.Origin.IsZero() {
+		return m.Call.Start
+	}
+	return m.Origin
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }
 
 // party shortens an address-of-record to what people know it by.

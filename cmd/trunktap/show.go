@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -106,59 +109,139 @@ func printable(m *recorder.Manifest) *recorder.Manifest {
 	return &out
 }
 
+// account writes the tables of a recording for people.
+type account struct {
+	b strings.Builder
+	w *tabwriter.Writer
+}
+
+// line writes a row. The writer beneath never fails.
+func (a *account) line(cells ...any) {
+	for i, c := range cells {
+		cells[i] = clean(fmt.Sprint(c))
+	}
+	_, _ = fmt.Fprintln(a.w, strings.TrimSuffix(fmt.Sprintf(strings.Repeat("%v\t", len(cells)), cells...), "\t"))
+}
+
+// maybe writes a row about something that not every recording has.
+func (a *account) maybe(name, value string) {
+	if value != "" {
+		a.line(name, value)
+	}
+}
+
+// table begins a table of n rows; one without any is left out. It returns how
+// many of them to show.
+func (a *account) table(n int, head ...any) int {
+	if n > 0 {
+		_ = a.w.Flush() // never fails
+		a.b.WriteByte('\n')
+		a.line(head...)
+	}
+	return min(n, rowsShown)
+}
+
 // describe is the account of a recording for people. Digits are counted, not
 // shown.
 func describe(m *recorder.Manifest) string {
-	var b strings.Builder
-	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	line := func(cells ...any) { // the writer beneath never fails
-		for i, c := range cells {
-			cells[i] = clean(fmt.Sprint(c))
+	a := &account{}
+	a.w = tabwriter.NewWriter(&a.b, 0, 0, 2, ' ', 0)
+	a.head(m)
+	for _, s := range m.Segments[:a.table(len(m.Segments), "SEGMENT", "REAL", "TO", "AUDIO", "BYTES", "PARTIES")] {
+		a.line(s.N, picture.Clock(s.RealMS, true), picture.Clock(s.EndRealMS, true), picture.Clock(s.DurationMS, true), s.Bytes, strings.Join(s.Parties, ", "))
+	}
+	for _, x := range m.Windows[:a.table(len(m.Windows), "WINDOW", "CHANNEL", "REAL", "TO", "SOURCE", "LATE MS", "MISSED MS")] {
+		a.line(x.Reason, channelOf(x), picture.Clock(x.RealMS, true), picture.Clock(x.EndRealMS, true), x.Source, x.LateMS, x.MissedMS)
+	}
+	for _, x := range m.Signals[:a.table(len(m.Signals), "SIGNAL", "REAL", "SOURCE", "ABOUT", "LATE MS", "MISSED MS", "DID", "ACTIVE")] {
+		a.line(x.Event, position(m, x.At), x.Source, about(x), x.LateMS, x.MissedMS, did(x), dash(strings.Join(x.Reasons, ",")))
+	}
+	for _, g := range m.Gaps[:a.table(len(m.Gaps), "GAP", "CHANNEL", "REAL", "MS", "FILLED WITH", "DETAIL")] {
+		a.line(g.Cause, g.Channel, picture.Clock(g.RealMS, true), g.DurationMS, g.Filled, g.Detail)
+	}
+	for _, s := range m.Streams[:a.table(len(m.Streams), "STREAM", "CHANNEL", "CODEC", "PACKETS", "LOST", "LATE", "DUPLICATE", "REORDERED", "SKEW PPM")] {
+		a.line(fmt.Sprintf("%08x", s.SSRC), s.Channel, s.Codec, s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, fmt.Sprintf("%.1f", s.SkewPPM))
+	}
+	_ = a.w.Flush() // never fails
+	if n := max(len(m.Segments), len(m.Windows), len(m.Signals), len(m.Gaps), len(m.Streams)); n > rowsShown {
+		fmt.Fprintf(&a.b, "(tables cut at %d rows, --json has all)\n", rowsShown)
+	}
+	return a.b.String()
+}
+
+// head is what there is one of.
+func (a *account) head(m *recorder.Manifest) {
+	a.line("recording", m.ID)
+	a.line("conversation", m.Conversation)
+	a.line("kind", m.Kind)
+	a.maybe("user", m.User)
+	a.maybe("other", m.Other)
+	a.maybe("consent", m.Consent)
+	a.line("trunk", m.Trunk)
+	a.line("call", fmt.Sprintf("%s, %s to %s", m.Call.Direction, m.Call.From, m.Call.To))
+	a.line("call-id", m.Call.SIPCallID)
+	a.line("started", stamp(m.Call.Start))
+	a.line("answered", stamp(m.Call.Answer))
+	if !m.Origin.IsZero() && !m.Origin.Equal(m.Call.Answer) {
+		a.line("recorded from", stamp(m.Origin))
+	}
+	a.line("ended", stamp(m.Call.End)+" ("+m.Call.EndCause+")")
+	a.line("real time", picture.Clock(m.RealMS, true))
+	a.line("audio", fmt.Sprintf("%s, %s, %d Hz, windows %s", picture.Clock(m.AudioMS, true), m.Format, m.SampleRate, m.Suppressed))
+	for i, c := range m.Channels {
+		a.line(fmt.Sprintf("channel %d", i), strings.TrimSuffix(c.Side+", "+c.Party, ", "))
+	}
+	a.line("digits", len(m.DTMF))
+	for _, key := range slices.Sorted(maps.Keys(m.Refused)) {
+		a.line("not listed", fmt.Sprintf("%d of %s: beyond a limit", m.Refused[key], key))
+	}
+}
+
+// channelOf names what a window suppresses.
+func channelOf(w recorder.Window) string {
+	if w.Channel == nil {
+		return "all"
+	}
+	return strconv.Itoa(*w.Channel)
+}
+
+// position is where a moment lies in a recording: before its origin with a sign.
+func position(m *recorder.Manifest, at time.Time) string {
+	if m.Origin.IsZero() {
+		return "-"
+	}
+	ms := at.Sub(m.Origin).Milliseconds()
+	if ms < 0 {
+		return "-" + picture.Clock(-ms, true)
+	}
+	return picture.Clock(ms, true)
+}
+
+// about is what a signal says of whom, by the words of the vocabulary.
+func about(s recorder.ManifestSignal) string {
+	var out []string
+	for _, f := range []struct{ name, value string }{
+		{"flow", s.Flow}, {"queue", s.Queue}, {"user", s.User}, {"role", string(s.Role)}, {"party", s.Party}, {"other", s.Other},
+	} {
+		if f.value != "" {
+			out = append(out, f.name+"="+f.value)
 		}
-		_, _ = fmt.Fprintln(w, strings.TrimSuffix(fmt.Sprintf(strings.Repeat("%v\t", len(cells)), cells...), "\t"))
 	}
-	section := func() { _ = w.Flush(); b.WriteByte('\n') }
-	line("recording", m.ID)
-	line("conversation", m.Conversation)
-	line("kind", m.Kind)
-	line("trunk", m.Trunk)
-	line("call", fmt.Sprintf("%s, %s to %s", m.Call.Direction, m.Call.From, m.Call.To))
-	line("call-id", m.Call.SIPCallID)
-	line("started", stamp(m.Call.Start))
-	line("answered", stamp(m.Call.Answer))
-	line("ended", stamp(m.Call.End)+" ("+m.Call.EndCause+")")
-	line("real time", picture.Clock(m.RealMS, true))
-	line("audio", fmt.Sprintf("%s, %s, %d Hz, windows %s", picture.Clock(m.AudioMS, true), m.Format, m.SampleRate, m.Suppressed))
-	line("digits", fmt.Sprint(len(m.DTMF)))
-	section()
-	line("SEGMENT", "REAL", "TO", "AUDIO", "BYTES", "PARTIES")
-	for _, s := range m.Segments[:min(len(m.Segments), rowsShown)] {
-		line(s.N, picture.Clock(s.RealMS, true), picture.Clock(s.EndRealMS, true), picture.Clock(s.DurationMS, true), s.Bytes, strings.Join(s.Parties, ", "))
+	return dash(strings.Join(out, " "))
+}
+
+// did is what a signal did beside windows.
+func did(s recorder.ManifestSignal) string {
+	switch {
+	case s.Refused != "":
+		return "refused: " + s.Refused
+	case s.Recording != "":
+		if strings.HasSuffix(string(s.Event), ".end") {
+			return "ended " + s.Recording
+		}
+		return "began " + s.Recording
 	}
-	if len(m.Windows) > 0 {
-		section()
-		line("WINDOW", "REAL", "TO", "SOURCE", "LATE MS", "MISSED MS")
-	}
-	for _, x := range m.Windows[:min(len(m.Windows), rowsShown)] {
-		line(x.Reason, picture.Clock(x.RealMS, true), picture.Clock(x.EndRealMS, true), x.Source, x.LateMS, x.MissedMS)
-	}
-	if len(m.Gaps) > 0 {
-		section()
-		line("GAP", "CHANNEL", "REAL", "MS", "FILLED WITH", "DETAIL")
-	}
-	for _, g := range m.Gaps[:min(len(m.Gaps), rowsShown)] {
-		line(g.Cause, g.Channel, picture.Clock(g.RealMS, true), g.DurationMS, g.Filled, g.Detail)
-	}
-	section()
-	line("STREAM", "CHANNEL", "CODEC", "PACKETS", "LOST", "LATE", "DUPLICATE", "REORDERED", "SKEW PPM")
-	for _, s := range m.Streams[:min(len(m.Streams), rowsShown)] {
-		line(fmt.Sprintf("%08x", s.SSRC), s.Channel, s.Codec, s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, fmt.Sprintf("%.1f", s.SkewPPM))
-	}
-	_ = w.Flush()
-	if n := max(len(m.Segments), len(m.Windows), len(m.Gaps), len(m.Streams)); n > rowsShown {
-		fmt.Fprintf(&b, "(tables cut at %d rows, --json has all)\n", rowsShown)
-	}
-	return b.String()
+	return "-"
 }
 
 func stamp(t time.Time) string {

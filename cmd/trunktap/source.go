@@ -168,6 +168,7 @@ func (r *remote) find(ctx context.Context, q recorder.Query) (l listing, err err
 	set("sip_call_id", q.SIPCallID)
 	set("conversation", q.Conversation)
 	set("kind", string(q.Kind))
+	set("user", q.User)
 	set("cursor", q.Cursor)
 	if q.Limit > 0 {
 		set("limit", strconv.Itoa(q.Limit))

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -111,26 +112,29 @@ type span struct{ from, to int64 }
 // timeline maps real time to audio time. Where windows were cut, real time
 // goes on and audio time stands still.
 type timeline struct {
-	cuts   []span // union of all windows, in order; empty when windows are silence
-	shades []span // the same union whether cut or silent
+	cuts   []span    // union of the windows of both channels, in order; empty when windows are silence
+	shades [2][]span // the union of each channel's windows, cut or silent
 	realMS int64
 }
 
 func newTimeline(m *recorder.Manifest) timeline {
-	t := timeline{realMS: max(m.RealMS, 1), shades: union(m)}
+	t := timeline{realMS: max(m.RealMS, 1)}
 	if m.Suppressed != recorder.SuppressedSilence {
-		t.cuts = t.shades
+		t.cuts = union(m, func(w recorder.Window) bool { return w.Channel == nil })
+	}
+	for ch := range t.shades {
+		t.shades[ch] = union(m, func(w recorder.Window) bool { return w.Channel == nil || *w.Channel == ch })
 	}
 	return t
 }
 
-// union merges the windows of a manifest, which may overlap.
-func union(m *recorder.Manifest) []span {
+// union merges those windows of a manifest that count; they may overlap.
+func union(m *recorder.Manifest, counts func(recorder.Window) bool) []span {
 	var out []span
 	for _, w := range sorted(m.Windows) {
 		s := span{max(0, w.RealMS), min(m.RealMS, w.EndRealMS)}
 		switch last := len(out) - 1; {
-		case s.to <= s.from:
+		case s.to <= s.from || !counts(w):
 		case last >= 0 && s.from <= out[last].to:
 			out[last].to = max(out[last].to, s.to)
 		default:
@@ -155,14 +159,19 @@ func (t timeline) audio(realMS int64) (int64, bool) {
 	return at, true
 }
 
-// suppressed tells whether a moment lies in a window.
-func (t timeline) suppressed(realMS int64) bool {
-	for _, s := range t.shades {
+// suppressed tells whether a moment of a channel lies in a window.
+func (t timeline) suppressed(ch int, realMS int64) bool {
+	for _, s := range t.shades[ch] {
 		if realMS >= s.from && realMS < s.to {
 			return true
 		}
 	}
 	return false
+}
+
+// shaded tells whether any of n channels has a window.
+func (t timeline) shaded(n int) bool {
+	return slices.ContainsFunc(t.shades[:n], func(s []span) bool { return len(s) > 0 })
 }
 
 // columns reduces one channel to n columns of real time.

@@ -114,6 +114,9 @@ func TestTimelineProperties(t *testing.T) {
 		for range rapid.IntRange(0, 6).Draw(t, "windows") {
 			from := rapid.Int64Range(-10, 6000).Draw(t, "from")
 			m.Windows = append(m.Windows, recorder.Window{Reason: "hold", RealMS: from, EndRealMS: from + rapid.Int64Range(-5, 3000).Draw(t, "length")})
+			if ch := rapid.IntRange(-1, 1).Draw(t, "only"); ch >= 0 {
+				m.Windows[len(m.Windows)-1].Channel = &ch
+			}
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "gaps") {
 			m.Gaps = append(m.Gaps, recorder.Gap{Channel: rapid.IntRange(-1, 3).Draw(t, "ch"), RealMS: rapid.Int64Range(-5, 6000).Draw(t, "at"), DurationMS: rapid.Int64Range(0, 3000).Draw(t, "d")})
@@ -122,12 +125,17 @@ func TestTimelineProperties(t *testing.T) {
 		kept := int64(0)
 		for at := range m.RealMS {
 			naive := false
+			var shaded [2]bool
 			for _, w := range m.Windows {
-				naive = naive || at >= w.RealMS && at < w.EndRealMS
+				in := at >= w.RealMS && at < w.EndRealMS
+				naive = naive || in && w.Channel == nil
+				for ch := range shaded {
+					shaded[ch] = shaded[ch] || in && (w.Channel == nil || *w.Channel == ch)
+				}
 			}
 			audio, ok := tl.audio(at)
-			if ok == naive || tl.suppressed(at) != naive {
-				t.Fatalf("at %d: cut %v, want %v", at, !ok, naive)
+			if ok == naive || tl.suppressed(0, at) != shaded[0] || tl.suppressed(1, at) != shaded[1] {
+				t.Fatalf("at %d: cut %v, want %v; shaded %v", at, !ok, naive, shaded)
 			}
 			if ok && audio != kept {
 				t.Fatalf("at %d: audio %d, want %d", at, audio, kept)
@@ -177,6 +185,57 @@ func TestPNG(t *testing.T) {
 	}
 	if hatched < 5 {
 		t.Errorf("%d pixels of the gap are hatched", hatched)
+	}
+}
+
+// station is a call of 10 s in which the microphone of channel 1 is not
+// captured from 2 to 6 s; nothing is cut.
+func station() (*recorder.Manifest, Peaks) {
+	m, _ := call()
+	one := 1
+	m.Windows, m.Gaps = []recorder.Window{{Reason: "hold", RealMS: 2000, EndRealMS: 6000, Channel: &one}}, nil
+	m.AudioMS = m.RealMS
+	p := Peaks{BinMS: 10}
+	for i := range 1000 {
+		loud := Peak{-20000, 20000}
+		p.Channels[0] = append(p.Channels[0], loud)
+		if i >= 200 && i < 600 {
+			loud = Peak{}
+		}
+		p.Channels[1] = append(p.Channels[1], loud)
+	}
+	return m, p
+}
+
+// TestOneChannel: a window of one channel shades that one and moves nothing.
+func TestOneChannel(t *testing.T) {
+	m, p := station()
+	golden(t, "station.txt", []byte(Terminal(m, p, 90)))
+	var b bytes.Buffer
+	if err := PNG(&b, m, p); err != nil {
+		t.Fatal(err)
+	}
+	img, err := png.Decode(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(ch int, ms int64) any {
+		return img.At(marginLeft+int(ms*waveWidth/m.RealMS), headerHeight+ch*(laneHeight+laneGap)+laneHeight/2-20)
+	}
+	for _, c := range []struct {
+		ch   int
+		ms   int64
+		want any
+	}{{0, 1000, colours[0]}, {0, 4000, colours[0]}, {0, 9900, colours[0]}, {1, 1000, colours[1]}, {1, 4000, shading}, {1, 9900, colours[1]}, {1, 2000, label}, {0, 2000, colours[0]}} {
+		if got := at(c.ch, c.ms); got != c.want {
+			t.Errorf("channel %d at %d ms: %v, want %v", c.ch, c.ms, got, c.want)
+		}
+	}
+	for _, ch := range []int{-1, 2, 1 << 40} { // of no channel that there is
+		m.Windows[0].Channel = &ch
+		if err := PNG(&bytes.Buffer{}, m, p); err != nil || strings.Contains(Terminal(m, p, 90), string(shade)) {
+			t.Errorf("channel %d: %v", ch, err)
+		}
 	}
 }
 

@@ -82,12 +82,12 @@ func (c *canvas) header(m *recorder.Manifest) {
 func (c *canvas) lane(m *recorder.Manifest, t timeline, p Peaks, ch, top int) {
 	middle := top + laneHeight/2
 	c.fill(image.Rect(marginLeft, top, marginLeft+waveWidth, top+laneHeight), color.RGBA{248, 249, 251, 255})
-	for _, s := range t.shades {
+	for _, s := range t.shades[ch] {
 		c.fill(image.Rect(t.x(s.from), top, max(t.x(s.to), t.x(s.from)+1), top+laneHeight), shading)
 	}
 	c.fill(image.Rect(marginLeft, middle, marginLeft+waveWidth, middle+1), faint)
 	for i, peak := range t.columns(p, ch, waveWidth) {
-		if t.suppressed(t.realMS * int64(2*i+1) / (2 * waveWidth)) {
+		if t.suppressed(ch, t.realMS*int64(2*i+1)/(2*waveWidth)) {
 			continue
 		}
 		const half = laneHeight/2 - 4
@@ -114,21 +114,29 @@ func (c *canvas) hatched(r image.Rectangle) {
 	}
 }
 
-// windows names each window at the top of the first lane, a row lower where
-// names would run into each other, and draws its edges.
+// windows names each window at the top of the first lane that it lies in, a row
+// lower where names would run into each other, and draws its edges.
 func (c *canvas) windows(m *recorder.Manifest, t timeline, n int) {
-	var free [labelRowsMax]int
-	bottom := headerHeight + n*laneHeight + max(n-1, 0)*laneGap
+	var free [2][labelRowsMax]int
 	for _, w := range sorted(m.Windows) {
+		first, last := 0, n-1
+		if w.Channel != nil {
+			first, last = *w.Channel, *w.Channel
+		}
+		if first < 0 || last >= n || last < first {
+			continue
+		}
+		top := headerHeight + first*(laneHeight+laneGap)
+		bottom := headerHeight + last*(laneHeight+laneGap) + laneHeight
 		x, end := t.x(w.RealMS), t.x(min(w.EndRealMS, t.realMS))
 		for _, edge := range []int{x, max(x, end-1)} {
-			c.fill(image.Rect(edge, headerHeight, edge+1, bottom), label)
+			c.fill(image.Rect(edge, top, edge+1, bottom), label)
 		}
 		at := min(x+4, pngWidth-marginRight-textWidth(w.Reason))
-		for row := range free {
-			if free[row] <= at {
-				c.text(at, headerHeight+4+12*row, w.Reason, label)
-				free[row] = at + textWidth(w.Reason) + 6
+		for row := range free[first] {
+			if free[first][row] <= at {
+				c.text(at, top+4+12*row, w.Reason, label)
+				free[first][row] = at + textWidth(w.Reason) + 6
 				break
 			}
 		}
@@ -160,7 +168,7 @@ func (c *canvas) legend(m *recorder.Manifest, t timeline, y, n int) {
 	for ch := range n {
 		entry(fmt.Sprintf("channel %d: %s", ch, m.Channels[ch].Side), func(r image.Rectangle) { c.fill(r, colours[ch]) })
 	}
-	if len(t.shades) > 0 {
+	if t.shaded(n) {
 		entry("suppressed", func(r image.Rectangle) { c.fill(r, shading) })
 	}
 	if len(m.Gaps) > 0 {

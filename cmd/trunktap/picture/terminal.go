@@ -55,7 +55,7 @@ func Terminal(m *recorder.Manifest, p Peaks, columns int) string {
 	}
 	axis(&b, t, width)
 	names(&b, m, t, width)
-	if len(t.shades) > 0 || len(m.Gaps) > 0 {
+	if t.shaded(channels(m)) || len(m.Gaps) > 0 {
 		fmt.Fprintf(&b, "%*s%c suppressed  %c not captured\n", nameWidth, "", shade, missing)
 	}
 	return b.String()
@@ -67,7 +67,7 @@ func channels(m *recorder.Manifest) int { return min(len(m.Channels), 2) }
 // cell is one character; row 0 is the lowest of its channel.
 func cell(m *recorder.Manifest, t timeline, ch, i, width int, peak Peak, row int) rune {
 	middle := t.realMS * int64(2*i+1) / int64(2*width)
-	if t.suppressed(middle) {
+	if t.suppressed(ch, middle) {
 		return shade
 	}
 	from, to := t.realMS*int64(i)/int64(width), t.realMS*int64(i+1)/int64(width)
