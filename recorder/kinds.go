@@ -187,7 +187,8 @@ func (c *core) openAt(kind Kind, user, other string, internal media.Side, t time
 	}
 	r, why := c.open(kind, user, other, internal)
 	if r != nil {
-		c.begin(r, c.positionOf(t))
+		ns := c.ns(t) + int64(time.Millisecond) - 1 // a millisecond that is not wholly its own is not the recording's
+		c.begin(r, c.positionOf(c.timeOf(ns)))
 		r.before = c.rows()
 	}
 	return r, why
@@ -352,6 +353,9 @@ func (c *core) consulting(user string, side media.Side) bool {
 // call that was one from its beginning has no recording of its trunk; one that
 // comes from outside can be none.
 func (c *core) consultStarted(sig suppress.Signal, e *effect) {
+	if c.party(sig.Other) && !c.party(sig.User) {
+		return // the other agent's leg: the consultation is recorded on that of who consults
+	}
 	whole := !c.started || c.realMSOf(c.ns(sig.At)) <= c.realMSOf(c.ns(c.answered))
 	if whole && (c.plan.NoTrunk || c.session.Direction == media.Outbound) {
 		if c.kinds.consult == nil {
