@@ -134,7 +134,7 @@ type Window struct {
 	Source    string `json:"source"`
 	LateMS    int64  `json:"late_ms"`           // how long after its time the starting signal arrived
 	MissedMS  int64  `json:"missed_ms"`         // how much of it was sealed by then and is in the recording
-	Channel   *int   `json:"channel,omitempty"` // the only channel that it silences, without taking out any time
+	Channel   *int   `json:"channel,omitempty"` // whose party alone it silences, without taking out any time
 }
 
 // ManifestSignal is a call-state signal and what it did.

@@ -326,43 +326,9 @@ func (r *Recorder) inOrder() []*session {
 // passes the daemon twice has it on both passes. The answer is then that of the
 // one which the signal reached latest.
 func (r *Recorder) Signal(ctx context.Context, sig suppress.Signal) (Applied, error) {
-	var to []*session
-	if sig.Call != "" || sig.SIPCall != "" {
-		r.mu.Lock()
-		to = r.meantBy(sig)
-		r.mu.Unlock()
-	}
-	if len(to) == 0 {
-		return Applied{}, fmt.Errorf("live call %q: %w", sig.Call+sig.SIPCall, ErrNotFound)
-	}
-	sig.Received = time.Now()
-	var replies []chan effect
-	for _, s := range to {
-		reply := make(chan effect, 1)
-		if s.post(sig, reply) {
-			replies = append(replies, reply)
-		}
-	}
 	ctx, cancel := context.WithTimeout(ctx, signalWait)
 	defer cancel()
-	var worst *effect
-	for _, reply := range replies {
-		select {
-		case e, ok := <-reply:
-			if ok && (worst == nil || e.MissedMS > worst.MissedMS) {
-				worst = &e
-			}
-		case <-ctx.Done():
-			return Applied{}, fmt.Errorf("the signal is queued, its effect is not known yet: %w", ctx.Err())
-		}
-	}
-	if worst == nil {
-		return Applied{}, ErrEnded
-	}
-	if worst.refused != "" {
-		return Applied{}, &RefusedError{Why: worst.refused}
-	}
-	return applied(*worst), nil
+	return r.ask(sig).outcome(ctx)
 }
 
 func applied(e effect) Applied {

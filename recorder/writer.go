@@ -119,7 +119,7 @@ func accountBytes(m *Manifest) int64 {
 		return 0
 	}
 	const entryBytes = 128
-	return entryBytes * int64(8+len(m.Gaps)+len(m.Windows)+len(m.DTMF)+len(m.Streams)+len(m.Segments))
+	return entryBytes * int64(8+len(m.Gaps)+len(m.Windows)+len(m.DTMF)+len(m.Streams)+len(m.Segments)+len(m.Signals))
 }
 
 func (w *writer) begin(info SegmentInfo) {

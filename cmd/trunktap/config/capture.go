@@ -17,7 +17,7 @@ type TrunkRecording struct {
 
 	Consent        string        // off | required
 	ConsentPreroll bool          // keep in locked memory what is heard before consent; only with required
-	ConsentTimeout time.Duration // consent not given by then is denied
+	ConsentTimeout time.Duration // how long the preroll is kept
 	ConsentDTMF    ConsentDTMF
 
 	Consult, Adhoc, Snippets bool // whether these recordings are made beside the main one

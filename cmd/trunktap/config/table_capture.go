@@ -51,7 +51,7 @@ func consentTable(r *TrunkRecording) *node {
 			choice(&r.Consent, []string{"off", "required"}, nil)).is("off"),
 		key("preroll", "Keep what is heard before the decision in locked memory, and write it when consent is granted.",
 			boolean(&r.ConsentPreroll)).is("false"),
-		key("timeout", "Consent that is not granted so long after the answer counts as denied.",
+		key("timeout", "How long a preroll is kept. Consent that is granted later acts from its own time on.",
 			duration(&r.ConsentTimeout, time.Second, 10*time.Minute)).is("60s"),
 		key("dtmf", "The digits that answer the question for consent. They are cut out of the recording.", object(
 			key("grant", "Consent is granted.", code(&d.Grant)).shown(`"1"`),

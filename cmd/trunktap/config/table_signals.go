@@ -18,6 +18,7 @@ var (
 		"ivr.start", "ivr.end", "queue.start", "queue.end", "agent.join", "agent.leave", "hold.start", "hold.end",
 		"pause.start", "pause.end", "consent.granted", "consent.denied", "consult.start", "consult.end",
 		"transfer.external", "transfer.internal", "snippet.start", "snippet.end", "adhoc.start", "adhoc.end",
+		"dtmf.start", "dtmf.end",
 	}
 	roles = []string{"agent", "consult", "monitor", "coach", "barge"}
 )
