@@ -142,7 +142,9 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 	}
 	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return d.at >= m.FromNS && d.at <= m.ToNS })
 	say := func(e suppress.Event, ns int64) {
-		c.typed = append(c.typed, suppress.Signal{V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.now), Source: sourceDTMF})
+		c.typed = append(c.typed, suppress.Signal{
+			V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.now), Source: sourceDTMF, Party: t.side.String(),
+		})
 	}
 	say(suppress.DTMFStart, m.FromNS)
 	if m.Event == suppress.PauseStart || m.Event == suppress.ConsentDenied {
