@@ -2,8 +2,27 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
+
+// TestGoldenScenarioTable holds that the documentation has what TestScenarios finds.
+func TestGoldenScenarioTable(t *testing.T) {
+	const name = "../../docs/scenarios.md"
+	want := scenarioTable(scenarios())
+	if *update {
+		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := must(os.ReadFile(name))(t)
+	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(string(got), "\n")); d != "" {
+		t.Errorf("%s is not what the scenarios say; go test -run GoldenScenario -update rewrites it (-scenarios +file):\n%s", name, d)
+	}
+}
 
 // scenarioTable is what the scenarios expect, for people to read.
 func scenarioTable(all []scenario) string {

@@ -2,13 +2,14 @@ package main
 
 import (
 	"bufio"
-	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/textproto"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,42 +21,166 @@ import (
 )
 
 const (
-	amiDialogues = "../../suppress/feed/ami/testdata/"
-	feedWait     = time.Second           // for the daemon to log in
-	feedTakes    = 50 * time.Millisecond // from an event until its signal has arrived
+	feedDialogues = "../../suppress/feed/"
+	feedWait      = time.Second           // for the daemon to log in
+	feedTakes     = 50 * time.Millisecond // from an event until its signal has arrived
 )
 
-// asterisk is the manager interface of an Asterisk that repeats a recorded
-// dialogue, a part at each step of the scenario and with the time of that step.
-type asterisk struct {
+// exchange is a PBX that repeats a recorded dialogue of its event interface, a
+// part at each step of the scenario and with the time of that step.
+type exchange struct {
 	s        *scene
-	events   []asteriskEvent // that are to come
 	listener net.Listener
 	wg       sync.WaitGroup
 	ready    chan struct{} // closed when the daemon has asked what is going on
+	asked    sync.Once
+	greeting string
+	answer   func(*textproto.Reader) (string, error) // to the next request
+	frame    func(event string, at time.Time) string
+	events   []exchangeEvent // that are to come
 
-	mu      sync.Mutex
-	conn    net.Conn
-	callIDs map[string]string // of channels
-	started bool
+	mu    sync.Mutex
+	conn  net.Conn
+	calls map[string]string // Call-IDs, by what the dialogue calls them
 }
 
-type asteriskEvent struct {
+type exchangeEvent struct {
 	seconds float64 // since the begin of the dialogue
 	text    string
 }
 
-// newAsterisk listens and returns the configuration of the daemon for it.
-func newAsterisk(s *scene, dialogue string) (*asterisk, string) {
-	s.t.Helper()
-	a := &asterisk{s: s, callIDs: map[string]string{}, ready: make(chan struct{})}
-	a.load(dialogue)
-	a.listener = must(net.Listen("tcp", netip.AddrPortFrom(liveHost, 0).String()))(s.t)
-	a.wg.Go(a.accept)
-	s.t.Cleanup(a.close)
-	secret := filepath.Join(s.t.TempDir(), "secret")
-	s.ok(os.WriteFile(secret, []byte("s3cret\n"), 0o600))
-	return a, fmt.Sprintf(`
+// listen begins to serve and returns the address and a file with the secret.
+func (x *exchange) listen() (netip.AddrPort, string) {
+	x.s.t.Helper()
+	x.listener = must(net.Listen("tcp", netip.AddrPortFrom(liveHost, 0).String()))(x.s.t)
+	x.wg.Go(x.accept)
+	x.s.t.Cleanup(x.close)
+	secret := filepath.Join(x.s.t.TempDir(), "secret")
+	x.s.ok(os.WriteFile(secret, []byte("s3cret\n"), 0o600))
+	return netip.MustParseAddrPort(x.listener.Addr().String()), secret
+}
+
+// load reads the events of a dialogue; stamp finds their times, in units of a second.
+func (x *exchange) load(name, begin string, stamp *regexp.Regexp, unit float64) {
+	x.s.t.Helper()
+	text := string(must(os.ReadFile(feedDialogues + name))(x.s.t))
+	text = text[strings.Index(text, begin)+len(begin):]
+	base := 0.0
+	for _, e := range strings.Split(strings.TrimSpace(text), "\n\n") {
+		m := stamp.FindStringSubmatch(e)
+		if m == nil {
+			x.s.t.Fatalf("%s: an event has no time:\n%s", name, e)
+		}
+		seconds := must(strconv.ParseFloat(m[1], 64))(x.s.t) * unit
+		if len(x.events) == 0 {
+			base = seconds
+		}
+		x.events = append(x.events, exchangeEvent{seconds - base, e})
+	}
+}
+
+func (x *exchange) accept() {
+	for {
+		conn, err := x.listener.Accept()
+		if err != nil {
+			return
+		}
+		x.mu.Lock()
+		x.conn = conn
+		x.mu.Unlock()
+		x.send(x.greeting)
+		x.wg.Go(func() { x.serve(conn) })
+	}
+}
+
+func (x *exchange) serve(conn net.Conn) {
+	r := textproto.NewReader(bufio.NewReader(conn))
+	for {
+		text, err := x.answer(r)
+		if err != nil {
+			return
+		}
+		x.send(text)
+	}
+}
+
+func (x *exchange) send(text string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.conn != nil {
+		_, _ = x.conn.Write([]byte(text)) // the daemon comes again when it has lost the connection
+	}
+}
+
+// knows says which leg it is that the dialogue calls by a name.
+func (x *exchange) knows(name string, l *leg) {
+	if l != nil {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.calls[name] = l.far.ID()
+	}
+}
+
+func (x *exchange) callID(name string) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.calls[name]
+}
+
+// until tells what happened up to a time of the dialogue, as of the present step.
+func (x *exchange) until(seconds float64) {
+	x.s.t.Helper()
+	select {
+	case <-x.ready:
+	case <-x.s.ctx.Done():
+	case <-time.After(feedWait):
+		x.s.faultf("the daemon does not log in to the PBX")
+		return
+	}
+	for len(x.events) > 0 && x.events[0].seconds <= seconds {
+		x.send(x.frame(x.events[0].text, x.s.now))
+		x.events = x.events[1:]
+	}
+	time.Sleep(feedTakes)
+}
+
+// vanish ends the connection and takes no other.
+func (x *exchange) vanish() {
+	_ = x.listener.Close() // nothing waits in it
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.conn != nil {
+		_ = x.conn.Close() // as a crash does
+		x.conn = nil
+	}
+}
+
+func (x *exchange) close() {
+	x.vanish()
+	x.wg.Wait()
+}
+
+func newExchange(s *scene) *exchange {
+	return &exchange{s: s, calls: map[string]string{}, ready: make(chan struct{})}
+}
+
+var amiTime = regexp.MustCompile(`(?m)^Timestamp: (\d+\.\d+)$`)
+
+// asterisk is one with a dialogue of its manager interface; the dialogue knows
+// calls by channels.
+func asterisk(dialogue string) func(s *scene) string {
+	return func(s *scene) string {
+		x := newExchange(s)
+		s.exchange = x
+		x.greeting = "Asterisk Call Manager/9.0.0\r\n"
+		x.answer = x.answerAction
+		x.frame = func(event string, at time.Time) string {
+			stamp := fmt.Sprintf("Timestamp: %.6f", float64(at.UnixMicro())/1e6)
+			return strings.ReplaceAll(amiTime.ReplaceAllString(event, stamp), "\n", "\r\n") + "\r\n\r\n"
+		}
+		x.load("ami/testdata/"+dialogue, "-- events --\n", amiTime, 1)
+		at, secret := x.listen()
+		return fmt.Sprintf(`
 signals:
   ami:
     - name: pbx
@@ -65,136 +190,78 @@ signals:
       challenge: false
       trunks: ["PJSIP/carrier-*"]
       stations: [PJSIP/alice, PJSIP/bob]
-`, a.listener.Addr(), secret)
-}
-
-// load reads the events of a recorded dialogue.
-func (a *asterisk) load(name string) {
-	text := must(os.ReadFile(amiDialogues + name))(a.s.t)
-	_, events, ok := strings.Cut(string(text), "-- events --\n")
-	if !ok {
-		a.s.t.Fatalf("%s has no events", name)
-	}
-	base := 0.0
-	for _, e := range strings.Split(strings.TrimSpace(events), "\n\n") {
-		_, after, _ := strings.Cut(e, "\nTimestamp: ")
-		number, _, _ := strings.Cut(after, "\n")
-		seconds := must(strconv.ParseFloat(number, 64))(a.s.t)
-		base = cmp.Or(base, seconds-0.001) // the first is 1 ms after the begin
-		a.events = append(a.events, asteriskEvent{seconds - base, strings.Replace(e, "\nTimestamp: "+number, "\nTimestamp: %TIME%", 1)})
+`, at, secret)
 	}
 }
 
-func (a *asterisk) accept() {
-	for {
-		conn, err := a.listener.Accept()
-		if err != nil {
-			return
+// answerAction answers an action. Nothing goes on when the daemon asks at its start.
+func (x *exchange) answerAction(r *textproto.Reader) (string, error) {
+	m, err := r.ReadMIMEHeader()
+	id := "ActionID: " + m.Get("ActionID") + "\r\n"
+	text := "Response: Success\r\n" + id
+	switch action := m.Get("Action"); action {
+	case "CoreShowChannels", "QueueStatus":
+		text += "EventList: start\r\n\r\nEvent: " + action + "Complete\r\n" + id + "EventList: Complete\r\nListItems: 0\r\n"
+		if action == "QueueStatus" {
+			x.asked.Do(func() { close(x.ready) })
 		}
-		a.mu.Lock()
-		a.conn = conn
-		a.mu.Unlock()
-		if _, err := fmt.Fprintf(conn, "Asterisk Call Manager/9.0.0\r\n"); err != nil {
-			continue
-		}
-		a.wg.Go(func() { a.serve(conn) })
+	case "Getvar":
+		text += "Variable: " + m.Get("Variable") + "\r\nValue: " + x.callID(m.Get("Channel")) + "\r\n"
 	}
+	return text + "\r\n", err
 }
 
-// serve answers actions. Nothing goes on when the daemon asks at its start.
-func (a *asterisk) serve(conn net.Conn) {
-	r := textproto.NewReader(bufio.NewReader(conn))
-	for {
-		m, err := r.ReadMIMEHeader()
-		if err != nil {
-			return
-		}
-		id := "ActionID: " + m.Get("ActionID") + "\r\n"
-		text := "Response: Success\r\n" + id
-		switch action := m.Get("Action"); action {
-		case "CoreShowChannels", "QueueStatus":
-			text += "EventList: start\r\n\r\nEvent: " + action + "Complete\r\n" + id + "EventList: Complete\r\nListItems: 0\r\n"
-			if action == "QueueStatus" {
-				a.mu.Lock()
-				if !a.started {
-					a.started = true
-					close(a.ready)
-				}
-				a.mu.Unlock()
+var eslTime = regexp.MustCompile(`(?m)^Event-Date-Timestamp: (\d+)$`)
+
+// freeswitch is one with a dialogue of its event socket; the dialogue knows calls
+// by Call-IDs.
+func freeswitch(dialogue string) func(s *scene) string {
+	return func(s *scene) string {
+		x := newExchange(s)
+		s.exchange = x
+		x.greeting = "Content-Type: auth/request\n\n"
+		x.answer = x.answerCommand
+		x.frame = func(event string, at time.Time) string {
+			event = eslTime.ReplaceAllString(event, fmt.Sprintf("Event-Date-Timestamp: %d", at.UnixMicro())) + "\n\n"
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			for name, id := range x.calls {
+				event = strings.ReplaceAll(event, url.PathEscape(name), url.PathEscape(id))
+				event = strings.ReplaceAll(event, url.QueryEscape(name), url.QueryEscape(id))
 			}
-		case "Getvar":
-			a.mu.Lock()
-			text += "Variable: " + m.Get("Variable") + "\r\nValue: " + a.callIDs[m.Get("Channel")] + "\r\n"
-			a.mu.Unlock()
+			return fmt.Sprintf("Content-Length: %d\nContent-Type: text/event-plain\n\n%s", len(event), event)
 		}
-		a.send(text)
+		x.load("esl/testdata/"+dialogue, "", eslTime, 1e-6)
+		at, secret := x.listen()
+		return fmt.Sprintf("\nsignals: {esl: [{name: pbx, address: \"%s\", password_file: \"%s\"}]}\n", at, secret)
 	}
 }
 
-func (a *asterisk) send(text string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.conn != nil {
-		_, _ = a.conn.Write([]byte(text + "\r\n")) // the daemon comes again when it has lost the connection
+// answerCommand answers a command of the event socket.
+func (x *exchange) answerCommand(r *textproto.Reader) (string, error) {
+	line, err := r.ReadLine()
+	body := ""
+	switch {
+	case line == "":
+		return "", err
+	case strings.HasPrefix(line, "api show "):
+		body = `{"row_count": 0}`
+	case strings.HasPrefix(line, "api callcenter_config"):
+		body = "+OK\n"
+		x.asked.Do(func() { close(x.ready) })
+	case strings.HasPrefix(line, "api "):
+		body = "-ERR No such channel!\n"
+	default:
+		return "Content-Type: command/reply\nReply-Text: +OK accepted\n\n", err
 	}
-}
-
-// knows says which leg a channel is.
-func (a *asterisk) knows(channel string, l *leg) {
-	if l != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.callIDs[channel] = l.far.ID()
-	}
-}
-
-// until tells what happened up to a time of the dialogue, as of the present step.
-func (a *asterisk) until(seconds float64) {
-	a.s.t.Helper()
-	select {
-	case <-a.ready:
-	case <-a.s.ctx.Done():
-	case <-time.After(feedWait):
-		a.s.faultf("the daemon does not log in to Asterisk")
-		return
-	}
-	now := strconv.FormatFloat(float64(a.s.now.UnixMicro())/1e6, 'f', 6, 64)
-	for len(a.events) > 0 && a.events[0].seconds <= seconds {
-		a.send(strings.ReplaceAll(strings.Replace(a.events[0].text, "%TIME%", now, 1), "\n", "\r\n") + "\r\n")
-		a.events = a.events[1:]
-	}
-	time.Sleep(feedTakes)
-}
-
-// vanish ends the connection and takes no other.
-func (a *asterisk) vanish() {
-	_ = a.listener.Close() // nothing waits in it
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.conn != nil {
-		_ = a.conn.Close() // as a crash does
-		a.conn = nil
-	}
-}
-
-func (a *asterisk) close() {
-	a.vanish()
-	a.wg.Wait()
+	return fmt.Sprintf("Content-Type: api/response\nContent-Length: %d\n\n%s", len(body), body), err
 }
 
 // pressed is an event of the dialplan about the only channel of a dialogue.
-func (a *asterisk) pressed(e suppress.Event) {
-	a.events = append(a.events, asteriskEvent{text: "Event: UserEvent\nPrivilege: user,all\nTimestamp: %TIME%\nChannel: PJSIP/carrier-a-00000001\n" +
+func (x *exchange) pressed(e suppress.Event) {
+	x.events = append(x.events, exchangeEvent{text: "Event: UserEvent\nPrivilege: user,all\nTimestamp: 0.0\nChannel: PJSIP/carrier-a-00000001\n" +
 		"Uniqueid: 1763800000.1\nLinkedid: 1763800000.1\nUserEvent: TrunktapSignal\nEvent: " + string(e)})
-	a.until(0)
-}
-
-// asteriskWith makes the Asterisk of a scenario.
-func asteriskWith(dialogue string) func(s *scene) string {
-	return func(s *scene) (keys string) {
-		s.asterisk, keys = newAsterisk(s, dialogue)
-		return keys
-	}
+	x.until(0)
 }
 
 // told are scenarios whose signals come from a PBX.
@@ -202,7 +269,7 @@ func told() []scenario {
 	hold := window("hold", 2500, 3300)
 	return []scenario{
 		{
-			number: "20", name: "IVR, queue, hold and blind transfer told by Asterisk", feeds: asteriskWith("whole.txt"), script: wholeDialogue,
+			number: "20", name: "IVR, queue, hold and blind transfer told by Asterisk", feeds: asterisk("whole.txt"), script: wholeDialogue,
 			want: []wantRecording{
 				trunkOf(5500, []span{{1500, 2500, []hz{customer}}, {3300, 5500, []hz{customer}}},
 					[]span{{1500, 2500, []hz{agent1}}, {3300, 4000, []hz{agent1}}, {4500, 5500, []hz{agent2}}},
@@ -211,7 +278,7 @@ func told() []scenario {
 			},
 		},
 		{
-			number: "20b", pending: pendingOnce, name: "consultation and transfer told by Asterisk", feeds: asteriskWith("attended.txt"), script: attendedDialogue,
+			number: "20b", name: "consultation and transfer told by Asterisk", feeds: asterisk("attended.txt"), script: attendedDialogue,
 			keys: []string{"consult: true"}, phones: []string{"consult: true"}, config: "\nstations: [alice, bob]\nstation_base: {format: wav-pcm16}\n",
 			want: []wantRecording{
 				trunkOf(4500, []span{{0, 1200, []hz{customer}}, {3000, 4500, []hz{customer}}},
@@ -226,7 +293,16 @@ func told() []scenario {
 			},
 		},
 		{
-			number: "15h", name: "secure pause whose source is lost", feeds: asteriskWith("whole.txt"), script: sourceLost, check: alarmed,
+			number: "20c", name: "IVR, queue, hold, secure pause and a snippet told by FreeSWITCH", feeds: freeswitch("queue.esl"), script: queueDialogue,
+			want: []wantRecording{
+				trunkOf(6200, []span{{1500, 2500, []hz{customer}}, {3300, 4000, []hz{customer}}, {4600, 6200, []hz{customer}}},
+					[]span{{1500, 2500, []hz{agent1}}, {3300, 4000, []hz{agent1}}, {4600, 6200, []hz{agent1}}},
+					window("ivr", 0, 700), window("queue", 700, 1500), hold, window("pause", 4000, 4600)),
+				{kind: recorder.KindSnippet, user: "1000", from: 5000, to: 5600, channels: [2][]span{talk(5000, 5600, customer), talk(5000, 5600, agent1)}},
+			},
+		},
+		{
+			number: "15h", name: "secure pause whose source is lost", feeds: asterisk("whole.txt"), script: sourceLost, check: alarmed,
 			want: []wantRecording{trunkOf(3500, talk(0, 1200, customer), talk(0, 1200, agent1), window("pause", 1200, 3500))},
 		},
 	}
@@ -234,7 +310,7 @@ func told() []scenario {
 
 // wholeDialogue goes with whole.txt.
 func wholeDialogue(s *scene) {
-	a := s.asterisk
+	a := s.exchange
 	c := s.inbound(0)
 	a.knows("PJSIP/carrier-a-00000001", c)
 	a.until(1)
@@ -265,9 +341,47 @@ func wholeDialogue(s *scene) {
 	a.until(61)
 }
 
+// queueDialogue goes with queue.esl.
+func queueDialogue(s *scene) {
+	x := s.exchange
+	c := s.inbound(0)
+	x.knows("trunk-1@198.51.100.7", c)
+	x.until(2)
+	c.hears(menu)
+	s.almost(700)
+	c.hears(music)
+	s.at(700)
+	x.until(6)
+	s.almost(1500)
+	c.hears(agent1)
+	s.at(1500)
+	x.until(13)
+	s.at(2500)
+	c.hears(music)
+	x.until(21)
+	s.almost(3300)
+	c.hears(agent1)
+	s.at(3300)
+	x.until(27)
+	s.at(4000)
+	c.speaks(third) // a card number
+	x.until(31)
+	s.almost(4600)
+	c.speaks(customer)
+	s.at(4600)
+	x.until(35)
+	s.at(5000)
+	x.until(37)
+	s.at(5600)
+	x.until(39)
+	s.at(6200)
+	c.bye()
+	x.until(70)
+}
+
 // attendedDialogue goes with attended.txt.
 func attendedDialogue(s *scene) {
-	a := s.asterisk
+	a := s.exchange
 	c := s.inbound(0)
 	a.knows("PJSIP/carrier-a-00000001", c)
 	p := s.pickup(300, "alice", agent1, customer)
@@ -300,7 +414,7 @@ func attendedDialogue(s *scene) {
 
 // sourceLost needs no recorded dialogue.
 func sourceLost(s *scene) {
-	a := s.asterisk
+	a := s.exchange
 	c := s.inbound(agent1)
 	a.knows("PJSIP/carrier-a-00000001", c)
 	a.until(0.15)

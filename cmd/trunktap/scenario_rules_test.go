@@ -197,6 +197,34 @@ func pauses() []scenario {
 				[]span{{0, 1000, []hz{agent1}}, {3200, 4200, []hz{agent1}}}, window("hold", 1000, 2500), window("pause", 1800, 3200))},
 		},
 		{
+			number: "15b", name: "secure pause, late", script: late(400 * time.Millisecond),
+			want: []wantRecording{trunkOf(4000, []span{{0, 1600, []hz{customer}}, {3000, 4000, []hz{customer}}},
+				[]span{{0, 1600, []hz{agent1}}, {3000, 4000, []hz{agent1}}}, wantWindow{"pause", 1600, 3000, -1, 400})},
+		},
+		{
+			number: "15e", name: "secure pause that ends by itself", keys: []string{"pause_auto_resume: 1s"},
+			script: func(s *scene) {
+				c := s.inbound(agent1)
+				s.at(1000)
+				c.event(suppress.PauseStart)
+				c.speaks(card)
+				s.almost(2000)
+				c.speaks(customer)
+				s.at(2000)
+				s.at(3000)
+				c.bye()
+			},
+			want: []wantRecording{trunkOf(3000, []span{{0, 1000, []hz{customer}}, {2000, 3000, []hz{customer}}},
+				[]span{{0, 1000, []hz{agent1}}, {2000, 3000, []hz{agent1}}}, window("pause", 1000, 2000))},
+		},
+	}
+}
+
+// pausesElsewhere are pauses that other recordings than the trunk's have too.
+func pausesElsewhere() []scenario {
+	const card = third
+	return []scenario{
+		{
 			number: "15c", name: "secure pause, seen at the phone too", phones: seen, config: twoStations,
 			script: func(s *scene) {
 				c := s.inbound(0)
@@ -253,27 +281,6 @@ func pauses() []scenario {
 					channels: [2][]span{{{1000, 1600, []hz{customer}}, {2600, 3200, []hz{customer}}}, {{1000, 1600, []hz{agent1}}, {2600, 3200, []hz{agent1}}}},
 				},
 			},
-		},
-		{
-			number: "15e", name: "secure pause that ends by itself", keys: []string{"pause_auto_resume: 1s"},
-			script: func(s *scene) {
-				c := s.inbound(agent1)
-				s.at(1000)
-				c.event(suppress.PauseStart)
-				c.speaks(card)
-				s.almost(2000)
-				c.speaks(customer)
-				s.at(2000)
-				s.at(3000)
-				c.bye()
-			},
-			want: []wantRecording{trunkOf(3000, []span{{0, 1000, []hz{customer}}, {2000, 3000, []hz{customer}}},
-				[]span{{0, 1000, []hz{agent1}}, {2000, 3000, []hz{agent1}}}, window("pause", 1000, 2000))},
-		},
-		{
-			number: "15b", name: "secure pause, late", script: late(400 * time.Millisecond),
-			want: []wantRecording{trunkOf(4000, []span{{0, 1600, []hz{customer}}, {3000, 4000, []hz{customer}}},
-				[]span{{0, 1600, []hz{agent1}}, {3000, 4000, []hz{agent1}}}, wantWindow{"pause", 1600, 3000, -1, 400})},
 		},
 	}
 }
@@ -344,6 +351,17 @@ func byUsers() []scenario {
 	}
 }
 
+// stateHeaders makes signals of a header field that a dialplan can set.
+const stateHeaders = `
+signals:
+  headers:
+    - {header: X-Call-State, value: ivr, event: ivr.start}
+    - {header: X-Call-State, value: queue, event: ivr.end}
+    - {header: X-Call-State, value: queue, event: queue.start, queue: "$param:name"}
+    - {header: X-Call-State, value: agent, event: queue.end}
+    - {header: X-Call-State, value: agent, event: agent.join, user: "$param:user", role: agent}
+`
+
 // sources are signals that come in the signalling and the media of the call.
 func sources() []scenario {
 	const card = third
@@ -352,15 +370,7 @@ func sources() []scenario {
 	return []scenario{
 		{
 			number: "1d", name: "IVR and queue told by header fields",
-			config: `
-signals:
-  headers:
-    - {header: X-Call-State, value: ivr, event: ivr.start}
-    - {header: X-Call-State, value: queue, event: ivr.end}
-    - {header: X-Call-State, value: queue, event: queue.start, queue: "$param:name"}
-    - {header: X-Call-State, value: agent, event: queue.end}
-    - {header: X-Call-State, value: agent, event: agent.join, user: "$param:user", role: agent}
-`,
+			config: stateHeaders,
 			script: func(s *scene) {
 				state := func(v string) siptest.Header { return siptest.Header{Name: "X-Call-State", Value: v} }
 				s.headers = []siptest.Header{state("ivr")}

@@ -37,7 +37,7 @@ type scene struct {
 	trunk    *leg             // the first call of the trunk
 	headers  []siptest.Header // of the next INVITE
 	faults   []string
-	asterisk *asterisk // nil: there is none
+	exchange *exchange // nil: no PBX tells anything
 }
 
 // leg is a call through the daemon that ends at the PBX.

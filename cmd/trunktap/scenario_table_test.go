@@ -2,7 +2,6 @@ package main
 
 import (
 	"net/url"
-	"slices"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/sip/siptest"
@@ -21,7 +20,10 @@ var seen = []string{}
 // scenarios is the table.
 func scenarios() []scenario {
 	var all []scenario
-	parts := [][]scenario{arrivals(), transfers(), consultations(), gatherings(), holds(), consents(), prerolls(), pauses(), byUsers(), sources(), told(), beeps()}
+	parts := [][]scenario{
+		arrivals(), strays(), insiders(), transfers(), consultations(), gatherings(), supervisions(), holds(), consents(), prerolls(),
+		pauses(), pausesElsewhere(), suppressions(), byUsers(), sources(), told(), beeps(),
+	}
 	for _, part := range parts {
 		all = append(all, part...)
 	}
@@ -62,24 +64,26 @@ var (
 	queueEnd   = suppress.Signal{Event: suppress.QueueEnd, Queue: "sales"}
 )
 
-// arrivals are calls that come in, go out or stay inside.
+// acd is a call that comes by a menu and a queue to agent1.
+func acd(s *scene) {
+	c := s.inbound(menu, menuStart)
+	s.almost(800)
+	c.hears(music)
+	s.at(800)
+	c.signal(menuEnd)
+	c.signal(queueStart)
+	p := s.pickup(2000, "agent1", agent1, customer)
+	c.hears(agent1)
+	s.at(2100)
+	c.signal(queueEnd)
+	c.signal(join("agent1", suppress.RoleAgent))
+	s.at(4000)
+	c.bye()
+	p.bye()
+}
+
+// arrivals are calls that come in and are answered by an agent.
 func arrivals() []scenario {
-	acd := func(s *scene) {
-		c := s.inbound(menu, menuStart)
-		s.almost(800)
-		c.hears(music)
-		s.at(800)
-		c.signal(menuEnd)
-		c.signal(queueStart)
-		p := s.pickup(2000, "agent1", agent1, customer)
-		c.hears(agent1)
-		s.at(2100)
-		c.signal(queueEnd)
-		c.signal(join("agent1", suppress.RoleAgent))
-		s.at(4000)
-		c.bye()
-		p.bye()
-	}
 	return []scenario{
 		{
 			number: "1", name: "inbound ACD", phones: seen, config: twoStations, script: acd,
@@ -89,7 +93,7 @@ func arrivals() []scenario {
 			},
 		},
 		{
-			number: "1b", pending: pendingEdge, name: "inbound ACD, stations by state", config: twoStations + "stations_from: state\n", script: acd,
+			number: "1b", name: "inbound ACD, stations by state", config: twoStations + "stations_from: state\n", script: acd,
 			want: []wantRecording{
 				trunkOf(4000, talk(2100, 4000, customer), talk(2100, 4000, agent1), window("ivr", 0, 800), window("queue", 800, 2100)),
 				stationOf("agent1", 2100, 4000, talk(2100, 4000, customer), talk(2100, 4000, agent1)),
@@ -119,6 +123,12 @@ func arrivals() []scenario {
 				c.bye()
 			},
 		},
+	}
+}
+
+// strays are calls that come to no agent.
+func strays() []scenario {
+	return []scenario{
 		{
 			number: "3", name: "IVR alone", phones: seen, config: twoStations,
 			script: func(s *scene) {
@@ -151,6 +161,12 @@ func arrivals() []scenario {
 			},
 			want: []wantRecording{trunkOf(2500, nil, nil, window("ivr", 0, 800), window("queue", 800, 2500))},
 		},
+	}
+}
+
+// insiders are calls that stay inside or begin there.
+func insiders() []scenario {
+	return []scenario{
 		internalCall("5", "internal call, both recorded", twoStations, []wantRecording{
 			stationOf("agent1", 0, 2500, talk(600, 2500, agent2), talk(0, 2500, agent1)),
 			stationOf("agent2", 500, 2500, talk(500, 2500, agent1), talk(500, 2500, agent2)),
@@ -196,6 +212,12 @@ func arrivals() []scenario {
 				stationOf("agent1", 0, 2500, talk(300, 2500, customer), talk(0, 2500, agent1)),
 			},
 		},
+	}
+}
+
+// suppressions show the two ways of leaving out what is suppressed.
+func suppressions() []scenario {
+	return []scenario{
 		{
 			number: "16", name: "IVR and queue left out", script: acd,
 			want: []wantRecording{
@@ -335,109 +357,8 @@ func externalTransfer(number, name, rule string, want []wantRecording) scenario 
 	}
 }
 
-// consultations are those of agent1 with agent2 while the customer is on hold.
-func consultations() []scenario {
-	consult := suppress.Signal{Event: suppress.ConsultStart, User: "agent1", Other: "agent2"}
-	script := func(s *scene) {
-		c := s.inbound(0)
-		p := s.pickup(300, "agent1", agent1, customer)
-		c.hears(agent1)
-		s.at(1200)
-		c.wait()
-		c.hears(music)
-		p.hold()
-		s.at(1400)
-		k := s.dial("agent1", agent1, 0, consult)
-		s.answered(1600)
-		q := s.pickup(2000, "agent2", agent2, agent1)
-		k.hears(agent2)
-		s.almost(3000)
-		c.hears(agent2)
-		s.at(3000)
-		k.bye()
-		p.bye()
-		q.hears(customer)
-		c.resume()
-		s.at(4500)
-		c.bye()
-		q.bye()
-	}
-	main := []wantRecording{
-		trunkOf(4500, []span{{0, 1200, []hz{customer}}, {3000, 4500, []hz{customer}}}, []span{{300, 1200, []hz{agent1}}, {3000, 4500, []hz{agent2}}},
-			window("hold", 1200, 3000)),
-		stationOf("agent1", 300, 3000, talk(300, 1200, customer), talk(300, 1200, agent1), wantWindow{"hold", 1200, 3000, 1, 0}),
-		stationOf("agent2", 2000, 4500, []span{{2000, 3000, []hz{agent1}}, {3000, 4500, []hz{customer}}}, talk(2000, 4500, agent2)),
-	}
-	private := wantRecording{
-		kind: recorder.KindConsult, user: "agent1", other: "agent2", from: 1600, to: 3000,
-		channels: [2][]span{talk(2000, 3000, agent2), talk(1600, 3000, agent1)},
-	}
-	on := []string{"consult: true"}
-	return []scenario{
-		{
-			number: "8", name: "consultation and transfer", keys: on, phones: on, config: twoStations,
-			script: script, want: append(slices.Clone(main), private),
-		},
-		{
-			number: "8b", name: "consultation and transfer, not recorded", phones: seen, config: twoStations,
-			script: script, want: main,
-		},
-		{
-			number: "8c", name: "consultation over the trunk", keys: on,
-			script: func(s *scene) {
-				c := s.inbound(agent1)
-				s.at(1000)
-				c.wait()
-				c.hears(music)
-				s.at(1200)
-				k := s.outbound(agent1, agent2, consult)
-				s.answered(1400)
-				s.at(2600)
-				k.bye()
-				s.almost(2800)
-				c.hears(agent1)
-				s.at(2800)
-				c.resume()
-				s.at(3800)
-				c.bye()
-			},
-			want: []wantRecording{
-				trunkOf(3800, []span{{0, 1000, []hz{customer}}, {2800, 3800, []hz{customer}}}, []span{{0, 1000, []hz{agent1}}, {2800, 3800, []hz{agent1}}},
-					window("hold", 1000, 2800)),
-				{
-					kind: recorder.KindConsult, user: "agent1", other: "agent2", from: 1400, to: 2600,
-					channels: [2][]span{talk(1400, 2600, agent2), talk(1400, 2600, agent1)},
-				},
-			},
-		},
-	}
-}
-
 // gatherings are calls of more than two.
 func gatherings() []scenario {
-	supervised := func(role suppress.Role, customerHears, agentHears []hz) func(s *scene) {
-		return func(s *scene) {
-			c := s.inbound(0)
-			p := s.pickup(300, "agent1", agent1, customer)
-			c.hears(agent1)
-			c.signal(join("agent1", suppress.RoleAgent))
-			q := s.pickup(1500, "boss", supervisor, customer, agent1)
-			c.hears(customerHears...)
-			p.hears(agentHears...)
-			c.signal(join("boss", role))
-			s.at(3000)
-			c.hears(agent1)
-			p.hears(customer)
-			c.signal(leave("boss"))
-			q.bye()
-			s.at(4000)
-			c.bye()
-			p.bye()
-		}
-	}
-	parts := func(a, b, c []hz) []span { return []span{{300, 1500, a}, {1500, 3000, b}, {3000, 4000, c}} }
-	one, both := []hz{agent1}, []hz{agent1, supervisor}
-	cust, coached := []hz{customer}, []hz{customer, supervisor}
 	return []scenario{
 		{
 			number: "9", name: "ACD conference", phones: seen, config: twoStations,
@@ -462,12 +383,41 @@ func gatherings() []scenario {
 				q.bye()
 			},
 			want: []wantRecording{
-				trunkOf(4000, talk(600, 4000, customer), []span{{600, 1800, one}, {1800, 3000, []hz{agent1, agent2}}, {3000, 4000, []hz{agent2}}}, window("queue", 0, 600)).by(
+				trunkOf(4000, talk(600, 4000, customer), []span{{600, 1800, []hz{agent1}}, {1800, 3000, []hz{agent1, agent2}}, {3000, 4000, []hz{agent2}}}, window("queue", 0, 600)).by(
 					cast{600, 1800, []string{"agent1"}}, cast{1800, 3000, []string{"agent1", "agent2"}}, cast{3000, 4000, []string{"agent2"}}),
-				stationOf("agent1", 500, 3000, []span{{500, 1800, cust}, {1800, 3000, []hz{customer, agent2}}}, talk(500, 3000, agent1)),
-				stationOf("agent2", 1800, 4000, []span{{1800, 3000, []hz{customer, agent1}}, {3000, 4000, cust}}, talk(1800, 4000, agent2)),
+				stationOf("agent1", 500, 3000, []span{{500, 1800, []hz{customer}}, {1800, 3000, []hz{customer, agent2}}}, talk(500, 3000, agent1)),
+				stationOf("agent2", 1800, 4000, []span{{1800, 3000, []hz{customer, agent1}}, {3000, 4000, []hz{customer}}}, talk(1800, 4000, agent2)),
 			},
 		},
+	}
+}
+
+// supervisions are calls that a supervisor listens to or speaks in.
+func supervisions() []scenario {
+	supervised := func(role suppress.Role, customerHears, agentHears []hz) func(s *scene) {
+		return func(s *scene) {
+			c := s.inbound(0)
+			p := s.pickup(300, "agent1", agent1, customer)
+			c.hears(agent1)
+			c.signal(join("agent1", suppress.RoleAgent))
+			q := s.pickup(1500, "boss", supervisor, customer, agent1)
+			c.hears(customerHears...)
+			p.hears(agentHears...)
+			c.signal(join("boss", role))
+			s.at(3000)
+			c.hears(agent1)
+			p.hears(customer)
+			c.signal(leave("boss"))
+			q.bye()
+			s.at(4000)
+			c.bye()
+			p.bye()
+		}
+	}
+	parts := func(a, b, c []hz) []span { return []span{{300, 1500, a}, {1500, 3000, b}, {3000, 4000, c}} }
+	one, both := []hz{agent1}, []hz{agent1, supervisor}
+	cust, coached := []hz{customer}, []hz{customer, supervisor}
+	return []scenario{
 		{
 			number: "10", name: "monitoring", phones: seen, config: twoStations,
 			script: supervised(suppress.RoleMonitor, one, cust),

@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,8 +13,6 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
-
-var scenarioDoc = flag.String("scenario-doc", "", "write what TestScenarios expects to this file, as Markdown")
 
 const (
 	scenariosAtOnce = 10 // each a daemon with a few calls
@@ -74,12 +70,8 @@ type wantWindow struct {
 	late     int // ms after its time; it then begins where it acts
 }
 
-// What pending scenarios wait for.
-const (
-	pendingConsent = "consent that comes after its time-out"
-	pendingEdge    = "no window of a reason that ends as the recording begins"
-	pendingOnce    = "one recording of a consultation that both its calls tell of"
-)
+// pendingConsent is what a pending scenario waits for.
+const pendingConsent = "consent that comes after its time-out"
 
 // window is of all channels and of a signal in time.
 func window(reason string, from, to int) wantWindow {
@@ -93,11 +85,6 @@ func TestScenarios(t *testing.T) {
 		t.Skip("real time: left out by -short")
 	}
 	all := scenarios()
-	if *scenarioDoc != "" {
-		if err := os.WriteFile(*scenarioDoc, []byte(scenarioTable(all)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
 	must(liveBinary())(t) // before there is anything to be timed
 	var wg sync.WaitGroup
 	places := make(chan int, scenariosAtOnce)
