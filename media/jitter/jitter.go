@@ -33,7 +33,8 @@ const Flush = math.MaxInt64
 // window or the buffer is full: it can never stall. Not safe for concurrent use.
 type Buffer struct {
 	window  int64
-	slots   []slot  // storage, never moves
+	most    int     // packets that may wait
+	slots   []slot  // storage; grows up to one more than most, the one lent out by Pop
 	free    []int32 // indices of unused slots
 	order   []int32 // waiting slots by rising sequence number, order[head:]
 	head    int
@@ -50,22 +51,14 @@ type slot struct {
 // New returns a buffer that waits at most window ns (by arrivals) for a
 // missing packet and holds at most packetsMax packets.
 func New(window int64, packetsMax int) *Buffer {
-	packetsMax = min(max(packetsMax, 1), PacketsMax)
-	// One slot more than may wait: the one lent out by Pop.
-	b := &Buffer{window: max(window, 0), slots: make([]slot, packetsMax+1), popped: -1}
-	b.free = make([]int32, 0, len(b.slots))
-	b.order = make([]int32, 0, 2*len(b.slots))
-	for i := len(b.slots) - 1; i >= 0; i-- {
-		b.free = append(b.free, int32(i))
-	}
-	return b
+	return &Buffer{window: max(window, 0), most: min(max(packetsMax, 1), PacketsMax), popped: -1}
 }
 
 // Len is the number of packets that wait.
 func (b *Buffer) Len() int { return len(b.order) - b.head }
 
 // full tells that no more may wait.
-func (b *Buffer) full() bool { return b.Len() >= len(b.slots)-1 }
+func (b *Buffer) full() bool { return b.Len() >= b.most }
 
 // Room tells whether Push has room without giving up on a hole. Pop until it is
 // true before the next Push.
@@ -100,13 +93,17 @@ func (b *Buffer) Push(p source.Packet) Result {
 }
 
 func (b *Buffer) insert(at int, p source.Packet) {
+	if len(b.free) == 0 {
+		b.slots = append(b.slots, slot{})
+		b.free = append(b.free, int32(len(b.slots)-1))
+	}
 	i := b.free[len(b.free)-1]
 	b.free = b.free[:len(b.free)-1]
 	s := &b.slots[i]
 	s.buf = append(s.buf[:0], p.Payload...)
 	s.packet = p
 	s.packet.Payload = s.buf
-	if len(b.order) == cap(b.order) {
+	if len(b.order) == cap(b.order) && b.head > cap(b.order)/2 {
 		at -= b.head
 		b.order = b.order[:copy(b.order, b.order[b.head:])]
 		b.head = 0

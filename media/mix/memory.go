@@ -9,12 +9,6 @@ type memory struct {
 	drained bool         // out was given away: clear it before the next use
 }
 
-func (m *memory) init() {
-	m.marks = make([]Mark, 0, 2*MarksMax)
-	m.scratch = make([]Mark, 0, 2*MarksMax)
-	m.out = make([]Resolution, 0, 16)
-}
-
 func (m *memory) remember(k Mark) {
 	if n := len(m.marks); n > 0 {
 		last := &m.marks[n-1]
@@ -101,7 +95,7 @@ func (t *Track) resolve(from, to int64, as Resolution, create bool) {
 
 // keep adds a mark to the list being rebuilt.
 func (m *memory) keep(k Mark) {
-	if k.N <= 0 || len(m.scratch) == cap(m.scratch) {
+	if k.N <= 0 || len(m.scratch) == 2*MarksMax {
 		return
 	}
 	if n := len(m.scratch); n > 0 {

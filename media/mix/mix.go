@@ -81,7 +81,7 @@ type Stats struct {
 type Track struct {
 	rate    int64
 	horizon int64 // samples
-	size    int64 // samples of a run's ring, a power of two
+	size    int64 // samples of a run's ring at most, a power of two
 
 	origin    int64 // ns
 	hasOrigin bool
@@ -123,7 +123,6 @@ func NewTrack(cfg Config) *Track {
 	// The resampler looks a few samples back behind the cursor.
 	for t.size = 1024; t.size < t.horizon+4*taps; t.size *= 2 {
 	}
-	t.marks.init()
 	t.directions = make([]direction, 0, 16)
 	t.runs = make([]*run, 0, RunsMax)
 	t.acts = make([]act, 0, ActsMax)

@@ -13,7 +13,7 @@ type run struct {
 	lastHeard   int64 // lastArrival when samples came last, ns
 	packet      int64 // samples of the last packet
 
-	ring   []int16 // samples by index modulo its length; 0 where there are none
+	ring   []int16 // samples by index modulo its length, a power of two; 0 where there are none
 	pcmEnd int64   // index after the last sample in it
 	spans  []span  // rising, disjoint; silence lies between them
 	head   int     // first span not passed yet
@@ -166,7 +166,8 @@ func (t *Track) put(r *run, index int64, pcm []int16, s span) {
 	}
 	t.bridge(r, index)
 	s.from, s.to = index, index+n
-	r.store(index, pcm, t.size)
+	t.room(r, index+n)
+	r.store(index, pcm)
 	r.push(s)
 	r.end = s.to
 }
@@ -222,14 +223,33 @@ func (t *Track) extend(r *run, from, to int64, s span) {
 	r.end = to
 }
 
-// store writes samples into the ring, and zeros from its end up to them.
-func (r *run) store(index int64, pcm []int16, size int64) {
-	if r.ring == nil {
-		r.ring = make([]int16, size)
+// room makes the ring long enough for samples up to index. It begins with what
+// half a second between a sample and its reading takes and grows with need.
+func (t *Track) room(r *run, index int64) {
+	from := r.start
+	if r.placed {
+		from = t.cursor - r.off
 	}
+	size := max(int64(len(r.ring)), 1024)
+	for least := max(index-from+4*taps, t.rate/2+8*taps); size < least && size < t.size; {
+		size *= 2
+	}
+	old := r.ring
+	if size == int64(len(old)) {
+		return
+	}
+	r.ring = make([]int16, size)
+	for i := r.pcmEnd - int64(len(old)); i < r.pcmEnd; i++ {
+		r.ring[i&(size-1)] = old[i&(int64(len(old))-1)]
+	}
+}
+
+// store writes samples into the ring, and zeros from its end up to them.
+func (r *run) store(index int64, pcm []int16) {
 	if r.spans == nil {
 		r.spans = make([]span, 0, 64)
 	}
+	size := int64(len(r.ring))
 	mask := size - 1
 	for i := max(r.pcmEnd, index-size); i < index; {
 		a := i & mask
