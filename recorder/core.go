@@ -50,6 +50,8 @@ type core struct {
 	perMS   int64 // samples a millisecond
 
 	now      int64
+	look     int64 // the time at which packets are looked at; never beyond now
+	stepMS   int64 // steps were taken up to here
 	origin   int64 // ns; valid when started
 	started  bool
 	answered time.Time
@@ -153,6 +155,7 @@ func (c *core) stream(s media.Stream) {
 		return
 	}
 	c.advance(c.ns(s.At))
+	c.look = c.now
 	l := c.streams[s.ID]
 	if l == nil {
 		if len(c.streams) >= streamsMax {
@@ -166,6 +169,7 @@ func (c *core) stream(s media.Stream) {
 	c.sides[l.side].drainAll(c, l)
 	l.negotiate(s)
 	c.negotiated(s.Side)
+	c.takeTyped()
 }
 
 // refuse counts, in every recording, something beyond a limit of the call.
@@ -203,6 +207,7 @@ func (c *core) packet(id media.StreamID, arrival int64, wire []byte, dropped uin
 		return
 	}
 	c.advance(arrival)
+	c.look = c.now
 	s := c.sides[l.side]
 	if !s.accept(c, l, arrival, wire, dropped) {
 		return
@@ -222,36 +227,45 @@ const (
 	attrKeyBytes = 128
 )
 
-// advance seals what has become old enough at now.
+// advance lets the time pass up to now. What that does depends on the steps in
+// between alone, not on when it is called.
 func (c *core) advance(now int64) {
 	c.now = max(c.now, now)
 	if !c.started || c.ended {
 		return
 	}
-	for i := range c.typists {
-		c.typists[i].advance(c)
+	for {
+		next := c.stepMS + chunkMS
+		due := c.origin + next*int64(time.Millisecond) + c.hold
+		if due > c.now {
+			break
+		}
+		c.stepMS = next
+		c.step(due)
 	}
 	for _, r := range c.recs {
 		r.tick(c.now)
 	}
-	for c.seal(c.now); len(c.typed) > 0; c.seal(c.now) {
-		c.takeTyped()
-	}
 }
 
-// seal moves the frontier as far as time and typed codes let it.
-func (c *core) seal(now int64) {
-	for {
+// step takes out of the reorder windows what is due at a time, then moves the
+// frontier as far as typed codes let it.
+func (c *core) step(due int64) {
+	c.look = due
+	for _, r := range c.recs {
+		r.tick(due)
+	}
+	for _, s := range c.sides {
+		s.drain(c, due)
+	}
+	for i := range c.typists {
+		c.typists[i].advance(c, due-c.reorderWindow()) // everything before that has been seen
+	}
+	c.takeTyped()
+	for c.sealedMS < c.stepMS {
 		next := c.sealedMS + chunkMS
-		end := c.origin + next*int64(time.Millisecond)
-		if end+c.hold > now || c.typing(end) {
+		if c.typing(c.origin + next*int64(time.Millisecond)) {
 			return
-		}
-		for _, s := range c.sides {
-			s.drain(c, end+c.hold)
-		}
-		if c.typing(end) {
-			return // what was just taken out of a reorder window may begin a code
 		}
 		c.sealTo(next)
 	}
@@ -263,6 +277,7 @@ func (c *core) end(t time.Time, cause media.Cause) {
 		return
 	}
 	c.advance(c.ns(t))
+	c.look = c.now
 	c.cause, c.endTime = cause, c.timeOf(c.now)
 	if !c.started {
 		c.ended = true // without an answer: there is nothing to record

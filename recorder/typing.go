@@ -143,7 +143,7 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return d.at >= m.FromNS && d.at <= m.ToNS })
 	say := func(e suppress.Event, ns int64) {
 		c.typed = append(c.typed, suppress.Signal{
-			V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.now), Source: sourceDTMF, Party: t.side.String(),
+			V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.look), Source: sourceDTMF, Party: t.side.String(),
 		})
 	}
 	say(suppress.DTMFStart, m.FromNS)
@@ -190,9 +190,9 @@ func (t *typist) release(c *core) {
 }
 
 // advance gives up codes that were not completed in time.
-func (t *typist) advance(c *core) {
+func (t *typist) advance(c *core, now int64) {
 	if t.codes != nil {
-		m, ok := t.codes.Advance(c.now)
+		m, ok := t.codes.Advance(now)
 		t.take(c, m, ok)
 	}
 }
