@@ -51,7 +51,7 @@ func (r *recording) manifest() *Manifest { return r.manifestSince(0) }
 func (r *recording) manifestSince(since int64) *Manifest {
 	m := r.head()
 	m.Origin = r.timeOf(r.origin).UTC().Round(0)
-	m.RealMS, m.AudioMS = r.sealedMS, r.gate.AudioMS(r.sealedMS)
+	m.RealMS, m.AudioMS = r.sealedMS, r.gate.AudioMS(r.sealedMS)-r.owedMS
 	m.Segments, m.Windows, m.Gaps = append([]Segment{}, r.seg.done...), r.windows(), r.gaps(since)
 	m.Streams, m.Signals = r.rows(), append([]ManifestSignal{}, r.signals...)
 	m.Attrs, m.Refused, m.SinceMS = maps.Clone(r.attrs), maps.Clone(r.account.refused), since
@@ -132,7 +132,7 @@ func (r *recording) windows() []Window {
 	out := []Window{}
 	for _, w := range r.timeline.Windows(r.sealedMS) {
 		out = append(out, Window{
-			Reason: string(w.Reason), RealMS: w.RealMS, EndRealMS: w.EndRealMS, AudioMS: r.gate.AudioMS(w.RealMS),
+			Reason: string(w.Reason), RealMS: w.RealMS, EndRealMS: w.EndRealMS, AudioMS: max(0, r.gate.AudioMS(w.RealMS)-r.owedMS),
 			Source: w.Source, LateMS: w.LateMS, MissedMS: w.MissedMS, Channel: micOnly(w.Mic),
 		})
 	}

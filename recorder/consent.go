@@ -67,8 +67,10 @@ type heldChunk struct {
 	detail       [2]string
 }
 
-func (p *preroll) begin(r *recording) {
-	p.on, p.deadline = true, r.origin+int64(r.plan.ConsentTimeout)
+// begin holds from now on, for as long after the call's origin as the plan says.
+func (p *preroll) begin(r *recording, originNS int64) {
+	wait := min(int64(r.plan.ConsentTimeout), math.MaxInt64-originNS)
+	p.on, p.deadline = true, originNS+wait
 }
 
 func (p *preroll) heldMS() int64 {

@@ -146,6 +146,9 @@ func (c *core) answer(t time.Time) {
 	c.answered = t
 	c.advance(c.ns(t))
 	c.start(c.now)
+	for _, r := range c.recs {
+		r.answered, r.account.dirty = t, true // those of early media began without
+	}
 	c.openStations()
 }
 

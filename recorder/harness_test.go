@@ -284,7 +284,11 @@ func accountFault(m *Manifest, sink *memSink) error {
 			kept++
 		}
 	}
-	if m.Suppressed == SuppressedSilence {
+	switch refused := m.Consent == "none" || m.Consent == "denied"; {
+	case m.Suppressed != SuppressedSilence:
+	case refused && len(m.Segments) == 0: // not even silence
+		kept = 0
+	default:
 		kept = m.RealMS
 	}
 	if kept != m.AudioMS {

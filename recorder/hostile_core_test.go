@@ -60,7 +60,7 @@ func cutBefore(m *Manifest, ms int64) (n int64) {
 	}
 	for p := range ms {
 		for _, w := range m.Windows {
-			if p >= w.RealMS && p < w.EndRealMS {
+			if w.Channel == nil && p >= w.RealMS && p < w.EndRealMS {
 				n++
 				break
 			}

@@ -57,6 +57,14 @@ type collectedOne struct {
 	begun     int
 }
 
+func (o *collectedOne) audio(a Audio, _ *Manifest) bool {
+	if n := int(a.AudioMS*32) - len(o.pcm); a.Samples > 0 && n > 0 {
+		o.pcm = append(o.pcm, make([]byte, n)...) // what is missing between frames is silence
+	}
+	o.pcm = append(o.pcm, a.Data...)
+	return true
+}
+
 func (o *collectedOne) begin(SegmentInfo)   { o.begun++ }
 func (o *collectedOne) abandon()            { o.begun-- }
 func (o *collectedOne) publish(m *Manifest) { o.manifest = m; o.over++ }
@@ -83,8 +91,19 @@ func (o *collectedOne) fault() error {
 		return fmt.Errorf("it was published or discarded %d times", o.over)
 	case m == nil:
 		return nil
-	case m.Kind != KindTrunk && (m.Consent == "none" || m.Consent == "denied" && len(o.pcm) == 0):
+	case m.Kind != KindTrunk && (m.Consent == "none" || m.Consent == "denied" && cutBefore(m, m.RealMS) == m.RealMS):
 		return fmt.Errorf("a recording of kind %s is kept with consent %q", m.Kind, m.Consent)
+	case m.Consent == "none" || m.Consent == "denied" && slices.ContainsFunc(m.Windows, func(w Window) bool {
+		return w.Reason == "consent" && w.RealMS == 0 && w.EndRealMS == m.RealMS
+	}):
+		if m.AudioMS > 0 || len(m.Segments)+len(o.pcm)+len(m.DTMF)+o.begun > 0 {
+			return fmt.Errorf("nobody consented, and there are %d ms of audio in %d segments", m.AudioMS, len(m.Segments))
+		}
+		return nil
+	case m.Consent == "denied" && len(m.Segments) == 0 && m.AudioMS == 0:
+		return nil
+	case m.RealMS == 0 && m.Kind != KindTrunk || m.Call.End.Before(m.Origin) || m.Call.Answer.IsZero():
+		return fmt.Errorf("it lasts %d ms, from %v (answered %v) to %v", m.RealMS, m.Origin, m.Call.Answer, m.Call.End)
 	default:
 		for _, s := range m.Streams {
 			if min(s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, s.Overrun, s.Undecoded, s.Restarts, s.Rejected) < 0 {

@@ -48,6 +48,8 @@ type recording struct {
 	consent  consentState
 	preroll  preroll
 	sealedMS int64
+	heardMS  int64 // of it outside windows
+	owedMS   int64 // silence of the time before consent, which is written with what follows it
 
 	pcm    [2][]int16
 	marks  []mix.Mark
@@ -142,7 +144,7 @@ func (c *core) begin(r *recording, offsetMS int64) {
 	r.answered, r.begun = c.answered, true
 	r.timeline.SetOrigin(r.timeOf(r.origin))
 	if r.consent == consentPending && r.plan.ConsentPreroll {
-		r.preroll.begin(r)
+		r.preroll.begin(r, c.origin)
 	}
 	r.journal()
 }
@@ -166,13 +168,19 @@ func (r *recording) stop(atMS int64, at time.Time, cause media.Cause) {
 	r.stopMS, r.stopTime, r.cause = atMS, at, cause
 }
 
-// over tells whether everything up to its end is sealed.
+// over tells whether everything up to its end is sealed, and consent decided.
 func (r *recording) over() bool {
-	return r.begun && r.stopMS >= 0 && r.sealedMS+r.preroll.heldMS() >= r.stopMS
+	return r.begun && r.stopMS >= 0 && !r.preroll.on && r.sealedMS >= r.stopMS
+}
+
+// refused tells whether nothing of the recording may exist: nobody consented to
+// any part of it.
+func (r *recording) refused() bool {
+	return r.consent == consentPending || r.consent == consentDenied && r.heardMS == 0
 }
 
 // close finishes the recording. One of another kind than trunk exists only with
-// consent, and none that is shorter than wanted.
+// consent and some time to it, and none that is shorter than wanted.
 func (r *recording) close() {
 	if !r.begun {
 		r.out.discard("it did not begin")
@@ -182,11 +190,12 @@ func (r *recording) close() {
 	r.timeline.End(r.sealedMS)
 	r.finishSegment()
 	m := r.manifest()
-	refused := r.consent == consentPending || r.consent == consentDenied && m.AudioMS == 0
 	switch {
-	case refused && r.kind != KindTrunk:
+	case r.refused() && r.kind != KindTrunk:
 		r.out.discard("no consent")
-	case !refused && m.AudioMS < r.plan.DiscardBelow.Milliseconds():
+	case r.sealedMS == 0 && r.kind != KindTrunk:
+		r.out.discard("it ended before it began")
+	case !r.refused() && m.AudioMS < r.plan.DiscardBelow.Milliseconds():
 		r.out.discard("shorter than discard_below")
 	default:
 		r.out.publish(m)
@@ -253,6 +262,14 @@ func (r *recording) record(kept [2][]int16) {
 	at := 0
 	for _, sp := range r.spans {
 		if sp.Suppressed && r.plan.Suppressed == SuppressedCut {
+			continue
+		}
+		if !sp.Suppressed {
+			r.heardMS += sp.ToMS - sp.FromMS
+		}
+		if r.refused() && r.seg.audio == 0 {
+			r.owedMS += sp.ToMS - sp.FromMS
+			at += int((sp.ToMS - sp.FromMS) * r.perMS)
 			continue
 		}
 		for from := sp.FromMS; from < sp.ToMS; {

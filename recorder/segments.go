@@ -26,6 +26,9 @@ type segmentState struct {
 
 // append adds samples that lie together in real time from realMS on.
 func (g *segmentState) append(r *recording, realMS int64, ch [2][]int16) {
+	if len(ch[0]) > 0 && r.owedMS > 0 {
+		g.settle(r, realMS)
+	}
 	for len(ch[0]) > 0 {
 		if g.open && g.empty() && g.info.RealMS != realMS {
 			g.abandon(r)
@@ -51,6 +54,30 @@ func (g *segmentState) append(r *recording, realMS int64, ch [2][]int16) {
 		if int64(n) == room {
 			r.finishSegment()
 		}
+	}
+}
+
+// settle makes up for the silence before consent, of which nothing was written
+// then. Only the last of it in each segment is coded: what is missing before a
+// frame is silence.
+func (g *segmentState) settle(r *recording, realMS int64) {
+	owed := r.owedMS * r.perMS
+	r.owedMS = 0
+	for owed > 0 {
+		from := realMS - owed/r.perMS
+		if !g.open {
+			g.begin(r, from)
+		}
+		n := min(owed, r.plan.SegmentMax.Milliseconds()*r.perMS-g.samples-int64(len(g.pend[0])))
+		owed -= n
+		last := min(n, chunkMS*r.perMS)
+		if g.enc != nil && g.empty() {
+			last = min(n, last+n%int64(g.enc.Granule()))
+			g.samples += n - last
+			g.audio += n - last
+			n = last
+		}
+		g.append(r, realMS-(owed+n)/r.perMS, [2][]int16{make([]int16, n), make([]int16, n)})
 	}
 }
 
