@@ -156,7 +156,7 @@ func TestHostileOddPackets(t *testing.T) {
 		an := rng.IntN(300)
 		add(an, func(c *core) { c.answer(at(an)) })
 		slices.SortStableFunc(ev, func(a, b coreEvent) int { return int(a.ns - b.ns) })
-		out := &frames{skips: plan.Rules.ConsentRequired && plan.Suppressed == SuppressedSilence}
+		out := &frames{skips: plan.Suppressed == SuppressedSilence}
 		c := newCore(testSession("x"), plan, "", plainMemory{}, func(recordingInfo) output { return out })
 		for _, e := range ev {
 			e.do(c)
