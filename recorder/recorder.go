@@ -9,7 +9,6 @@ import (
 	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -274,11 +273,6 @@ func (r *Recorder) remove(s *session) {
 	}
 	delete(r.sessions, s.info.ID)
 	r.convs.leave(s.info)
-	for user, id := range r.adhoc {
-		if strings.HasPrefix(id, s.info.ID) {
-			delete(r.adhoc, user)
-		}
-	}
 }
 
 // claim implements claims.

@@ -340,9 +340,14 @@ func (s *session) apply(c control) {
 // a gap, with why it is one. Nothing of the call itself depends on it.
 func (s *session) fail(why string, stack []byte) {
 	s.broken = why
+	s.capturing.Store(false)
 	s.mu.Lock()
-	s.failed = true
+	s.failed, s.liveRecs = true, nil
 	s.mu.Unlock()
+	for _, r := range s.core.recs {
+		r.preroll.drop(r)
+		s.core.release(r)
+	}
 	s.rec.failed(s, why, stack)
 }
 
@@ -357,8 +362,13 @@ func (s *session) skip() (ended bool) {
 	s.answers = nil
 	for _, c := range s.batch {
 		switch {
-		case c.reply != nil:
-			close(c.reply)
+		case c.kind == controlSignal:
+			if !c.passed {
+				s.rec.pass(s, c.sig) // it may hold for other calls
+			}
+			if c.reply != nil {
+				close(c.reply)
+			}
 		case c.kind == controlAnswered && !s.core.started:
 			s.begun = beginning{started: true, origin: c.at.UTC().Round(0), answered: c.at.UTC().Round(0)}
 		case c.kind == controlEnded:
@@ -385,12 +395,12 @@ func (t *streamTap) drain() {
 func (s *session) salvage(end control) {
 	for _, r := range s.core.recs {
 		w, b := r.out.(*writer), r.beginning()
-		switch {
-		case r.kind != KindTrunk && r.consent == consentPending:
-			w.discard("no consent")
-			continue
-		case !b.started:
+		if !b.started {
 			b = s.begun
+		}
+		if r.refused() && w.audioMS == 0 {
+			w.refuse(b, r.consent, end.at, end.cause)
+			continue
 		}
 		w.salvage(b, end.at, end.cause, s.broken)
 	}

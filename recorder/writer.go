@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
 )
 
 const (
@@ -35,6 +36,7 @@ type writer struct {
 	samples   int64
 	realEndMS int64 // behind the last audio or account handed on
 	audioMS   int64
+	over      bool // published or discarded
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -42,6 +44,7 @@ type writer struct {
 	bytes   int64
 	lastErr error
 	started bool
+	dropped bool // discarded: what is queued before that need not be done
 
 	wake chan struct{} // one slot
 	done chan struct{}
@@ -85,12 +88,19 @@ func newWriter(r *Recorder, call string, info recordingInfo) *writer {
 
 // push queues an operation; false when it has no room.
 func (w *writer) push(o op, must bool) bool {
+	if w.over {
+		return false
+	}
+	w.over = o.kind == opPublish || o.kind == opDiscard
 	o.bytes = opOverheadBytes + int64(len(o.audio.Data)) + accountBytes(o.account)
 	if w.rec.cfg.Synchronous {
 		w.once(&o)
 		return true
 	}
 	w.mu.Lock()
+	if o.kind == opDiscard {
+		w.dropQueue()
+	}
 	room := w.bytes+o.bytes <= w.rec.cfg.CallBudgetBytes && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
 	if !room && !must {
 		w.mu.Unlock()
@@ -111,6 +121,23 @@ func (w *writer) push(o op, must bool) bool {
 	default:
 	}
 	return true
+}
+
+// dropQueue takes out what waits but for the operation under way. w.mu is held.
+func (w *writer) dropQueue() {
+	w.dropped = true
+	for i := 1; i < len(w.queue); i++ {
+		w.bytes -= w.queue[i].bytes
+		w.rec.queued.Add(-w.queue[i].bytes)
+		w.queue[i] = op{}
+	}
+	w.queue = w.queue[:min(1, len(w.queue))]
+}
+
+func (w *writer) isDropped() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dropped
 }
 
 // accountBytes estimates what a queued account holds.
@@ -176,21 +203,31 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 	if m == nil {
 		m = w.emptyAccount(b)
 	}
+	w.realEndMS = max(w.realEndMS, realAfter(m, w.audioMS)) // a frame may reach over a window
 	c := *m
 	c.Call.End, c.Call.EndCause = end.UTC().Round(0), string(cause)
-	c.RealMS = max(end.Sub(c.Origin).Milliseconds(), w.realEndMS)
-	lost := c.RealMS - w.realEndMS
-	c.AudioMS = w.audioMS + lost
-	c.Gaps = nil
+	c.RealMS = max(end.Sub(c.Origin).Milliseconds(), w.realEndMS, m.RealMS)
+	c.Gaps = []Gap{}
 	for _, g := range m.Gaps {
-		if g.RealMS+g.DurationMS <= w.realEndMS {
+		if g.RealMS < w.realEndMS {
+			g.DurationMS = min(g.DurationMS, w.realEndMS-g.RealMS)
 			c.Gaps = append(c.Gaps, g)
 		}
 	}
-	for ch := range c.Channels {
-		c.Gaps = append(c.Gaps, Gap{
-			Channel: ch, RealMS: w.realEndMS, AudioMS: w.audioMS, DurationMS: lost, Cause: GapOverrun, Filled: "silence", Detail: why,
-		})
+	c.AudioMS = w.audioMS
+	for _, s := range lostSpans(&c, w.realEndMS) {
+		if c.Suppressed == SuppressedSilence {
+			c.AudioMS = w.audioMS + s.from - w.realEndMS
+		}
+		for ch := range c.Channels {
+			c.Gaps = append(c.Gaps, Gap{
+				Channel: ch, RealMS: s.from, AudioMS: c.AudioMS, DurationMS: s.to - s.from, Cause: GapOverrun, Filled: "silence", Detail: why,
+			})
+		}
+		c.AudioMS += s.to - s.from
+	}
+	if c.Suppressed == SuppressedSilence {
+		c.AudioMS = w.audioMS + c.RealMS - w.realEndMS
 	}
 	if w.open && w.samples == 0 {
 		w.abandon()
@@ -204,6 +241,60 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 		w.finish(w.segInfo, &c)
 	}
 	w.publish(&c)
+}
+
+// realAfter is the real time that lies behind so much audio.
+func realAfter(m *Manifest, audioMS int64) int64 {
+	if m.Suppressed == SuppressedSilence {
+		return audioMS
+	}
+	at, left := int64(0), audioMS
+	for _, w := range m.Windows { // in order of start
+		if w.Channel != nil || w.EndRealMS <= at {
+			continue
+		}
+		if left <= w.RealMS-at {
+			break
+		}
+		left -= max(0, w.RealMS-at)
+		at = w.EndRealMS
+	}
+	return at + left
+}
+
+// lostSpans are the parts of the time from fromMS on that lie in no window.
+func lostSpans(m *Manifest, fromMS int64) (out []span) {
+	for _, w := range m.Windows { // in order of start
+		if w.Channel != nil || w.EndRealMS <= fromMS {
+			continue
+		}
+		if w.RealMS > fromMS {
+			out = append(out, span{fromMS, w.RealMS})
+		}
+		fromMS = w.EndRealMS
+	}
+	if fromMS < m.RealMS {
+		out = append(out, span{fromMS, m.RealMS})
+	}
+	return out
+}
+
+// refuse closes the account of a recording that nobody consented to: it has its
+// row, and that says so.
+func (w *writer) refuse(b beginning, state consentState, end time.Time, cause media.Cause) {
+	if w.info.Kind != KindTrunk || !b.started {
+		w.discard("no consent")
+		return
+	}
+	if w.open {
+		w.abandon()
+	}
+	m := *w.emptyAccount(b)
+	m.Consent = state.String()
+	m.Call.End, m.Call.EndCause = end.UTC().Round(0), string(cause)
+	m.RealMS = max(0, end.Sub(m.Origin).Milliseconds())
+	m.Windows = []Window{{Reason: string(suppress.ReasonConsent), EndRealMS: m.RealMS, Source: "rules"}}
+	w.publish(&m)
 }
 
 // emptyAccount is the manifest of a recording of which nothing was written.
@@ -267,6 +358,9 @@ func (w *writer) persist(o *op) error {
 				w.recovered()
 			}
 			return nil
+		}
+		if o.kind != opDiscard && w.isDropped() {
+			return nil // whatever it was, it is to be removed
 		}
 		w.stuck(err, try)
 		select {
@@ -337,6 +431,9 @@ func (w *writer) giveUp(err error) {
 	w.bytes = 0
 	w.queue = nil
 	w.mu.Unlock()
+	if w.sink != nil && w.isDropped() {
+		err = errors.Join(err, w.sink.Discard()) // the last chance: it must not be recovered
+	}
 	if w.sink != nil {
 		_ = w.sink.Close() // what is spooled stays for recovery at the next start
 	}
@@ -389,8 +486,11 @@ func (w *writer) do(o *op) error {
 		w.rec.published(w.call, m) // last: what failed before it is tried again as a whole
 	case opDiscard:
 		if w.sink != nil {
-			if err := errors.Join(w.sink.Discard(), w.sink.Close()); err != nil {
+			if err := w.sink.Discard(); err != nil {
 				return err
+			}
+			if err := w.sink.Close(); err != nil {
+				return fmt.Errorf("discard: %w", err)
 			}
 		}
 		w.rec.discarded(w.call, w.info, o.why)
