@@ -44,7 +44,8 @@ func TestSignalsOfABatch(t *testing.T) {
 		}
 		batch := []suppress.Signal{
 			sig(suppress.PauseStart, "call-1"), sig(suppress.HoldStart, "call-2"), sig(suppress.PauseStart, "none"), sig(suppress.SnippetStart, "call-1"),
-			sig(suppress.HoldStart, "call-1"), sig(suppress.PauseEnd, "call-1"), {V: 1, Event: suppress.HoldEnd, At: time.Now(), Source: "test", SIPCall: "call-2@example.net"},
+			sig(suppress.HoldStart, "call-1"), sig(suppress.PauseEnd, "call-1"),
+			{V: 1, Event: suppress.HoldEnd, At: time.Now(), Source: "test", SIPCall: "call-2@example.net"},
 			{V: 1, Event: suppress.HoldEnd, At: time.Now(), Source: "test"},
 		}
 		batch[3].User = "alice"

@@ -71,12 +71,18 @@ func TestConversations(t *testing.T) {
 		run  func(c *conference)
 		want [3]string // of a, b and c
 	}{
-		"strangers": {func(c *conference) { c.call("a"); c.call("b"); c.call("c") },
-			[3]string{first, media.ConversationID("b@test"), media.ConversationID("c@test")}},
-		"replaces": {func(c *conference) { c.call("a"); c.call("b", "call-id:a@test"); c.call("c", "call-id:b@test") },
-			[3]string{first, first, first}},
-		"a header that all carry": {func(c *conference) { c.call("a", "header:x:1"); c.call("b", "header:x:2"); c.call("c", "header:x:1") },
-			[3]string{first, media.ConversationID("b@test"), first}},
+		"strangers": {
+			func(c *conference) { c.call("a"); c.call("b"); c.call("c") },
+			[3]string{first, media.ConversationID("b@test"), media.ConversationID("c@test")},
+		},
+		"replaces": {
+			func(c *conference) { c.call("a"); c.call("b", "call-id:a@test"); c.call("c", "call-id:b@test") },
+			[3]string{first, first, first},
+		},
+		"a header that all carry": {
+			func(c *conference) { c.call("a", "header:x:1"); c.call("b", "header:x:2"); c.call("c", "header:x:1") },
+			[3]string{first, media.ConversationID("b@test"), first},
+		},
 		"a link found later": {func(c *conference) {
 			c.call("a")
 			time.Sleep(time.Second)
@@ -215,8 +221,12 @@ func TestAdhocOverAllCalls(t *testing.T) {
 			e    suppress.Event
 			ok   bool
 		}{
-			{"a", suppress.AdhocStart, true}, {"b", suppress.AdhocStart, false}, {"a", suppress.AdhocStart, false},
-			{"b", suppress.AdhocEnd, false}, {"a", suppress.AdhocEnd, true}, {"b", suppress.AdhocStart, true},
+			{"a", suppress.AdhocStart, true},
+			{"b", suppress.AdhocStart, false},
+			{"a", suppress.AdhocStart, false},
+			{"b", suppress.AdhocEnd, false},
+			{"a", suppress.AdhocEnd, true},
+			{"b", suppress.AdhocStart, true},
 		} {
 			if err := adhoc(step.call, step.e); (err == nil) != step.ok {
 				t.Errorf("step %d: %v", i, err)

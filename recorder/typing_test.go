@@ -93,11 +93,13 @@ func TestTypedCodes(t *testing.T) {
 	}{
 		"pause and resume": {
 			append(code(1000, "*#0"), code(3000, "*#1")...), media.Internal,
-			[]string{"dtmf 1000–1500", "pause 1000–3500", "dtmf 3000–3500"}, "",
+			[]string{"dtmf 1000–1500", "pause 1000–3500", "dtmf 3000–3500"},
+			"",
 		},
 		"digits around a code are kept": {
 			append(code(1000, "7**#0"), code(3000, "*#1")...), media.Internal,
-			[]string{"dtmf 1400–1900", "pause 1400–3500", "dtmf 3000–3500"}, "7*",
+			[]string{"dtmf 1400–1900", "pause 1400–3500", "dtmf 3000–3500"},
+			"7*",
 		},
 		"too slow is no code":     {[]key{{1000, '*'}, {2000, '#'}, {3100, '0'}}, media.Internal, nil, "*#0"},
 		"nobody else may type it": {code(1000, "*#0"), media.External, nil, "*#0"},

@@ -240,7 +240,7 @@ func freeswitch(dialogue string) func(s *scene) string {
 // answerCommand answers a command of the event socket.
 func (x *exchange) answerCommand(r *textproto.Reader) (string, error) {
 	line, err := r.ReadLine()
-	body := ""
+	var body string
 	switch {
 	case line == "":
 		return "", err

@@ -152,8 +152,14 @@ func TestSeveralRecordingsOfOneCall(t *testing.T) {
 			args string
 			want string
 		}{
-			{"", "-st2 -st1 -ad1 "}, {"--oldest", " -ad1 -st1 -st2"}, {"--user bob", "-st2 -ad1"}, {"--user bob --kind station", "-st2"},
-			{"--conversation conv --kind station", "-st1"}, {"--conversation other", "-st2"}, {"--user none", "?"}, {"--user ali", "?"},
+			{"", "-st2 -st1 -ad1 "},
+			{"--oldest", " -ad1 -st1 -st2"},
+			{"--user bob", "-st2 -ad1"},
+			{"--user bob --kind station", "-st2"},
+			{"--conversation conv --kind station", "-st1"},
+			{"--conversation other", "-st2"},
+			{"--user none", "?"},
+			{"--user ali", "?"},
 		} {
 			out := mustRun(t, append(strings.Fields("ls --config "+file), strings.Fields(c.args)...)...)
 			var got []string

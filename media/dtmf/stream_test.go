@@ -62,17 +62,26 @@ func TestJump(t *testing.T) {
 		want    []dtmf.Event
 		flushed []dtmf.Event
 	}{
-		{"no jump", 1800, half,
+		{
+			"no jump", 1800, half,
 			[]dtmf.Event{{Digit: '5', At: 1000}},
-			[]dtmf.Event{{Digit: '5', At: 2600, End: true}}},
-		{"forward", 1960, half,
+			[]dtmf.Event{{Digit: '5', At: 2600, End: true}},
+		},
+		{
+			"forward", 1960, half,
 			[]dtmf.Event{{Digit: '5', At: 1000}, {Digit: '5', At: 1800, End: true}, {Digit: '5', At: 1960}},
-			[]dtmf.Event{{Digit: '5', At: 2760, End: true}}},
-		{"back", 200, half,
+			[]dtmf.Event{{Digit: '5', At: 2760, End: true}},
+		},
+		{
+			"back", 200, half,
 			[]dtmf.Event{{Digit: '5', At: 1000}, {Digit: '5', At: 1800, End: true}, {Digit: '5', At: 200}},
-			[]dtmf.Event{{Digit: '5', At: 1000, End: true}}},
-		{"to what is too short", 1960, len(tone) - rate/50,
-			[]dtmf.Event{{Digit: '5', At: 1000}, {Digit: '5', At: 1800, End: true}}, nil},
+			[]dtmf.Event{{Digit: '5', At: 1000, End: true}},
+		},
+		{
+			"to what is too short", 1960, len(tone) - rate/50,
+			[]dtmf.Event{{Digit: '5', At: 1000}, {Digit: '5', At: 1800, End: true}},
+			nil,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := dtmf.New(rate)

@@ -56,8 +56,10 @@ func TestNothingToDo(t *testing.T) {
 		"not answered": func(c *Config) { c.Epoch = time.Time{} },
 		"not understood": func(c *Config) {
 			c.Formats = []media.Format{
-				{PayloadType: 101, Name: "TELEPHONE-EVENT", ClockRate: 8000}, {PayloadType: 13, Name: "CN", ClockRate: 8000},
-				{PayloadType: 0, Name: "PCMU", ClockRate: 16000}, {PayloadType: 9, Name: "G722", ClockRate: 8000, Channels: 2},
+				{PayloadType: 101, Name: "TELEPHONE-EVENT", ClockRate: 8000},
+				{PayloadType: 13, Name: "CN", ClockRate: 8000},
+				{PayloadType: 0, Name: "PCMU", ClockRate: 16000},
+				{PayloadType: 9, Name: "G722", ClockRate: 8000, Channels: 2},
 				{PayloadType: 200, Name: "PCMU", ClockRate: 8000},
 			}
 		},

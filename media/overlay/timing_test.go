@@ -14,7 +14,7 @@ import (
 func silent(cfg Config, lasts, ptime, begin, jitter time.Duration) *call {
 	c := coder(g711Coder(pcmu, codec.MuLaw, codec.MuLawLinear))
 	cfg.Formats, cfg.Epoch = []media.Format{pcmu}, epoch
-	return run(c, c, New(cfg), make([]int16, lasts/(time.Second/8000)), ptime, epoch.Add(begin), jitter)
+	return run(c, c, New(cfg), make([]int16, lasts*8000/time.Second), ptime, epoch.Add(begin), jitter)
 }
 
 // sounds returns where in the samples something is heard: begin and end, silences
@@ -47,14 +47,14 @@ func TestBeepTimes(t *testing.T) {
 			}
 			for k, span := range spans {
 				want := k*14*8000 - 3*8 // in the stream
-				early, late := 0, int((jitter+ptime)/(time.Second/8000))
-				if jitter == 0 {
-					late = 16
+				late := 16
+				if jitter > 0 {
+					late = int((jitter + ptime) / (time.Second / 8000))
 				}
 				if k == 0 {
 					want = 0 // what was before is over
 				}
-				if early = span[0] - want; early < -late || early > late {
+				if early := span[0] - want; early < -late || early > late {
 					t.Errorf("%v, jitter %v: beep %d begins %d samples off", ptime, jitter, k, early)
 				}
 				if n := span[1] - span[0]; n < 1590 || n > 1600 { // its first samples are below the smallest code

@@ -26,8 +26,11 @@ func recordingsOfOneCall() []testCall {
 		kind   recorder.Kind
 		user   string
 	}{
-		{"-st1", recorder.KindStation, "alice"}, {"-st2", recorder.KindStation, "bob"}, {"-sn1", recorder.KindSnippet, "alice"},
-		{"-ad1", recorder.KindAdhoc, "alice"}, {"-co1", recorder.KindConsult, "bob"},
+		{"-st1", recorder.KindStation, "alice"},
+		{"-st2", recorder.KindStation, "bob"},
+		{"-sn1", recorder.KindSnippet, "alice"},
+		{"-ad1", recorder.KindAdhoc, "alice"},
+		{"-co1", recorder.KindConsult, "bob"},
 	} {
 		c := newTestCall(testID+k.suffix, codec.WAVPCMU)
 		c.kind, c.user = k.kind, k.user

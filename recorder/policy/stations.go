@@ -115,10 +115,10 @@ func (s *stations) Station(p media.Participant) (string, bool) {
 // Plan implements recorder.Stations. A signal may call the user by an address
 // as well.
 func (s *stations) Plan(user string) (recorder.Plan, bool) {
-	st, ok := (*Station)(nil), false
+	var st *Station
 	if i, known := s.users[strings.ToLower(user)]; known {
-		st, ok = &s.list[i], true
-	} else if st, ok = s.byAddress(user); !ok {
+		st = &s.list[i]
+	} else if st, known = s.byAddress(user); !known {
 		return recorder.Plan{}, false
 	}
 	p := s.plan

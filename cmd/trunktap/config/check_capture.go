@@ -147,7 +147,7 @@ func (d *decoder) checkCodes(c *Config) {
 		if x.code == "" || y.code == "" || !same(x, y) || told[x.path] {
 			return
 		}
-		problem := ""
+		var problem string
 		switch {
 		case x.code == y.code:
 			problem = fmt.Sprintf("%q is the code of %s", x.code, y.path)

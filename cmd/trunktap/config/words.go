@@ -248,13 +248,13 @@ func hostPort(target *string) *node {
 	})
 }
 
-var channelShape = regexp.MustCompile(`^[A-Za-z0-9]+/[^/\s\x00-\x1f]{0,200}$`)
+var channelShape = regexp.MustCompile(`^[A-Za-z0-9]+/[^/ \x00-\x1f]{0,200}$`)
 
 func channel(target *string) *node {
 	return shaped(target, channelShape, "channel", "technology/endpoint, such as PJSIP/carrier-a or PJSIP/carrier-*")
 }
 
-var eslUserShape = regexp.MustCompile(`^[^@:\s\x00-\x1f]{1,100}@[^@:\s\x00-\x1f]{1,100}$`)
+var eslUserShape = regexp.MustCompile(`^[^@: \x00-\x1f]{1,100}@[^@: \x00-\x1f]{1,100}$`)
 
 func eslUser(target *string) *node {
 	return shaped(target, eslUserShape, "user of a directory", "user@domain without a colon, such as trunktap@pbx.example.net")
@@ -286,7 +286,7 @@ func redacted(u *url.URL) string {
 
 var (
 	subjectShape  = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+|\.\*)*(\.>)?$|^>$`)
-	natsNameShape = regexp.MustCompile(`^[^\s.*>/\\\x00-\x1f]{1,128}$`)
+	natsNameShape = regexp.MustCompile(`^[^ .*>/\\\x00-\x1f]{1,128}$`)
 )
 
 func subject(target *string) *node {

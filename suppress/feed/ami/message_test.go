@@ -14,8 +14,11 @@ func TestParser(t *testing.T) {
 		want       []Message
 		bad        uint64
 	}{
-		{"greeting and response", "Asterisk Call Manager/5.0.2\r\nResponse: Success\r\nMessage: ok\r\n\r\n",
-			[]Message{{Banner: "5.0.2"}, {Headers: []Header{{"Response", "Success"}, {"Message", "ok"}}}}, 0},
+		{
+			"greeting and response", "Asterisk Call Manager/5.0.2\r\nResponse: Success\r\nMessage: ok\r\n\r\n",
+			[]Message{{Banner: "5.0.2"}, {Headers: []Header{{"Response", "Success"}, {"Message", "ok"}}}},
+			0,
+		},
 		{"bare line feeds", "Event: A\nB:c\n\n", []Message{{Headers: []Header{{"Event", "A"}, {"B", "c"}}}}, 0},
 		{"colons in the value", "Variable: a:b: c\r\n\r\n", []Message{{Headers: []Header{{"Variable", "a:b: c"}}}}, 0},
 		{"empty value", "AccountCode: \r\nExten:\r\n\r\n", []Message{{Headers: []Header{{"AccountCode", ""}, {"Exten", ""}}}}, 0},

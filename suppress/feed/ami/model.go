@@ -25,8 +25,10 @@ const (
 )
 
 // technical are the channel technologies behind which nobody is.
-var technical = []string{"Announcer", "CBAnn", "CBRec", "Recorder", "Message", "Snoop", "Surrogate",
-	"UnicastRTP", "MulticastRTP", "AudioSocket", "WebSocket", "Bridge", "ConfBridgeRecorder"}
+var technical = []string{
+	"Announcer", "CBAnn", "CBRec", "Recorder", "Message", "Snoop", "Surrogate",
+	"UnicastRTP", "MulticastRTP", "AudioSocket", "WebSocket", "Bridge", "ConfBridgeRecorder",
+}
 
 func kindOf(name string) kind {
 	tech, _, _ := strings.Cut(name, "/")

@@ -76,11 +76,10 @@ func (s *Source) Run(ctx context.Context, emit func(suppress.Signal)) error {
 	s.tr = NewTranslator(s.cfg, uint64(start.UnixMicro()))
 	s.set(func(st *feed.Status) { st.Since = start })
 	for ctx.Err() == nil {
-		err := s.connection(ctx, emit)
+		text := s.public(s.connection(ctx, emit))
 		if ctx.Err() != nil {
 			break
 		}
-		text := s.public(err)
 		s.set(func(st *feed.Status) { st.LastError = text })
 		pause := s.pause()
 		s.cfg.Log.Warn("asterisk manager interface not reached", "source", s.cfg.Name, "error", text, "retry_in", pause)
