@@ -7,11 +7,17 @@ import (
 )
 
 // newCallState compiles the rules by which SIP messages are read for signals.
-func newCallState(s *config.Signals) (*callstate.Rules, error) {
+func newCallState(cfg *config.Config) (*callstate.Rules, error) {
+	s := &cfg.Signals
 	c := callstate.Config{
 		UserToUserConversation: s.Conversation.UserToUser, Conversation: s.Conversation.Headers,
 		ConversationFrom: callstate.From(s.Conversation.From),
 		InfoSignals:      s.Info.Enabled, InfoTypes: s.Info.Types, InfoFrom: callstate.From(s.Info.From),
+	}
+	for i := range cfg.Trunks {
+		if t := &cfg.Trunks[i]; t.Role == rolePhones {
+			c.Inside = append(c.Inside, t.Name)
+		}
 	}
 	for _, r := range s.Headers {
 		c.Headers = append(c.Headers, callstate.HeaderRule{

@@ -204,7 +204,7 @@ func TestSignalsThatTheFileAllows(t *testing.T) {
   info: {enabled: true, from: any, types: [application/vnd.x+json, text/plain]}
   conversation: {headers: [X-Conversation], user_to_user: "*", from: external}
 `, e, rule, e, rule))
-			if _, err := newCallState(&cfg.Signals); err != nil {
+			if _, err := newCallState(cfg); err != nil {
 				t.Errorf("%s, %s: %v", e, rule, err)
 			}
 		}

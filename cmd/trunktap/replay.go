@@ -107,7 +107,7 @@ func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signal
 	if err != nil {
 		return err
 	}
-	state, err := newCallState(&cfg.Signals)
+	state, err := newCallState(cfg)
 	if err != nil {
 		return err
 	}

@@ -209,7 +209,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	state, err := newCallState(&d.cfg.Signals)
+	state, err := newCallState(d.cfg)
 	if err != nil {
 		return err
 	}
@@ -320,7 +320,7 @@ func (d *daemon) reload(path string) {
 		}
 		return
 	}
-	state, err := newCallState(&cfg.Signals)
+	state, err := newCallState(cfg)
 	var trunks []sip.Trunk
 	if err == nil {
 		trunks, err = sipTrunks(cfg)

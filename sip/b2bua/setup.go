@@ -88,7 +88,7 @@ func (c *call) observe(req *sip.Message, now time.Time) {
 		c.log.Error("recorder did not answer in time, call goes on unrecorded", "after", observerWait)
 		c.nextHop(now)
 	})
-	c.state = c.b.callState.Load().Dialog(req, c.side)
+	c.state = c.b.callState.Load().Dialog(c.trunk.Name, req, c.side)
 	session := c.session(req)
 	go func() { // not waited for: an observer that hangs must hold up nobody
 		ctx, cancel := context.WithTimeout(context.Background(), observerWait)

@@ -100,8 +100,8 @@ func stateRules(t *testing.T) *callstate.Rules {
 			{Header: "X-Agent", Event: suppress.AgentJoin, User: "$value", From: callstate.FromInternal},
 		},
 		UserToUser:   []callstate.UserToUserRule{{Key: "queue", Event: suppress.QueueStart, Queue: "$value"}},
-		Conversation: []string{"X-Conversation-ID"},
-		InfoSignals:  true,
+		Conversation: []string{"X-Conversation-ID"}, ConversationFrom: callstate.FromAny,
+		InfoSignals: true,
 	})
 	if err != nil {
 		t.Fatal(err)

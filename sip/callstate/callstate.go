@@ -11,6 +11,7 @@ package callstate
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/trunktap/trunktap/media"
@@ -70,14 +71,19 @@ type Config struct {
 	Conversation []string
 
 	// ConversationFrom says whose naming of a conversation counts, in header
-	// fields and User-to-User; "": any. Links made by Call-ID and Session-ID are
-	// part of SIP and taken from both sides.
+	// fields and User-to-User; "": internal, as a caller who guesses the name of
+	// another conversation could consent for it, or refuse. Links made by Call-ID
+	// and Session-ID, which nobody guesses, are part of SIP and taken from both sides.
 	ConversationFrom From
 
 	// InfoSignals takes INFO requests inside of a dialog for signals.
 	InfoSignals bool
 	InfoTypes   []string // content types of them; nil: TypeJSON and TypeText. Those that end in "json" are JSON
 	InfoFrom    From     // whose; "": internal, so that no caller can steer the recording
+
+	// Inside names the trunks of which no side leads outside, being between a PBX
+	// and its phones: all of their messages count as internal.
+	Inside []string
 }
 
 // HeaderRule makes a signal of a header field.
@@ -138,6 +144,7 @@ type Rules struct {
 	infoTypes    []string // nil: INFO is no signal
 	infoFrom     From
 	onChange     bool // any rule has it
+	inside       []string
 }
 
 // group holds the rules for header fields of one name, or for User-to-User.
@@ -166,7 +173,8 @@ func New(cfg Config) (*Rules, error) {
 		c.r.conversation = append(c.r.conversation, strings.ToLower(name))
 	}
 	c.r.uuiKey = cfg.UserToUserConversation
-	c.r.convFrom = c.from("conversation_from", cfg.ConversationFrom, FromAny)
+	c.r.convFrom = c.from("conversation_from", cfg.ConversationFrom, FromInternal)
+	c.r.inside = slices.Clone(cfg.Inside)
 	c.info(cfg)
 	if len(c.faults) > 0 {
 		return nil, errors.Join(c.faults...)

@@ -81,7 +81,7 @@ func same(t *testing.T, what string, got, want []string) {
 
 // The examples are those of the RFCs.
 func TestLinks(t *testing.T) {
-	named := Config{Conversation: []string{"X-Conversation-ID"}, UserToUserConversation: "conv"}
+	named := Config{Conversation: []string{"X-Conversation-ID"}, UserToUserConversation: "conv", ConversationFrom: FromAny}
 	tests := []struct {
 		name    string
 		cfg     Config
@@ -103,8 +103,8 @@ func TestLinks(t *testing.T) {
 		{"Referred-By without an id names a person, no call", Config{}, []string{"b: <sip:agent@example.com>"}, nil},
 		{"conversation", named, []string{"x-conversation-id:  A-17 ", "User-to-User: conv=b4;x=y;purpose=isdn-uui"}, []string{"header:x-conversation-id:A-17", "uui:conv:b4"}},
 		{"conversation that nobody asked for", Config{}, []string{"X-Conversation-ID: A-17", "User-to-User: conv=b4"}, nil},
-		{"all of User-to-User", Config{UserToUserConversation: "*"}, []string{"User-to-User: 56a390f3d2b7310023a2;purpose=isdn-uui"}, []string{"uui:*:56a390f3d2b7310023a2"}},
-		{"not from outside", Config{Conversation: []string{"X-C"}, ConversationFrom: FromInternal}, []string{"X-C: 1", "Replaces: r;to-tag=1;from-tag=2"}, []string{"call-id:r"}},
+		{"all of User-to-User", Config{UserToUserConversation: "*", ConversationFrom: FromExternal}, []string{"User-to-User: 56a390f3d2b7310023a2;purpose=isdn-uui"}, []string{"uui:*:56a390f3d2b7310023a2"}},
+		{"no name from outside", Config{Conversation: []string{"X-C"}, UserToUserConversation: "*"}, []string{"X-C: 1", "User-to-User: 2", "Replaces: r;to-tag=1;from-tag=2"}, []string{"call-id:r"}},
 		{"the same twice, itself and nothing", Config{}, []string{"Replaces: r;to-tag=1", "Join: r;to-tag=1", "In-Reply-To: c1, ,,", "Target-Dialog: ;local-tag=x"}, []string{"call-id:r"}},
 		{"too long, and no text", Config{}, []string{"Replaces: " + strings.Repeat("x", linkBytesMax), "Join: a\x01b", "In-Reply-To: \xff, ok"}, []string{"call-id:ok"}},
 	}
@@ -116,6 +116,28 @@ func TestLinks(t *testing.T) {
 	}
 	var none *Rules
 	same(t, "without rules", none.Links(request(t, "INVITE", "", "Replaces: r;to-tag=1;from-tag=2"), media.External), []string{"call-id:c1", "call-id:r"})
+}
+
+// Between a PBX and its phones nobody is outside, whichever side sends.
+func TestInside(t *testing.T) {
+	rules := mustNew(t, Config{
+		Conversation: []string{"X-C"}, InfoSignals: true, Inside: []string{"phones"},
+		Headers: []HeaderRule{{Header: "X-Agent", Event: suppress.AgentJoin, User: "$value", From: FromInternal}},
+	})
+	body := "event=pause.end"
+	for trunk, inside := range map[string]bool{"phones": true, "carrier": false, "": false} {
+		d := rules.Dialog(trunk, request(t, "INVITE", "", "X-C: 1"), media.External)
+		links := len(d.Links()) == 2
+		info, _ := d.Request(request(t, "INFO", body, "Content-Type: "+TypeText), media.External, t0)
+		invite, _ := d.Request(request(t, "INVITE", "", "X-Agent: a"), media.External, t0)
+		refer, _ := d.Request(request(t, "REFER", "", "Refer-To: <sip:x@y?X-C=2>"), media.External, t0)
+		answer := d.Response(mustParse(t, text("SIP/2.0 200 OK", "INVITE", "", "X-C: 3")), media.External, t0)
+		for what, got := range map[string]bool{"link": links, "INFO": len(info) == 1, "header": len(invite) == 1, "REFER": len(refer) == 1, "answer": len(answer) == 1} {
+			if got != inside {
+				t.Errorf("trunk %q: %s from its external side taken: %v, want %v", trunk, what, got, inside)
+			}
+		}
+	}
 }
 
 func TestRefer(t *testing.T) {
@@ -140,7 +162,7 @@ func TestRefer(t *testing.T) {
 	rules := mustNew(t, Config{Conversation: []string{"X-Conversation-ID"}, UserToUserConversation: "conv"})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := rules.Dialog(request(t, "INVITE", ""), media.External)
+			d := rules.Dialog("t", request(t, "INVITE", ""), media.External)
 			refer := request(t, "REFER", "", tt.headers...)
 			signals, refused := d.Request(refer, media.Internal, t0)
 			var want []string
@@ -166,7 +188,7 @@ func TestLinksOfLaterMessages(t *testing.T) {
 	}
 	var none *Rules
 	invite := request(t, "INVITE", "", field(a, nilSession))
-	d := none.Dialog(invite, media.External)
+	d := none.Dialog("t", invite, media.External)
 	response := func(status int, method string, headers ...string) []string {
 		headers = append(headers, "Replaces: no;to-tag=1;from-tag=2")
 		return brief(d.Response(mustParse(t, text(fmt.Sprintf("SIP/2.0 %d OK", status), method, "", headers...)), media.Internal, t0))
@@ -227,7 +249,7 @@ func TestHeaderRules(t *testing.T) {
 	for _, method := range []string{"INVITE", "UPDATE"} {
 		for _, tt := range tests {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
-				d := rules.Dialog(request(t, "INVITE", ""), media.External)
+				d := rules.Dialog("t", request(t, "INVITE", ""), media.External)
 				for range 2 { // a repetition tells the same again
 					signals, refused := d.Request(request(t, method, "", tt.headers...), tt.from, t0)
 					same(t, "signals", brief(signals), tt.want)
@@ -269,7 +291,7 @@ func TestOnChange(t *testing.T) {
 		},
 		UserToUser: []UserToUserRule{{Key: "q", Event: suppress.IVRStart, OnChange: true}},
 	})
-	d := rules.Dialog(request(t, "INVITE", ""), media.Internal)
+	d := rules.Dialog("t", request(t, "INVITE", ""), media.Internal)
 	for i, step := range []struct {
 		from    media.Side
 		headers []string
@@ -320,7 +342,7 @@ func TestUserToUser(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			m := request(t, "INVITE", "", tt.headers...)
-			signals, _ := rules.Dialog(m, tt.from).Request(m, tt.from, t0)
+			signals, _ := rules.Dialog("t", m, tt.from).Request(m, tt.from, t0)
 			same(t, "signals", brief(signals), tt.want)
 			valid(t, signals, t0)
 		})
@@ -415,7 +437,7 @@ func TestManyFieldsAreBounded(t *testing.T) {
 		headers = append(headers, fmt.Sprintf("%s: a=%d,b=%d,%d;u=1;a=2;c=%d", name, i, i, i, i))
 	}
 	m := request(t, "INVITE", "", headers...)
-	d := rules.Dialog(m, media.External)
+	d := rules.Dialog("t", m, media.External)
 	for range 50 {
 		signals, _ := d.Request(m, media.Internal, t0)
 		if len(signals) > signalsMax+1 {
@@ -453,7 +475,7 @@ func FuzzMessage(f *testing.F) {
 				return
 			}
 			for _, r := range []*Rules{rules, none} {
-				d := r.Dialog(m, media.Internal)
+				d := r.Dialog("t", m, media.Internal)
 				var signals []suppress.Signal
 				if m.IsRequest() {
 					signals, _ = d.Request(m, media.External, t0)

@@ -17,16 +17,27 @@ const signalsMax = 64 // of one message
 type Dialog struct {
 	rules  *Rules
 	callID string
+	inside bool // whoever sends a message is internal
 	links  links
 	last   [2][]uint64 // by side and group: a hash of the header fields in its last INVITE or UPDATE
 }
 
-// Dialog begins to follow a call at the first of its messages that is known,
-// from being the side of who sent it. The message is to be given to Request as
-// well when it is a request.
-func (r *Rules) Dialog(first *sip.Message, from media.Side) *Dialog {
+// Dialog begins to follow a call of a trunk at the first of its messages that is
+// known, from being the side of who sent it. The message is to be given to
+// Request as well when it is a request.
+func (r *Rules) Dialog(trunk string, first *sip.Message, from media.Side) *Dialog {
 	r = r.orNone()
-	return &Dialog{rules: r, callID: first.CallID(), links: *r.linksOf(first, from)}
+	d := &Dialog{rules: r, callID: first.CallID(), inside: slices.Contains(r.inside, trunk)}
+	d.links = *r.linksOf(first, d.trusted(from))
+	return d
+}
+
+// trusted is the side as which the rules see the sender of a message.
+func (d *Dialog) trusted(from media.Side) media.Side {
+	if d.inside {
+		return media.Internal
+	}
+	return from
 }
 
 // Links returns the keys found so far, as Rules.Links does.
@@ -41,15 +52,15 @@ func (d *Dialog) Links() []string { return slices.Clone(d.links.keys) }
 func (d *Dialog) Request(m *sip.Message, from media.Side, at time.Time) (signals []suppress.Signal, refused int) {
 	switch m.Method {
 	case sip.Invite, sip.Update:
-		signals, refused = d.link(d.rules.linksOf(m, from), at)
+		signals, refused = d.link(d.rules.linksOf(m, d.trusted(from)), at)
 		more, left := d.read(m, from, at)
 		signals, refused = append(signals, more...), refused+left
 	case sip.Refer:
-		l := d.rules.linksOf(m, from)
-		d.rules.referred(l, m, from)
+		l := d.rules.linksOf(m, d.trusted(from))
+		d.rules.referred(l, m, d.trusted(from))
 		return d.link(l, at)
 	case methodInfo:
-		return d.rules.info(m, d.callID, from, at)
+		return d.rules.info(m, d.callID, d.trusted(from), at)
 	}
 	return signals, refused
 }
@@ -62,7 +73,7 @@ func (d *Dialog) Response(m *sip.Message, from media.Side, at time.Time) []suppr
 		return nil
 	}
 	l := &links{}
-	d.rules.session(l, m, from)
+	d.rules.session(l, m, d.trusted(from))
 	signals, _ := d.link(l, at)
 	return signals
 }
@@ -100,7 +111,7 @@ func (d *Dialog) read(m *sip.Message, from media.Side, at time.Time) (signals []
 		changed := d.changed(i, from, values)
 		for k := range g.rules {
 			r := &g.rules[k]
-			if !r.from.allows(from) || r.onChange && !changed {
+			if !r.from.allows(d.trusted(from)) || r.onChange && !changed {
 				continue
 			}
 			for _, v := range values {
@@ -125,7 +136,7 @@ func (d *Dialog) readUUI(texts []string, changed bool, from media.Side, at time.
 		param := func(name string) string { return valueOf(pairs, name) }
 		for k := range d.rules.uui.rules {
 			r := &d.rules.uui.rules[k]
-			if !r.from.allows(from) || r.onChange && !changed {
+			if !r.from.allows(d.trusted(from)) || r.onChange && !changed {
 				continue
 			}
 			for _, p := range pairs {

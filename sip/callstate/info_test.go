@@ -56,7 +56,7 @@ func TestInfo(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			m := request(t, "INFO", tt.body, tt.kind)
-			signals, refused := rules.Dialog(m, tt.from).Request(m, tt.from, t0)
+			signals, refused := rules.Dialog("t", m, tt.from).Request(m, tt.from, t0)
 			same(t, "signals", brief(signals), tt.want)
 			if refused != tt.refused {
 				t.Errorf("%d refused, want %d", refused, tt.refused)
@@ -85,7 +85,7 @@ func TestInfoConfigured(t *testing.T) {
 		{"of any side", Config{InfoSignals: true, InfoTypes: []string{"application/x-rec"}, InfoFrom: FromAny}, media.External, 1},
 		{"of outside alone", Config{InfoSignals: true, InfoTypes: []string{"application/x-rec"}, InfoFrom: FromExternal}, media.Internal, 0},
 	} {
-		signals, _ := mustNew(t, tt.cfg).Dialog(m, tt.from).Request(m, tt.from, t0)
+		signals, _ := mustNew(t, tt.cfg).Dialog("t", m, tt.from).Request(m, tt.from, t0)
 		if len(signals) != tt.want {
 			t.Errorf("%s: %d signals, want %d", tt.name, len(signals), tt.want)
 		}

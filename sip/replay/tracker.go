@@ -49,7 +49,7 @@ func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 	if !m.IsRequest() {
 		from = from.Other()
 	}
-	state := t.cfg.CallState.Dialog(m.Message, from)
+	state := t.cfg.CallState.Dialog(p.trunk, m.Message, from)
 	tap, err := t.obs.SessionStarted(t.ctx, t.session(m, p, t.now, state.Links()))
 	if err != nil {
 		t.err = fmt.Errorf("start the recording of call %s: %w", m.CallID(), err)

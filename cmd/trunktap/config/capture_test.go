@@ -309,7 +309,7 @@ signals:
   nats: {name: bus, urls: ["nats://10.0.0.7", "tls://n2:4223"], subjects: ["a.*.b", ">"], stream: S, durable: d, max_age: 2h, user: u, password_file: /n, ca_file: /ca}
 `)
 	want := Signals{
-		HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+		HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "internal"}, DTMF: SignalsDTMF{From: "internal"},
 		AMI: []AMI{
 			{
 				Name: "pbx1", Address: "pbx1.example.net:5039", TLS: TLS{Enabled: true}, Username: "trunktap", SecretFile: "/etc/trunktap/ami",

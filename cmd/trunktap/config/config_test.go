@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 		StationsFrom: "auto",
 		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
 		Signals: Signals{
-			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "any"}, DTMF: SignalsDTMF{From: "internal"},
+			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "internal"}, DTMF: SignalsDTMF{From: "internal"},
 			NATS: NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
 		},
 		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},

@@ -36,7 +36,7 @@ func signalsTable(s *Signals) *node {
 			})),
 		key("info", "Signals in the bodies of INFO requests inside of a call, as JSON or as lines key=value.", object(
 			key("enabled", "Whether they are taken.", boolean(&s.Info.Enabled)).is("false"),
-			key("from", "Who may send them.", choice(&s.Info.From, whose, nil)).is("internal"),
+			key("from", "Who may send them. On a trunk of phones everybody is internal.", choice(&s.Info.From, whose, nil)).is("internal"),
 			key("types", "Content types of such bodies; those that end in json are JSON. Without the key: application/vnd.trunktap.signal+json and application/vnd.trunktap.signal.",
 				list(&s.Info.Types, 1, infoTypesMax, contentType)).shown("[application/json]"),
 		)),
@@ -44,7 +44,7 @@ func signalsTable(s *Signals) *node {
 			key("headers", "Names of header fields.", list(&s.Conversation.Headers, 0, headerNamesMax, token)).is("[]"),
 			key("user_to_user", "The key of a pair in User-to-User, * for all of its data. Without the key: nothing there.",
 				pairKey(&s.Conversation.UserToUser)).shown("conversation"),
-			key("from", "Whose naming counts.", choice(&s.Conversation.From, whose, nil)).is("any"),
+			key("from", "Whose naming counts. Callers that may name one can consent for others, or refuse. On a trunk of phones everybody is internal.", choice(&s.Conversation.From, whose, nil)).is("internal"),
 		)),
 		key("dtmf", "Codes that parties type. They are cut out of the recording.", object(
 			key("pause", "The code that begins a secure pause.", code(&s.DTMF.Pause)).shown(`"*#0"`),
@@ -68,7 +68,7 @@ func signalRuleTable(r *SignalRule, name *node) *node {
 		key("role", "The role of the signal.", template(&r.Role, roles)).shown("agent"),
 		key("party", "The party of the signal.", template(&r.Party, nil)).shown("agent"),
 		key("other", "The other agent of the signal.", template(&r.Other, nil)).shown(`"$param:other"`),
-		key("from", "Whose messages count.", choice(&r.From, whose, nil)).is("any"),
+		key("from", "Whose messages count; internal keeps callers from steering the recording. On a trunk of phones everybody is internal.", choice(&r.From, whose, nil)).is("any"),
 		key("on_change", "Only where the value differs from that of the message before.", boolean(&r.OnChange)).is("false"),
 	)
 }
