@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 )
@@ -28,9 +30,20 @@ func (c *checkCmd) Run(e *env) error {
 	case c.Config == "":
 		return usagef("trunktap: check: one of --config, --schema and --example is wanted")
 	}
-	if _, faults := config.Load(c.Config); faults != nil {
+	cfg, faults := config.Load(c.Config)
+	if faults != nil {
 		return faults
+	}
+	if err := checkFiles(cfg, newLog(e, cfg.Log)); err != nil {
+		return fmt.Errorf("%s: fine, but this machine lacks what it names:\n%w", c.Config, err)
 	}
 	_, err := fmt.Fprintf(e.stdout, "%s: fine\n", c.Config)
 	return err
+}
+
+// checkFiles says which files that the configuration names cannot be used here.
+func checkFiles(cfg *config.Config, log *slog.Logger) error {
+	_, sounds := newSounds(cfg)
+	_, feeds := newFeeds(cfg, log)
+	return errors.Join(sounds, feeds)
 }

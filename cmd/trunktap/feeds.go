@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/suppress"
@@ -23,30 +24,85 @@ import (
 // secretBytesMax bounds a file with a password.
 const secretBytesMax = 4096
 
-// newFeeds makes the sources of signals that the configuration names.
+// newFeeds makes the sources of signals that the configuration names. The error
+// says which of them lack something, such as the file with their secret: calls
+// do not wait for it, so these sources are among the others and begin once it is there.
 func newFeeds(cfg *config.Config, log *slog.Logger) ([]feed.Source, error) {
 	var out []feed.Source
 	var errs []error
-	add := func(what string, s feed.Source, err error) {
+	add := func(what, name string, begin func() (feed.Source, error)) {
+		s, err := begin()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
-			return
+			s = newLateFeed(name, begin, err)
 		}
 		out = append(out, s)
 	}
 	for i := range cfg.Signals.AMI {
-		s, err := newAMI(&cfg.Signals.AMI[i], log)
-		add(fmt.Sprintf("signals.ami[%d]", i), s, err)
+		c := &cfg.Signals.AMI[i]
+		add(fmt.Sprintf("signals.ami[%d]", i), "ami:"+c.Name, func() (feed.Source, error) { return newAMI(c, log) })
 	}
 	for i := range cfg.Signals.ESL {
-		s, err := newESL(&cfg.Signals.ESL[i], log)
-		add(fmt.Sprintf("signals.esl[%d]", i), s, err)
+		c := &cfg.Signals.ESL[i]
+		add(fmt.Sprintf("signals.esl[%d]", i), "esl:"+c.Name, func() (feed.Source, error) { return newESL(c, log) })
 	}
-	if len(cfg.Signals.NATS.URLs) > 0 {
-		s, err := newNATS(&cfg.Signals.NATS, log)
-		add("signals.nats", s, err)
+	if c := &cfg.Signals.NATS; len(c.URLs) > 0 {
+		add("signals.nats", "nats:"+c.Name, func() (feed.Source, error) { return newNATS(c, log) })
 	}
 	return out, errors.Join(errs...)
+}
+
+// lateFeedRetry is how often a source that lacks something looks for it.
+const lateFeedRetry = 10 * time.Second
+
+// lateFeed is a source that lacked something at the start.
+type lateFeed struct {
+	name  string
+	begin func() (feed.Source, error)
+
+	mu     sync.Mutex
+	source feed.Source // nil: it still does
+	status feed.Status // until then
+}
+
+func newLateFeed(name string, begin func() (feed.Source, error), err error) *lateFeed {
+	return &lateFeed{name: name, begin: begin, status: feed.Status{Since: time.Now(), LastError: err.Error()}}
+}
+
+// Name implements feed.Source.
+func (l *lateFeed) Name() string { return l.name }
+
+// Run implements feed.Source.
+func (l *lateFeed) Run(ctx context.Context, emit func(suppress.Signal)) error {
+	t := time.NewTicker(lateFeedRetry)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		s, err := l.begin()
+		l.mu.Lock()
+		l.source = s
+		if err != nil {
+			l.source, l.status.LastError = nil, err.Error()
+		}
+		l.mu.Unlock()
+		if err == nil {
+			return s.Run(ctx, emit)
+		}
+	}
+}
+
+// Status implements feed.Source.
+func (l *lateFeed) Status() feed.Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.source != nil {
+		return l.source.Status()
+	}
+	return l.status
 }
 
 func newAMI(c *config.AMI, log *slog.Logger) (feed.Source, error) {
@@ -158,11 +214,12 @@ func authorityTLS(path string) (*tls.Config, error) {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: pool}, nil
 }
 
-// startFeeds runs the sources of signals until the daemon stops.
+// startFeeds runs the sources of signals until the daemon stops. What one of
+// them lacks is no reason to take no calls.
 func (d *daemon) startFeeds(context.Context) error {
 	var err error
 	if d.feeds, err = newFeeds(d.cfg, d.log); err != nil {
-		return err
+		d.log.Error("sources of signals that wait for what they lack", "error", err, "retry", lateFeedRetry)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
