@@ -105,27 +105,58 @@ func (r *recording) channelList() []Channel {
 // rows lists the streams with what was counted since the recording began.
 func (r *recording) rows() []Stream {
 	out := r.streams()
-	for i := range out {
-		for _, b := range r.before {
-			if b.Channel == out[i].Channel && b.SSRC == out[i].SSRC && b.Codec == out[i].Codec {
-				out[i].subtract(b)
-			}
+	type source struct {
+		channel int
+		ssrc    uint32
+		codec   string
+	}
+	earlier, rejected := make(map[source]*Stream, len(r.before)), [2]int64{}
+	for _, b := range r.before { // a source that was retired and came again has several rows
+		k := source{b.Channel, b.SSRC, b.Codec}
+		if earlier[k] == nil {
+			earlier[k] = &Stream{}
 		}
-		out[i].Channel = r.channel(media.Side(out[i].Channel))
+		earlier[k].add(b)
+		rejected[b.Channel] += b.Rejected
+	}
+	for i := range out {
+		s := &out[i]
+		if b := earlier[source{s.Channel, s.SSRC, s.Codec}]; b != nil {
+			s.subtract(b)
+		}
+		take(&s.Rejected, &rejected[s.Channel])
+		s.Channel = r.channel(media.Side(s.Channel))
 	}
 	return slices.DeleteFunc(out, func(s Stream) bool { return r.before != nil && s.Packets == 0 && s.Lost == 0 })
 }
 
-func (s *Stream) subtract(b Stream) {
-	s.Packets -= b.Packets
-	s.Lost -= b.Lost
-	s.Late -= b.Late
-	s.Duplicate -= b.Duplicate
-	s.Reordered -= b.Reordered
-	s.Overrun -= b.Overrun
-	s.Undecoded -= b.Undecoded
-	s.Restarts -= b.Restarts
-	s.Rejected -= b.Rejected
+func (s *Stream) add(b Stream) {
+	s.Packets += b.Packets
+	s.Lost += b.Lost
+	s.Late += b.Late
+	s.Duplicate += b.Duplicate
+	s.Reordered += b.Reordered
+	s.Overrun += b.Overrun
+	s.Undecoded += b.Undecoded
+	s.Restarts += b.Restarts
+}
+
+// subtract takes from the counts what b has, and that from b; never below nothing.
+func (s *Stream) subtract(b *Stream) {
+	take(&s.Packets, &b.Packets)
+	take(&s.Lost, &b.Lost)
+	take(&s.Late, &b.Late)
+	take(&s.Duplicate, &b.Duplicate)
+	take(&s.Reordered, &b.Reordered)
+	take(&s.Overrun, &b.Overrun)
+	take(&s.Undecoded, &b.Undecoded)
+	take(&s.Restarts, &b.Restarts)
+}
+
+func take(from, n *int64) {
+	d := max(0, min(*from, *n))
+	*from -= d
+	*n -= d
 }
 
 func (r *recording) windows() []Window {

@@ -34,9 +34,9 @@ type kindState struct {
 	history []suppress.Signal // that a recording which begins later must know
 	forgot  bool              // more than history holds
 	acd     bool              // the call has seen a queue or an agent
-	agents  map[string]bool   // who joined, by name; false: left again
-	hidden  map[string]bool   // monitors
-	consult *suppress.Signal  // the call was a consultation from its beginning
+	agents  map[string]presence
+	hidden  map[string]bool  // monitors
+	consult *suppress.Signal // the call was a consultation from its beginning
 	claims  claims
 }
 
@@ -48,7 +48,7 @@ type claims interface {
 }
 
 func (k *kindState) init(*core) {
-	k.numbers, k.agents, k.hidden = map[Kind]int{}, map[string]bool{}, map[string]bool{}
+	k.numbers, k.agents, k.hidden = map[Kind]int{}, map[string]presence{}, map[string]bool{}
 }
 
 // effect is what a signal did to a call.
@@ -142,8 +142,9 @@ func (c *core) remember(sig suppress.Signal) {
 			return
 		}
 		k.acd = true
-		if _, known := k.agents[sig.User]; known || len(k.agents) < agentsMax {
-			k.agents[sig.User] = sig.Event == suppress.AgentJoin
+		user := c.userNamed(sig.User)
+		if p, known := k.agents[user]; !known && len(k.agents) < agentsMax || known && !sig.At.Before(p.at) {
+			k.agents[user] = presence{sig.Event == suppress.AgentJoin, sig.Role, sig.At}
 		}
 	}
 	if len(k.history) >= stateSignalsMax {
@@ -166,18 +167,23 @@ func (c *core) open(kind Kind, user, other string, internal media.Side) (*record
 	case len(c.recs) >= recordingsLiveMax || k.opened >= recordingsMax:
 		return nil, "the call has too many recordings"
 	}
+	id := c.nextID(kind)
 	k.opened++
-	id := c.session.ID
-	if kind != KindTrunk {
-		k.numbers[kind]++
-		id = fmt.Sprintf("%s-%s%d", id, suffixes[kind], k.numbers[kind])
-	}
+	k.numbers[kind]++
 	r := c.newRecording(id, kind, user, other, p, internal)
 	for _, sig := range k.history {
 		r.inherit(sig)
 	}
 	c.recs = append(c.recs, r)
 	return r, ""
+}
+
+// nextID is the id of the next recording of a kind.
+func (c *core) nextID(kind Kind) string {
+	if kind == KindTrunk {
+		return c.session.ID
+	}
+	return fmt.Sprintf("%s-%s%d", c.session.ID, suffixes[kind], c.kinds.numbers[kind]+1)
 }
 
 // openAt makes a recording that begins at a time of a call that was answered.
@@ -237,6 +243,7 @@ func (c *core) openStations() {
 		}
 		c.openAt(KindStation, user, "", p.Side, c.answered)
 	}
+	c.openJoined()
 }
 
 // live returns the recording of a kind that a user has going on.
@@ -253,9 +260,10 @@ func (c *core) live(kind Kind, user string) *recording {
 func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 	switch sig.Event {
 	case suppress.AgentJoin:
-		c.joined(sig)
+		c.joined(c.userNamed(sig.User), sig.Role, sig.At)
 	case suppress.AgentLeave:
-		if r := c.live(KindStation, c.userNamed(sig.User)); r != nil && !c.party(r.user) {
+		r := c.live(KindStation, c.userNamed(sig.User))
+		if r != nil && !c.party(r.user) && !sig.At.Before(c.kinds.agents[r.user].at) {
 			c.stop(r, sig.At, causeLeft)
 		}
 	case suppress.ConsultStart:
@@ -291,47 +299,6 @@ func (c *core) bridged(at time.Time) {
 			c.stop(r, at, causeBridged)
 		}
 	}
-}
-
-// joined begins the recording of a station that call state tells of.
-func (c *core) joined(sig suppress.Signal) {
-	s := c.plan.Stations
-	if s == nil || !s.ByState() || !c.started || sig.User == "" || c.live(KindStation, c.userNamed(sig.User)) != nil {
-		return
-	}
-	switch sig.Role {
-	case suppress.RoleMonitor, suppress.RoleCoach:
-		return
-	case suppress.RoleAgent, suppress.RoleConsult, suppress.RoleBarge:
-	}
-	if _, ok := s.Plan(sig.User); ok {
-		c.openAt(KindStation, c.userNamed(sig.User), "", media.Internal, sig.At)
-	}
-}
-
-// userNamed is the station's user that a name or number stands for, else the
-// name itself.
-func (c *core) userNamed(name string) string {
-	if c.plan.Stations == nil {
-		return name
-	}
-	if user, ok := c.plan.Stations.Station(media.Participant{Side: media.Internal, URI: name}); ok {
-		return user
-	}
-	return name
-}
-
-// party tells whether a user is a party of the call's signalling as a station.
-func (c *core) party(user string) bool {
-	if c.plan.Stations == nil {
-		return false
-	}
-	for _, p := range c.session.Parties {
-		if u, ok := c.plan.Stations.Station(p); ok && u == user {
-			return true
-		}
-	}
-	return false
 }
 
 // caller is the side that the INVITE came from.
@@ -441,16 +408,20 @@ func (c *core) demand(kind Kind, sig suppress.Signal, e *effect) {
 	if e.refused != "" {
 		return
 	}
-	r, why := c.openAt(kind, sig.User, "", c.sideOf(sig.User), sig.At)
+	side, id := media.Internal, c.nextID(kind) // a snippet is of the call
+	if kind == KindAdhoc {
+		side = c.sideOf(sig.User)
+		if c.kinds.claims != nil && !c.kinds.claims.claim(sig.User, id) {
+			e.refused = "the user has a recording of kind adhoc going on in another call"
+			return
+		}
+	}
+	r, why := c.openAt(kind, sig.User, "", side, sig.At)
 	if r == nil {
 		e.refused = why
-		return
-	}
-	if kind == KindAdhoc && c.kinds.claims != nil && !c.kinds.claims.claim(sig.User, r.id) {
-		r.preroll.drop(r)
-		r.out.discard("the user has another one")
-		c.recs = slices.DeleteFunc(c.recs, func(x *recording) bool { return x == r })
-		e.refused = "the user has a recording of kind adhoc going on in another call"
+		if kind == KindAdhoc && c.kinds.claims != nil {
+			c.kinds.claims.release(sig.User, id)
+		}
 		return
 	}
 	e.recording = r.id
@@ -473,24 +444,4 @@ func (c *core) release(r *recording) {
 	if r.kind == KindAdhoc && c.kinds.claims != nil {
 		c.kinds.claims.release(r.user, r.id)
 	}
-}
-
-// present tells whether a user is on the call, as far as anybody has told who is.
-func (c *core) present(user string) bool {
-	known := false
-	for u, on := range c.kinds.agents {
-		if u == user {
-			return on
-		}
-		known = known || on
-	}
-	if c.party(user) {
-		return true
-	}
-	for _, p := range c.session.Parties {
-		if userOf(p.URI) == user {
-			return true
-		}
-	}
-	return !known
 }

@@ -382,3 +382,100 @@ func TestSignalsAreListed(t *testing.T) {
 		t.Errorf("the coached station lists %v of %v", got, slices.Sorted(maps.Keys(told)))
 	}
 }
+
+// TestStationsByState: a station that is told of by call state is recorded from
+// the time it joined to the time it left, in whatever order that is told.
+func TestStationsByState(t *testing.T) {
+	told := func(atMS, receivedMS int, e suppress.Event, user string, role suppress.Role) step {
+		s := suppress.Signal{V: 1, Event: e, At: at(atMS), Received: at(receivedMS), Source: "test", User: user, Role: role}
+		return step{at: at(receivedMS), do: func(c *testCall) { c.tap.Signal(s) }}
+	}
+	join := func(atMS, receivedMS int, user string) step {
+		return told(atMS, receivedMS, suppress.AgentJoin, user, suppress.RoleAgent)
+	}
+	leave := func(atMS, receivedMS int, user string) step {
+		return told(atMS, receivedMS, suppress.AgentLeave, user, "")
+	}
+	for name, tc := range map[string]struct {
+		steps []step
+		want  []string // user from–to
+	}{
+		"joined before the answer":       {[]step{join(-500, -500, "agent1")}, []string{"agent1 0–6000"}},
+		"two of them":                    {[]step{join(-500, -500, "agent2"), join(-400, -400, "agent1")}, []string{"agent2 0–6000", "agent1 0–6000"}},
+		"and left before it":             {[]step{join(-500, -500, "agent1"), leave(-100, -100, "agent1")}, nil},
+		"monitors are none":              {[]step{told(-500, -500, suppress.AgentJoin, "agent1", suppress.RoleMonitor)}, nil},
+		"joined twice":                   {[]step{join(1000, 1000, "agent1"), join(2000, 2000, "agent1")}, []string{"agent1 1000–6000"}},
+		"left, and joined again":         {[]step{join(1000, 1000, "agent1"), leave(2000, 2000, "agent1"), join(3000, 3000, "agent1")}, []string{"agent1 1000–2000", "agent1 3000–6000"}},
+		"left before joined, by arrival": {[]step{leave(1400, 1410, "agent1"), join(1200, 1420, "agent1")}, []string{"agent1 1200–1400"}},
+		"that of long ago":               {[]step{leave(1400, 1410, "agent1"), join(1200, 3000, "agent1")}, nil},
+		"an old leave does not end it":   {[]step{join(1000, 1000, "agent1"), leave(900, 1100, "agent1")}, []string{"agent1 1000–6000"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := testSession("call")
+			s.To, s.Parties = "sip:sales@pbx.example", s.Parties[:1]
+			sh := recordedBy(t, kindsPlan(), s, twoVoices(tc.steps...))
+			var got []string
+			for _, id := range sh.kept() {
+				if m := sh.sinks[id].manifest; m.Kind == KindStation {
+					from := m.Origin.Sub(at(0)).Milliseconds()
+					got = append(got, fmt.Sprintf("%s %d–%d", m.User, from, from+m.RealMS))
+				}
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// TestManyAgentsBeforeASnippet: who was there before it does not count.
+func TestManyAgentsBeforeASnippet(t *testing.T) {
+	plan := kindsPlan()
+	plan.Stations = nil
+	var steps []step
+	for i := range 100 {
+		user := fmt.Sprint("user", i)
+		steps = append(steps, sig(10*i, suppress.Signal{Event: suppress.AgentJoin, User: user, Role: suppress.RoleAgent}))
+		if i < 99 {
+			steps = append(steps, sig(10*i+5, suppress.Signal{Event: suppress.AgentLeave, User: user}))
+		}
+	}
+	sh := recordedBy(t, plan, testSession("call"), twoVoices(append(steps, sig(3000, suppress.Signal{Event: suppress.SnippetStart, User: "user99"}))...))
+	for _, s := range sh.sinks["call-sn1"].manifest.Segments {
+		if !slices.Equal(s.Parties, []string{"user99"}) {
+			t.Errorf("parties %v", s.Parties)
+		}
+	}
+}
+
+// TestRowsCountNoLessThanNothing: sources come, are retired and come again.
+func TestRowsCountNoLessThanNothing(t *testing.T) {
+	plan := kindsPlan()
+	plan.Stations = nil
+	steps := answered(9000)
+	n := 0
+	for ms := 0; ms < 8000; ms += 20 {
+		wire := packet(0, uint16(n), uint32(160*n), uint32(n%90), slices.Repeat([]byte{0x30}, 160))
+		t := at(ms)
+		steps = append(steps, step{at: t, do: func(c *testCall) { c.put(media.External, t, wire) }})
+		if n++; n%50 == 0 {
+			steps = append(steps, sig(ms, suppress.Signal{Event: suppress.AdhocStart, User: "desk"}), sig(ms+300, suppress.Signal{Event: suppress.AdhocEnd, User: "desk"}))
+		}
+	}
+	sh := recordedBy(t, plan, testSession("call"), script(steps))
+	if len(sh.kept()) < 5 {
+		t.Fatalf("kept %v", sh.kept())
+	}
+	for id, m := range sh.sinks {
+		sum := int64(0)
+		for _, s := range m.manifest.Streams {
+			sum += s.Packets
+			if min(s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, s.Overrun, s.Rejected) < 0 {
+				t.Errorf("%s: %+v", id, s)
+			}
+		}
+		if m.manifest.Kind == KindAdhoc && sum > 60 {
+			t.Errorf("%s: %d packets in 300 ms", id, sum)
+		}
+	}
+}

@@ -33,6 +33,9 @@ func (r *recording) inherit(sig suppress.Signal) {
 // follow keeps what signals say beside windows.
 func (r *recording) follow(sig suppress.Signal) {
 	r.parties.apply(sig, func() int64 { return r.effectiveMS(sig.At) })
+	if !r.begun {
+		r.parties.take(0) // who came and went before it is nobody's part
+	}
 	if sig.Event == suppress.AttrsSet {
 		r.setAttrs(sig.Attrs)
 	}
