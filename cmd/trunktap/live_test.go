@@ -85,6 +85,7 @@ type liveConfig struct {
 	API         netip.AddrPort
 	SegmentMax  time.Duration
 	WriteBudget string
+	Lookback    string // "": the daemon's own
 	Trunks      []liveTrunkConfig
 	More        string // further keys of the file
 }
@@ -130,6 +131,9 @@ trunks:
 recording:
   segment_max: {{.SegmentMax}}
   write_budget: {{.WriteBudget}}
+{{- with .Lookback}}
+  lookback: {{.}}
+{{- end}}
 storage:
   url: "file://{{.Store}}"
   spool: "{{.Spool}}"

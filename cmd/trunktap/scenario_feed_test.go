@@ -278,7 +278,7 @@ func told() []scenario {
 			},
 		},
 		{
-			number: "20b", name: "consultation and transfer told by Asterisk", feeds: asterisk("attended.txt"), script: attendedDialogue,
+			number: "20b", pending: pendingConsult, name: "consultation and transfer told by Asterisk", feeds: asterisk("attended.txt"), script: attendedDialogue,
 			keys: []string{"consult: true"}, phones: []string{"consult: true"}, config: "\nstations: [alice, bob]\nstation_base: {format: wav-pcm16}\n",
 			want: []wantRecording{
 				trunkOf(4500, []span{{0, 1200, []hz{customer}}, {3000, 4500, []hz{customer}}},
@@ -398,6 +398,7 @@ func attendedDialogue(s *scene) {
 	k := s.dial("alice", agent1, agent2) // the PBX answers when it has bob
 	s.answered(2000)
 	a.knows("PJSIP/alice-00000003", k)
+	s.at(2060) // Asterisk tells of it when it has answered
 	a.until(14)
 	s.almost(3000)
 	c.hears(agent2)

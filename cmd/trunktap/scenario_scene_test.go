@@ -32,6 +32,7 @@ type scene struct {
 	now      time.Time        // of the present step
 	latest   int              // the present step
 	answer   step             // of the latest call
+	played   time.Time        // when a voice was changed last
 	steps    map[int]step     // when they were taken, by ms
 	legs     []*leg           // that go on
 	trunk    *leg             // the first call of the trunk
@@ -79,7 +80,8 @@ func newScene(t *testing.T, sc scenario, place int) *scene {
 	}
 	cfg := liveConfig{
 		Listen: []string{"udp://" + freeUDP(t, host).String()}, More: sc.config,
-		Trunks: []liveTrunkConfig{{Name: "trunk", Format: recorder.FormatWAVPCM16, Recording: sc.keys, Sides: [2]liveSide{side(s.carrier), side(s.pbx)}}},
+		Lookback: "1500ms", // a busy machine makes packets and signals late
+		Trunks:   []liveTrunkConfig{{Name: "trunk", Format: recorder.FormatWAVPCM16, Recording: sc.keys, Sides: [2]liveSide{side(s.carrier), side(s.pbx)}}},
 	}
 	if sc.phones != nil {
 		s.inner, s.phones = agent("pbx", placeSwitch), agent("phone", placePhones)
@@ -121,6 +123,7 @@ func (s *scene) ok(err error) {
 // at waits for a moment of the scenario and makes it the present step.
 func (s *scene) at(ms int) {
 	time.Sleep(time.Until(s.start.Add(time.Duration(ms) * time.Millisecond)))
+	time.Sleep(time.Until(s.played.Add(2 * packetTime))) // nothing of the voice before is on the wire
 	s.begin(ms, time.Now())
 }
 
@@ -307,10 +310,15 @@ func (l *leg) speaks(tones ...hz) {
 	}
 }
 
-// play changes a voice as part of the present step.
+// play changes a voice as part of the present step, and not before it: a packet
+// under way may be of a time before its sending.
 func (l *leg) play(c *siptest.Call, tones []hz) {
+	if l.s.latest != between {
+		time.Sleep(time.Until(l.s.now.Add(2 * packetTime)))
+	}
 	l.caughtUp(c)
 	c.Media().Play(l.mouths[c].says(tones...))
+	l.s.played = time.Now()
 	l.s.done()
 }
 

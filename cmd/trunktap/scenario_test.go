@@ -70,8 +70,12 @@ type wantWindow struct {
 	late     int // ms after its time; it then begins where it acts
 }
 
-// pendingConsent is what a pending scenario waits for.
-const pendingConsent = "consent that comes after its time-out"
+// What pending scenarios wait for.
+const (
+	pendingConsent = "consent that comes after its time-out"
+	pendingKept    = "audio that is kept back for more than two seconds"
+	pendingConsult = "a consultation that is told of just after its answer"
+)
 
 // window is of all channels and of a signal in time.
 func window(reason string, from, to int) wantWindow {
@@ -141,7 +145,7 @@ func (sc scenario) play(t *testing.T, place int) []string {
 	s.checkEars(sc.heard)
 	got := s.recordings(len(sc.want))
 	if len(got) != len(sc.want) {
-		s.faultf("%d recordings, want %d: %s", len(got), len(sc.want), kinds(got))
+		s.faultf("%d recordings, want %d: %s", len(got), len(sc.want), s.kinds(got))
 	}
 	if sc.check != nil {
 		sc.check(s, got)
@@ -180,10 +184,12 @@ func (s *scene) find(w wantRecording, ms []*recorder.Manifest) int {
 // String names the recording in faults.
 func (w wantRecording) String() string { return strings.TrimSpace(string(w.kind) + " " + w.user) }
 
-func kinds(ms []*recorder.Manifest) string {
+// kinds lists recordings with where they begin and end.
+func (s *scene) kinds(ms []*recorder.Manifest) string {
 	var out []string
 	for _, m := range ms {
-		out = append(out, strings.TrimSpace(string(m.Kind)+" "+m.User))
+		from := m.Origin.Sub(s.start).Milliseconds()
+		out = append(out, fmt.Sprintf("%s %s %d–%d", m.Kind, m.User, from, from+m.RealMS))
 	}
 	return strings.Join(out, ", ")
 }

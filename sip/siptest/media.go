@@ -179,9 +179,9 @@ func (m *Media) Received() []Packet {
 	return append([]Packet(nil), m.received...)
 }
 
-// Heard is the audio that came, G.711 alone, from the arrival of its first packet
-// on. Packets lie where their timestamps say; where none is there is silence.
-// Of several sources the first is heard.
+// Heard is the audio that came, G.711 alone, from its first packet on. Packets
+// lie where their timestamps say, by the arrival of the one that was the least
+// late; where none is there is silence. Of several sources the first is heard.
 func (m *Media) Heard() (start time.Time, pcm []int16) {
 	var ssrc, first uint32
 	for _, p := range m.Received() {
@@ -196,6 +196,9 @@ func (m *Media) Heard() (start time.Time, pcm []int16) {
 		at, payload := int(int32(ts-first)), p.Wire[12:]
 		if !ok || source != ssrc || at < 0 || at > heardMax {
 			continue
+		}
+		if begun := p.At.Add(-time.Duration(at) * time.Second / 8000); begun.Before(start) {
+			start = begun
 		}
 		for end := at + len(payload); len(pcm) < end; {
 			pcm = append(pcm, 0)
