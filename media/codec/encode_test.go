@@ -436,3 +436,22 @@ func FuzzCodedDecode(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkG711Granule tells what 20 ms of two channels cost.
+func BenchmarkG711Granule(b *testing.B) {
+	for _, format := range formats[:3] {
+		b.Run(format, func(b *testing.B) {
+			e, err := NewEncoder(format, 8000, Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ch, dst := [2][]int16{tone(440, 9000, 0, 160), tone(600, 9000, 0, 160)}, make([]byte, 0, 640)
+			b.ReportAllocs()
+			for b.Loop() {
+				if dst, err = e.Encode(dst[:0], ch); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -153,18 +153,12 @@ func (o *oggWriter) Silence(samples int) error {
 
 func (o *oggWriter) addSilent() error {
 	if o.silent == nil {
-		enc, err := newOpusEncoder(o.rate, Options{Channels: 1})
-		if err != nil {
-			return err
-		}
-		defer enc.Close()
-		zero := make([]int16, o.granule)
-		coded, err := enc.Encode(nil, [2][]int16{zero, zero})
+		coded, err := opusSilence(o.rate, Options{})
 		if err != nil {
 			return err
 		}
 		for c := range o.channels {
-			if o.silent, err = appendStream(o.silent, coded[2:], c == o.channels-1); err != nil {
+			if o.silent, err = appendStream(o.silent, coded, c == o.channels-1); err != nil {
 				return err
 			}
 		}
