@@ -6,6 +6,7 @@ SHELL       := /bin/bash
 
 FUZZTIME ?= 20s
 MODEL_SEQUENCES ?= 10000000
+BENCH    ?=
 PKG      ?= ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.version=$(VERSION)
@@ -61,9 +62,17 @@ golden: ## compare with the golden files (go test PACKAGE -run Golden -update re
 	go test -count=1 -run Golden -v $$pkgs
 
 .PHONY: bench
-bench: ## run the benchmarks; compare runs with benchstat (see .tools.mod)
+bench: ## measure relay, recording and signalling beside rtpengine (needs root; BENCH=-full: the scale curve too)
+	@.ci/deps.sh build bench
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trunktap ./cmd/trunktap
+	@go build -trimpath -o bin/bench ./cmd/bench
+	@mkdir -p bench-out
+	@bin/bench -trunktap bin/trunktap -json bench-out/bench.json -svg bench-out/bench.svg -markdown bench-out/bench.md $(BENCH)
+
+.PHONY: gobench
+gobench: ## run the Go benchmarks; compare runs with benchstat (see .tools.mod)
 	@.ci/deps.sh build
-	@pkgs="$(call with,Benchmark)"; [ -n "$$pkgs" ] || { echo "bench: no Benchmark anywhere" >&2; exit 1; }; \
+	@pkgs="$(call with,Benchmark)"; [ -n "$$pkgs" ] || { echo "gobench: no Benchmark anywhere" >&2; exit 1; }; \
 	go test -run '^$$' -bench . -benchmem $$pkgs
 
 .PHONY: lint
@@ -81,5 +90,5 @@ demo: ## place a real call through the daemon and show what was recorded
 	@bin/demo -trunktap bin/trunktap -out demo-out
 
 .PHONY: clean
-clean: ## remove what was built and what the demo wrote
-	rm -rf bin demo-out
+clean: ## remove what was built and what demo and benchmark wrote
+	rm -rf bin demo-out bench-out

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. Usage: deps.sh [build|demo|test]...
+# Installs the Debian packages that are missing. Usage: deps.sh [build|demo|bench|test]...
 # One dpkg-query when nothing is missing.
 set -euo pipefail
 
 declare -A packages=(
 	[build]="gcc libc6-dev libopus-dev libopusfile-dev pkg-config"
 	[demo]="espeak-ng"
+	[bench]="rtpengine-daemon iproute2 util-linux"
 	[test]="sip-tester baresip-core espeak-ng ffmpeg tcpdump tshark opus-tools sox iproute2"
 )
 
@@ -67,4 +68,9 @@ if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } <
 	tail -n 20 "$log" >&2
 	echo "deps: could not install ${missing[*]}; see above" >&2
 	exit 1
+fi
+
+# Debian starts what it installs; the benchmark starts its own.
+if [[ " ${missing[*]} " == *" rtpengine-daemon "* ]] && [ -d /run/systemd/system ]; then
+	"${root[@]}" systemctl disable --quiet --now rtpengine-daemon.service
 fi

@@ -62,6 +62,7 @@ var mayImport = map[string][]string{
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},
 	"cmd/trunktap/picture": {"recorder"},
+	"cmd/bench":            {"media/codec"},
 	"cmd/demo":             {"cmd/trunktap/...", "media/...", "sip/...", "suppress", "recorder/..."},
 }
 
