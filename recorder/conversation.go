@@ -2,6 +2,7 @@ package recorder
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -100,7 +101,9 @@ func (c *conversations) merge(conv *conversation, keys []string) (*conversation,
 		for id := range o.calls {
 			best.calls[id] = true
 		}
-		best.sticky = append(best.sticky, o.sticky...)
+		for _, sig := range o.sticky {
+			best.stick(sig)
+		}
 		if best.consent == nil {
 			best.consent = o.consent
 		}
@@ -167,7 +170,7 @@ func (c *conversations) leave(s media.Session) {
 	if len(o.calls) == 0 {
 		o.bridged = false
 		o.sticky = slices.DeleteFunc(o.sticky, func(sig suppress.Signal) bool {
-			return sig.Event == suppress.PauseStart || sig.Event == suppress.PauseEnd
+			return stickyKind(sig.Event) != "consent"
 		})
 	}
 }
@@ -189,28 +192,40 @@ func (c *conversations) expire(now time.Time) {
 	})
 }
 
-// regroup tells the calls of conversations that became part of another one.
+// regroup tells the calls of conversations that became part of another one. r.mu
+// is held, so that the latest word is the last.
 func (r *Recorder) regroup(changed []*conversation) {
 	for _, old := range changed {
-		r.mu.Lock()
-		var to []*session
 		for id := range old.calls {
 			if s := r.sessions[id]; s != nil {
-				to = append(to, s)
+				s.belongTo(old.into.id)
 			}
 		}
-		conv := old.into
-		r.mu.Unlock()
-		for _, s := range to {
-			s.belongTo(conv.id)
+	}
+}
+
+// peers are the live calls of a call's conversation, itself among them, oldest first.
+func (r *Recorder) peers(s *session) []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	conv := r.convs.of(s.info)
+	if conv == nil || len(conv.calls) < 2 {
+		return []*session{s}
+	}
+	var all []*session
+	for id := range conv.calls {
+		if o := r.sessions[id]; o != nil {
+			all = append(all, o)
 		}
 	}
+	sortSessions(all)
+	return all
 }
 
 // belongTo puts a live call into a conversation.
 func (s *session) belongTo(conv string) {
 	s.belongsTo(conv)
-	s.add(control{at: s.info.Start, kind: controlConversation, conv: conv})
+	s.add(control{at: s.info.Start, kind: controlConversation, conv: conv, passed: true})
 }
 
 func (s *session) belongsTo(conv string) {
@@ -225,19 +240,18 @@ func (s *session) belongsTo(conv string) {
 func (r *Recorder) pass(s *session, sig suppress.Signal) {
 	shared := sticky(sig.Event)
 	bridge := sig.Event == suppress.TransferExternal
-	if len(sig.Links) == 0 && sig.Conversation == "" && !shared && !bridge {
+	if len(sig.Links) == 0 && sig.Conversation == "" && !shared && !bridge && sig.Event != suppress.SourceLost {
 		return
 	}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	conv, changed, renamed := r.convs.follow(s.info, sig)
 	if conv == nil {
-		r.mu.Unlock()
 		return
 	}
 	conv.bridged = conv.bridged || bridge
 	all := slices.DeleteFunc(r.inOrder(), func(o *session) bool { return !conv.calls[o.info.ID] })
 	id := conv.id
-	r.mu.Unlock()
 	r.regroup(changed)
 	for i, o := range all {
 		switch {
@@ -252,7 +266,7 @@ func (r *Recorder) pass(s *session, sig suppress.Signal) {
 			o.add(control{at: sig.Received, kind: controlSignal, sig: sig, passed: true})
 		}
 		if bridge && i > 0 {
-			o.add(control{at: sig.Received, kind: controlBridged, sig: sig})
+			o.add(control{at: sig.Received, kind: controlBridged, sig: sig, passed: true})
 		}
 	}
 }
@@ -275,13 +289,37 @@ func (c *conversations) follow(s media.Session, sig suppress.Signal) (conv *conv
 		conv, more = c.merge(conv, []string{"conversation:" + sig.Conversation})
 		changed = append(changed, more...)
 	}
-	if sticky(sig.Event) {
-		if len(conv.sticky) >= stickyMax {
-			conv.sticky = conv.sticky[1:]
-		}
-		conv.sticky = append(conv.sticky, sig)
+	if sticky(sig.Event) || sig.Event == suppress.SourceLost {
+		conv.stick(sig)
 	}
 	return conv, changed, renamed
+}
+
+// stick remembers a signal for calls that join later. When there are too many,
+// one is forgotten that a later one of its kind makes void.
+func (c *conversation) stick(sig suppress.Signal) {
+	lost := sig.Event == suppress.SourceLost // every call is told of that
+	if lost && slices.ContainsFunc(c.sticky, func(o suppress.Signal) bool {
+		return o.Event == sig.Event && o.Source == sig.Source && o.At.Equal(sig.At)
+	}) {
+		return
+	}
+	c.sticky = append(c.sticky, sig)
+	for len(c.sticky) > stickyMax {
+		i := slices.IndexFunc(c.sticky, c.void)
+		c.sticky = slices.Delete(c.sticky, max(i, 0), max(i, 0)+1)
+	}
+}
+
+// void tells whether a later signal of the same kind is remembered.
+func (c *conversation) void(sig suppress.Signal) bool {
+	kind := stickyKind(sig.Event)
+	return slices.ContainsFunc(c.sticky, func(o suppress.Signal) bool { return stickyKind(o.Event) == kind && o.At.After(sig.At) })
+}
+
+func stickyKind(e suppress.Event) string {
+	kind, _, _ := strings.Cut(string(e), ".")
+	return kind
 }
 
 // sticky tells which signals hold for every call of a conversation, those that

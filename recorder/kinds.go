@@ -72,6 +72,18 @@ func (c *core) signal(sig suppress.Signal) effect {
 	return c.apply(sig)
 }
 
+// foreign makes a signal of another call fit for this one: calls of one source
+// may number their signals alike, so its number counts only for the same signal.
+func (c *core) foreign(sig suppress.Signal) suppress.Signal {
+	same := slices.ContainsFunc(c.kinds.history, func(h suppress.Signal) bool {
+		return h.Source == sig.Source && h.Seq == sig.Seq && h.Event == sig.Event && h.At.Equal(sig.At)
+	})
+	if !same {
+		sig.Seq = 0
+	}
+	return sig
+}
+
 // takeTyped applies the codes that were typed.
 func (c *core) takeTyped() {
 	for len(c.typed) > 0 {

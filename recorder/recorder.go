@@ -186,10 +186,10 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 	if len(r.shards) > 0 {
 		r.shards[len(r.sessions)%len(r.shards)].add(n) // under r.mu: Close must find it
 	}
+	r.regroup(news)
 	r.mu.Unlock()
 	r.stats.Started.Add(1)
 	r.events.publish(Event{Type: "call.started", At: s.Start, Call: s.ID, Data: n.live()})
-	r.regroup(news)
 	r.deliverSticky(n)
 	r.deliverEarly(n)
 	return n, nil
@@ -310,10 +310,14 @@ func (r *Recorder) Calls() []LiveCall {
 // inOrder lists the sessions, oldest first. r.mu is held.
 func (r *Recorder) inOrder() []*session {
 	all := slices.Collect(maps.Values(r.sessions))
+	sortSessions(all)
+	return all
+}
+
+func sortSessions(all []*session) {
 	slices.SortFunc(all, func(a, b *session) int {
 		return cmp.Or(a.info.Start.Compare(b.info.Start), cmp.Compare(a.info.ID, b.info.ID))
 	})
-	return all
 }
 
 // Signal implements Runtime. A SIP Call-ID may name several calls: one that

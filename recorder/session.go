@@ -124,14 +124,14 @@ func (s *session) enqueue(c control) bool {
 func (s *session) add(c control) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return false
+	if s.closed && !c.passed {
+		return false // what other calls tell may still be of the time before the end
 	}
 	if len(s.controls) >= controlsMax && c.kind != controlEnded {
 		s.overflow = true
 		return false
 	}
-	s.closed = c.kind == controlEnded
+	s.closed = s.closed || c.kind == controlEnded
 	if c.kind == controlAnswered {
 		s.answered = c.at
 	}
@@ -202,8 +202,56 @@ func (s *session) catchUp(t time.Time) {
 	if s.done || !t.After(s.lastTap) {
 		return
 	}
+	from := s.lastTap
 	s.lastTap = t
-	s.process(t.Add(-1), false)
+	peers := s.rec.peers(s)
+	if len(peers) == 1 {
+		s.process(t.Add(-1), false)
+		return
+	}
+	// What one tells the others must reach them at its time, as on a running clock.
+	for x := from.Add(settle); !from.IsZero() && x.Before(t); x = x.Add(settle) {
+		together(peers, x)
+	}
+	together(peers, t.Add(-1))
+}
+
+// together processes the calls of a conversation up to a time, what they were
+// told in order.
+func together(peers []*session, cutoff time.Time) {
+	for {
+		var first *session
+		var at time.Time
+		for _, p := range peers {
+			if next, ok := p.nextControl(); ok && !next.After(cutoff) && (first == nil || next.Before(at)) {
+				first, at = p, next
+			}
+		}
+		if first == nil {
+			break
+		}
+		first.process(at, false)
+	}
+	for _, p := range peers {
+		p.process(cutoff, false)
+	}
+}
+
+// nextControl is when the next of what waits happened.
+func (s *session) nextControl() (at time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done {
+		return at, false
+	}
+	for _, list := range [][]control{s.batch, s.controls} {
+		for i := range list {
+			if !ok || list[i].at.Before(at) {
+				at, ok = list[i].at, true
+			}
+		}
+	}
+	return at, ok
 }
 
 // process takes everything up to cutoff into the core, all there is when all
@@ -313,6 +361,9 @@ func (s *session) apply(c control) {
 	case controlAnswered:
 		s.core.answer(c.at)
 	case controlSignal:
+		if c.passed {
+			c.sig = s.core.foreign(c.sig)
+		}
 		e := s.core.signal(c.sig)
 		s.rec.signalled(s, c.sig, e)
 		if c.reply != nil {
