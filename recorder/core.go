@@ -20,6 +20,11 @@ const (
 	// holdMin is the least time between a sample and its sealing: the room that
 	// reordered packets have whatever lookback says.
 	holdMin = 200 * time.Millisecond
+	// horizonSlack is what packets may lie beyond the time that audio is held back.
+	horizonSlack = 1500 * time.Millisecond
+	// codeHoldMax is how long a code that is being typed holds audio back, the
+	// last key's being down included.
+	codeHoldMax = 5 * time.Second
 )
 
 // output takes what a recording has sealed, in order. Implementations neither
@@ -99,7 +104,7 @@ func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordin
 		endMS:   -1,
 	}
 	for i := range c.sides {
-		c.sides[i] = newSide(media.Side(i), p.SampleRate)
+		c.sides[i] = newSide(media.Side(i), p.SampleRate, c.horizon())
 		c.typists[i] = newTypist(p, media.Side(i))
 		c.chunk.pcm[i] = make([]int16, chunkMS*c.perMS)
 	}
@@ -114,6 +119,16 @@ func (c *core) ns(t time.Time) int64      { return int64(t.Sub(c.base)) }
 func (c *core) timeOf(ns int64) time.Time { return c.base.Add(time.Duration(ns)) }
 func (c *core) reorderWindow() int64      { return c.hold - int64(reorderSlack) }
 func (c *core) realMSOf(ns int64) int64   { return (ns - c.origin) / int64(time.Millisecond) }
+
+// horizon is how far the newest audio may lie before what is sealed, in ns: as
+// far as audio is held back, for late signals and for codes that are being typed.
+func (c *core) horizon() int64 {
+	h := c.hold + int64(horizonSlack)
+	if len(c.plan.Codes[0])+len(c.plan.Codes[1]) > 0 {
+		h += int64(codeHoldMax)
+	}
+	return h
+}
 
 // belongTo says which conversation the call turned out to be part of.
 func (c *core) belongTo(conv string) {

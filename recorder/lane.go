@@ -88,8 +88,8 @@ type side struct {
 	overrun     uint32    // dropped by the tap before the source was known
 }
 
-func newSide(is media.Side, rate int) *side {
-	return &side{is: is, track: mix.NewTrack(mix.Config{Rate: rate}), sources: make(map[uint32]*stream)}
+func newSide(is media.Side, rate int, horizonNS int64) *side {
+	return &side{is: is, track: mix.NewTrack(mix.Config{Rate: rate, HorizonMaxNS: horizonNS}), sources: make(map[uint32]*stream)}
 }
 
 // stream is one synchronisation source (RFC 3550 section 3).
