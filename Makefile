@@ -17,7 +17,7 @@ with = $$(git grep -lE '^func $(1)' -- '*_test.go' | xargs -r -n1 dirname | sort
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -81,6 +81,26 @@ lint: ## check layout, formatting and style (builds the linter at the first run)
 	@.ci/filesize.sh
 	@go build ./... # its loader now and then misses a package that is just being built: hence this, and the second run
 	$(TOOL) golangci-lint run || $(TOOL) golangci-lint run
+
+# The same compiler and headers give the same bytes: those of Debian 12 made what
+# is committed. -g is for the maps' types; strip leaves these and takes the rest.
+BPF       := media/relay/kernel/bpf/relay
+BPF_CLANG := 14
+bpf_build  = cd $(dir $(BPF)) && clang -target bpfel -mcpu=v3 -O2 -g -Wall -Wextra -Werror -Wno-address-of-packed-member \
+	-fdebug-compilation-dir=. -ffile-prefix-map=$(abspath $(dir $(BPF)))=. -I/usr/include/$$(gcc -dumpmachine) -c $(notdir $(BPF)).c -o $(1) && llvm-strip -g $(1)
+
+.PHONY: bpf
+bpf: ## compile the program of the kernel engine
+	@.ci/deps.sh build bpf
+	$(call bpf_build,$(abspath $(BPF).o))
+
+.PHONY: bpf-check
+bpf-check: ## compile it again and compare with what is committed
+	@.ci/deps.sh build bpf
+	@[ "$$(clang -dumpversion | cut -d. -f1)" = $(BPF_CLANG) ] || { echo "bpf-check: clang $(BPF_CLANG) is needed, this is $$(clang -dumpversion)" >&2; exit 1; }
+	@again=$$(mktemp); trap 'rm -f "$$again"' EXIT; \
+	( $(call bpf_build,$$again) ); \
+	cmp "$$again" $(BPF).o && echo "bpf-check: $(BPF).o is what its source gives"
 
 .PHONY: demo
 demo: ## place a real call through the daemon and show what was recorded

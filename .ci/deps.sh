@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that are missing. Usage: deps.sh [build|demo|bench|test]...
+# Installs the Debian packages that are missing. Usage: deps.sh [build|bpf|demo|bench|test]...
 # One dpkg-query when nothing is missing.
 set -euo pipefail
 
 declare -A packages=(
 	[build]="gcc libc6-dev libopus-dev libopusfile-dev pkg-config"
+	[bpf]="clang llvm libbpf-dev gcc"
 	[demo]="espeak-ng"
 	[bench]="rtpengine-daemon iproute2 util-linux"
 	[test]="sip-tester baresip-core espeak-ng ffmpeg tcpdump tshark opus-tools sox iproute2"

@@ -99,11 +99,13 @@ func (r *Ring) room(end uint64) bool {
 	return end-r.headWas <= uint64(len(r.buf))
 }
 
-func (r *Ring) drop() {
-	r.dropped.Add(1)
-	if r.unsaid < math.MaxUint32 {
-		r.unsaid++
-	}
+func (r *Ring) drop() { r.Drop(1) }
+
+// Drop counts n packets as dropped that the producer could not even put. It is
+// for the producer alone.
+func (r *Ring) Drop(n uint32) {
+	r.dropped.Add(uint64(n))
+	r.unsaid += min(n, math.MaxUint32-r.unsaid)
 }
 
 // Next returns the oldest packet, the number of packets dropped between it and

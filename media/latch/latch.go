@@ -182,6 +182,9 @@ func IsRTCP(wire []byte) bool {
 	return len(wire) >= 8 && wire[0]>>6 == 2 && wire[1] >= 192 && wire[1] <= 223
 }
 
+// SSRC returns the synchronisation source of a packet that was accepted as RTP.
+func SSRC(wire []byte) uint32 { return binary.BigEndian.Uint32(wire[8:]) }
+
 const rtpHeaderBytes = 12
 
 // wellFormed tells whether wire can be RTP: version 2, and all that its header

@@ -76,6 +76,8 @@ func (s *Stream) accept(r *route, side media.Side, k kind, from netip.AddrPort, 
 	last := &c.lastRTP
 	if rtcp {
 		last = &c.lastRTCP
+	} else if s.relay.offload != nil && s.rtp {
+		e.note(from, wire)
 	}
 	last.Store(max(1, int64(arrival.Sub(s.relay.base))))
 	c.packets.Add(1)

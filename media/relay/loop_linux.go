@@ -303,9 +303,11 @@ func (l *loop) serve(f *fdSocket) {
 	for group := range l.out {
 		l.forward(s, r, f.side, kind(group))
 	}
+	s.tapBegin(f.side)
 	for i := 0; i < n; {
 		i = l.tap(s, f.side, i, n)
 	}
+	s.tapEnd(r, f.side)
 	for i := range n {
 		l.in.arm(i)
 	}

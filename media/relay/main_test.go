@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/mediatest"
+	"github.com/trunktap/trunktap/media/relay/kernel"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -54,17 +56,39 @@ func onBoth(t *testing.T, test func(env)) {
 		})
 	})
 	t.Run("sockets", func(t *testing.T) { test(realEnv(t)) })
+	t.Run("kernel", func(t *testing.T) { test(kernelEnv(t)) })
 }
 
 func realEnv(t *testing.T) env {
-	listen := func(a netip.AddrPort) (testConn, error) {
-		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
-		if err == nil {
-			err = c.SetReadBuffer(4 << 20) // whole bursts wait in it
-		}
-		return c, err
+	return env{t, mustRelay(t, Config{PortMin: 21000, PortMax: 22999, Loops: 2}), listenUDP}
+}
+
+// kernelEnv is like realEnv, with the kernel engine on the loopback interface.
+func kernelEnv(t *testing.T) env {
+	r, err := New(Config{
+		PortMin: 25000, PortMax: 26999, Loops: 2, Engine: EngineKernel,
+		Kernel: kernel.Config{Interfaces: []string{"lo"}, RingBytes: 4 << 20, FlowsMax: 1000},
+	})
+	if errors.Is(err, kernel.ErrUnsupported) {
+		t.Skip(err)
 	}
-	return env{t, mustRelay(t, Config{PortMin: 21000, PortMax: 22999, Loops: 2}), listen}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Errorf("close the relay: %v", err)
+		}
+	})
+	return env{t, r, listenUDP}
+}
+
+func listenUDP(a netip.AddrPort) (testConn, error) {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(a))
+	if err == nil {
+		err = c.SetReadBuffer(4 << 20) // whole bursts wait in it
+	}
+	return c, err
 }
 
 func mustRelay(t testing.TB, cfg Config) *Relay {

@@ -29,6 +29,9 @@ func (s *Stream) SetOverlay(side media.Side, o media.Overlay) {
 	if s.overlays[side].Swap(slot) != nil {
 		s.relay.engine.settle(s)
 	}
+	if o != nil {
+		s.withdraw(side)
+	}
 }
 
 // overlay returns what goes on in place of an accepted packet: wire itself, or

@@ -14,10 +14,12 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay/kernel"
 )
 
 // Errors of Open that callers branch on.
@@ -59,6 +61,13 @@ type Config struct {
 	// DSCP marks what is sent (RFC 2474): 1..63; 46, expedited forwarding, when
 	// zero; negative: unmarked.
 	DSCP int
+
+	// Engine moves the packets; EngineUser when empty. With EngineKernel, New fails
+	// where that cannot be had.
+	Engine Engine
+
+	// Kernel configures the kernel engine; ports and log are taken from here.
+	Kernel kernel.Config
 
 	// Open replaces the real sockets. The error for a port in use must wrap
 	// syscall.EADDRINUSE.
@@ -121,6 +130,11 @@ type Relay struct {
 	base   time.Time // times of packets are kept as distances from it
 	engine engine
 
+	// offload takes settled streams off the engine; nil: none does
+	offload        offload
+	declines       atomic.Uint64
+	declineReasons sync.Map // texts logged so far
+
 	mu      sync.Mutex // guards all following; never held while packets are handled
 	pools   map[netip.Addr]*pool
 	streams map[*Stream]struct{}
@@ -142,6 +156,9 @@ func New(cfg Config) (*Relay, error) {
 	if r.engine, err = newEngine(cfg); err != nil {
 		return nil, fmt.Errorf("start the media relay: %w", err)
 	}
+	if err := r.startOffload(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the media relay: %w", err), r.engine.close())
+	}
 	return r, nil
 }
 
@@ -162,7 +179,11 @@ func (r *Relay) Close() error {
 	for _, s := range streams {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, r.engine.close())...)
+	errs = append(errs, r.engine.close())
+	if r.offload != nil {
+		errs = append(errs, r.offload.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Options of a stream.
@@ -315,6 +336,8 @@ func (t *SideStats) add(s SideStats) {
 	t.SendErrors += s.SendErrors
 	t.TapPanics += s.TapPanics
 	t.Overlaid += s.Overlaid
+	t.Kernel += s.Kernel
+	t.Untapped += s.Untapped
 	t.OverlayPanics += s.OverlayPanics
 }
 

@@ -68,6 +68,8 @@ type Stream struct {
 	// the stream's packets
 	ends [2]end
 	seen *route
+
+	off offloading
 }
 
 // end is one side of a stream.
@@ -79,6 +81,7 @@ type end struct {
 	// owned by the packet path
 	latch    latch.Latch
 	rtcpFrom netip.AddrPort // where its RTCP comes from; invalid: none came
+	settled  settled
 }
 
 // counters of what came from one side.
@@ -87,6 +90,7 @@ type counters struct {
 	rejectedSource, rejectedForm, rejectedUnknown atomic.Uint64
 	unroutable, sendErrors, overrun, tapPanics    atomic.Uint64
 	overlaid, overlayPanics                       atomic.Uint64
+	kernel, untapped                              atomic.Uint64
 	lastRTP, lastRTCP                             atomic.Int64 // ns after the relay's base, at least 1; 0: none yet
 	source                                        atomic.Pointer[netip.AddrPort]
 }
@@ -113,6 +117,9 @@ type SideStats struct {
 	TapPanics     uint64 // each took its tap out
 	Overlaid      uint64 // packets that an overlay changed
 	OverlayPanics uint64 // each took its overlay out
+
+	Kernel   uint64 // of Forwarded, those that the kernel engine forwarded
+	Untapped uint64 // of Kernel, those that no tap got because they came faster than they were fetched
 
 	LastRTP  time.Time // arrival of the latest accepted packet that is not RTCP; zero: none
 	LastRTCP time.Time
@@ -149,6 +156,7 @@ func (s *Stream) SetRemote(side media.Side, m Remote) {
 	next := *s.route.Load()
 	next.remote[side], next.known[side] = m, true
 	s.route.Store(&next)
+	s.withdraw(media.External, media.Internal)
 }
 
 // SetTap lets a tap take copies of what is accepted from a side, nil none. When
@@ -163,9 +171,11 @@ func (s *Stream) SetTap(side media.Side, t media.Tap) {
 	if t != nil {
 		slot = &tapSlot{t}
 	}
+	s.drainFlow(side)
 	if s.taps[side].Swap(slot) != nil {
 		s.relay.engine.settle(s)
 	}
+	s.tapChanged(side)
 }
 
 // Close closes the sockets and puts the ports into quarantine. When it returns,
@@ -177,6 +187,7 @@ func (s *Stream) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.endOffload()
 	err := s.relay.engine.detach(s)
 	s.relay.retire(s)
 	return err
@@ -185,6 +196,8 @@ func (s *Stream) Close() error {
 // Stats returns the counts so far. They do not belong to one instant.
 func (s *Stream) Stats() Stats {
 	var out Stats
+	s.off.mu.Lock() // a flow that ends is counted in its place or here
+	defer s.off.mu.Unlock()
 	for i := range out {
 		c := &s.stats[i]
 		out[i] = SideStats{
@@ -193,10 +206,14 @@ func (s *Stream) Stats() Stats {
 			Unnegotiated: c.rejectedUnknown.Load(), Overrun: c.overrun.Load(),
 			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
 			TapPanics: c.tapPanics.Load(), Overlaid: c.overlaid.Load(), OverlayPanics: c.overlayPanics.Load(),
+			Kernel: c.kernel.Load(), Untapped: c.untapped.Load(),
 			LastRTP: s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
 		if p := c.source.Load(); p != nil {
 			out[i].Source = *p
+		}
+		if m := s.off.moved[i].Load(); m != nil {
+			out[i].addFlow(m.flow.Counts())
 		}
 	}
 	return out
