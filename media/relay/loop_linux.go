@@ -300,6 +300,7 @@ func (l *loop) serve(f *fdSocket) {
 		}
 		l.out[group].add(l.in.wire(i))
 	}
+	s.recheck(r, f.side)
 	for group := range l.out {
 		l.forward(s, r, f.side, kind(group))
 	}

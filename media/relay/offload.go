@@ -91,6 +91,16 @@ func (e *end) note(from netip.AddrPort, wire []byte) {
 	e.settled.packets++
 }
 
+// recheck is called by the packet path when it has accepted a batch from a side,
+// before it forwards it: whoever answers a packet from a new source must find
+// the new way.
+func (s *Stream) recheck(r *route, side media.Side) {
+	if s.relay.offload != nil && s.rtp {
+		s.reconsider(r, side)
+		s.reconsider(r, side.Other())
+	}
+}
+
 // tapBegin is called by the packet path before the Puts of a batch, tapEnd after
 // it. What the kernel forwarded before the batch is put first.
 func (s *Stream) tapBegin(side media.Side) {
@@ -112,8 +122,7 @@ func (s *Stream) tapEnd(r *route, side media.Side) {
 	if !s.rtp {
 		return
 	}
-	s.reconsider(r, side.Other()) // it goes to where this side sends from
-	if m := s.reconsider(r, side); m != nil {
+	if m := s.off.moved[side].Load(); m != nil {
 		m.flow.Handled(s.ends[side].settled.mark)
 	} else if s.ends[side].settled.packets >= settledPackets {
 		s.move(r, side)
@@ -127,19 +136,16 @@ func (s *Stream) wanted(r *route, side media.Side) (m moved, ok bool) {
 	return moved{source: source, dest: dest, ssrc: s.ends[side].settled.ssrc}, latched && sendable
 }
 
-// reconsider returns a side's flow, having removed it when it is another than
-// the packet path would make.
-func (s *Stream) reconsider(r *route, side media.Side) *moved {
+// reconsider removes a side's flow when it is another than the packet path would make.
+func (s *Stream) reconsider(r *route, side media.Side) {
 	m := s.off.moved[side].Load()
 	if m == nil {
-		return nil
+		return
 	}
 	want, ok := s.wanted(r, side)
-	if want.flow = m.flow; ok && want == *m {
-		return m
+	if want.flow = m.flow; !ok || want != *m {
+		s.withdraw(side)
 	}
-	s.withdraw(side)
-	return nil
 }
 
 // move asks the kernel to forward what comes from a side. Control that is at

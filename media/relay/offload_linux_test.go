@@ -2,13 +2,18 @@ package relay
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
+	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/media"
@@ -502,24 +507,69 @@ func TestKernelClosesCleanly(t *testing.T) {
 		return
 	}
 	s := twoCables(t)
-	dir := kerneltest.BPFFS(t)
+	dir := kerneltest.BPFFS(t) + "/trunktap"
 	var st *Stream
 	t.Run("open", func(t *testing.T) {
 		s.T = t
-		s.start(Config{Kernel: kernel.Config{PinDir: dir + "/trunktap"}})
+		s.start(Config{Kernel: kernel.Config{PinDir: dir}})
 		var conns [2]*net.UDPConn
 		st, conns = s.call()
 		s.both(st, conns, 0, 20)
+		if n := attached(t, "ra"); n != 1 || len(pins(t, dir)) < 5 {
+			t.Fatalf("%d programs; pins %v", n, pins(t, dir))
+		}
 	})
-	s.T = t
-	if got := s.links(); strings.Contains(got, "tcx") {
-		t.Fatalf("still attached: %s", got)
+	if n := attached(t, "ra"); n != 0 || len(pins(t, dir)) != 0 {
+		t.Fatalf("%d programs are still there; pins %v", n, pins(t, dir))
 	}
 	if n := st.Stats()[0]; n.Packets != 20 || n.Kernel < 10 {
 		t.Fatalf("the counts are gone: %+v", n)
 	}
 }
 
-func (s *scene) links() (out string) {
-	return fmt.Sprint(s.relay.Streams())
+func attached(t *testing.T, name string) int {
+	t.Helper()
+	n, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := link.QueryPrograms(link.QueryOptions{Target: n.Index, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(q.Programs)
+}
+
+func pins(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			names = append(names, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// An engine that was asked for by name and cannot be had is an error; auto goes
+// on without, and says why.
+func TestEngineChoice(t *testing.T) {
+	nowhere := kernel.Config{Interfaces: []string{"nowhere0"}}
+	if r, err := New(Config{PortMin: 20000, PortMax: 20999, Engine: "fast"}); err == nil || !strings.Contains(err.Error(), "auto, kernel or user") {
+		_ = r.Close()
+		t.Errorf("an engine that does not exist: %v", err)
+	}
+	if _, err := New(Config{PortMin: 20000, PortMax: 20999, Engine: EngineKernel, Kernel: nowhere}); !errors.Is(err, kernel.ErrUnsupported) {
+		t.Errorf("the kernel engine without an interface: %v", err)
+	}
+	var log bytes.Buffer
+	r := mustRelay(t, Config{
+		PortMin: 20000, PortMax: 20999, Engine: EngineAuto, Kernel: nowhere, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if text := log.String(); r.Engine() != EngineUser || !strings.Contains(text, "nowhere0") && !strings.Contains(text, "CAP_") {
+		t.Errorf("%s: %s", r.Engine(), text)
+	}
 }

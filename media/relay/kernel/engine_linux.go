@@ -218,9 +218,6 @@ func (e *Engine) Drain() {
 }
 
 func (e *Engine) drain(r *ring) {
-	if r.waiting() == 0 {
-		return
-	}
 	now := time.Now()
 	nowNS := e.baseNS + int64(now.Sub(e.base))
 	r.drain(func(rec []byte) { e.deliver(rec, now, nowNS) })

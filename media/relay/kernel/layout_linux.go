@@ -19,21 +19,18 @@ const (
 // abi names the layouts below. Pinned objects of another one are not touched but removed.
 const abi = "1"
 
-// keyState is struct key, in network order.
-type keyState struct {
-	addr [16]byte
-	port [2]byte
-	zero [2]byte
-}
+// keyState is struct key, in network order: address, port and two zero bytes.
+type keyState [20]byte
 
 func keyOf(a netip.AddrPort) (k keyState) {
-	k.addr = a.Addr().As16()
-	binary.BigEndian.PutUint16(k.port[:], a.Port())
+	addr := a.Addr().As16()
+	copy(k[:], addr[:])
+	binary.BigEndian.PutUint16(k[16:], a.Port())
 	return k
 }
 
 func (k keyState) addrPort() netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(k.addr).Unmap(), binary.BigEndian.Uint16(k.port[:]))
+	return netip.AddrPortFrom(netip.AddrFrom16([16]byte(k[:16])).Unmap(), binary.BigEndian.Uint16(k[16:]))
 }
 
 // flowState is struct flow.

@@ -98,9 +98,6 @@ func (r *ring) header(at uint64) (uint32, bool) {
 	return header, ok
 }
 
-// waiting returns how many bytes wait.
-func (r *ring) waiting() uint64 { return atomic.LoadUint64(r.producer) - atomic.LoadUint64(r.consumer) }
-
 func (r *ring) close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
