@@ -44,6 +44,8 @@ type recording struct {
 	cause    media.Cause
 
 	timeline *suppress.Timeline
+	applied  int // signals
+	active   activeReasons
 	gate     *suppress.Gate
 	consent  consentState
 	preroll  preroll
@@ -127,7 +129,7 @@ func (r *recording) beginning() beginning {
 func (r *recording) live() LiveRecording {
 	l := LiveRecording{ID: r.id, Kind: r.kind, User: r.user, Reasons: []string{}}
 	if r.begun {
-		l.Reasons = words(r.timeline.Reasons(max(r.realMSOf(r.now), r.sealedMS)))
+		l.Reasons = r.active.at(r.timeline, r.applied, max(r.realMSOf(r.now), r.sealedMS), r.now)
 	}
 	return l
 }

@@ -469,7 +469,7 @@ func (s *session) publishState() {
 			capturing = capturing || r.capturing()
 		}
 		if c.started {
-			reasons = words(c.state.Reasons(max(at, c.sealedMS)))
+			reasons = c.active.at(c.state, c.applied, max(at, c.sealedMS), c.now)
 		}
 	}
 	s.capturing.Store(capturing)
