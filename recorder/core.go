@@ -81,7 +81,13 @@ type core struct {
 	conv    string
 
 	typed   []suppress.Signal // of codes that were typed, until takeTyped applies them
-	emitted []suppress.Signal // applied by takeTyped: the other calls of the conversation must hear of them
+	emitted []emitted         // by takeTyped: the other calls of the conversation must hear of them
+}
+
+// emitted is a signal that was found in the call itself.
+type emitted struct {
+	sig    suppress.Signal
+	effect effect
 }
 
 // chunk is a stretch of sealed time as all recordings get it. The samples must

@@ -93,8 +93,7 @@ func (c *core) takeTyped() {
 	for len(c.typed) > 0 {
 		sig := c.typed[0]
 		c.typed = c.typed[1:]
-		c.apply(sig)
-		c.emitted = append(c.emitted, sig)
+		c.emitted = append(c.emitted, emitted{sig, c.apply(sig)})
 	}
 }
 

@@ -339,6 +339,9 @@ func (r *recording) resolve(channel int, list []mix.Resolution) {
 
 // keptSpans are the parts of sealed samples of a channel that lie outside windows.
 func (r *recording) keptSpans(channel int, s span) []span {
+	if s.to-s.from > keptStepMS*r.perMS {
+		return r.keptOfLong(channel, s)
+	}
 	var out []span
 	for ms := max(s.from, 0) / r.perMS; ms*r.perMS < s.to; ms++ {
 		if !r.gate.Heard(channel, ms) {
@@ -350,6 +353,32 @@ func (r *recording) keptSpans(channel int, s span) []span {
 			continue
 		}
 		out = append(out, p)
+	}
+	return out
+}
+
+// keptStepMS is the length from which on windows are listed instead of
+// milliseconds tried.
+const keptStepMS = 1000
+
+// keptOfLong is keptSpans by the list of windows.
+func (r *recording) keptOfLong(channel int, s span) (out []span) {
+	at, to := max(s.from, 0), min(s.to, r.sealedMS*r.perMS)
+	for _, w := range r.timeline.Windows(r.sealedMS) { // in order of start
+		from, end := w.RealMS*r.perMS, w.EndRealMS*r.perMS
+		if end <= at || w.Mic && channel != 1 {
+			continue
+		}
+		if from >= to {
+			break
+		}
+		if from > at {
+			out = append(out, span{at, from})
+		}
+		at = end
+	}
+	if at < to {
+		out = append(out, span{at, to})
 	}
 	return out
 }

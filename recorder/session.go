@@ -281,11 +281,7 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	if !s.done && !all {
 		s.core.advance(s.core.ns(cutoff))
 	}
-	for _, sig := range s.core.emitted {
-		s.rec.signalled(s, sig, effect{})
-		s.rec.pass(s, sig)
-	}
-	s.core.emitted = nil
+	s.tellTyped()
 	s.publishState()
 	for _, a := range s.answers { // whoever hears it finds the state as told
 		a.to <- a.effect
@@ -293,6 +289,16 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	clear(s.answers)
 	s.answers = s.answers[:0]
 	return s.done
+}
+
+// tellTyped tells of the codes that were typed in this call.
+func (s *session) tellTyped() {
+	all := s.core.emitted
+	s.core.emitted = nil
+	for _, e := range all {
+		s.rec.signalled(s, e.sig, e.effect)
+		s.rec.pass(s, e.sig)
+	}
 }
 
 // collect moves what was enqueued to the owner's side, in order of time.
@@ -404,6 +410,7 @@ func (s *session) fail(why string, stack []byte) {
 
 // skip is process for a session that failed: everything is thrown away but the end.
 func (s *session) skip() (ended bool) {
+	s.tellTyped()
 	for _, t := range s.feeds {
 		t.drain()
 	}
