@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	digitsMax        = 4096 // of a recording
-	digitsPendingMax = 256  // not sealed yet
+	digitsMax        = 4096   // of a recording
+	digitsPendingMax = 256    // not sealed yet
 	digitLagMaxMS    = 10_000 // between its place and its arrival: beyond that its time is in doubt
 )
 
