@@ -73,13 +73,21 @@ type core struct {
 	chunk    chunk
 	spans    []suppress.Span // of state, for nobody
 
-	state *suppress.Timeline // the call's state by the plan's rules, whatever is recorded
-	recs  []*recording       // not closed, in the order in which they began
-	kinds kindState
-	conv  string
+	applied int // signals
+	active  activeReasons
+	state   *suppress.Timeline // the call's state by the plan's rules, whatever is recorded
+	recs    []*recording       // not closed, in the order in which they began
+	kinds   kindState
+	conv    string
 
 	typed   []suppress.Signal // of codes that were typed, until takeTyped applies them
-	emitted []suppress.Signal // applied by takeTyped: the other calls of the conversation must hear of them
+	emitted []emitted         // by takeTyped: the other calls of the conversation must hear of them
+}
+
+// emitted is a signal that was found in the call itself.
+type emitted struct {
+	sig    suppress.Signal
+	effect effect
 }
 
 // chunk is a stretch of sealed time as all recordings get it. The samples must

@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	digitsMax        = 4096 // of a recording
-	digitsPendingMax = 256  // not sealed yet
+	digitsMax        = 4096   // of a recording
+	digitsPendingMax = 256    // not sealed yet
+	digitLagMaxMS    = 10_000 // between its place and its arrival: beyond that its time is in doubt
 )
 
 // pendingDigit is a digit whose place is not sealed yet.
@@ -42,7 +43,7 @@ func (r *recording) keepDigits() {
 			rest = append(rest, d)
 			continue
 		}
-		if d.at < r.origin || !r.keptBetween(d.channel, r.realMSOf(d.at), r.realMSOf(d.arrival)) {
+		if d.at < r.origin || d.arrival-d.at > digitLagMaxMS*1e6 || !r.keptBetween(d.channel, r.realMSOf(d.at), r.realMSOf(d.arrival)) {
 			continue
 		}
 		if len(r.dtmf) >= digitsMax {

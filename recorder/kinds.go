@@ -17,6 +17,10 @@ const (
 	agentsMax         = 256  // known to have joined
 )
 
+// consultGrace is how long after its answer a call may be told to be a
+// consultation from its beginning: a PBX tells when it knows, by its own clock.
+const consultGrace = time.Second
+
 // Causes of the end of a recording whose call goes on.
 const (
 	causeLeft    media.Cause = "left"    // the party whose side is recorded left the call
@@ -89,13 +93,13 @@ func (c *core) takeTyped() {
 	for len(c.typed) > 0 {
 		sig := c.typed[0]
 		c.typed = c.typed[1:]
-		c.apply(sig)
-		c.emitted = append(c.emitted, sig)
+		c.emitted = append(c.emitted, emitted{sig, c.apply(sig)})
 	}
 }
 
 // apply is signal at the present time.
 func (c *core) apply(sig suppress.Signal) effect {
+	c.applied++
 	e := effect{Effect: c.state.Apply(sig)}
 	if e.Duplicate || c.ended {
 		return e
@@ -329,13 +333,13 @@ func (c *core) consulting(user string, side media.Side) bool {
 }
 
 // consultStarted takes the news that this call is, or holds, a consultation. A
-// call that was one from its beginning has no recording of its trunk; one that
-// comes from outside can be none.
+// call that was one from its beginning, or is told so within consultGrace of its
+// answer, has no recording of its trunk; one that comes from outside can be none.
 func (c *core) consultStarted(sig suppress.Signal, e *effect) {
 	if c.party(sig.Other) && !c.party(sig.User) {
 		return // the other agent's leg: the consultation is recorded on that of who consults
 	}
-	whole := !c.started || c.realMSOf(c.ns(sig.At)) <= c.realMSOf(c.ns(c.answered))
+	whole := !c.started || sig.At.Sub(c.answered) <= consultGrace
 	if whole && (c.plan.NoTrunk || c.session.Direction == media.Outbound) {
 		if c.kinds.consult == nil {
 			c.kinds.consult = &sig

@@ -265,7 +265,8 @@ func TestConsultation(t *testing.T) {
 		want      []string
 	}{
 		{"from the beginning", media.Outbound, -500, true, []string{"call-co1"}},
-		{"told late", media.Outbound, 0, true, []string{"call-co1"}},
+		{"told at the answer", media.Outbound, 0, true, []string{"call-co1"}},
+		{"told a moment later", media.Outbound, 900, true, []string{"call-co1"}},
 		{"not to be recorded", media.Outbound, -500, false, []string{}},
 		{"in the middle, beside the main one", media.Outbound, 2000, true, []string{"call", "call-co1"}},
 		{"a call from outside is none", media.Inbound, -500, false, []string{"call"}},

@@ -44,6 +44,8 @@ type recording struct {
 	cause    media.Cause
 
 	timeline *suppress.Timeline
+	applied  int // signals
+	active   activeReasons
 	gate     *suppress.Gate
 	consent  consentState
 	preroll  preroll
@@ -127,7 +129,7 @@ func (r *recording) beginning() beginning {
 func (r *recording) live() LiveRecording {
 	l := LiveRecording{ID: r.id, Kind: r.kind, User: r.user, Reasons: []string{}}
 	if r.begun {
-		l.Reasons = words(r.timeline.Reasons(max(r.realMSOf(r.now), r.sealedMS)))
+		l.Reasons = r.active.at(r.timeline, r.applied, max(r.realMSOf(r.now), r.sealedMS), r.now)
 	}
 	return l
 }
@@ -337,6 +339,9 @@ func (r *recording) resolve(channel int, list []mix.Resolution) {
 
 // keptSpans are the parts of sealed samples of a channel that lie outside windows.
 func (r *recording) keptSpans(channel int, s span) []span {
+	if s.to-s.from > keptStepMS*r.perMS {
+		return r.keptOfLong(channel, s)
+	}
 	var out []span
 	for ms := max(s.from, 0) / r.perMS; ms*r.perMS < s.to; ms++ {
 		if !r.gate.Heard(channel, ms) {
@@ -348,6 +353,32 @@ func (r *recording) keptSpans(channel int, s span) []span {
 			continue
 		}
 		out = append(out, p)
+	}
+	return out
+}
+
+// keptStepMS is the length from which on windows are listed instead of
+// milliseconds tried.
+const keptStepMS = 1000
+
+// keptOfLong is keptSpans by the list of windows.
+func (r *recording) keptOfLong(channel int, s span) (out []span) {
+	at, to := max(s.from, 0), min(s.to, r.sealedMS*r.perMS)
+	for _, w := range r.timeline.Windows(r.sealedMS) { // in order of start
+		from, end := w.RealMS*r.perMS, w.EndRealMS*r.perMS
+		if end <= at || w.Mic && channel != 1 {
+			continue
+		}
+		if from >= to {
+			break
+		}
+		if from > at {
+			out = append(out, span{at, from})
+		}
+		at = end
+	}
+	if at < to {
+		out = append(out, span{at, to})
 	}
 	return out
 }

@@ -196,64 +196,6 @@ func (s *session) Ended(at time.Time, cause media.Cause) {
 	}
 }
 
-// catchUp processes, in replay, what happened before t, so that events of one
-// instant are taken together, in the order that a live session takes them.
-func (s *session) catchUp(t time.Time) {
-	if s.done || !t.After(s.lastTap) {
-		return
-	}
-	from := s.lastTap
-	s.lastTap = t
-	peers := s.rec.peers(s)
-	if len(peers) == 1 {
-		s.process(t.Add(-1), false)
-		return
-	}
-	// What one tells the others must reach them at its time, as on a running clock.
-	for x := from.Add(settle); !from.IsZero() && x.Before(t); x = x.Add(settle) {
-		together(peers, x)
-	}
-	together(peers, t.Add(-1))
-}
-
-// together processes the calls of a conversation up to a time, what they were
-// told in order.
-func together(peers []*session, cutoff time.Time) {
-	for {
-		var first *session
-		var at time.Time
-		for _, p := range peers {
-			if next, ok := p.nextControl(); ok && !next.After(cutoff) && (first == nil || next.Before(at)) {
-				first, at = p, next
-			}
-		}
-		if first == nil {
-			break
-		}
-		first.process(at, false)
-	}
-	for _, p := range peers {
-		p.process(cutoff, false)
-	}
-}
-
-// nextControl is when the next of what waits happened.
-func (s *session) nextControl() (at time.Time, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.done {
-		return at, false
-	}
-	for _, list := range [][]control{s.batch, s.controls} {
-		for i := range list {
-			if !ok || list[i].at.Before(at) {
-				at, ok = list[i].at, true
-			}
-		}
-	}
-	return at, ok
-}
-
 // process takes everything up to cutoff into the core, all there is when all
 // is set. It returns true once the session has ended. A panic of the pipeline
 // ends the recording, with the gap named, and nothing else.
@@ -281,11 +223,7 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	if !s.done && !all {
 		s.core.advance(s.core.ns(cutoff))
 	}
-	for _, sig := range s.core.emitted {
-		s.rec.signalled(s, sig, effect{})
-		s.rec.pass(s, sig)
-	}
-	s.core.emitted = nil
+	s.tellTyped()
 	s.publishState()
 	for _, a := range s.answers { // whoever hears it finds the state as told
 		a.to <- a.effect
@@ -293,6 +231,16 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	clear(s.answers)
 	s.answers = s.answers[:0]
 	return s.done
+}
+
+// tellTyped tells of the codes that were typed in this call.
+func (s *session) tellTyped() {
+	all := s.core.emitted
+	s.core.emitted = nil
+	for _, e := range all {
+		s.rec.signalled(s, e.sig, e.effect)
+		s.rec.pass(s, e.sig)
+	}
 }
 
 // collect moves what was enqueued to the owner's side, in order of time.
@@ -404,6 +352,7 @@ func (s *session) fail(why string, stack []byte) {
 
 // skip is process for a session that failed: everything is thrown away but the end.
 func (s *session) skip() (ended bool) {
+	s.tellTyped()
 	for _, t := range s.feeds {
 		t.drain()
 	}
@@ -469,7 +418,7 @@ func (s *session) publishState() {
 			capturing = capturing || r.capturing()
 		}
 		if c.started {
-			reasons = words(c.state.Reasons(max(at, c.sealedMS)))
+			reasons = c.active.at(c.state, c.applied, max(at, c.sealedMS), c.now)
 		}
 	}
 	s.capturing.Store(capturing)

@@ -13,6 +13,7 @@ func (r *recording) signal(sig suppress.Signal) suppress.Effect {
 	if sig.Event == suppress.ConsentGranted && r.preroll.on {
 		acts.At = r.timeOf(r.origin) // what was held is consented to
 	}
+	r.applied++
 	e := r.timeline.Apply(acts)
 	if e.Duplicate {
 		return e
@@ -25,6 +26,7 @@ func (r *recording) signal(sig suppress.Signal) suppress.Effect {
 
 // inherit takes a signal of the time before the recording began.
 func (r *recording) inherit(sig suppress.Signal) {
+	r.applied++
 	r.timeline.Apply(sig)
 	r.consented(sig)
 	r.follow(sig)

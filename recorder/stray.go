@@ -9,15 +9,16 @@ const (
 	// strayMS is how much later than it arrived a packet may lie before it is
 	// watched: the bound within which the timeline is exact.
 	strayMS = 20
-	// straysMax bounds the packets watched on a side. They are of at most the time
-	// between arrival and sealing.
-	straysMax = 512
+	// straysMax bounds the packets watched on a side one by one. They are of the
+	// time between arrival and sealing, which consent may make long.
+	straysMax = 4096
 )
 
 // stray is a packet that lies later than it arrived: its path became quicker
 // than when its stream was placed, and the timeline follows only slowly.
 type stray struct {
 	arrivalMS int64
+	lastMS    int64 // arrival of the last one of several that are watched as one
 	end       int64 // sample behind it, as placed
 }
 
@@ -40,14 +41,16 @@ func (s *side) watch(c *core, k mix.Key, p source.Packet, samples int) {
 	}
 	for _, r := range c.recs {
 		if r.begun {
-			r.strays[r.channel(s.is)].add(stray{arrivalMS - r.offsetMS, pos + int64(samples) - r.offsetMS*r.perMS})
+			r.strays[r.channel(s.is)].add(stray{arrivalMS - r.offsetMS, arrivalMS - r.offsetMS, pos + int64(samples) - r.offsetMS*r.perMS})
 		}
 	}
 }
 
 func (l *strayList) add(x stray) {
-	if len(l.list) >= straysMax {
+	if len(l.list) >= straysMax { // two are watched as one: nothing is let pass for want of room
+		a, b := l.list[0], l.list[1]
 		l.list = l.list[:copy(l.list, l.list[1:])]
+		l.list[0] = stray{min(a.arrivalMS, b.arrivalMS), max(a.lastMS, b.lastMS), max(a.end, b.end)}
 	}
 	l.list = append(l.list, x)
 }
@@ -74,9 +77,9 @@ func (r *recording) muted(channel int, silenced span) {
 	rest := l.list[:0]
 	for _, x := range l.list {
 		switch {
-		case x.arrivalMS >= r.sealedMS:
+		case x.lastMS >= r.sealedMS:
 			rest = append(rest, x)
-		case x.arrivalMS >= 0 && !r.keptBetween(channel, x.arrivalMS, min(x.arrivalMS+chunkMS, r.sealedMS)-1):
+		case x.lastMS >= 0 && !r.keptBetween(channel, max(x.arrivalMS, 0), min(x.lastMS+chunkMS, r.sealedMS)-1):
 			l.muteUntil = max(l.muteUntil, x.end)
 		}
 	}

@@ -55,9 +55,6 @@ func (sc scenario) title() string {
 	if len(sc.keys) > 0 {
 		out += " (`" + strings.Join(sc.keys, "`, `") + "`)"
 	}
-	if sc.pending != "" {
-		out += " *not yet: " + sc.pending + "*"
-	}
 	return out
 }
 

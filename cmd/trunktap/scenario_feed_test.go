@@ -278,7 +278,7 @@ func told() []scenario {
 			},
 		},
 		{
-			number: "20b", pending: pendingConsult, name: "consultation and transfer told by Asterisk", feeds: asterisk("attended.txt"), script: attendedDialogue,
+			number: "20b", name: "consultation and transfer told by Asterisk", feeds: asterisk("attended.txt"), script: attendedDialogue,
 			keys: []string{"consult: true"}, phones: []string{"consult: true"}, config: "\nstations: [alice, bob]\nstation_base: {format: wav-pcm16}\n",
 			want: []wantRecording{
 				trunkOf(4500, []span{{0, 1200, []hz{customer}}, {3000, 4500, []hz{customer}}},

@@ -86,9 +86,9 @@ func prerolls() []scenario {
 			want: []wantRecording{none.agreed("none")},
 		},
 		{
-			number: "14h", pending: pendingConsent, name: "consent too late, preroll", keys: []string{"consent: {mode: required, preroll: true, timeout: 1s}"},
+			number: "14h", name: "consent too late for the preroll", keys: []string{"consent: {mode: required, preroll: true, timeout: 1s}"},
 			script: call(suppress.ConsentGranted),
-			want:   []wantRecording{none.agreed("denied")},
+			want:   []wantRecording{trunkOf(2500, talk(1500, 2500, customer), talk(1500, 2500, agent1), window("consent", 0, 1500)).agreed("granted")},
 		},
 		{
 			number: "14i", name: "consent denied, station too", keys: []string{"consent: required"}, phones: seen, config: twoStations,
@@ -418,7 +418,7 @@ func sources() []scenario {
 			want: []wantRecording{paused},
 		},
 		{
-			number: "15i", pending: pendingKept, name: "a digit that might have begun a code", check: complete,
+			number: "15i", name: "a digit that might have begun a code", check: complete,
 			config: "\nsignals: {dtmf: {pause: \"*#0\", resume: \"*#1\"}}\n",
 			script: func(s *scene) {
 				c := s.inbound(agent1)

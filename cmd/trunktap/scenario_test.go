@@ -26,17 +26,16 @@ const (
 // positions are milliseconds from the answer of its first call; those of spans
 // and windows have to be steps of the script, where a busy machine took them.
 type scenario struct {
-	number  string // of the story; variants have a letter
-	name    string
-	keys    []string              // of the trunk's recording
-	phones  []string              // of the recording of the phones' trunk; nil: the phones are not seen
-	config  string                // keys of the file
-	feeds   func(s *scene) string // begins the sources of signals and returns further keys
-	script  func(s *scene)
-	want    []wantRecording
-	heard   [2][]span                                // by the parties of the trunk's first call: the carrier's, the PBX's; nil: not looked at
-	check   func(s *scene, all []*recorder.Manifest) // of the rest; may be nil
-	pending string                                   // what the daemon lacks for it: the scenario has to fail until then
+	number string // of the story; variants have a letter
+	name   string
+	keys   []string              // of the trunk's recording
+	phones []string              // of the recording of the phones' trunk; nil: the phones are not seen
+	config string                // keys of the file
+	feeds  func(s *scene) string // begins the sources of signals and returns further keys
+	script func(s *scene)
+	want   []wantRecording
+	heard  [2][]span                                // by the parties of the trunk's first call: the carrier's, the PBX's; nil: not looked at
+	check  func(s *scene, all []*recorder.Manifest) // of the rest; may be nil
 }
 
 // wantRecording is what a recording should be.
@@ -70,13 +69,6 @@ type wantWindow struct {
 	late     int // ms after its time; it then begins where it acts
 }
 
-// What pending scenarios wait for.
-const (
-	pendingConsent = "consent that comes after its time-out"
-	pendingKept    = "audio that is kept back for more than two seconds"
-	pendingConsult = "a consultation that is told of just after its answer"
-)
-
 // window is of all channels and of a signal in time.
 func window(reason string, from, to int) wantWindow {
 	return wantWindow{reason: reason, from: from, to: to, channel: -1}
@@ -105,33 +97,11 @@ func TestScenarios(t *testing.T) {
 	wg.Wait()
 }
 
-// test plays a scenario; a pending one has to fail, and is played without what
-// is seen at the phones too.
+// test plays a scenario.
 func (sc scenario) test(t *testing.T, place int) {
-	if alone := sc.alone(); sc.pending != "" && len(alone.want) > 0 {
-		t.Run("trunk alone", func(t *testing.T) { alone.test(t, place) })
+	for _, f := range sc.play(t, place) {
+		t.Error(f)
 	}
-	faults := sc.play(t, place)
-	switch {
-	case sc.pending == "":
-		for _, f := range faults {
-			t.Error(f)
-		}
-	case len(faults) == 0:
-		t.Errorf("passes, though it is marked as waiting for %s: remove the mark", sc.pending)
-	default:
-		t.Skipf("waits for %s: %s", sc.pending, faults[0])
-	}
-}
-
-// alone is the scenario without what is seen at the phones.
-func (sc scenario) alone() scenario {
-	if sc.phones == nil || sc.feeds != nil {
-		return scenario{}
-	}
-	sc.phones, sc.config, sc.pending = nil, "", ""
-	sc.want = slices.DeleteFunc(slices.Clone(sc.want), func(w wantRecording) bool { return w.kind != recorder.KindTrunk })
-	return sc
 }
 
 // play returns what is wrong with the recordings of a scenario.

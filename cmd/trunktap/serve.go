@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -136,6 +137,11 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
 	d.tellState(ctx)
+	if wantsPreroll(d.cfg) {
+		if err := canLock(prerollMinuteBytes); err != nil {
+			d.log.Error("not a minute of audio can wait for consent: set LimitMEMLOCK=infinity or CAP_IPC_LOCK", "error", err)
+		}
+	}
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -155,6 +161,27 @@ func (d *daemon) tellState(ctx context.Context) {
 	if forgotten, err := d.archive.Forgotten(ctx); err == nil && forgotten {
 		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", d.cfg.Catalog.Path)
 	}
+}
+
+// prerollMinuteBytes is what a minute of a preroll takes: two channels of PCM.
+const prerollMinuteBytes = 60 * 2 * 8000 * 2
+
+// wantsPreroll tells whether audio of any trunk waits for consent in locked memory.
+func wantsPreroll(cfg *config.Config) bool {
+	return slices.ContainsFunc(cfg.Trunks, func(t config.Trunk) bool { return t.Recording.Enabled && t.Recording.ConsentPreroll })
+}
+
+// canLock says why memory cannot be kept from being swapped out.
+func canLock(size int) error {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return fmt.Errorf("map memory: %w", err)
+	}
+	defer func() { _ = unix.Munmap(b) }() // unlocks it, nothing was in it
+	if err := unix.Mlock(b); err != nil {
+		return fmt.Errorf("lock memory: %w", err)
+	}
+	return nil
 }
 
 // catchUp brings the catalogue up to date now and then.

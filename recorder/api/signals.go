@@ -161,7 +161,7 @@ func parseSignal(body []byte, path *suppress.Signal, now time.Time) (suppress.Si
 	if err := sig.Validate(); err != nil {
 		return sig, err
 	}
-	return sig, suppress.Plausible(sig)
+	return suppress.Prompt(sig), suppress.Plausible(sig)
 }
 
 // nameCall gives a signal the call of the path, or holds it to naming one itself.

@@ -38,6 +38,21 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// A pause that is to come is begun: the clock of the client is fast. Its end waits.
+func TestSignalToCome(t *testing.T) {
+	f := mustServe(t, nil)
+	ahead := time.Now().Add(time.Hour).UTC()
+	for _, event := range []string{"pause.start", "pause.end"} {
+		f.mustDo(t, "POST", "/v1/calls/c1/signals", fmt.Sprintf(`{"event":%q,"at":%q}`, event, ahead.Format(time.RFC3339Nano)), 200)
+	}
+	if s := f.rt.got[0]; !s.At.Equal(s.Received) {
+		t.Errorf("the pause begins %v after the signal came", s.At.Sub(s.Received))
+	}
+	if s := f.rt.got[1]; !s.At.Equal(ahead) {
+		t.Errorf("the pause ends at %v, want %v", s.At, ahead)
+	}
+}
+
 func TestSignalBySIPCallID(t *testing.T) {
 	f := mustServe(t, nil)
 	f.mustDo(t, "POST", "/v1/calls/by-sip-call-id/a%2Fb%20c@example/signals", `{"event":"pause.start"}`, 200)

@@ -4,6 +4,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/catalog"
@@ -36,6 +38,11 @@ type Config struct {
 	FreeBytesMin int64  // store and spool cannot take a recording with fewer bytes free; 0: no limit
 	SyncEvery    int    // writes of a segment between syncs; 0: each is synced
 
+	// SyncPeriod makes what all recordings wrote durable together, once a period;
+	// SyncEvery, 0 is 4 then, bounds what a segment may have that is not. 0: each
+	// segment is synced for itself.
+	SyncPeriod time.Duration
+
 	// ReadOnly makes nothing: no keys, no folders. NewSink and Recover fail.
 	ReadOnly bool
 
@@ -56,6 +63,7 @@ type Archive struct {
 
 	catalogue lazyCatalog
 	oggs      oggCache
+	syncer    *segment.Syncer // nil: segments are synced one by one
 
 	mu   sync.Mutex      // guards live
 	live map[string]bool // recordings that have an open sink
@@ -100,6 +108,24 @@ func (a *Archive) openParts() error {
 			return &store.CheckError{Path: dir, Hint: "make the spool directory writable for the daemon's user", Err: err}
 		}
 	}
+	return a.startSyncer()
+}
+
+// syncEveryDefault is how many writes of 500 ms a segment may have that are
+// not durable while the Syncer is late: 2 s.
+const syncEveryDefault = 4
+
+func (a *Archive) startSyncer() error {
+	if a.cfg.SyncPeriod == 0 {
+		return nil
+	}
+	s, err := segment.NewSyncer(a.fsys, a.cfg.SpoolDir)
+	if err != nil {
+		return err
+	}
+	a.cfg.SyncEvery = cmp.Or(a.cfg.SyncEvery, syncEveryDefault)
+	a.syncer = s
+	s.Start(a.cfg.SyncPeriod)
 	return nil
 }
 
@@ -129,7 +155,13 @@ func (a *Archive) openKeys() error {
 }
 
 // Close closes the catalogue. Sinks must be closed before.
-func (a *Archive) Close() error { return a.catalogue.close() }
+func (a *Archive) Close() error {
+	var err error
+	if a.syncer != nil {
+		err = a.syncer.Close()
+	}
+	return errors.Join(err, a.catalogue.close())
+}
 
 // spool returns a path below the spool.
 func (a *Archive) spool(elem ...string) string {

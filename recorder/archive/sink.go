@@ -155,7 +155,7 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
 	w, err := segment.Create(segment.WriterConfig{
-		FS: s.a.fsys, Store: s.a.store, Key: s.key, Dir: s.dir, Info: i, SyncEvery: s.a.cfg.SyncEvery,
+		FS: s.a.fsys, Store: s.a.store, Key: s.key, Dir: s.dir, Info: i, SyncEvery: s.a.cfg.SyncEvery, Syncer: s.a.syncer,
 	})
 	if err != nil {
 		return nil, err

@@ -26,15 +26,23 @@ func TestFaults(t *testing.T) {
 	for _, kind := range []vfstest.Kind{vfstest.Fail, vfstest.ShortWrite, vfstest.DoneButErr, vfstest.Crash, vfstest.FailFrom} {
 		for _, every := range []int{1, 3} {
 			n := 1
-			for faultRun(t, kind, n, every) {
+			for faultRun(t, kind, n, every, -1) {
 				n++
 			}
 			t.Logf("%s, sync every %d: %d operations", kind, every, n-1)
 		}
+		for _, group := range []int{1, 2} { // from which on all are synced together: one file is, or is not
+			n := 1
+			for faultRun(t, kind, n, 4, group) {
+				n++
+			}
+			t.Logf("%s, synced in groups of %d: %d operations", kind, group, n-1)
+		}
 	}
 }
 
-func faultRun(t *testing.T, kind vfstest.Kind, n, every int) bool {
+// faultRun fails the n-th operation; group -1: without a Syncer.
+func faultRun(t *testing.T, kind vfstest.Kind, n, every, group int) bool {
 	mem := vfstest.NewMem()
 	b := mustBench(t, mem)
 	f := &vfstest.Faults{FS: mem, At: n, Kind: kind, Err: syscall.ENOSPC}
@@ -45,7 +53,14 @@ func faultRun(t *testing.T, kind vfstest.Kind, n, every int) bool {
 	var acked []recorder.Audio // durable by the writer's promise
 	var asked []recorder.Audio
 	finished := false
-	w, err := Create(WriterConfig{FS: f, Store: st, Key: b.key, Dir: testDir, Info: testInfo(1), SyncEvery: every})
+	cfg := WriterConfig{FS: f, Store: st, Key: b.key, Dir: testDir, Info: testInfo(1), SyncEvery: every}
+	if group > 0 {
+		if cfg.Syncer, err = NewSyncer(f, testDir); err != nil {
+			return true
+		}
+		cfg.Syncer.groupMin = group
+	}
+	w, err := Create(cfg)
 	if err == nil {
 		var took []recorder.Audio
 		for i := range 7 {
@@ -53,6 +68,12 @@ func faultRun(t *testing.T, kind vfstest.Kind, n, every int) bool {
 			asked = append(asked, a)
 			if w.Write(a, testAccount(i)) == nil {
 				took = append(took, a)
+			}
+			if group > 0 && i%3 != 0 {
+				cfg.Syncer.Round()
+				if d := w.ledger.durable; d.gen == w.ledger.gen && d.bytes == w.synced+int64(len(w.pending)) {
+					acked = slices.Clone(took)
+				}
 			}
 			if len(w.pending) == 0 {
 				acked = slices.Clone(took)

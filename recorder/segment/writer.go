@@ -36,6 +36,9 @@ type WriterConfig struct {
 	// SyncEvery is after how many calls of Write the file is synced; 0 and 1:
 	// after each, at most 16. What a Write took is durable only then.
 	SyncEvery int
+	// Syncer, when set, makes durable what was written in its own time; the
+	// file is synced here only when that is late by SyncEvery writes.
+	Syncer *Syncer
 }
 
 // Writer writes one segment into the spool and publishes it. It implements
@@ -56,6 +59,8 @@ type Writer struct {
 	pending []byte // logical content behind them
 	written int    // bytes of pending that the file has
 	writes  int    // since the last sync
+	total   int64  // writes in all
+	ledger  *ledger
 
 	index int
 	sum   totals
@@ -116,6 +121,7 @@ func (w *Writer) begin(head []byte) error {
 		return err
 	}
 	w.file, w.synced = f, int64(len(head))
+	w.ledger = &ledger{file: f}
 	return nil
 }
 
@@ -130,17 +136,38 @@ func (w *Writer) Write(a recorder.Audio, account *recorder.Manifest) error {
 	if a.Samples == 0 && account == nil {
 		return nil
 	}
+	failed := w.absorb()
 	before := *w
 	err := w.frames(a, account)
+	sync := failed || w.writes+1 >= w.cfg.SyncEvery
 	if err == nil {
-		err = w.flush(w.writes+1 >= w.cfg.SyncEvery)
+		err = w.flush(sync)
 	}
 	if err != nil {
 		w.rollBack(before)
 		return fmt.Errorf("write segment %d: %w", w.head.N, err)
 	}
-	w.commit(len(before.pending), before.synced)
+	w.commit(len(before.pending), sync)
 	return nil
+}
+
+// absorb takes note of what the Syncer made durable since the last call. When
+// it failed, everything that is not durable is to be written again, because
+// after a failed sync the page cache no longer knows that it is dirty.
+func (w *Writer) absorb() (failed bool) {
+	if w.cfg.Syncer == nil {
+		return false
+	}
+	durable, failed := w.cfg.Syncer.state(w.ledger)
+	if n := int(durable.bytes - w.synced); n > 0 {
+		w.pending = w.pending[:copy(w.pending, w.pending[n:])]
+		w.synced, w.written = durable.bytes, w.written-n
+		w.writes = int(w.total - durable.writes)
+	}
+	if failed {
+		w.written = 0
+	}
+	return failed
 }
 
 // frames appends the frames of one Write to pending. The account goes first:
@@ -188,6 +215,7 @@ func (w *Writer) flush(sync bool) error {
 	}
 	w.written = len(w.pending)
 	w.writes++
+	w.total++
 	if !sync {
 		return nil
 	}
@@ -195,24 +223,36 @@ func (w *Writer) flush(sync bool) error {
 }
 
 // commit takes the frames behind fresh into the hash and, when everything is
-// synced, forgets them.
-func (w *Writer) commit(fresh int, synced int64) {
+// synced, forgets them; else it is the Syncer's turn.
+func (w *Writer) commit(fresh int, synced bool) {
 	_, _ = w.hash.Write(w.pending[fresh:]) // never fails
-	if w.writes < w.cfg.SyncEvery {
+	if synced {
+		w.synced += int64(len(w.pending))
+		w.pending, w.written, w.writes = w.pending[:0], 0, 0
 		return
 	}
-	w.synced = synced + int64(len(w.pending))
-	w.pending, w.written, w.writes = w.pending[:0], 0, 0
+	if w.cfg.Syncer != nil {
+		w.cfg.Syncer.wrote(w.ledger, w.synced+int64(len(w.pending)), w.total)
+	}
 }
 
 // rollBack forgets the frames of a failed Write. All that is not durable will
 // be written again.
 func (w *Writer) rollBack(before Writer) {
 	w.pending = w.pending[:len(before.pending)]
-	w.index, w.sum, w.writes, w.written = before.index, before.sum, before.writes, 0
+	w.index, w.sum, w.writes, w.total, w.written = before.index, before.sum, before.writes, before.total, 0
+	w.leaveRound()
 	// What was torn lies where the next frames go; cutting it off only saves
 	// recovery from reading it.
 	_ = w.file.Truncate(w.synced)
+}
+
+// leaveRound keeps a round of the Syncer that is under way from telling of what
+// is cut off or closed now.
+func (w *Writer) leaveRound() {
+	if w.cfg.Syncer != nil {
+		w.cfg.Syncer.forget(w.ledger)
+	}
 }
 
 // Finish implements recorder.SegmentWriter. When the segment is durable in the
@@ -238,6 +278,7 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 	if w.file == nil {
 		return errFinished
 	}
+	w.absorb()
 	before := *w
 	err := w.frames(recorder.Audio{}, account)
 	if err == nil {
@@ -256,7 +297,8 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 		return err
 	}
 	_, _ = w.hash.Write(w.pending[len(before.pending):]) // never fails
-	_ = w.file.Close()                                   // all is synced; nothing is left to fail
+	w.leaveRound()
+	_ = w.file.Close() // all is synced; nothing is left to fail
 	w.file, w.pending = nil, nil
 	w.sealed = recorder.Segment{
 		N: w.head.N, File: FileName(w.head.N), RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
@@ -275,6 +317,7 @@ func (w *Writer) Sealed() bool { return w.sealed.File != "" }
 // until the recording is discarded.
 func (w *Writer) Release() {
 	if w.file != nil {
+		w.leaveRound()
 		_ = w.file.Close() // what was promised is synced
 		w.file, w.pending = nil, nil
 	}

@@ -162,21 +162,11 @@ func (r *rule) signal(source, value string, param func(name string) string, at t
 		case text == "":
 		case f.valid(text):
 			f.set(&s, text)
-		case !suppresses(r.event):
+		case !r.event.Suppresses():
 			return s, false
 		}
 	}
 	return s, true
-}
-
-// suppresses says whether an event can only make less be captured.
-func suppresses(e suppress.Event) bool {
-	switch e {
-	case suppress.IVRStart, suppress.QueueStart, suppress.HoldStart, suppress.PauseStart,
-		suppress.ConsentDenied, suppress.TransferExternal, suppress.DTMFStart:
-		return true
-	}
-	return false
 }
 
 // pattern is text in which * stands for any text, in lower case.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/suppress"
+	"github.com/trunktap/trunktap/suppress/feed"
 )
 
 // Output is what a Translator wants done.
@@ -32,6 +33,8 @@ type Translator struct {
 	out    Output
 	dirty  []*call // to be looked at again
 	lastAt time.Time
+
+	clock feed.Clock
 
 	seq     uint64
 	ignored uint64
@@ -118,8 +121,7 @@ func (t *Translator) finish() Output {
 	return t.out
 }
 
-// eventTime returns a message's own time: that of timestampevents=yes, when
-// it is not in the future nor a clock's fault.
+// eventTime returns a message's own time: that of timestampevents=yes, by our clock.
 func (t *Translator) eventTime(m Message) time.Time {
 	sec, frac, _ := strings.Cut(m.Get("Timestamp"), ".")
 	s, err := strconv.ParseInt(sec, 10, 64)
@@ -130,15 +132,8 @@ func (t *Translator) eventTime(m Message) time.Time {
 	if err != nil {
 		return t.now
 	}
-	if at := time.Unix(s, int64(ns)); at.Before(t.now) && t.now.Sub(at) < staleMax {
-		// Derived from now, so that it keeps the monotonic reading.
-		return t.now.Add(at.Sub(t.now))
-	}
-	return t.now
+	return t.clock.Time(time.Unix(s, int64(ns)), t.now)
 }
-
-// staleMax is how old an event may say to be.
-const staleMax = time.Hour
 
 // signal completes a signal that happened at at.
 func (t *Translator) signal(s suppress.Signal, at time.Time) suppress.Signal {

@@ -332,7 +332,14 @@ func TestTimes(t *testing.T) {
 		}
 		return b.signals[0].At
 	}
-	if got, want := at("1763800059.250000"), time.Unix(1763800059, 250e6); !got.Equal(want) {
+	inTime := func() {
+		t.Helper()
+		if got := at(fmt.Sprintf("%d.0", b.now.Unix()+60)); !got.Equal(b.now) {
+			t.Errorf("in time: at %v, want %v", got, b.now)
+		}
+	}
+	inTime() // without any delay: the clock is right
+	if got, want := at("1763800119.250000"), time.Unix(1763800119, 250e6); !got.Equal(want) {
 		t.Errorf("its own time is %v, want %v", got, want)
 	}
 	for name, stamp := range map[string]string{
@@ -342,8 +349,10 @@ func TestTimes(t *testing.T) {
 			t.Errorf("%s: at %v, want that of arrival, %v", name, got, b.now)
 		}
 	}
+	inTime()
 	last := b.now
-	if got := at(fmt.Sprintf("%d.0", last.Unix()-30)); !got.Equal(last) {
+	b.now = last.Add(-55 * time.Second)
+	if got := at(fmt.Sprintf("%d.0", last.Unix()-2)); !got.Equal(last) {
 		t.Errorf("at %v is before that of the signal before, %v", got, last)
 	}
 }

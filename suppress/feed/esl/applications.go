@@ -237,7 +237,7 @@ func eavesdropRole(e Event) suppress.Role {
 //	<action application="event" data="Event-Name=CUSTOM,Event-Subclass=trunktap::signal,event=ivr.start,flow=main"/>
 //
 // The names are those of a signal's JSON, an attribute is attrs.NAME. Without
-// sip_call_id, call or conversation it is about the channel that fired it, and
+// sip_call_id and call it is about the channel that fired it, and
 // the one that it is bridged with.
 func (t *Translator) dialplan(e Event) {
 	c := t.learn(e)
@@ -256,7 +256,7 @@ func (t *Translator) dialplan(e Event) {
 	calls := t.concerned(c, s.Event)
 	if call := e["sip_call_id"]; call != "" {
 		calls = []string{call}
-	} else if s.Call != "" || s.Conversation != "" {
+	} else if s.Call != "" {
 		calls = []string{""}
 	}
 	if len(calls) == 0 {

@@ -161,7 +161,7 @@ func (t *Translator) past(e Event, name string) time.Time {
 	if at.IsZero() || t.now.Sub(at).Abs() > implausibleAfter {
 		return t.now
 	}
-	return at
+	return t.clock.Past(at, t.now).UTC()
 }
 
 // table reads what mod_callcenter lists: a line of names and a line for each
@@ -237,5 +237,5 @@ func (t *Translator) epoch(s string) time.Time {
 	if err != nil || t.now.Sub(at).Abs() > implausibleAfter {
 		return t.now
 	}
-	return at
+	return t.clock.Past(at, t.now).UTC()
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/suppress"
+	"github.com/trunktap/trunktap/suppress/feed"
 )
 
 // usedSeqsMax is how many sequence numbers are remembered so that none is
@@ -30,7 +31,8 @@ type Translator struct {
 
 	channels    map[string]*channel
 	conferences map[string]map[string]suppress.Role // members by uuid
-	lost        bool                                // source.lost was told
+	clock       feed.Clock
+	lost        bool // source.lost was told
 	seqs        map[uint64]struct{}
 	seqRing     []uint64
 	seqNext     int
@@ -66,8 +68,8 @@ func (t *Translator) begin(now time.Time) { t.now, t.at, t.out, t.ask = now, now
 // Reply.
 func (t *Translator) Event(e Event, now time.Time) ([]suppress.Signal, []string) {
 	t.begin(now)
-	if at := e.micros("Event-Date-Timestamp"); !at.IsZero() && now.Sub(at).Abs() <= implausibleAfter {
-		t.at = at
+	if at := e.micros("Event-Date-Timestamp"); !at.IsZero() {
+		t.at = t.clock.Time(at, now).UTC()
 	}
 	switch e["Event-Name"] {
 	case "CHANNEL_CREATE", "CHANNEL_ANSWER":
@@ -131,7 +133,7 @@ func (t *Translator) Restored(now time.Time) []suppress.Signal {
 
 // emit tells a signal of a call, when the call is known.
 func (t *Translator) emit(call string, at time.Time, s suppress.Signal) {
-	if call == "" && s.Call == "" && s.Conversation == "" {
+	if call == "" && s.Call == "" { // it would be for every call that goes on
 		return
 	}
 	s.V, s.SIPCall, s.At, s.Received, s.Source = 1, call, at, t.now, t.name

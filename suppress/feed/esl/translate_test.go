@@ -321,6 +321,8 @@ func TestDialplanSignals(t *testing.T) {
 		{"the external party's", "  4000 adhoc.start call=one user=1000\n", with(a, "CUSTOM", "event", "adhoc.start", "user", "1000"), 0},
 		{"of the trunk itself", "  4000 snippet.start call=one user=x\n", with(trunk, "CUSTOM", "event", "snippet.start", "user", "x"), 0},
 		{"call given", "  4000 pause.start call=other\n", with(a, "CUSTOM", "event", "pause.start", "sip_call_id", "other"), 0},
+		{"a conversation, for its own calls alone", "  4000 pause.start call=leg\n  4000 pause.start call=one\n", with(a, "CUSTOM", "event", "pause.start", "conversation", "c"), 0},
+		{"a conversation and no channel", "", Event{"Event-Name": "CUSTOM", "event": "consent.granted", "conversation": "c"}, 1},
 		{
 			"attributes", "  4000 attrs.set call=one attrs=map[a:1 b:]\n",
 			with(trunk, "CUSTOM", "event", "attrs.set", "attrs.a", "1", "attrs.b", "", "sip_call_id", "one"), 0,
@@ -348,6 +350,22 @@ func TestImplausibleTime(t *testing.T) {
 		e := with(leg("T", "one", "external", ""), "CUSTOM", "Event-Subclass", "trunktap::signal", "event", "pause.start", "Event-Date-Timestamp", stamp)
 		if got, _ := run(tr, e); got != "  1000 pause.start call=one\n" {
 			t.Errorf("%s: %s", stamp, got)
+		}
+	}
+}
+
+// TestClockOff: a clock that is off places a signal where it belongs all the same.
+func TestClockOff(t *testing.T) {
+	for _, off := range []time.Duration{-25 * time.Hour, -time.Hour, -time.Second, time.Second, time.Hour, 25 * time.Hour} {
+		tr := NewTranslator("esl:pbx1", Trunks{})
+		for i, delay := range []time.Duration{0, 2 * time.Second} {
+			at := noon.Add(time.Duration(i) * 5 * time.Second)
+			e := with(leg("T", "one", "external", ""), "CUSTOM", "Event-Subclass", "trunktap::signal", "event", "pause.start",
+				"Event-Date-Timestamp", fmt.Sprint(at.Add(off).UnixMicro()))
+			got, _ := tr.Event(e, at.Add(delay))
+			if len(got) != 1 || !got[0].At.Equal(at) || !got[0].Received.Equal(at.Add(delay)) {
+				t.Errorf("%v off, %v delayed: %v", off, delay, got)
+			}
 		}
 	}
 }

@@ -114,14 +114,14 @@ func parseSignal(object []byte, a arrival) (suppress.Signal, error) {
 	if err != nil {
 		return s, err
 	}
-	if s.Call == "" && s.SIPCall == "" && s.Conversation == "" {
-		return s, fault("neither call nor sip_call_id nor conversation is given")
+	if s.Call == "" && s.SIPCall == "" { // it would be for every call that goes on
+		return s, fault("neither call nor sip_call_id is given")
 	}
 	if s.Source == "" {
 		s.Source = a.source
 	}
 	s.Received = a.received
-	return s, suppress.Plausible(s)
+	return suppress.Prompt(s), suppress.Plausible(s)
 }
 
 // withTime adds a time to an object that is known to be one, without space

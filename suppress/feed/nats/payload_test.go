@@ -45,7 +45,11 @@ func TestParsePayload(t *testing.T) {
 		},
 		{
 			name: "conversation alone", payload: `{"event":"pause.start","at":"2026-03-01T11:59:59Z","conversation":"c"}`,
-			want: []func(*suppress.Signal){func(s *suppress.Signal) { s.SIPCall, s.Conversation = "", "c" }},
+			faults: []string{"neither call nor sip_call_id is given"},
+		},
+		{
+			name: "a pause to come", payload: `{"event":"pause.start","at":"2026-03-01T13:00:00Z","sip_call_id":"a@b"}`,
+			want: []func(*suppress.Signal){func(s *suppress.Signal) { s.At = s.Received }},
 		},
 		{
 			name: "one of two is wrong", payload: `[{"event":"pause.begin","sip_call_id":"a@b"},` + text + `]`,
@@ -59,7 +63,7 @@ func TestParsePayload(t *testing.T) {
 			name: "received of null", payload: `{"event":"pause.start","sip_call_id":"a@b","received":null}`,
 			faults: []string{"received is not taken here, the signal arrives now"},
 		},
-		{name: "no call", payload: `{"event":"pause.start"}`, faults: []string{"neither call nor sip_call_id nor conversation is given"}},
+		{name: "no call", payload: `{"event":"pause.start"}`, faults: []string{"neither call nor sip_call_id is given"}},
 		{name: "two days old", payload: `{"event":"pause.start","at":"2026-02-27T11:59:59Z","call":"x"}`, faults: []string{"the field at is wrong"}},
 		{name: "seconds", payload: `{"event":"pause.start","at":12,"call":"x"}`, faults: []string{"the field at is wrong"}},
 		{name: "unknown key", payload: `{"event":"pause.start","call":"x","4111":1}`, faults: []string{"a signal with a key that is not known, or not JSON"}},

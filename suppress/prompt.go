@@ -1,0 +1,21 @@
+package suppress
+
+// Suppresses tells whether an event can only make less be captured.
+func (e Event) Suppresses() bool {
+	switch e {
+	case IVRStart, QueueStart, HoldStart, PauseStart, ConsentDenied, TransferExternal, DTMFStart:
+		return true
+	}
+	return false
+}
+
+// Prompt lets a signal that suppresses and tells of a time to come act when it
+// arrives: the clock of its sender is fast, and what it is about is being said
+// already. Any other waits for its time, for what is in doubt stays closed. For
+// live sources; Received must be set.
+func Prompt(s Signal) Signal {
+	if s.Event.Suppresses() && s.At.After(s.Received) {
+		s.At = s.Received
+	}
+	return s
+}
