@@ -83,6 +83,8 @@ func relayMetrics(reg *prometheus.Registry, r *relay.Relay) {
 		"relay_packets_total":                {"Packets taken from their streams' sources.", func(s relay.SideStats) uint64 { return s.Packets }},
 		"relay_bytes_total":                  {"Bytes of these packets.", func(s relay.SideStats) uint64 { return s.Bytes }},
 		"relay_forwarded_total":              {"Packets sent on.", func(s relay.SideStats) uint64 { return s.Forwarded }},
+		"relay_kernel_total":                 {"Of the packets sent on, those that the kernel engine sent.", func(s relay.SideStats) uint64 { return s.Kernel }},
+		"relay_untapped_total":               {"Packets that the kernel engine sent and that were not recorded, because its ring was full.", func(s relay.SideStats) uint64 { return s.Untapped }},
 		"relay_rejected_source_total":        {"Packets from an address that is not their stream's source.", func(s relay.SideStats) uint64 { return s.RejectedSource }},
 		"relay_rejected_form_total":          {"Packets that are neither RTP nor RTCP of their stream.", func(s relay.SideStats) uint64 { return s.RejectedForm }},
 		"relay_unnegotiated_total":           {"Packets that came before anything was agreed.", func(s relay.SideStats) uint64 { return s.Unnegotiated }},

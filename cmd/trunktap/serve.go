@@ -18,6 +18,7 @@ import (
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/media/relay/kernel"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
@@ -227,6 +228,8 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	m := d.cfg.Media
 	d.relay, err = relay.New(relay.Config{
 		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Loops: runtime.NumCPU(), Log: d.log,
+		Engine: relay.Engine(m.Engine),
+		Kernel: kernel.Config{Interfaces: m.Kernel.Interfaces, RingBytes: int(m.Kernel.RingSize), PinDir: m.Kernel.Pin},
 	})
 	if err != nil {
 		return err

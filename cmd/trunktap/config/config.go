@@ -52,9 +52,17 @@ func (l Listener) String() string { return l.Transport + "://" + l.Addr.String()
 type Media struct {
 	Address    netip.Addr // advertised in SDP; zero: the local address towards the peer
 	Ports      PortRange
-	Engine     string        // auto | user
+	Engine     string        // auto | kernel | user
+	Kernel     Kernel        // of the kernel engine
 	Quarantine time.Duration // how long a port rests after its call
 	Timeout    time.Duration // a call without any media is ended after it; 0: never
+}
+
+// Kernel is how the kernel engine works.
+type Kernel struct {
+	Interfaces []string // where media arrives; empty: everywhere
+	RingSize   int64    // bytes
+	Pin        string   // a directory in a BPF file system
 }
 
 // PortRange is a range of UDP ports, both ends included. First is even (RTP),

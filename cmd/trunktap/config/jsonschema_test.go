@@ -58,7 +58,7 @@ func TestSchemaAcceptsWhatTheParserAccepts(t *testing.T) {
 func TestSchemaRefuses(t *testing.T) {
 	s, _ := compiled(t)
 	for _, text := range []string{
-		"media: {}\n", minimal + "zz: 1\n", minimal + "media: {timeout: 5}\n", minimal + "media: {engine: kernel}\n",
+		"media: {}\n", minimal + "zz: 1\n", minimal + "media: {timeout: 5}\n", minimal + "media: {engine: epoll}\n",
 		minimal + "stations: [7]\n", minimal + "limits: {calls_max: 0}\n", minimal + "storage: {url: \"s3://x\"}\n",
 		strings.Replace(minimal, "sip:192", "http:192", 1),
 	} {

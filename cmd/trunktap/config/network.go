@@ -64,6 +64,18 @@ func httpListener(target *netip.AddrPort, loopbackOnly bool) *node {
 	})
 }
 
+// interfaceName is a name that the kernel takes (dev_valid_name).
+func interfaceName(target *string) *node {
+	const most = 15
+	schema := map[string]any{"type": "string", "pattern": `^[^/\\s:]{1,15}$`}
+	return leaf(target, "the name of a network interface such as eth0", schema, func(s scalar) (string, *wrong) {
+		if s.kind != stringScalar || s.text == "" || len(s.text) > most || s.text == "." || s.text == ".." || strings.ContainsAny(s.text, "/: \t\r\n\v\f\x00") {
+			return "", wrongf("%v is no name of an interface", s)
+		}
+		return s.text, nil
+	})
+}
+
 func peer(target *netip.Prefix) *node {
 	want := "an IP address or a network in CIDR form, such as 198.51.100.0/24"
 	return leaf(target, want, map[string]any{"type": "string", "minLength": 2}, func(s scalar) (netip.Prefix, *wrong) {

@@ -8,6 +8,8 @@ const (
 	peersMax    = 1000
 	nextHopsMax = 16
 	listenMax   = 16
+
+	interfacesMax = 64
 )
 
 // table is the whole contract of the configuration file, bound to c.
@@ -69,13 +71,25 @@ func mediaTable(c *Media) *node {
 		key("address", "The address advertised in SDP; per trunk and side by media_address. Without the key: the local address towards the peer.",
 			mediaAddress(&c.Address)).shown("203.0.113.10"),
 		key("ports", "The UDP ports of the relay.", ports(&c.Ports)).is("20000-29999").atStart(),
-		key("engine", "What moves the packets. auto takes the best that the machine has.",
-			choice(&c.Engine, []string{"auto", "user"}, []string{"kernel"})).is("auto").atStart(),
+		key("engine", "What moves the packets. kernel: an eBPF program, which needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN. user: sockets alone. auto: kernel where it can be had, else user; the log says which and why.",
+			choice(&c.Engine, []string{"auto", "kernel", "user"}, nil)).is("auto").atStart(),
+		kernelTable(&c.Kernel),
 		key("quarantine", "How long a port rests after its call, so that late packets reach no other call.",
 			duration(&c.Quarantine, 0, 10*time.Minute)).is("30s").atStart(),
 		key("timeout", "A call of which no side has sent a packet for so long is ended, unless it is on hold; 0s: never.",
 			duration(&c.Timeout, 0, 24*time.Hour)).is("5m").atStart(),
 	))
+}
+
+func kernelTable(k *Kernel) *node {
+	return key("kernel", "What the kernel engine does. Its packets pass firewall rules by: see docs/kernel-engine.md.", object(
+		key("interfaces", "Where media arrives, lo included when parties run on this machine. Without the key: lo and everything that speaks Ethernet, also what comes later.",
+			list(&k.Interfaces, 1, interfacesMax, interfaceName)).shown("[eth0]"),
+		key("ring_size", "The room for what was forwarded and waits to be recorded. A call of G.711 needs 21 kB for each second that it shall bridge.",
+			size(&k.RingSize, "64KiB", "1GiB")).is("32MiB"),
+		key("pin", "A directory in a BPF file system. What is in it outlives the daemon, so that calls go on without it; a directory that cannot be had is told in the log.",
+			path(&k.Pin)).is("/sys/fs/bpf/trunktap"),
+	)).atStart()
 }
 
 func trunkTable(t *Trunk) *node {

@@ -16,7 +16,7 @@ func (c *Config) wants(l network) bool {
 	if len(c.Interfaces) > 0 {
 		return slices.Contains(c.Interfaces, l.name)
 	}
-	return l.loopback || l.ethernet
+	return l.up && (l.loopback || l.ethernet)
 }
 
 // attachments are the interfaces that the program is on. Guarded by its owner.

@@ -37,8 +37,8 @@ type Config struct {
 	PortMin, PortMax uint16
 
 	// Interfaces are the names of those whose arriving packets are looked at, lo
-	// among them when parties live on this host. Empty: lo and all that speak
-	// Ethernet (VLANs, bonds, bridges, veth), also those that come later.
+	// among them when parties live on this host. Empty: lo and all that are
+	// up and speak Ethernet (VLANs, bonds, bridges, veth), also those that come later.
 	Interfaces []string
 
 	// RingBytes is the room for copies in all rings together, rounded up to what

@@ -19,7 +19,6 @@
 #include <bpf/bpf_helpers.h>
 
 #define TCX_NEXT -1 // of enum tcx_action_base, newer than the oldest headers
-#define TCX_PASS 0
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -380,9 +379,10 @@ static __always_inline int send(struct __sk_buff *skb, const struct flow *f)
 	struct bpf_redir_neigh hop = { .nh_family = f->next_hop_family };
 
 	if (f->flags & FLOW_LOCAL) {
-		// What comes over lo already has a way to a local address.
+		// What comes over lo brings its way to a local address along. It takes
+		// another turn, so that captures show it going out.
 		if (skb->ifindex == f->ifindex)
-			return TCX_PASS;
+			return bpf_redirect(f->ifindex, 0);
 		return bpf_redirect_neigh(f->ifindex, NULL, 0, 0);
 	}
 	__builtin_memcpy(hop.ipv6_nh, f->next_hop, 16);
