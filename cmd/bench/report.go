@@ -111,7 +111,7 @@ func (r *report) find(s subject, calls, round int) *result {
 // costOf computes the cost of a run; false without a direct run to compare with.
 func (r *report) costOf(x *result) (cost, bool) {
 	base := r.find(subject{Program: directName}, x.Calls, x.Round)
-	if base == nil || x.Traffic.Received == 0 || x.Seconds == 0 {
+	if base == nil || x.Seconds == 0 || x.loss() > collapsedFrom {
 		return cost{}, false
 	}
 	packets := float64(x.Traffic.Received) / x.Seconds
@@ -212,6 +212,7 @@ const (
 	lateFrom      = 1000 // microseconds by which the generator sent its packets too late, p99
 	foreignMax    = 0.10 // cores of foreign processes; such a run is repeated
 	lossMax       = 0.001
+	collapsedFrom = 0.5 // loss from which on the other figures mean nothing
 )
 
 // carried tells whether the subject carried so many calls in all rounds.

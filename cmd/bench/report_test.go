@@ -140,6 +140,35 @@ func TestTables(t *testing.T) {
 	}
 }
 
+func TestInsertResults(t *testing.T) {
+	page := "a\n" + resultsBegin + "old\n" + resultsEnd + "b\n"
+	want := "a\n" + resultsBegin + "\nnew\n" + resultsEnd + "b\n"
+	if got := insertResults(page, "new\n"); got != want {
+		t.Errorf("%q", got)
+	}
+	if got := insertResults(want, "new\n"); got != want {
+		t.Errorf("again: %q", got)
+	}
+	for _, other := range []string{"", "a\n", "a\n" + resultsBegin + "old\n"} {
+		if got := insertResults(other, "new\n"); got != "new\n" {
+			t.Errorf("%q: %q", other, got)
+		}
+	}
+}
+
+// TestCollapsed: figures of a run in which hardly anything arrived mean nothing.
+func TestCollapsed(t *testing.T) {
+	r := sampleReport()
+	for _, x := range r.Runs {
+		if x.Subject.Program == "trunktap" {
+			x.Traffic.Received = x.Traffic.Sent / 3
+		}
+	}
+	if rows := r.rows(); len(rows) != 1 {
+		t.Errorf("%d rows", len(rows))
+	}
+}
+
 // TestPlot: it is XML, with a line for each program, and places within the picture.
 func TestPlot(t *testing.T) {
 	text := sampleReport().plot()
