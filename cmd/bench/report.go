@@ -273,6 +273,7 @@ type signallingRow struct {
 	invite99, ring50 spread
 	ring99, memory   spread // memory in KiB
 	repeated         int
+	noisy            bool
 }
 
 // rows sums up what was measured, by rate and subject.
@@ -310,6 +311,7 @@ func (s *signallingReport) sumUp(subj subject, rate float64) signallingRow {
 		add("r99", x.RingP99-d.RingP99)
 		add("memory", float64(x.LoadBytes-x.IdleBytes)/float64(x.Calls)/1024)
 		row.repeated += x.Repeated
+		row.noisy = row.noisy || max(x.SetUp.Foreign, d.SetUp.Foreign) > foreignMax
 	}
 	row.perCall, row.hangUp, row.perSecondPerCore = spreadOf(v["setup"]), spreadOf(v["hangup"]), spreadOf(v["rate"])
 	row.invite50, row.invite99 = spreadOf(v["i50"]), spreadOf(v["i99"])
