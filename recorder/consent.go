@@ -54,6 +54,7 @@ const blockChunks = 1000 / chunkMS
 // samples lie in memory of the vault and nowhere else.
 type preroll struct {
 	on       bool
+	failed   error // why there was no memory; told once
 	deadline int64 // ns
 	blocks   [][]int16
 	held     []heldChunk
@@ -111,6 +112,7 @@ func (p *preroll) hold(r *recording, k *chunk) bool {
 			r.vault.give(block)
 			p.wipe(r)
 			r.account.refuse("consent_preroll")
+			p.failed = err
 			return false
 		}
 		p.blocks = append(p.blocks, block)

@@ -280,3 +280,27 @@ func TestConversationsAgainstModel(t *testing.T) {
 		}
 	})
 }
+
+// TestPrerollAlarm: whoever runs the daemon hears that nothing can wait for consent.
+func TestPrerollAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plan := testPlan()
+		plan.Rules.ConsentRequired, plan.ConsentPreroll, plan.ConsentTimeout = true, true, time.Minute
+		sh := &shelf{sinks: map[string]*memSink{}}
+		c := &conference{t, sh, mustRecorder(t, Config{Policy: fixedPolicy{plan}, NewSink: sh.open, PrerollBudgetBytes: 1}), map[string]media.SessionTap{}}
+		events, cancel := c.rec.Subscribe()
+		defer cancel()
+		c.call("a")
+		time.Sleep(2 * time.Second)
+		c.end()
+		alarms := 0
+		for e := range events {
+			if data, ok := e.Data.(map[string]string); ok && data["alarm"] == "consent-preroll" {
+				alarms++
+			}
+		}
+		if alarms != 1 {
+			t.Errorf("%d alarms, want 1", alarms)
+		}
+	})
+}

@@ -224,6 +224,7 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 		s.core.advance(s.core.ns(cutoff))
 	}
 	s.tellTyped()
+	s.tellPreroll()
 	s.publishState()
 	for _, a := range s.answers { // whoever hears it finds the state as told
 		a.to <- a.effect
@@ -240,6 +241,17 @@ func (s *session) tellTyped() {
 	for _, e := range all {
 		s.rec.signalled(s, e.sig, e.effect)
 		s.rec.pass(s, e.sig)
+	}
+}
+
+// tellPreroll raises the alarm for recordings that have no memory to wait for
+// consent in.
+func (s *session) tellPreroll() {
+	for _, r := range s.core.recs {
+		if err := r.preroll.failed; err != nil {
+			r.preroll.failed = nil
+			s.rec.alarm(s.info.ID, "consent-preroll", err)
+		}
 	}
 }
 

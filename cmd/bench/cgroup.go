@@ -8,15 +8,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Weights of our control group against everything else on the machine, a hundred
 // times the usual one: what else runs gets what we leave, while programs under
 // test and generator stand to each other as they would alone.
 const (
-	groupName   = "trunktap-bench"
-	sharesV1    = "102400"
-	weightV2    = "10000"
+	groupName = "trunktap-bench"
+	sharesV1  = "102400"
+	weightV2  = "10000"
+
+	realTimeMicros = "900000" // of every second, for the senders
+
 	cgroupV1CPU = "/sys/fs/cgroup/cpu"
 	cgroupV2    = "/sys/fs/cgroup"
 )
@@ -52,10 +57,34 @@ func enterGroup() (leave func() error, err error) {
 	if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0); err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
+	if file == "cpu.shares" {
+		// A kernel that shares real time between groups too gives a new one none. Not
+		// every kernel has the file; without it the senders are preferred only.
+		_ = os.WriteFile(filepath.Join(dir, "cpu.rt_runtime_us"), []byte(realTimeMicros), 0)
+	}
 	if err := moveTo(dir); err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
 	return func() error { return errors.Join(moveTo(back), os.Remove(dir)) }, nil
+}
+
+// removeGroup removes the group that a run which crashed has left, unless this
+// process is in it.
+func removeGroup() error {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return err
+	}
+	dirs := []string{filepath.Join(cgroupV2, groupName)}
+	if path, ok := groupOf(string(own), "cpu"); ok {
+		dirs = append(dirs, filepath.Join(cgroupV1CPU, path, groupName))
+	}
+	for _, d := range dirs {
+		if err := os.Remove(d); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return nil
 }
 
 func moveTo(dir string) error {

@@ -26,6 +26,10 @@ const (
 
 	samplesPerFrame = 160
 
+	// How many slots a sender that is late goes on without a pause, and the pause.
+	awakeMax = 20
+	breath   = 200 * time.Microsecond
+
 	settleTime = 300 * time.Millisecond // for what is under way when sending ends
 )
 
@@ -41,18 +45,19 @@ func (w *window) holds(stamp int64) bool {
 // outgoing is the sending end of a stream.
 type outgoing struct {
 	frame  []byte
+	fd     int // of the socket that it leaves by
+	side   int
 	call   int
 	number int // of packets so far
 	seq    uint16
 }
 
-// sender sends the streams of one side, each packet at its own moment and by
-// its own system call: so the time in it is that of its own sending.
+// sender sends streams, each packet at its own moment and by its own system
+// call: so the time in it is that of its own sending.
 type sender struct {
 	// constant while it runs
-	side   int
-	fd     int
 	cpu    int
+	begin  time.Duration // after epoch
 	window *window
 	voice  *voice
 
@@ -90,16 +95,17 @@ func openSender(device string) (int, error) {
 
 // addStream gives a stream its place. Streams begin at moments spread evenly over
 // the frame interval, neighbours far apart.
-func (s *sender) addStream(call int, l link) {
-	o := outgoing{frame: make([]byte, frameBytes), call: call, seq: uint16(call * 7919)}
-	prepareFrame(o.frame, l, ssrcBase+uint32(2*call+s.side))
-	at := (call*61 + s.side*31) % slots
+func (s *sender) addStream(call, side, fd int, l link) {
+	o := outgoing{frame: make([]byte, frameBytes), fd: fd, side: side, call: call, seq: uint16(call * 7919)}
+	prepareFrame(o.frame, l, ssrcBase+uint32(2*call+side))
+	at := (call*61 + side*31) % slots
 	s.slots[at] = append(s.slots[at], o)
 }
 
-// run sends until stop. It has a thread of its own that is preferred to
-// everything but real-time threads, so that packets leave at their moments
-// whatever the program under test does.
+// run sends until stop. It has a thread of its own that is preferred to all
+// others, so that packets leave at their moments whatever else runs. One that does
+// not keep up still sleeps a little now and then: it must not take all of its
+// processor from everybody else.
 func (s *sender) run() {
 	defer close(s.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -108,19 +114,27 @@ func (s *sender) run() {
 	if s.err = unix.SchedSetaffinity(0, &set); s.err != nil {
 		return
 	}
-	if s.err = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20); s.err != nil {
-		return
+	// A network card does not wait for its turn either. Without the right to
+	// real-time scheduling the thread is only preferred.
+	if unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}, 0) != nil {
+		if s.err = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), -20); s.err != nil {
+			return
+		}
 	}
 	if s.err = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); s.err != nil {
 		return
 	}
-	begin := time.Since(epoch)
+	awake := 0 // slots since it slept
 	for k := 0; !s.stop.Load(); k++ {
-		due := begin + frameInterval*time.Duration(k)/slots
+		due := s.begin + frameInterval*time.Duration(k)/slots
 		now := time.Since(epoch)
-		if wait := due - now; wait > 0 {
+		wait := due - now
+		if awake++; awake > awakeMax {
+			wait = max(wait, breath)
+		}
+		if wait > 0 {
 			sleepThread(wait)
-			now = time.Since(epoch)
+			now, awake = time.Since(epoch), 0
 		}
 		if s.window.holds(int64(now)) {
 			s.late.add(now - due)
@@ -141,10 +155,10 @@ func (s *sender) sendSlot(streams []outgoing) {
 	for i := range streams {
 		o := &streams[i]
 		stamp := int64(time.Since(epoch))
-		fillFrame(o.frame, o.seq, uint32(o.number*samplesPerFrame), s.voice.frame(o.call, s.side, o.number), stamp)
+		fillFrame(o.frame, o.seq, uint32(o.number*samplesPerFrame), s.voice.frame(o.call, o.side, o.number), stamp)
 		o.seq++
 		o.number++
-		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(s.fd), uintptr(unsafe.Pointer(&o.frame[0])), frameBytes, unix.MSG_DONTWAIT, 0, 0)
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(o.fd), uintptr(unsafe.Pointer(&o.frame[0])), frameBytes, unix.MSG_DONTWAIT, 0, 0)
 		if s.window.holds(stamp) {
 			s.sent++
 			if errno != 0 {
@@ -157,7 +171,8 @@ func (s *sender) sendSlot(streams []outgoing) {
 // generator sends both ways of all calls and receives what comes of it.
 type generator struct {
 	window  window
-	senders [2]*sender
+	sockets [2]int // of the sides
+	senders []*sender
 	rings   [2]*ring
 	stop    chan struct{}
 	drained sync.WaitGroup
@@ -171,19 +186,28 @@ type route struct {
 	receiver        func(call int) (port uint16)
 }
 
+// oneSenderMax is the number of calls that one thread sends for: so the other
+// processors wake up for the program under test alone. More need a thread a side,
+// on different processors.
+const oneSenderMax = 1000
+
 // newGenerator opens all sockets. Call start next.
 func newGenerator(calls int, routes [2]route, v *voice) (*generator, error) {
-	g := &generator{stop: make(chan struct{})}
-	err := within(partiesNS, func() error {
+	g := &generator{sockets: [2]int{-1, -1}, stop: make(chan struct{})}
+	threads := 1
+	if calls > oneSenderMax {
+		threads = 2
+	}
+	for i := range threads {
+		g.senders = append(g.senders, &sender{cpu: runtime.NumCPU() - 1 - i%runtime.NumCPU(), window: &g.window, voice: v, done: make(chan struct{})})
+	}
+	err := within(partiesNS, func() (err error) {
 		for side, r := range routes {
-			fd, err := openSender(r.device)
-			if err != nil {
+			if g.sockets[side], err = openSender(r.device); err != nil {
 				return err
 			}
-			s := &sender{side: side, fd: fd, cpu: side % runtime.NumCPU(), window: &g.window, voice: v, done: make(chan struct{})}
-			g.senders[side] = s
 			for call := range calls {
-				s.addStream(call, r.link(call))
+				g.senders[side%threads].addStream(call, side, g.sockets[side], r.link(call))
 			}
 			if g.rings[side], err = openRing(r.arrives, side, calls, &g.window, r.receiver); err != nil {
 				return err
@@ -203,7 +227,10 @@ func (g *generator) start() {
 	for _, r := range g.rings {
 		g.drained.Go(func() { r.drainUntil(g.stop) })
 	}
-	for _, s := range g.senders {
+	begin := time.Since(epoch) + frameInterval
+	for i, s := range g.senders {
+		// Not in step: the second sends when the first sleeps.
+		s.begin = begin + time.Duration(i)*frameInterval/slots/2
 		go s.run()
 	}
 }
@@ -235,9 +262,9 @@ func (g *generator) finish() (*traffic, error) {
 }
 
 func (g *generator) close() {
-	for _, s := range g.senders {
-		if s != nil {
-			_ = unix.Close(s.fd) // nothing was written that could be lost
+	for _, fd := range g.sockets {
+		if fd >= 0 {
+			_ = unix.Close(fd) // nothing was written that could be lost
 		}
 	}
 	for _, r := range g.rings {

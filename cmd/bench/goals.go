@@ -135,18 +135,23 @@ func (r *report) recordingGoals(at func(subject, int) (row, bool)) []goal {
 	return []goal{on, allocs, memory}
 }
 
-func (r *report) signallingGoals() []goal {
+// signallingGoals take the cost of a call where the machine is loaded.
+func (r *report) signallingGoals() (out []goal) {
 	rate := goal{what: "calls set up per second per core, recorded", aim: "≥ 1000"}
-	delay := goal{what: "post-dial delay added, p99 of INVITE + 180", aim: "≤ 2 ms"}
-	if r.Signalling != nil {
-		for _, w := range r.Signalling.rows() {
-			if !w.subject.records() {
-				continue
-			}
-			sum := (w.invite99.Median + w.ring99.Median) / 1000
-			rate.known, rate.met, rate.measured = true, w.perSecondPerCore.Median >= 1000, number(w.perSecondPerCore.Median)
-			delay.known, delay.met, delay.measured = true, sum <= 2, number(sum)+" ms"
-		}
+	if r.Signalling == nil {
+		return []goal{rate, {what: "post-dial delay added, p99 of INVITE + p99 of 180", aim: "≤ 2 ms"}}
 	}
-	return []goal{rate, delay}
+	for _, w := range r.Signalling.rows() {
+		if !w.subject.records() {
+			continue
+		}
+		sum := (w.invite99.Median + w.ring99.Median) / 1000
+		rate.known, rate.met = true, w.perSecondPerCore.Median >= 1000
+		rate.measured = fmt.Sprintf("%s (at %s/s)", number(w.perSecondPerCore.Median), number(w.rate))
+		out = append(out, goal{
+			what: fmt.Sprintf("post-dial delay added, p99 of INVITE + p99 of 180, recorded, %s calls/s", number(w.rate)), aim: "≤ 2 ms",
+			known: true, met: sum <= 2, measured: number(sum) + " ms",
+		})
+	}
+	return append([]goal{rate}, out...)
 }

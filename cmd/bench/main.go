@@ -65,7 +65,7 @@ func main() {
 	flag.Float64Var(&o.rate, "rate", 200, "calls a second that are set up before a measurement")
 	flag.StringVar(&o.json, "json", "", "file for all results")
 	flag.StringVar(&o.svg, "svg", "", "file for the plot")
-	flag.StringVar(&o.markdown, "markdown", "", "file for the tables in Markdown")
+	flag.StringVar(&o.markdown, "markdown", "", "file for the tables in Markdown; a page that has marks for them keeps its text")
 	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of trunktap; measurements are worth nothing then")
 	flag.IntVar(&o.repeats, "repeats", 1, "how often a run is repeated while other processes keep the machine busy; the quietest counts")
 	flag.StringVar(&o.only, "only", "", "measure the programs whose name contains this alone, and their baseline")
@@ -205,7 +205,11 @@ func write(rep *report, o options) error {
 		errs = append(errs, os.WriteFile(o.svg, []byte(rep.plot()), 0o644))
 	}
 	if o.markdown != "" {
-		errs = append(errs, os.WriteFile(o.markdown, []byte(tables.markdown()), 0o644))
+		page, err := os.ReadFile(o.markdown)
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		errs = append(errs, err, os.WriteFile(o.markdown, []byte(insertResults(string(page), tables.markdown())), 0o644))
 	}
 	return errors.Join(errs...)
 }

@@ -131,7 +131,8 @@ func (b *bench) round(ctx context.Context, rep *report, list []subject, calls, r
 		}
 		if err != nil {
 			failures[s.String()]++
-			rep.note("%s, %d calls, round %d: %s", s, calls, round, err)
+			first, _, _ := strings.Cut(err.Error(), "\n")
+			rep.note("%s, %d calls, round %d: %s", s, calls, round, first)
 			fmt.Fprintf(b.out, "%-34s %5d calls  round %d  FAILED: %v\n", s, calls, round, err)
 			if s.direct() {
 				return fmt.Errorf("the direct path: %w", err)
@@ -139,6 +140,9 @@ func (b *bench) round(ctx context.Context, rep *report, list []subject, calls, r
 			continue
 		}
 		rep.Runs = append(rep.Runs, res)
+		if loss := res.loss(); loss > collapsedFrom {
+			rep.note("%s, %d calls, round %d: it collapsed, %.0f %% of the packets did not arrive.", s, calls, round, 100*loss)
+		}
 		fmt.Fprintf(b.out, "%-34s %5d calls  round %d  %5.2f cores  p50 %7.0f  p99 %8.0f µs  loss %.3f %%  %s\n",
 			s, calls, round, res.Usage.Busy, res.P50, res.P99, 100*res.loss(), res.remark())
 	}

@@ -111,7 +111,7 @@ func (r *report) find(s subject, calls, round int) *result {
 // costOf computes the cost of a run; false without a direct run to compare with.
 func (r *report) costOf(x *result) (cost, bool) {
 	base := r.find(subject{Program: directName}, x.Calls, x.Round)
-	if base == nil || x.Traffic.Received == 0 || x.Seconds == 0 {
+	if base == nil || x.Seconds == 0 || x.loss() > collapsedFrom {
 		return cost{}, false
 	}
 	packets := float64(x.Traffic.Received) / x.Seconds
@@ -212,6 +212,7 @@ const (
 	lateFrom      = 1000 // microseconds by which the generator sent its packets too late, p99
 	foreignMax    = 0.10 // cores of foreign processes; such a run is repeated
 	lossMax       = 0.001
+	collapsedFrom = 0.5 // loss from which on the other figures mean nothing
 )
 
 // carried tells whether the subject carried so many calls in all rounds.
@@ -242,15 +243,14 @@ func (r *report) carriedMax(s subject) int {
 
 // signallingReport is what setting calls up costs.
 type signallingReport struct {
-	Rate  float64             `json:"rate"` // calls a second
-	Calls int                 `json:"calls"`
-	Runs  []*signallingResult `json:"runs"`
+	Runs []*signallingResult `json:"runs"`
 }
 
 // signallingResult is one run of it.
 type signallingResult struct {
 	Subject   subject `json:"subject"`
 	Round     int     `json:"round"`
+	Rate      float64 `json:"rate"` // calls a second
 	Calls     int     `json:"calls"`
 	SetUp     usage   `json:"set_up"`        // cores at the rate, the parties included
 	HangUp    usage   `json:"hang_up"`       // the same of ending the calls
@@ -266,45 +266,55 @@ type signallingResult struct {
 // signallingRow sums up the rounds of one subject.
 type signallingRow struct {
 	subject          subject
+	rate             float64
 	perCall, hangUp  spread // CPU microseconds
 	perSecondPerCore spread // calls set up
 	invite50         spread // added, microseconds
 	invite99, ring50 spread
 	ring99, memory   spread // memory in KiB
 	repeated         int
+	noisy            bool
 }
 
-// rows compares each run with the direct one of its round.
+// rows sums up what was measured, by rate and subject.
 func (s *signallingReport) rows() []signallingRow {
 	var out []signallingRow
-	for _, subj := range []subject{{Program: "trunktap"}, {Program: "trunktap", Format: "wav-pcmu"}} {
-		v := map[string][]float64{}
-		row := signallingRow{subject: subj}
-		for _, x := range s.Runs {
-			i := slices.IndexFunc(s.Runs, func(d *signallingResult) bool { return d.Subject.direct() && d.Round == x.Round })
-			if x.Subject != subj || i < 0 {
-				continue
-			}
-			d := s.Runs[i]
-			add := func(name string, f float64) { v[name] = append(v[name], f) }
-			setUp := 1e6 * (x.SetUp.Busy - d.SetUp.Busy) / s.Rate
-			add("setup", setUp)
-			add("hangup", 1e6*(x.HangUp.Busy-d.HangUp.Busy)/s.Rate)
-			add("rate", 1e6/max(setUp, 1))
-			add("i50", x.InviteP50-d.InviteP50)
-			add("i99", x.InviteP99-d.InviteP99)
-			add("r50", x.RingP50-d.RingP50)
-			add("r99", x.RingP99-d.RingP99)
-			add("memory", float64(x.LoadBytes-x.IdleBytes)/float64(x.Calls)/1024)
-			row.repeated += x.Repeated
+	for _, x := range s.Runs {
+		known := slices.ContainsFunc(out, func(w signallingRow) bool { return w.rate == x.Rate && w.subject == x.Subject })
+		if !x.Subject.direct() && !known {
+			out = append(out, s.sumUp(x.Subject, x.Rate))
 		}
-		if len(v) == 0 {
-			continue
-		}
-		row.perCall, row.hangUp, row.perSecondPerCore = spreadOf(v["setup"]), spreadOf(v["hangup"]), spreadOf(v["rate"])
-		row.invite50, row.invite99 = spreadOf(v["i50"]), spreadOf(v["i99"])
-		row.ring50, row.ring99, row.memory = spreadOf(v["r50"]), spreadOf(v["r99"]), spreadOf(v["memory"])
-		out = append(out, row)
 	}
 	return out
+}
+
+// sumUp compares each run with the direct one of its round.
+func (s *signallingReport) sumUp(subj subject, rate float64) signallingRow {
+	v := map[string][]float64{}
+	row := signallingRow{subject: subj, rate: rate}
+	for _, x := range s.Runs {
+		i := slices.IndexFunc(s.Runs, func(d *signallingResult) bool {
+			return d.Subject.direct() && d.Round == x.Round && d.Rate == x.Rate
+		})
+		if x.Subject != subj || x.Rate != rate || i < 0 {
+			continue
+		}
+		d := s.Runs[i]
+		add := func(name string, f float64) { v[name] = append(v[name], f) }
+		setUp := 1e6 * (x.SetUp.Busy - d.SetUp.Busy) / rate
+		add("setup", setUp)
+		add("hangup", 1e6*(x.HangUp.Busy-d.HangUp.Busy)/rate)
+		add("rate", 1e6/max(setUp, 1))
+		add("i50", x.InviteP50-d.InviteP50)
+		add("i99", x.InviteP99-d.InviteP99)
+		add("r50", x.RingP50-d.RingP50)
+		add("r99", x.RingP99-d.RingP99)
+		add("memory", float64(x.LoadBytes-x.IdleBytes)/float64(x.Calls)/1024)
+		row.repeated += x.Repeated
+		row.noisy = row.noisy || max(x.SetUp.Foreign, d.SetUp.Foreign) > foreignMax
+	}
+	row.perCall, row.hangUp, row.perSecondPerCore = spreadOf(v["setup"]), spreadOf(v["hangup"]), spreadOf(v["rate"])
+	row.invite50, row.invite99 = spreadOf(v["i50"]), spreadOf(v["i99"])
+	row.ring50, row.ring99, row.memory = spreadOf(v["r50"]), spreadOf(v["r99"]), spreadOf(v["memory"])
+	return row
 }

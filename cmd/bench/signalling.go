@@ -12,33 +12,38 @@ import (
 	"time"
 )
 
-const (
-	signallingSeconds = 6     // of setting calls up
-	signallingRate    = 500.0 // calls a second at which delays are measured
-)
+// signallingSeconds is how long calls are set up.
+const signallingSeconds = 6
+
+// signallingRates are calls a second: one at which nothing queues, one that loads
+// the machine.
+var signallingRates = []float64{100, 500}
 
 // signalling measures setting calls up: through the daemon without and with
 // recording, against the same parties without anybody between them. The calls
 // have no media.
 func (b *bench) signalling(ctx context.Context) (*signallingReport, error) {
-	rep := &signallingReport{Rate: signallingRate, Calls: int(signallingRate * signallingSeconds)}
-	for round := range b.opt.rounds {
-		for _, s := range []subject{{Program: directName}, {Program: "trunktap"}, {Program: "trunktap", Format: "wav-pcmu"}} {
-			r, err := b.signallingRun(ctx, s, rep.Calls)
-			if err != nil {
-				return rep, fmt.Errorf("%s: %w", s, err)
+	rep := &signallingReport{}
+	for round := 1; round <= b.opt.rounds; round++ {
+		for _, rate := range signallingRates {
+			for _, s := range []subject{{Program: directName}, {Program: "trunktap"}, {Program: "trunktap", Format: "wav-pcmu"}} {
+				r, err := b.signallingRun(ctx, s, rate)
+				if err != nil {
+					return rep, fmt.Errorf("%s, %g calls/s: %w", s, rate, err)
+				}
+				r.Round = round
+				rep.Runs = append(rep.Runs, r)
+				fmt.Fprintf(b.out, "%-34s %5.0f calls/s  round %d  %5.2f cores  INVITE p99 %6.0f µs  180 p99 %6.0f µs\n",
+					"signalling, "+s.signallingName(), rate, round, r.SetUp.Busy, r.InviteP99, r.RingP99)
 			}
-			r.Round = round + 1
-			rep.Runs = append(rep.Runs, r)
-			fmt.Fprintf(b.out, "%-34s %5.0f calls/s round %d  %5.2f cores  INVITE p99 %6.0f µs  180 p99 %6.0f µs\n",
-				s.String()+", signalling", signallingRate, round+1, r.SetUp.Busy, r.InviteP99, r.RingP99)
 		}
 	}
 	return rep, nil
 }
 
-func (b *bench) signallingRun(ctx context.Context, s subject, calls int) (res *signallingResult, err error) {
-	res = &signallingResult{Subject: s, Calls: calls}
+func (b *bench) signallingRun(ctx context.Context, s subject, rate float64) (res *signallingResult, err error) {
+	calls := int(rate * signallingSeconds)
+	res = &signallingResult{Subject: s, Rate: rate, Calls: calls}
 	pid := 0
 	if !s.direct() {
 		dir, err := os.MkdirTemp(b.work, "signalling-")
@@ -66,12 +71,12 @@ func (b *bench) signallingRun(ctx context.Context, s subject, calls int) (res *s
 		if err != nil {
 			return usage{}, err
 		}
-		if err := f(ctx, signallingRate); err != nil {
+		if err := f(ctx, rate); err != nil {
 			return usage{}, err
 		}
 		until, err := takeSample(pid)
 		// What matters is CPU time per call, not how long the last answers took.
-		return usageBetween(from, until).times(until.at.Sub(from.at).Seconds() / (float64(calls) / signallingRate)), err
+		return usageBetween(from, until).times(until.at.Sub(from.at).Seconds() / (float64(calls) / rate)), err
 	}
 	if res.SetUp, err = measured(p.setUp); err != nil {
 		return nil, err

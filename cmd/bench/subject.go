@@ -30,6 +30,17 @@ func (s subject) String() string {
 	return fmt.Sprintf("%s, relay + %s", name, s.Format)
 }
 
+// signallingName is its name where calls have no media.
+func (s subject) signallingName() string {
+	switch {
+	case s.direct():
+		return s.Program
+	case s.records():
+		return s.Program + ", recorded"
+	}
+	return s.Program + ", not recorded"
+}
+
 func (s subject) direct() bool { return s.Program == directName }
 
 // records tells whether recordings are made.

@@ -75,6 +75,23 @@ func (l tableList) markdown() string {
 	return b.String()
 }
 
+// Marks in a page between which the results stand.
+const (
+	resultsBegin = "<!-- results -->\n"
+	resultsEnd   = "<!-- end of results -->\n"
+)
+
+// insertResults puts results into a page in the place of the ones before; all of
+// a page without marks is replaced.
+func insertResults(page, results string) string {
+	before, rest, ok := strings.Cut(page, resultsBegin)
+	_, after, ended := strings.Cut(rest, resultsEnd)
+	if !ok || !ended {
+		return results
+	}
+	return before + resultsBegin + "\n" + results + resultsEnd + after
+}
+
 // number writes a figure with three digits that matter.
 func number(f float64) string {
 	switch a := max(f, -f); {

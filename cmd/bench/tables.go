@@ -100,21 +100,24 @@ func (r *report) carriedTable() table {
 
 func (s *signallingReport) table() table {
 	t := table{
-		title: fmt.Sprintf("Signalling, %.0f calls/s over UDP, %d calls held", s.Rate, s.Calls),
+		title: "Signalling over UDP",
 		header: []string{
-			"program", "µs CPU to set up", "µs to end", "calls/s/core", "INVITE added p50 µs", "p99 µs", "180 added p50 µs", "p99 µs", "KiB/call", "repeated",
+			"calls/s", "program", "µs CPU to set up", "µs to end", "calls/s/core", "INVITE added p50 µs", "p99 µs", "180 added p50 µs", "p99 µs", "KiB/call", "repeated", "marks",
 		},
-		left:  1,
-		notes: []string{"Less the same parties without anybody between them. The calls have no media; setting up is INVITE, 180, 200, ACK."},
+		left: 2,
+		notes: []string{
+			"Less the same parties without anybody between them. The calls have no media; setting up is INVITE, 180, 200, ACK.",
+			"A delay below zero, and the mark N (other processes used more than 0.1 core), tell of a machine too busy with other things for these figures.",
+		},
 	}
 	for _, w := range s.rows() {
-		name := "trunktap, not recorded"
-		if w.subject.records() {
-			name = "trunktap, recorded"
+		marks := ""
+		if w.noisy {
+			marks = "N"
 		}
 		t.cells = append(t.cells, []string{
-			name, w.perCall.ranged(), w.hangUp.ranged(), w.perSecondPerCore.ranged(), w.invite50.ranged(), w.invite99.ranged(),
-			w.ring50.ranged(), w.ring99.ranged(), number(w.memory.Median), fmt.Sprint(w.repeated),
+			number(w.rate), w.subject.signallingName(), w.perCall.ranged(), w.hangUp.ranged(), w.perSecondPerCore.ranged(), w.invite50.ranged(), w.invite99.ranged(),
+			w.ring50.ranged(), w.ring99.ranged(), number(w.memory.Median), fmt.Sprint(w.repeated), marks,
 		})
 	}
 	return t

@@ -112,6 +112,9 @@ func removeLeftovers(ctx context.Context) error {
 		}
 		errs = append(errs, command(ctx, "ip", "netns", "delete", ns))
 	}
+	if err := removeGroup(); err != nil {
+		errs = append(errs, err)
+	}
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), workGlob))
 	errs = append(errs, err)
 	for _, d := range dirs {

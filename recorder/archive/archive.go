@@ -27,7 +27,13 @@ import (
 const (
 	rowsDir       = "rows"
 	quarantineDir = "quarantine"
+	deferredDir   = "deferred"
 )
+
+// reserved tells whether a name in the spool can be no recording's.
+func reserved(name string) bool {
+	return name == rowsDir || name == quarantineDir || name == deferredDir
+}
 
 // Config says where an archive lies.
 type Config struct {
@@ -42,6 +48,9 @@ type Config struct {
 	// SyncEvery, 0 is 4 then, bounds what a segment may have that is not. 0: each
 	// segment is synced for itself.
 	SyncPeriod time.Duration
+
+	// Deferred is what is coded anew after it was published; see StartDeferred.
+	Deferred DeferredConfig
 
 	// ReadOnly makes nothing: no keys, no folders. NewSink and Recover fail.
 	ReadOnly bool
@@ -64,15 +73,17 @@ type Archive struct {
 	catalogue lazyCatalog
 	oggs      oggCache
 	syncer    *segment.Syncer // nil: segments are synced one by one
+	deferred  deferral
 
-	mu   sync.Mutex      // guards live
+	mu   sync.Mutex      // guards all following
 	live map[string]bool // recordings that have an open sink
+	pins map[string]int  // recordings that are being read, by how many
 }
 
 // Open opens an archive. A catalogue that cannot be opened is no error: it is
 // tried again when it is needed, and Ready tells.
 func Open(cfg Config) (*Archive, error) {
-	a := &Archive{cfg: cfg, fsys: cfg.FS, store: cfg.Store, sealer: cfg.Sealer, live: map[string]bool{}}
+	a := &Archive{cfg: cfg, fsys: cfg.FS, store: cfg.Store, sealer: cfg.Sealer, live: map[string]bool{}, pins: map[string]int{}}
 	if a.fsys == nil {
 		a.fsys = vfs.OS{}
 	}
@@ -103,10 +114,13 @@ func (a *Archive) openParts() error {
 	if a.cfg.ReadOnly {
 		return nil
 	}
-	for _, dir := range []string{a.cfg.SpoolDir, a.spool(rowsDir)} {
+	for _, dir := range []string{a.cfg.SpoolDir, a.spool(rowsDir), a.spool(deferredDir)} {
 		if err := vfs.MkdirAll(a.fsys, dir); err != nil {
 			return &store.CheckError{Path: dir, Hint: "make the spool directory writable for the daemon's user", Err: err}
 		}
+	}
+	if err := a.loadDeferred(); err != nil {
+		return err
 	}
 	return a.startSyncer()
 }
@@ -154,7 +168,8 @@ func (a *Archive) openKeys() error {
 	return nil
 }
 
-// Close closes the catalogue. Sinks must be closed before.
+// Close closes the catalogue. Sinks must be closed and what is deferred stopped
+// before.
 func (a *Archive) Close() error {
 	var err error
 	if a.syncer != nil {
@@ -334,6 +349,27 @@ func (a *Archive) manifest(ctx context.Context, id, prefix string) (*recorder.Ma
 		return nil, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, prefix, m.ID, head.Prefix, recorder.ErrTampered)
 	}
 	return m, nil
+}
+
+// pin keeps the segments of a recording from being replaced under a reader,
+// until the function that it returns is called. Pin first, then read the manifest.
+func (a *Archive) pin(id string) (release func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pins[id]++
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.pins[id]--; a.pins[id] == 0 {
+			delete(a.pins, id)
+		}
+	}
+}
+
+func (a *Archive) pinned(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pins[id] > 0
 }
 
 // locate returns the folder of a recording: as the catalogue knows it, as its

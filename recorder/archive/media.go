@@ -42,7 +42,13 @@ func (m *Media) Damage() []Finding { return m.bad.list }
 // where audio is missing. Format "" is the recording's own. WAV is read from
 // the store as it is asked for and never held; Ogg is made in memory, and of a
 // recording of several segments coded anew. Closing it is the caller's.
-func (a *Archive) Media(ctx context.Context, id, format string) (*Media, error) {
+func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err error) {
+	release := a.pin(id)
+	defer func() {
+		if err != nil {
+			release()
+		}
+	}()
 	m, prefix, err := a.load(ctx, id)
 	if err != nil {
 		return nil, err
@@ -63,6 +69,7 @@ func (a *Archive) Media(ctx context.Context, id, format string) (*Media, error) 
 		if err != nil {
 			return nil, fmt.Errorf("recording %s: %w", id, err)
 		}
+		release()
 		out.ReadSeekCloser, out.Size = nopCloser{bytes.NewReader(content)}, int64(len(content))
 		return out, nil
 	}
@@ -70,6 +77,7 @@ func (a *Archive) Media(ctx context.Context, id, format string) (*Media, error) 
 	if err != nil {
 		return nil, fmt.Errorf("recording %s: %w", id, err)
 	}
+	w.release = release
 	out.ReadSeekCloser, out.Size = w, w.size
 	return out, nil
 }
@@ -127,6 +135,8 @@ type wavReader struct {
 	bufAt int64        // its offset in the audio
 	done  bool
 	quiet []byte // a second of silence
+
+	release func() // called by Close; nil after it
 }
 
 func newWAVReader(t track, format string) (*wavReader, error) {
@@ -243,6 +253,10 @@ func (w *wavReader) Seek(offset int64, whence int) (int64, error) {
 // Close implements io.Closer.
 func (w *wavReader) Close() error {
 	w.p.close()
+	if w.release != nil {
+		w.release()
+		w.release = nil
+	}
 	return nil
 }
 
@@ -250,6 +264,7 @@ func (w *wavReader) Close() error {
 // audio becomes silence and is told in a *DamageError when all is written.
 // Progress counts milliseconds of audio.
 func (a *Archive) Export(ctx context.Context, id, format string, w io.WriteSeeker, progress Progress) error {
+	defer a.pin(id)()
 	m, prefix, err := a.load(ctx, id)
 	if err != nil {
 		return err

@@ -66,6 +66,13 @@ func audioOf(m *recorder.Manifest) (ms int64) {
 	return ms
 }
 
+// What is coded anew for export keeps more than the recording had, so that the
+// second coding is not heard.
+const (
+	exportBitrate    = 24_000 // bit/s a channel
+	exportComplexity = 1
+)
+
 // restart goes to the beginning of the segment that holds a sample.
 func (p *player) restart(sample int64) error {
 	p.pos = p.t.seek(sample)
@@ -74,7 +81,7 @@ func (p *player) restart(sample int64) error {
 		return nil
 	}
 	p.close()
-	enc, err := codec.NewEncoder(p.format, p.rate, codec.Options{Channels: p.channels})
+	enc, err := codec.NewEncoder(p.format, p.rate, codec.Options{Channels: p.channels, Bitrate: exportBitrate, Complexity: exportComplexity})
 	if err != nil {
 		return err
 	}

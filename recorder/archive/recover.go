@@ -53,7 +53,7 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 			_ = a.fsys.Remove(a.spool(id)) // of a probe or a torn write
 			continue
 		}
-		if !e.IsDir() || id == rowsDir || id == quarantineDir || a.isLive(id) {
+		if !e.IsDir() || reserved(id) || a.isLive(id) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -348,6 +348,7 @@ func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
 	if err := r.a.saveRow(r.ctx, recorder.Row{Manifest: *m, Prefix: r.Prefix}); err != nil {
 		return err
 	}
+	r.a.deferEncoding(m, r.Prefix)
 	return r.a.dropSpool(r.ID)
 }
 

@@ -78,7 +78,7 @@ func (a *Archive) checkNew(id, prefix string) error {
 	switch {
 	case a.cfg.ReadOnly:
 		return errors.New("archive is read-only")
-	case id == rowsDir || id == quarantineDir:
+	case reserved(id):
 		return fmt.Errorf("recording id %q is reserved", id)
 	}
 	if err := segment.CheckID(id); err != nil {
@@ -211,6 +211,7 @@ func (s *sink) publish(m *recorder.Manifest) error {
 	if err := s.a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: s.prefix}); err != nil {
 		return err
 	}
+	s.a.deferEncoding(m, s.prefix)
 	// What cannot be removed now is found done by the next Recover.
 	_ = s.a.dropSpool(s.id)
 	return nil

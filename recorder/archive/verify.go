@@ -203,6 +203,7 @@ func (v *verification) withoutRow(inStore, rows map[string]bool) {
 // recording verifies one recording whose folder holds the named objects.
 func (v *verification) recording(id, prefix string, objects []string) error {
 	v.Recordings++
+	defer v.a.pin(id)()
 	m, err := v.a.manifest(v.ctx, id, prefix)
 	if err != nil {
 		v.found.addErr(id, segment.ManifestFile, err)
@@ -216,7 +217,7 @@ func (v *verification) recording(id, prefix string, objects []string) error {
 		}
 	}
 	for _, o := range objects {
-		if !slices.Contains(known, o) {
+		if !slices.Contains(known, o) && !v.a.beingReplaced(v.ctx, id, prefix, o) {
 			v.found.addf(id, o, FaultOrphan, "its manifest does not name it")
 		}
 	}

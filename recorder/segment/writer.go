@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -32,6 +33,7 @@ type WriterConfig struct {
 	Key   recorder.DataKey
 	Dir   string // spool folder of the recording; it exists
 	Info  recorder.SegmentInfo
+	File  string // its name in its folder of the store; empty: FileName of its number
 
 	// SyncEvery is after how many calls of Write the file is synced; 0 and 1:
 	// after each, at most 16. What a Write took is durable only then.
@@ -77,6 +79,7 @@ var _ recorder.SegmentWriter = (*Writer)(nil)
 func Create(cfg WriterConfig) (*Writer, error) {
 	i := cfg.Info
 	w := &Writer{cfg: cfg, hash: sha256.New(), path: filepath.Join(cfg.Dir, SpoolName(i.N))}
+	w.cfg.File = cmp.Or(cfg.File, FileName(i.N))
 	w.cfg.SyncEvery = min(max(cfg.SyncEvery, 1), syncEveryMax)
 	w.head = Header{
 		Recording: i.Recording, Prefix: i.Prefix, Key: cfg.Key.Wrapped(), N: i.N, Format: i.Format,
@@ -301,7 +304,7 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 	_ = w.file.Close() // all is synced; nothing is left to fail
 	w.file, w.pending = nil, nil
 	w.sealed = recorder.Segment{
-		N: w.head.N, File: FileName(w.head.N), RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
+		N: w.head.N, File: w.cfg.File, RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
 		DurationMS: w.sum.endMS, Bytes: size, SHA256: hex.EncodeToString(w.hash.Sum(nil)),
 	}
 	return nil

@@ -71,9 +71,10 @@ type Config struct {
 	Conversation []string
 
 	// ConversationFrom says whose naming of a conversation counts, in header
-	// fields and User-to-User; "": internal, as a caller who guesses the name of
-	// another conversation could consent for it, or refuse. Links made by Call-ID
-	// and Session-ID, which nobody guesses, are part of SIP and taken from both sides.
+	// fields, User-to-User and In-Reply-To; "": internal, as a caller who guesses
+	// the name of another conversation could consent for it, or refuse. Links made
+	// by Session-ID, and by Call-ID where a dialog is asked for (Replaces and the
+	// like), are part of SIP and taken from both sides.
 	ConversationFrom From
 
 	// InfoSignals takes INFO requests inside of a dialog for signals.

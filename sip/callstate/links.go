@@ -82,6 +82,9 @@ func (r *Rules) collect(l *links, m *sip.Message, from media.Side) {
 		}
 	}
 	for _, v := range fieldsOf(m, "In-Reply-To") {
+		if !r.convFrom.allows(from) {
+			break // it asks for no dialog, so nobody checks what it names
+		}
 		for n := 0; v != "" && n < fieldsPerMessageMax; n++ {
 			var id string
 			id, v, _ = strings.Cut(v, ",")
@@ -147,7 +150,7 @@ func (r *Rules) referred(l *links, m *sip.Message, from media.Side) {
 		to = a.URI
 	}
 	asked := embedded(to)
-	if id := asked.Get("Call-ID"); id != "" {
+	if id := asked.Get("Call-ID"); id != "" && r.convFrom.allows(from) {
 		l.add(linkCall, id)
 	}
 	r.collect(l, asked, from)

@@ -44,7 +44,7 @@ func signalsTable(s *Signals) *node {
 			key("headers", "Names of header fields.", list(&s.Conversation.Headers, 0, headerNamesMax, token)).is("[]"),
 			key("user_to_user", "The key of a pair in User-to-User, * for all of its data. Without the key: nothing there.",
 				pairKey(&s.Conversation.UserToUser)).shown("conversation"),
-			key("from", "Whose naming counts. Callers that may name one can consent for others, or refuse. On a trunk of phones everybody is internal.", choice(&s.Conversation.From, whose, nil)).is("internal"),
+			key("from", "Whose naming counts, that by In-Reply-To too. Callers that may name one can consent for others, or refuse. On a trunk of phones everybody is internal.", choice(&s.Conversation.From, whose, nil)).is("internal"),
 		)),
 		key("dtmf", "Codes that parties type. They are cut out of the recording.", object(
 			key("pause", "The code that begins a secure pause.", code(&s.DTMF.Pause)).shown(`"*#0"`),
