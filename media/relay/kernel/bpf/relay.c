@@ -158,9 +158,7 @@ static __always_inline int wanted(__be16 port)
 // trim takes off what a link added to make short frames longer.
 static __always_inline int trim(struct __sk_buff *skb, __u32 bytes)
 {
-	if (skb->len == bytes)
-		return 0;
-	return skb->len < bytes ? -1 : bpf_skb_change_tail(skb, bytes, 0);
+	return skb->len == bytes ? 0 : bpf_skb_change_tail(skb, bytes, 0);
 }
 
 static __always_inline int parse4(struct __sk_buff *skb, struct packet *p)
@@ -180,7 +178,7 @@ static __always_inline int parse4(struct __sk_buff *skb, struct packet *p)
 	if (!wanted(udp->dest))
 		return -1;
 	udp_bytes = bpf_ntohs(udp->len);
-	if (udp_bytes < sizeof(*udp) + RTP_BYTES || bpf_ntohs(ip->tot_len) != udp_bytes + sizeof(*ip))
+	if (udp_bytes < sizeof(*udp) + RTP_BYTES || sizeof(struct ethhdr) + sizeof(*ip) + udp_bytes > skb->len || bpf_ntohs(ip->tot_len) != udp_bytes + sizeof(*ip))
 		return -1;
 	p->local.addr[2] = p->source.addr[2] = bpf_htonl(0xffff);
 	p->local.addr[3] = ip->daddr;
@@ -189,7 +187,7 @@ static __always_inline int parse4(struct __sk_buff *skb, struct packet *p)
 	p->source.port = udp->source;
 	p->rtp = head;
 	p->bytes = udp_bytes - sizeof(*udp);
-	return trim(skb, head + p->bytes);
+	return 0;
 }
 
 static __always_inline int parse6(struct __sk_buff *skb, struct packet *p)
@@ -207,7 +205,7 @@ static __always_inline int parse6(struct __sk_buff *skb, struct packet *p)
 	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !wanted(udp->dest))
 		return -1;
 	udp_bytes = bpf_ntohs(udp->len);
-	if (udp_bytes < sizeof(*udp) + RTP_BYTES || bpf_ntohs(ip->payload_len) != udp_bytes)
+	if (udp_bytes < sizeof(*udp) + RTP_BYTES || sizeof(struct ethhdr) + sizeof(*ip) + udp_bytes > skb->len || bpf_ntohs(ip->payload_len) != udp_bytes)
 		return -1;
 	if (!udp->check) // RFC 8200 section 8.1: the stack refuses it
 		return -1;
@@ -218,7 +216,7 @@ static __always_inline int parse6(struct __sk_buff *skb, struct packet *p)
 	p->rtp = head;
 	p->bytes = udp_bytes - sizeof(*udp);
 	p->v6 = 1;
-	return trim(skb, head + p->bytes);
+	return 0;
 }
 
 // mark names a packet by its sequence number and its RTP timestamp. Never 0.
@@ -411,6 +409,8 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (!takes(f, mark(rtp)))
 		return TCX_NEXT;
 	now = bpf_ktime_get_ns();
+	if (trim(skb, p->rtp + p->bytes))
+		return TCX_NEXT;
 	if (p->v6 ? rewrite6(skb, f) : rewrite4(skb, f))
 		return TCX_NEXT;
 	f->last_ns = now;
