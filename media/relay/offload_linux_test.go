@@ -2,22 +2,15 @@ package relay
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
-	"log/slog"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/media"
-	"github.com/trunktap/trunktap/media/relay/kernel"
 	"github.com/trunktap/trunktap/media/relay/kernel/kerneltest"
 )
 
@@ -475,101 +468,4 @@ func (q *sequence) Put(_ time.Time, wire []byte) {
 	}
 	q.next = seq + 1
 	q.n++
-}
-
-// Copies that do not fit the ring are counted where they are missing.
-func TestKernelCountsWhatTheRingLost(t *testing.T) {
-	if !kerneltest.Enter(t) {
-		return
-	}
-	s := twoCables(t)
-	s.start(Config{Kernel: kernel.Config{RingBytes: 4096, Rings: 1, DrainInterval: time.Hour}})
-	st, conns := s.call()
-	tap := media.NewRing(1<<20, time.Now())
-	st.SetTap(media.External, tap)
-	const packets = 100
-	for i := range packets {
-		s.pass(st, media.External, conns[0], conns[1], rtpPacket(1, uint16(i), 160))
-	}
-	_ = st.Close()
-	n := st.Stats()[0]
-	if n.Untapped == 0 || tap.Dropped() != n.Untapped || uint64(tap.Len())+n.Untapped != packets || n.Forwarded != packets {
-		t.Fatalf("%d in the tap, %d dropped; %+v", tap.Len(), tap.Dropped(), n)
-	}
-	if total := s.relay.Totals(); total.Untapped != n.Untapped || total.Kernel != n.Kernel {
-		t.Fatalf("totals %+v", total)
-	}
-}
-
-// Nothing stays behind.
-func TestKernelClosesCleanly(t *testing.T) {
-	if !kerneltest.Enter(t) {
-		return
-	}
-	s := twoCables(t)
-	dir := kerneltest.BPFFS(t) + "/trunktap"
-	var st *Stream
-	t.Run("open", func(t *testing.T) {
-		s.T = t
-		s.start(Config{Kernel: kernel.Config{PinDir: dir}})
-		var conns [2]*net.UDPConn
-		st, conns = s.call()
-		s.both(st, conns, 0, 20)
-		if n := attached(t, "ra"); n != 1 || len(pins(t, dir)) < 5 {
-			t.Fatalf("%d programs; pins %v", n, pins(t, dir))
-		}
-	})
-	if n := attached(t, "ra"); n != 0 || len(pins(t, dir)) != 0 {
-		t.Fatalf("%d programs are still there; pins %v", n, pins(t, dir))
-	}
-	if n := st.Stats()[0]; n.Packets != 20 || n.Kernel < 10 {
-		t.Fatalf("the counts are gone: %+v", n)
-	}
-}
-
-func attached(t *testing.T, name string) int {
-	t.Helper()
-	n, err := net.InterfaceByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	q, err := link.QueryPrograms(link.QueryOptions{Target: n.Index, Attach: ebpf.AttachTCXIngress})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(q.Programs)
-}
-
-func pins(t *testing.T, dir string) (names []string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			names = append(names, path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return names
-}
-
-// An engine that was asked for by name and cannot be had is an error; auto goes
-// on without, and says why.
-func TestEngineChoice(t *testing.T) {
-	nowhere := kernel.Config{Interfaces: []string{"nowhere0"}}
-	if r, err := New(Config{PortMin: 20000, PortMax: 20999, Engine: "fast"}); err == nil || !strings.Contains(err.Error(), "auto, kernel or user") {
-		_ = r.Close()
-		t.Errorf("an engine that does not exist: %v", err)
-	}
-	if _, err := New(Config{PortMin: 20000, PortMax: 20999, Engine: EngineKernel, Kernel: nowhere}); !errors.Is(err, kernel.ErrUnsupported) {
-		t.Errorf("the kernel engine without an interface: %v", err)
-	}
-	var log bytes.Buffer
-	r := mustRelay(t, Config{
-		PortMin: 20000, PortMax: 20999, Engine: EngineAuto, Kernel: nowhere, Log: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	if text := log.String(); r.Engine() != EngineUser || !strings.Contains(text, "nowhere0") && !strings.Contains(text, "CAP_") {
-		t.Errorf("%s: %s", r.Engine(), text)
-	}
 }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"net/netip"
+	"unsafe"
 )
 
 // What the program and the owner share; see bpf/relay.c.
@@ -49,6 +50,13 @@ type flowState struct {
 	packets, bytes, lost, lastN uint64
 	_                           [2]uint64
 }
+
+// The program sees the same bytes.
+var (
+	_ [flowBytes]byte         = [unsafe.Sizeof(flowState{})]byte{}
+	_ [cpuBytes]byte          = [unsafe.Sizeof(cpuState{})]byte{}
+	_ [recordHeaderBytes]byte = [unsafe.Sizeof(recordState{})]byte{}
+)
 
 // cpuState is struct cpu.
 type cpuState struct {

@@ -44,7 +44,7 @@ func (n *netlink) ask(kind uint16, body []byte, use func(kind uint16, answer []b
 	}
 	for {
 		size, _, err := unix.Recvfrom(n.fd, n.buf[:], 0)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// settleTime is how long changes are collected before they are acted on.
+	// settleTime is how long it has to be quiet before changes are acted on, and
+	// settleMax how long that may take.
 	settleTime = 20 * time.Millisecond
+	settleMax  = 500 * time.Millisecond
 	checkEvery = time.Second
 )
 
@@ -37,9 +39,9 @@ func (e *Engine) watch() {
 func (e *Engine) wait() (told bool) {
 	var buf [4096]byte
 	patience := checkEvery
-	for {
+	for end := time.Now().Add(checkEvery + settleMax); ; {
 		// Neither can fail but by the end, which shows in stop.
-		_ = e.news.SetReadDeadline(time.Now().Add(patience))
+		_ = e.news.SetReadDeadline(time.Now().Add(min(patience, time.Until(end))))
 		select {
 		case <-e.stop:
 			return told
