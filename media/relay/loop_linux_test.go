@@ -272,9 +272,10 @@ func TestOverrunIsCounted(t *testing.T) {
 }
 
 // TestManyStreams relays 200 streams at once, both ways, and misses none of it.
-func TestManyStreams(t *testing.T) {
+func TestManyStreams(t *testing.T) { onSockets(t, manyStreams) }
+
+func manyStreams(e env) {
 	const streams, packets = 200, 50
-	e := realEnv(t)
 	type pair struct {
 		s    *Stream
 		ends [2]party
@@ -307,8 +308,9 @@ func TestManyStreams(t *testing.T) {
 
 // Opening, renegotiating and closing while media flows must disturb no other
 // stream, although descriptors are used again.
-func TestChurn(t *testing.T) {
-	e := realEnv(t)
+func TestChurn(t *testing.T) { onSockets(t, testChurn) }
+
+func testChurn(e env) {
 	s, carrier, pbx := e.call()
 	stop := make(chan struct{})
 	var churn sync.WaitGroup
@@ -328,7 +330,7 @@ func TestChurn(t *testing.T) {
 				other.SetTap(media.External, &collector{})
 				_, _ = carrier.rtp.WriteToUDPAddrPort(rtpPacket(9, 1, 4), other.Local(media.External))
 				if err := other.Close(); err != nil {
-					t.Error(err)
+					e.Error(err)
 				}
 			}
 		})

@@ -55,6 +55,11 @@ func onBoth(t *testing.T, test func(env)) {
 			test(env{t, r, listen})
 		})
 	})
+	onSockets(t, test)
+}
+
+// onSockets runs a test over the real engines of this system.
+func onSockets(t *testing.T, test func(env)) {
 	t.Run("sockets", func(t *testing.T) { test(realEnv(t)) })
 	t.Run("kernel", func(t *testing.T) { test(kernelEnv(t)) })
 }

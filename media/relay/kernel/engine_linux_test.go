@@ -482,3 +482,18 @@ func TestMissingCapability(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkAddRemove is what a stream's way into the kernel and back costs.
+func BenchmarkAddRemove(b *testing.B) {
+	cfg := config()
+	cfg.Interfaces = []string{"lo"}
+	e, p, s := start(b, cfg), newPair(b), newSink()
+	spec := p.spec()
+	for b.Loop() {
+		f, err := e.Add(spec, s)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Remove()
+	}
+}
