@@ -1,13 +1,11 @@
 package suppress
 
+import "slices"
+
+var suppressing = []Event{IVRStart, QueueStart, HoldStart, PauseStart, ConsentDenied, TransferExternal, DTMFStart}
+
 // Suppresses tells whether an event can only make less be captured.
-func (e Event) Suppresses() bool {
-	switch e {
-	case IVRStart, QueueStart, HoldStart, PauseStart, ConsentDenied, TransferExternal, DTMFStart:
-		return true
-	}
-	return false
-}
+func (e Event) Suppresses() bool { return slices.Contains(suppressing, e) }
 
 // Prompt lets a signal that suppresses and tells of a time to come act when it
 // arrives: the clock of its sender is fast, and what it is about is being said

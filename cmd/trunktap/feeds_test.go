@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,9 +30,9 @@ func (waitingFeed) Status() feed.Status { return feed.Status{Connected: true, Si
 // A source that lacks something at the start begins when it is there.
 func TestFeedThatBeginsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		missing := true
+		var there atomic.Bool
 		begin := func() (feed.Source, error) {
-			if missing {
+			if !there.Load() {
 				return nil, os.ErrNotExist
 			}
 			return waitingFeed{}, nil
@@ -46,7 +47,7 @@ func TestFeedThatBeginsLate(t *testing.T) {
 		if s := f.Status(); s.Connected || s.LastError == "" || f.Name() != "ami:pbx1" || signals != 0 {
 			t.Errorf("without its secret: %+v, %d signals", s, signals)
 		}
-		missing = false
+		there.Store(true)
 		time.Sleep(lateFeedRetry)
 		synctest.Wait()
 		if s := f.Status(); !s.Connected || s.LastError != "" || signals != 1 {

@@ -19,6 +19,10 @@ const (
 	// ageMax bounds how far before the read a kernel time stamp may put a packet:
 	// more means that the wall clock was stepped in between.
 	ageMax = time.Second
+
+	// receiveTries bounds how many errors in a row a read tries to get past: an
+	// error that a socket has pending is told once.
+	receiveTries = 3
 )
 
 // mmsghdr is struct mmsghdr of recvmmsg(2).
@@ -58,15 +62,20 @@ func (in *inbound) arm(i int) {
 	h.SetControllen(int(unsafe.Sizeof(in.ctrl[i])))
 }
 
-// receive reads what is there, at most one batch, without waiting. It returns 0
-// on every error: the socket stays readable when there is more to say.
+// receive reads what is there, at most one batch, without waiting. When it
+// returns less than a batch, the socket was empty.
 func (in *inbound) receive(fd int) int {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.msgs[0])),
-		batchPackets, unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
-		return 0
+	for range receiveTries {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&in.msgs[0])),
+			batchPackets, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(n)
+		case unix.EAGAIN:
+			return 0
+		}
 	}
-	return int(n)
+	return 0
 }
 
 func (in *inbound) wire(i int) []byte {
@@ -147,11 +156,15 @@ func (out *outbound) add(wire []byte) {
 // reason does not keep back those after it.
 func (out *outbound) flush(fd int, to netip.AddrPort) (sent int) {
 	size := out.address(to)
+	if out.n == 1 {
+		out.n = 0
+		return out.single(fd, size)
+	}
 	for i := range out.n {
 		out.msgs[i].hdr.Namelen = size
 	}
 	for at := 0; at < out.n; {
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&out.msgs[at])),
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&out.msgs[at])),
 			uintptr(out.n-at), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
@@ -166,6 +179,22 @@ func (out *outbound) flush(fd int, to netip.AddrPort) (sent int) {
 	}
 	out.n = 0
 	return sent
+}
+
+// single sends the first message. It is the usual one, and sendto has the least
+// to copy and to check.
+func (out *outbound) single(fd int, size uint32) (sent int) {
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(out.iovs[0].Base)), uintptr(out.iovs[0].Len),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&out.name)), uintptr(size))
+		switch errno {
+		case 0:
+			return 1
+		case unix.EINTR:
+		default:
+			return 0
+		}
+	}
 }
 
 // address puts the destination into name and returns its size.

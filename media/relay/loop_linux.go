@@ -17,10 +17,18 @@ import (
 )
 
 const (
-	eventsMax  = 128
+	eventsMax  = 512
+	streamsFew = 128 // are served by one loop, though there are several
 	threadNice = -15
-	pageSize   = 1024 // sockets per page of a table
-	pagesMax   = 1024
+
+	// waitMaxMS bounds how long a loop holds up the collector that wants to stop it.
+	waitMaxMS = 1
+	waitMax   = waitMaxMS * time.Millisecond
+	forever   = ^uintptr(0) // as a time limit of epoll_wait
+
+	timerSlackNS = 1000 // with the usual 50000 a sleep would take that much longer
+	pageSize     = 1024 // sockets per page of a table
+	pagesMax     = 1024
 )
 
 // table finds the socket of a file descriptor without a lock.
@@ -66,15 +74,21 @@ type userEngine struct {
 }
 
 func newEngine(cfg Config) (engine, error) {
+	if err := allowedCPUs(cfg.CPUs); err != nil {
+		return nil, err
+	}
 	e := &userEngine{cfg: cfg}
 	var err error
 	if e.stamping, err = openStamping(); err != nil {
 		return nil, err
 	}
-	for range cfg.Loops {
-		l, err := newLoop(&e.socks)
+	for i := range cfg.Loops {
+		l, err := newLoop(&e.socks, cfg)
 		if err != nil {
 			return nil, errors.Join(err, e.close())
+		}
+		if len(cfg.CPUs) > 0 {
+			l.cpu = cfg.CPUs[i%len(cfg.CPUs)]
 		}
 		e.loops = append(e.loops, l)
 		go l.run()
@@ -90,11 +104,13 @@ func (e *userEngine) bind(at netip.AddrPort) (socket, error) {
 	return f, nil
 }
 
-// attach gives the stream to the loop that has the fewest.
+// attach gives the stream to the first loop that has only a few, so that a
+// relay with little to do wakes one thread and not all; else to the loop that
+// has the fewest.
 func (e *userEngine) attach(s *Stream) error {
 	l := e.loops[0]
 	for _, other := range e.loops[1:] {
-		if other.streams.Load() < l.streams.Load() {
+		if n := l.streams.Load(); n >= streamsFew && other.streams.Load() < n {
 			l = other
 		}
 	}
@@ -142,13 +158,20 @@ type loop struct {
 	// constant after construction
 	socks *table
 	epoll int
-	wake  int // eventfd
+	wake  int  // eventfd
+	cpu   int  // that it is bound to; negative: any
+	short bool // it may keep its processor of the Go scheduler while it waits for a short time
 	done  chan struct{}
 
 	streams atomic.Int32
 
 	// owned by run
+	base     time.Time
+	pace     pace
 	events   [eventsMax]unix.EpollEvent
+	again    []int32 // descriptors of sockets that held more than a batch
+	turn     []int32 // the one before
+	nap      unix.Timespec
 	in       *inbound
 	out      [2]*outbound // RTP, RTCP
 	taken    [batchPackets]bool
@@ -159,8 +182,12 @@ type loop struct {
 	stop    bool
 }
 
-func newLoop(socks *table) (*loop, error) {
-	l := &loop{socks: socks, done: make(chan struct{}), in: newInbound(), out: [2]*outbound{newOutbound(), newOutbound()}}
+func newLoop(socks *table, cfg Config) (*loop, error) {
+	l := &loop{
+		socks: socks, cpu: -1, short: runtime.GOMAXPROCS(0) > cfg.Loops, done: make(chan struct{}),
+		base: time.Now(), pace: pace{max: max(0, cfg.CoalesceMax)},
+		in: newInbound(), out: [2]*outbound{newOutbound(), newOutbound()},
+	}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -168,22 +195,24 @@ func newLoop(socks *table) (*loop, error) {
 	if l.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(l.epoll))
 	}
-	if err = l.watch(l.wake); err != nil {
+	if err = l.watch(l.wake, unix.EPOLLIN); err != nil {
 		return nil, errors.Join(err, unix.Close(l.wake), unix.Close(l.epoll))
 	}
 	return l, nil
 }
 
-func (l *loop) watch(fd int) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
+func (l *loop) watch(fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &ev))
 }
 
+// add watches a socket for arrivals: edge-triggered, so that the kernel does not
+// ask the socket again after it was read.
 func (l *loop) add(f *fdSocket) error {
 	if err := l.socks.set(f.fd, f); err != nil {
 		return err
 	}
-	return l.watch(f.fd)
+	return l.watch(f.fd, unix.EPOLLIN|unix.EPOLLET)
 }
 
 // forget makes the loop never touch the sockets of a stream again.
@@ -230,30 +259,135 @@ func (l *loop) rouse() {
 	_, _ = unix.Write(l.wake, one[:]) // fails only when the counter is full, and then it is awake
 }
 
-// run is the loop's goroutine. epoll_wait is a blocking system call to the
-// runtime, so an idle loop holds up neither the scheduler nor the collector.
-//
-// It has a thread of its own, which asks to be preferred to the threads that
-// record. Without the right to (CAP_SYS_NICE) it is as good as any other.
+// run is the loop's goroutine.
 func (l *loop) run() {
 	defer close(l.done)
 	runtime.LockOSThread() // never unlocked: the thread ends with the loop
-	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), threadNice)
+	l.prepareThread()
+	var sleep time.Duration
+	brisk := false
 	for {
-		n, err := unix.EpollWait(l.epoll, l.events[:], -1)
-		if err != nil && err != unix.EINTR {
-			panic("epoll_wait: " + err.Error()) // EBADF, EFAULT, EINVAL: a bug of this file
+		n := l.await(sleep, brisk)
+		packets, stop := l.round(n)
+		if stop {
+			return
 		}
-		for _, ev := range l.events[:max(n, 0)] {
-			if int(ev.Fd) == l.wake {
-				if l.roused() {
-					return
-				}
-			} else if f := l.socks.get(int(ev.Fd)); f != nil {
-				l.serve(f)
-			}
+		full := n == eventsMax || len(l.again) > 0
+		sleep, brisk = l.pace.next(time.Since(l.base), packets, full)
+	}
+}
+
+// prepareThread binds the loop's thread and asks that it be preferred to the
+// threads that record. Without the right to (CAP_SYS_NICE) it is as good as any other.
+func (l *loop) prepareThread() {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), threadNice)
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, timerSlackNS, 0, 0, 0) // without, some waits are longer
+	if l.cpu >= 0 {
+		var set unix.CPUSet
+		set.Set(l.cpu)
+		_ = unix.SchedSetaffinity(0, &set) // allowedCPUs has been asked
+	}
+}
+
+// allowedCPUs returns an error when the process may not run on one of the CPUs.
+func allowedCPUs(cpus []int) error {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	for _, cpu := range cpus {
+		if !set.IsSet(cpu) {
+			return fmt.Errorf("CPU %d: this process may not run on it (taskset -cp PID tells on which)", cpu)
 		}
 	}
+	return nil
+}
+
+// await sleeps as long as it is told, then waits until there is something to
+// read, and returns how many descriptors of events to look at. It may be 0.
+//
+// The Go scheduler is told of a system call that may block, takes the processor
+// from the goroutine then, and has a thread look every 20 us for such calls. To a
+// loop that waits a thousand times a second that costs more than its waiting. So
+// where the scheduler has processors to spare, a busy loop keeps its own and
+// waits for at most waitMax at a time. The garbage collector that wants it to stop
+// sends the thread a signal, which ends the wait, and the next function that is
+// called obeys: round is one.
+func (l *loop) await(sleep time.Duration, brisk bool) int {
+	if len(l.again) > 0 {
+		return l.poll(0, true)
+	}
+	if sleep > 0 {
+		l.sleep(sleep)
+		if n := l.poll(0, true); n > 0 {
+			return n
+		}
+	}
+	if brisk && l.short {
+		return l.poll(waitMaxMS, true)
+	}
+	return l.poll(forever, false)
+}
+
+// poll is epoll_wait. The Go scheduler is not told of a short one.
+func (l *loop) poll(ms uintptr, short bool) int {
+	var n uintptr
+	var errno unix.Errno
+	if short {
+		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, ms, 0, 0)
+	} else {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, ms, 0, 0)
+	}
+	switch errno {
+	case 0:
+		return int(n)
+	case unix.EINTR:
+		return 0
+	}
+	panic("epoll_pwait: " + errno.Error()) // EBADF, EFAULT, EINVAL: a bug of this file
+}
+
+// sleep lets packets gather. A signal, which may want the goroutine to stop, ends it early.
+func (l *loop) sleep(d time.Duration) {
+	var errno unix.Errno
+	for ; d > 0 && errno == 0; d -= waitMax {
+		l.nap = unix.NsecToTimespec(int64(min(d, waitMax)))
+		if l.short {
+			_, _, errno = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&l.nap)), 0, 0)
+		} else {
+			_, _, errno = unix.Syscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&l.nap)), 0, 0)
+		}
+	}
+}
+
+// round serves the sockets of the first n events, then those that held more
+// than a batch the last time.
+func (l *loop) round(n int) (packets int, stop bool) {
+	l.turn, l.again = l.again, l.turn[:0]
+	for _, ev := range l.events[:n] {
+		if int(ev.Fd) != l.wake {
+			packets += l.visit(ev.Fd)
+		} else if l.roused() {
+			return packets, true
+		}
+	}
+	for _, fd := range l.turn {
+		packets += l.visit(fd)
+	}
+	return packets, false
+}
+
+// visit relays one batch of a socket. What is left in it raises no event: the
+// next round comes back to it.
+func (l *loop) visit(fd int32) (packets int) {
+	f := l.socks.get(int(fd))
+	if f == nil {
+		return 0 // closed meanwhile
+	}
+	if packets = l.serve(f); packets == batchPackets {
+		l.again = append(l.again, fd)
+	}
+	return packets
 }
 
 // roused lets those go who wait for the loop, and tells whether it is to end.
@@ -270,11 +404,11 @@ func (l *loop) roused() (stop bool) {
 }
 
 // serve relays one batch from a socket: decide and overlay, forward all, then
-// tap. It allocates nothing.
-func (l *loop) serve(f *fdSocket) {
+// tap. It returns how many packets it read, and allocates nothing.
+func (l *loop) serve(f *fdSocket) (packets int) {
 	n := l.in.receive(f.fd)
 	if n == 0 {
-		return
+		return 0
 	}
 	now := time.Now()
 	wall := now.UnixNano()
@@ -312,6 +446,7 @@ func (l *loop) serve(f *fdSocket) {
 	for i := range n {
 		l.in.arm(i)
 	}
+	return n
 }
 
 // forward sends the RTP or the RTCP of a batch to the other side.

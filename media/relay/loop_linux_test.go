@@ -34,7 +34,7 @@ func stillWith(t testing.TB, cfg Config) (l *loop, s *Stream, carrier, pbx *net.
 	if e.stamping, err = openStamping(); err != nil {
 		t.Fatal(err)
 	}
-	if l, err = newLoop(&e.socks); err != nil {
+	if l, err = newLoop(&e.socks, cfg); err != nil {
 		t.Fatal(err)
 	}
 	e.loops = []*loop{l}

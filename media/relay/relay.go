@@ -46,13 +46,18 @@ type Config struct {
 	// stale media cannot enter the next call. 30 s when zero; negative: none.
 	Quarantine time.Duration
 
-	// Loops is the number of event loops; GOMAXPROCS when zero. Without meaning
-	// when Open is set.
+	// Loops is the number of event loops; when zero as many as there are CPUs, else
+	// GOMAXPROCS. Without meaning when Open is set.
 	//
 	// A loop that was asleep runs again when the Go scheduler has a processor for
 	// it. As long as fewer than GOMAXPROCS minus Loops goroutines compute at a time
-	// that is at once; beyond that it waits its turn, tens of milliseconds.
+	// that is at once; beyond that it waits its turn, tens of milliseconds. With
+	// GOMAXPROCS larger than Loops a busy loop keeps a processor of the scheduler for
+	// itself, which costs the least.
 	Loops int
+
+	// CPUs are those that the loops are bound to, in turn; any when empty.
+	CPUs []int
 
 	// ReceiveBufferBytes and SendBufferBytes are asked of the kernel per socket;
 	// 256 KiB when zero. The kernel's own limit may give less.
@@ -68,6 +73,11 @@ type Config struct {
 
 	// Kernel configures the kernel engine; ports and log are taken from here.
 	Kernel kernel.Config
+
+	// CoalesceMax is how long a busy loop lets packets gather before it looks for
+	// them, so that one wake-up serves many: at most that much is added to their
+	// delay. A loop that has little to do does not wait. 1 ms when zero; negative: never.
+	CoalesceMax time.Duration
 
 	// Open replaces the real sockets. The error for a port in use must wrap
 	// syscall.EADDRINUSE.
@@ -90,10 +100,14 @@ func (c Config) withDefaults() (Config, error) {
 			*v = def
 		}
 	}
+	set(&c.Loops, len(c.CPUs))
 	set(&c.Loops, runtime.GOMAXPROCS(0))
 	set(&c.ReceiveBufferBytes, 256<<10)
 	set(&c.SendBufferBytes, 256<<10)
 	set(&c.DSCP, 46)
+	if c.CoalesceMax == 0 {
+		c.CoalesceMax = time.Millisecond
+	}
 	if c.Quarantine == 0 {
 		c.Quarantine = 30 * time.Second
 	}

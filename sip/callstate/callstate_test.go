@@ -57,8 +57,14 @@ func brief(signals []suppress.Signal) (lines []string) {
 	for _, s := range signals {
 		line := s.Source + " " + string(s.Event)
 		for _, f := range []struct{ name, value string }{
-			{"flow", s.Flow}, {"queue", s.Queue}, {"user", s.User}, {"role", string(s.Role)}, {"party", s.Party},
-			{"other", s.Other}, {"conversation", s.Conversation}, {"links", strings.Join(s.Links, " ")},
+			{"flow", s.Flow},
+			{"queue", s.Queue},
+			{"user", s.User},
+			{"role", string(s.Role)},
+			{"party", s.Party},
+			{"other", s.Other},
+			{"conversation", s.Conversation},
+			{"links", strings.Join(s.Links, " ")},
 		} {
 			if f.value != "" {
 				line += " " + f.name + "=" + f.value
