@@ -44,8 +44,9 @@ type Plan struct {
 	Lookback   time.Duration // how long samples stay unsealed so that a late signal still acts; 0…5 s
 	SegmentMax time.Duration // audio a segment holds at most; 1 s…1 h
 
-	OpusBitrate    int // bit/s a channel; 0: 16000
-	OpusComplexity int // 0…10
+	OpusBitrate     int    // bit/s a channel; 0: 16000
+	OpusComplexity  int    // 0…10
+	OpusApplication string // voip | audio; empty: voip
 
 	// ConsentPreroll keeps what is heard before consent is decided in locked
 	// memory, for ConsentTimeout at most, and writes it when consent is granted.
@@ -85,7 +86,7 @@ func DefaultPlan() Plan {
 		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: 8000,
 		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
 		Suppressed: SuppressedCut, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
-		OpusComplexity: 5, ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,
+		OpusBitrate: 16000, OpusComplexity: 1, OpusApplication: "voip", ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,
 	}
 }
 

@@ -174,7 +174,7 @@ func run(ctx context.Context, o options) (err error) {
 	// collecting garbage would delay them: a run makes little of it.
 	runtime.GOMAXPROCS(runtime.NumCPU() + 6)
 	debug.SetGCPercent(-1)
-	work, err := os.MkdirTemp("", workGlob)
+	work, err := newWork()
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (b *bench) run(ctx context.Context, s subject, calls, round int, t timings)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(pinDir(dir))) }()
 	p := b.newProgram(s)
 	defer p.stop()
 	if err := p.start(ctx, dir); err != nil {

@@ -50,7 +50,7 @@ func (b *bench) signallingRun(ctx context.Context, s subject, rate float64) (res
 		if err != nil {
 			return nil, err
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		defer func() { err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(pinDir(dir))) }()
 		t := &trunktap{binary: b.opt.trunktap, engine: "user", format: s.Format}
 		defer t.stop()
 		if err := t.start(ctx, filepath.Clean(dir)); err != nil {

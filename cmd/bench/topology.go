@@ -24,6 +24,7 @@ const (
 	partiesNS = "trunktap-bench-parties"
 	relayNS   = "trunktap-bench-relay"
 	workGlob  = "trunktap-bench-*" // directories below os.TempDir
+	pinMount  = "bpf"              // in such a directory: a BPF file system of our own
 )
 
 // The veth pairs. Media of either side and signalling have one each to the
@@ -99,6 +100,22 @@ func buildTopology(ctx context.Context) error {
 	return nil
 }
 
+// newWork makes the directory of a benchmark with a BPF file system in it.
+func newWork() (string, error) {
+	work, err := os.MkdirTemp("", workGlob)
+	if err != nil {
+		return "", err
+	}
+	mount := filepath.Join(work, pinMount)
+	if err := os.Mkdir(mount, 0o700); err != nil {
+		return "", err
+	}
+	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
+		return "", fmt.Errorf("mount a BPF file system on %s: %w", mount, err)
+	}
+	return work, nil
+}
+
 // removeLeftovers removes what a run made: its processes, namespaces and
 // directories. It succeeds when there is nothing.
 func removeLeftovers(ctx context.Context) error {
@@ -118,6 +135,10 @@ func removeLeftovers(ctx context.Context) error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), workGlob))
 	errs = append(errs, err)
 	for _, d := range dirs {
+		// Detached, with all that is pinned in it.
+		if err := unix.Unmount(filepath.Join(d, pinMount), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("unmount %s/%s: %w", d, pinMount, err))
+		}
 		errs = append(errs, os.RemoveAll(d))
 	}
 	return errors.Join(errs...)

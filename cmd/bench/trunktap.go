@@ -36,6 +36,7 @@ var daemonConfig = template.Must(template.New("trunktap.yaml").Parse(`sip:
 media:
   ports: {{.First}}-{{.Last}}
   engine: {{.Engine}}
+  kernel: {pin: "{{.Pin}}"}
 trunks:
   - name: bench
     external:
@@ -78,10 +79,14 @@ func (t *trunktap) configText(dir string) ([]byte, error) {
 	var b bytes.Buffer
 	err := daemonConfig.Execute(&b, map[string]any{
 		"SIP": relaySIP, "First": mediaFirst, "Last": mediaLast, "Engine": t.engine, "Caller": callerSIP, "Callee": calleeSIP,
-		"Media": relayMedia, "Record": t.format != "", "Format": format, "Dir": dir, "API": apiAddr, "PProf": pprofAddr,
+		"Media": relayMedia, "Record": t.format != "", "Format": format, "Dir": dir, "Pin": pinDir(dir), "API": apiAddr, "PProf": pprofAddr,
 	})
 	return b.Bytes(), err
 }
+
+// pinDir is where the kernel engine of a run keeps what outlives the daemon: in
+// the BPF file system of the benchmark.
+func pinDir(dir string) string { return filepath.Join(filepath.Dir(dir), pinMount, filepath.Base(dir)) }
 
 // check tells whether the daemon takes the configuration: an engine that it does
 // not have is refused.

@@ -67,9 +67,14 @@ api: {listen: "127.0.0.1:%[3]d"}
 // the archive of a site.
 func mustRecord(t *testing.T, dir string, cfg *config.Config) string {
 	t.Helper()
+	return mustRecordIn(t, dir, cfg, archiveConfig(cfg))
+}
+
+func mustRecordIn(t *testing.T, dir string, cfg *config.Config, c archive.Config) string {
+	t.Helper()
 	capture := filepath.Join(dir, "call.pcap")
 	writeCall(t, capture)
-	a, err := archive.Open(archiveConfig(cfg))
+	a, err := archive.Open(c)
 	if err != nil {
 		t.Fatal(err)
 	}

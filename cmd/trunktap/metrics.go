@@ -45,6 +45,14 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	counter("suppression_missed_milliseconds_total", "Audio that is recorded because the signal to suppress it came too late.", &r.MissedMS)
 	gauge("write_queue_bytes", "Audio that waits for the disk.", func() float64 { return float64(d.rec.QueuedBytes()) })
 
+	e := d.archive.DeferredStats()
+	gauge("deferred_recordings", "Recordings that wait to be coded after their call.", func() float64 { n, _ := d.archive.DeferredQueue(); return float64(n) })
+	gauge("deferred_bytes", "Bytes of the recordings that wait to be coded.", func() float64 { _, b := d.archive.DeferredQueue(); return float64(b) })
+	counter("deferred_encoded_total", "Recordings that were coded after their call.", &e.Done)
+	counter("deferred_encoded_milliseconds_total", "Audio that was coded after its call.", &e.AudioMS)
+	counter("deferred_kept_total", "Recordings that stay as they are for want of room to wait.", &e.Kept)
+	counter("deferred_errors_total", "Attempts to code a recording that failed; they are made again.", &e.Failed)
+
 	counter("pauses_orphaned_total", "Secure pauses that stay on because the source that began them was lost.", &r.PausesOrphaned)
 	stateMetrics(reg, d)
 

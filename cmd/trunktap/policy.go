@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
 	rules "github.com/trunktap/trunktap/recorder/policy"
 	"github.com/trunktap/trunktap/sip"
@@ -26,6 +27,11 @@ type policy struct {
 type trunkPlan struct {
 	recorder.Plan
 	rules *rules.Rules
+
+	// When its recordings are coded after the call:
+	encode config.Encode
+	format string            // of the recordings in the end
+	wanted recorder.Stations // with the formats that theirs have in the end
 }
 
 func newPolicy(cfg *config.Config) *policy {
@@ -35,20 +41,26 @@ func newPolicy(cfg *config.Config) *policy {
 }
 
 func (p *policy) reload(cfg *config.Config) {
-	plans, stations, byState := map[string]trunkPlan{}, directory(cfg), cfg.StationsByState()
+	plans, byState := map[string]trunkPlan{}, cfg.StationsByState()
+	wanted, stations := directory(cfg, liveEncode), map[config.Encode]*rules.Directory{}
 	for i := range cfg.Trunks {
 		t := &cfg.Trunks[i]
 		if !t.Recording.Enabled {
 			continue
 		}
 		plan := plan(cfg, t)
-		if stations.Len() > 0 && byState != (t.Role == rolePhones) {
-			plan.Stations = stations.On(plan, byState)
+		tp := trunkPlan{encode: t.Recording.Encode, format: t.Recording.Format}
+		if wanted.Len() > 0 && byState != (t.Role == rolePhones) {
+			if stations[tp.encode] == nil {
+				stations[tp.encode] = directory(cfg, tp.encode)
+			}
+			plan.Stations, tp.wanted = stations[tp.encode].On(plan, byState), wanted.On(plan, byState)
 		}
 		if plan.NoTrunk && plan.Stations == nil && !plan.Consult && !plan.Adhoc && !plan.Snippets {
 			continue
 		}
-		plans[t.Name] = trunkPlan{plan, compileRules(t.Recording.Rules)}
+		tp.Plan, tp.rules = plan, compileRules(t.Recording.Rules)
+		plans[t.Name] = tp
 	}
 	p.plans.Store(&plans)
 }
@@ -63,13 +75,43 @@ func (p *policy) Plan(s media.Session) (recorder.Plan, bool) {
 	return t.Plan, ok
 }
 
+// deferred tells which recordings are coded after their call, and how; see
+// archive.DeferredConfig.
+func (p *policy) deferred(m *recorder.Manifest) (codec.Options, bool) {
+	t, ok := (*p.plans.Load())[m.Trunk]
+	if !ok || t.encode.Mode != encodeDeferred || m.Format != t.encode.As {
+		return codec.Options{}, false
+	}
+	format := t.format
+	if m.Kind == recorder.KindStation && t.wanted != nil {
+		if s, ok := t.wanted.Plan(m.User); ok {
+			format = s.Format
+		}
+	}
+	return codec.Options{Bitrate: t.OpusBitrate, Complexity: t.OpusComplexity, Application: t.OpusApplication}, format == recorder.FormatOggOpus
+}
+
+const encodeDeferred = "deferred"
+
+// liveEncode codes all during the call.
+var liveEncode = config.Encode{Mode: "live"}
+
+// during is the format of a recording while its call goes on.
+func during(format string, e config.Encode) string {
+	if e.Mode == encodeDeferred && format == recorder.FormatOggOpus {
+		return e.As
+	}
+	return format
+}
+
 // rolePhones is the role of a trunk between the PBX and its phones.
 const rolePhones = "phones"
 
 // plan is how calls of a trunk are recorded, stations aside.
 func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	r, p := &t.Recording, recorder.DefaultPlan()
-	p.Format, p.Suppressed, p.EarlyMedia, p.Mono = r.Format, r.Suppressed, r.EarlyMedia, !r.DualChannel
+	p.Format, p.Suppressed, p.EarlyMedia, p.Mono = during(r.Format, r.Encode), r.Suppressed, r.EarlyMedia, !r.DualChannel
+	p.OpusBitrate, p.OpusComplexity, p.OpusApplication = r.Opus.Bitrate, r.Opus.Complexity, r.Opus.Application
 	p.Lookback, p.SegmentMax = cfg.Recording.Lookback, cfg.Recording.SegmentMax
 	p.RefuseUnready = r.OnFailure == "refuse"
 	p.Rules = suppress.Rules{
@@ -106,14 +148,15 @@ func codes(cfg *config.Config, r *config.TrunkRecording) (sides [2][]suppress.Co
 	return sides
 }
 
-// directory holds the stations that are recorded.
-func directory(cfg *config.Config) *rules.Directory {
+// directory holds the stations that are recorded, as trunks see them whose
+// recordings are coded so.
+func directory(cfg *config.Config, e config.Encode) *rules.Directory {
 	var list []rules.Station
 	for i := range cfg.Stations {
 		s := &cfg.Stations[i]
 		if r := &s.Recording; r.Enabled {
 			list = append(list, rules.Station{User: s.User, Addresses: s.Addresses, Settings: rules.Settings{
-				Format: r.Format, Mono: !r.DualChannel, Suppressed: r.Suppressed, DiscardBelow: r.DiscardBelow,
+				Format: during(r.Format, e), Mono: !r.DualChannel, Suppressed: r.Suppressed, DiscardBelow: r.DiscardBelow,
 			}})
 		}
 	}

@@ -92,6 +92,7 @@ func (c *replayCmd) settings() (*config.Config, error) {
 	}
 	for i := range cfg.Trunks {
 		r := &cfg.Trunks[i].Recording
+		r.Encode = liveEncode // there is all the time that it takes
 		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
 	}
 	for i := range cfg.Stations {

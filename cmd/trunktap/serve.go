@@ -33,6 +33,7 @@ const (
 	catchUpEvery   = 5 * time.Second  // rows that the catalogue could not take
 	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
 	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
+	encodeTimeout  = 3 * time.Second  // at the end, for recordings to be coded; the rest waits for the next start
 )
 
 // Run runs the daemon until SIGINT or SIGTERM.
@@ -122,7 +123,12 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		return err
 	}
 	d.closers = append(d.closers, unlock)
-	if d.archive, err = archive.Open(archiveConfig(d.cfg)); err != nil {
+	c, r := archiveConfig(d.cfg), &d.cfg.Recording
+	c.SyncPeriod = r.SyncPeriod
+	c.Deferred = archive.DeferredConfig{
+		Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
+	}
+	if d.archive, err = archive.Open(c); err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.archive.Close)
@@ -137,6 +143,8 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		}
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
+	d.archive.StartDeferred()
+	d.closers = append(d.closers, d.stopDeferred)
 	d.tellState(ctx)
 	if wantsPreroll(d.cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
@@ -149,6 +157,17 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		d.catchUp(done)
 	}()
 	d.closers = append(d.closers, func() error { close(done); <-ended; return nil })
+	return nil
+}
+
+// stopDeferred gives what waits to be coded a last chance.
+func (d *daemon) stopDeferred() error {
+	ctx, cancel := context.WithTimeout(context.Background(), encodeTimeout)
+	defer cancel()
+	d.archive.StopDeferred(ctx)
+	if n, bytes := d.archive.DeferredQueue(); n > 0 {
+		d.log.Info("recordings wait for the next start to be coded", "recordings", n, "bytes", bytes)
+	}
 	return nil
 }
 

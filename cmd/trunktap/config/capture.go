@@ -7,7 +7,9 @@ type TrunkRecording struct {
 	Enabled          bool
 	OnFailure        string // allow | refuse
 	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
-	DualChannel      bool   // false: both sides mixed into one channel
+	Opus             Opus
+	Encode           Encode
+	DualChannel      bool // false: both sides mixed into one channel
 	EarlyMedia       bool
 	Suppress         Suppress
 	Suppressed       string        // cut | silence
@@ -25,6 +27,19 @@ type TrunkRecording struct {
 	Announce Announce
 	Beep     Beep
 	Rules    []Rule // the first that matches decides; none: recorded
+}
+
+// Opus is how audio is coded for the format ogg-opus.
+type Opus struct {
+	Bitrate     int    // bit/s of a channel in which something is heard
+	Complexity  int    // 0 to 10
+	Application string // voip | audio
+}
+
+// Encode says when audio is coded for the format ogg-opus.
+type Encode struct {
+	Mode string // live | deferred
+	As   string // wav-pcmu | wav-pcma: the format until then; only with deferred
 }
 
 // ConsentDTMF holds the digits that answer the question for consent.

@@ -27,6 +27,15 @@ func TestCaptureFaults(t *testing.T) {
 		{"digits without consent", recording(`consent: {dtmf: {grant: "1", deny: "2"}}`), []string{"6:31: trunks[0].recording.consent.dtmf.grant: there is no consent to ask for", "consent.dtmf.deny: there is no"}},
 		{"consent timeout", recording("consent: {mode: required, timeout: 500ms}"), []string{"consent.timeout: 500ms is out of range; allowed: a duration such as 200ms, 14s or 5m, from 1s to 10m"}},
 		{"consent from", recording("consent: {mode: required, dtmf: {from: both}}"), []string{`consent.dtmf.from: "both" is not known; allowed: any, external or internal`}},
+		// coding
+		{"opus bitrate", recording("opus: {bitrate: 5000}"), []string{"6:23: trunks[0].recording.opus.bitrate: 5000 is out of range; allowed: a whole number from 6000 to 128000"}},
+		{"opus complexity", recording("opus: {complexity: 11}"), []string{"opus.complexity: 11 is out of range; allowed: a whole number from 0 to 10"}},
+		{"opus application", recording("opus: {application: lowdelay}"), []string{`opus.application: "lowdelay" is not known; allowed: voip or audio`}},
+		{"encode word", recording("encode: later"), []string{`6:15: trunks[0].recording.encode: "later" is not known; allowed: live or deferred`}},
+		{"encode in linear samples", recording("encode: {mode: deferred, as: wav-pcm16}"), []string{`encode.as: "wav-pcm16" is not known`}},
+		{"nothing to encode", recording("format: wav-pcmu", "encode: deferred"), []string{"trunks[0].recording.encode.mode: the format wav-pcmu is not coded afterwards; allowed: live, or format: ogg-opus"}},
+		{"sync period", minimal + "recording: {sync_period: 2s}\n", []string{"recording.sync_period: 2s is out of range"}},
+		{"deferred workers", minimal + "recording: {deferred: {workers: 0}}\n", []string{"recording.deferred.workers: 0 is out of range; allowed: a whole number from 1 to 64"}},
 		// codes
 		{"code of a number", recording(`consent: {mode: required, dtmf: {grant: 1}}`), []string{`consent.dtmf.grant: "1" is no text, put it into quotes; allowed: 1 to 8 digits`}},
 		{"code of letters", signals(`dtmf: {pause: "*x"}`), []string{`6:17: signals.dtmf.pause: "*x" is no code; allowed: 1 to 8 digits of 0123456789*#ABCD`}},

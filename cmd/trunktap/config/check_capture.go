@@ -10,6 +10,7 @@ import (
 func (d *decoder) checkCapture(c *Config) {
 	for i := range c.Trunks {
 		t, path := &c.Trunks[i], fmt.Sprintf("trunks[%d].recording", i)
+		d.checkEncode(path+".encode", &t.Recording)
 		d.checkConsent(path+".consent", &t.Recording)
 		d.checkBeep(path+".beep", &t.Recording.Beep)
 		d.checkRules(path+".rules", t.Recording.Rules)
@@ -24,6 +25,12 @@ func (d *decoder) checkCapture(c *Config) {
 func (d *decoder) given(path string) bool {
 	_, ok := d.at[path]
 	return ok
+}
+
+func (d *decoder) checkEncode(path string, r *TrunkRecording) {
+	if r.Encode.Mode == "deferred" && r.Format != "ogg-opus" && r.Format != "" {
+		d.faultAt(path+".mode", "the format "+r.Format+" is not coded afterwards", "live, or format: ogg-opus")
+	}
 }
 
 func (d *decoder) checkConsent(path string, r *TrunkRecording) {

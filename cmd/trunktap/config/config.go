@@ -102,6 +102,15 @@ type Recording struct {
 	SegmentMax  time.Duration // audio after which a new segment is begun
 	Lookback    time.Duration // audio held back before it is sealed
 	WriteBudget int64         // bytes a call may have waiting for the disk
+	SyncPeriod  time.Duration // what was written becomes durable once in it; 0: each frame for itself
+	Deferred    Deferred
+}
+
+// Deferred bounds what waits to be coded after its call.
+type Deferred struct {
+	RecordingsMax int
+	BytesMax      int64
+	Workers       int // recordings coded at once
 }
 
 // Storage is where recordings lie.

@@ -52,6 +52,11 @@ func TestMinimal(t *testing.T) {
 	}
 }
 
+var (
+	opusDefault   = Opus{Bitrate: 16000, Complexity: 1, Application: "voip"}
+	encodeDefault = Encode{Mode: "live", As: "wav-pcmu"}
+)
+
 var beepDefault = Beep{Preset: "none", Frequency: 1400, Duration: 200 * time.Millisecond, Interval: 14 * time.Second, Level: -24, To: "both"}
 
 // TestDefaults states the published defaults once more, by hand.
@@ -63,14 +68,14 @@ func TestDefaults(t *testing.T) {
 		}},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
 		Trunks: []Trunk{{Name: "trunk", Role: "trunk", Identity: "transparent", Recording: TrunkRecording{
-			Enabled: true, OnFailure: "allow", Format: "ogg-opus", DualChannel: true,
+			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true,
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 			Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,
 		}}},
 		StationBase:  StationRecording{Enabled: true, Format: "ogg-opus", DualChannel: true, Suppressed: "cut"},
 		StationsFrom: "auto",
-		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20},
+		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20, SyncPeriod: 250 * time.Millisecond, Deferred: Deferred{RecordingsMax: 10_000, BytesMax: 64 << 30, Workers: 1}},
 		Signals: Signals{
 			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "internal"}, DTMF: SignalsDTMF{From: "internal"},
 			NATS: NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
@@ -177,7 +182,7 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 `)
 	tr := c.Trunks[0]
 	want := TrunkRecording{
-		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", DualChannel: true, EarlyMedia: true, Consent: "required",
+		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
 		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 		Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,

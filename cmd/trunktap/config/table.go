@@ -126,6 +126,13 @@ func recordingTable(r *Recording) *node {
 			duration(&r.Lookback, 0, 5*time.Second)).is("500ms"),
 		key("write_budget", "How much of a call may wait for a slow disk before audio is given up.",
 			size(&r.WriteBudget, "64KiB", "1GiB")).is("4MiB").atStart(),
+		key("sync_period", "What all calls wrote becomes durable together once in it; 0s: every half second of every call for itself, which costs a core at a few thousand calls.",
+			duration(&r.SyncPeriod, 0, time.Second)).is("250ms").atStart(),
+		key("deferred", "What waits to be coded after its call, on trunks with encode: deferred. What has no room stays as it is.", object(
+			key("recordings_max", "Recordings that may wait.", integer(&r.Deferred.RecordingsMax, 1, 1_000_000)).is("10000"),
+			key("bytes_max", "What they may hold.", size(&r.Deferred.BytesMax, "1MiB", "1024TiB")).is("64GiB"),
+			key("workers", "Recordings coded at once, at the least priority.", integer(&r.Deferred.Workers, 1, 64)).is("1"),
+		)).atStart(),
 	))
 }
 

@@ -24,6 +24,8 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		key("on_failure", "What a call gets when it cannot be recorded: allow lets it through, refuse answers 503.",
 			choice(&r.OnFailure, []string{"allow", "refuse"}, nil)).is("allow"),
 		key("format", "The format of the audio.", choice(&r.Format, formats, []string{"flac"})).is("ogg-opus"),
+		opusTable(&r.Opus),
+		encodeTable(&r.Encode),
 		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
 		key("early_media", "Record what is heard before the answer.", boolean(&r.EarlyMedia)).is("false"),
 		consentTable(r),
@@ -41,6 +43,23 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		announceTable(&r.Announce),
 		beepTable(&r.Beep),
 		rulesTable(r),
+	))
+}
+
+func opusTable(o *Opus) *node {
+	return key("opus", "How audio is coded for the format ogg-opus. A party who says nothing costs next to nothing, whatever stands here.", object(
+		key("bitrate", "In bit/s of a channel in which something is heard. More is heard sooner than more complexity.", integer(&o.Bitrate, 6000, 128_000)).is("16000"),
+		key("complexity", "What the encoder may cost: 3 costs half as much again as 1, 5 twice, 10 four times.", integer(&o.Complexity, 0, 10)).is("1"),
+		key("application", "voip is shaped for speech, audio keeps nearest to the waveform; from 20000 bit/s on audio costs less than half.",
+			choice(&o.Application, []string{"voip", "audio"}, nil)).is("voip"),
+	))
+}
+
+func encodeTable(e *Encode) *node {
+	return key("encode", "When audio is coded for the format ogg-opus. The mode may stand alone: \"encode: deferred\".", shortly("mode",
+		key("mode", "live: during the call. deferred: after it, when the machine has time; until then, and where there was no room to wait, the recording is G.711.",
+			choice(&e.Mode, []string{"live", "deferred"}, nil)).is("live"),
+		key("as", "The format until then; that of the carrier loses nothing.", choice(&e.As, []string{"wav-pcmu", "wav-pcma"}, nil)).is("wav-pcmu"),
 	))
 }
 
