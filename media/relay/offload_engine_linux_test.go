@@ -117,6 +117,49 @@ func TestEngineChoice(t *testing.T) {
 	}
 }
 
+// Many streams on several rings: each tap gets its own, all of it, in order.
+func TestKernelKeepsStreamsApart(t *testing.T) {
+	if !kerneltest.Enter(t) {
+		return
+	}
+	s := twoCables(t)
+	s.start(Config{Kernel: kernel.Config{Rings: 3, FlowsMax: 100}})
+	const streams, packets = 40, 100
+	type one struct {
+		st    *Stream
+		conns [2]*net.UDPConn
+		taps  [2]*collector
+	}
+	var all []one
+	for range streams {
+		st, conns := s.call()
+		o := one{st, conns, [2]*collector{{}, {}}}
+		for side, tap := range o.taps {
+			st.SetTap(media.Side(side), tap)
+		}
+		all = append(all, o)
+	}
+	wire := func(k, side, i int) []byte { return rtpPacket(uint32(2*k+side), uint16(i+100*k), 20+i) }
+	for i := range packets {
+		for k, o := range all {
+			s.pass(o.st, media.External, o.conns[0], o.conns[1], wire(k, 0, i))
+			s.pass(o.st, media.Internal, o.conns[1], o.conns[0], wire(k, 1, i))
+		}
+	}
+	for k, o := range all {
+		_ = o.st.Close()
+		for side, tap := range o.taps {
+			want := &collector{}
+			for i := range packets {
+				want.Put(time.Time{}, wire(k, side, i))
+			}
+			if n := o.st.Stats()[side]; n.Kernel < packets-10 || tap.String() != want.String() {
+				t.Fatalf("stream %d, side %d: the tap got other packets; %+v", k, side, n)
+			}
+		}
+	}
+}
+
 // BenchmarkEngines is the processor time of the whole process, sending included,
 // for one packet that goes over lo to a party that does not read: directly,
 // through each engine, and through each with a tap. Softirqs count as far as the
