@@ -231,6 +231,26 @@ func TestKindsOfRecordings(t *testing.T) {
 	}
 }
 
+// TestAdhocIsForWhoIsThere: on a phone's leg nobody else is, and who refused
+// consent is not recorded at a user's wish either.
+func TestAdhocIsForWhoIsThere(t *testing.T) {
+	adhoc := sig(1000, suppress.Signal{Event: suppress.AdhocStart, User: "bob"})
+	legs := kindsPlan()
+	legs.NoTrunk = true
+	if got := recordedBy(t, legs, testSession("call"), twoVoices(adhoc)).kept(); !slices.Equal(got, []string{"call-st1"}) {
+		t.Errorf("a stranger to the leg: kept %v", got)
+	}
+	for _, required := range []bool{false, true} {
+		plan := kindsPlan()
+		plan.Stations, plan.Rules.ConsentRequired = nil, required
+		sh := recordedBy(t, plan, testSession("call"), twoVoices(sig(500, suppress.Signal{Event: suppress.ConsentDenied}), adhoc))
+		m := sh.sinks["call"].manifest
+		if last := m.Signals[len(m.Signals)-1]; last.Refused == "" || len(sh.kept()) != 1 {
+			t.Errorf("refused consent, required %v: %+v, kept %v", required, last, sh.kept())
+		}
+	}
+}
+
 // TestBothPartiesAreStations: an internal call gives a recording from each side.
 func TestBothPartiesAreStations(t *testing.T) {
 	plan, s := kindsPlan(), testSession("call")
