@@ -83,7 +83,7 @@ type Session struct {
 	// Links are opaque keys of other calls, or of the conversation itself, found
 	// in the INVITE: calls that share one belong to one conversation. The key of
 	// the call itself is "call-id:" and its Call-ID; one that names another call
-	// by Replaces (RFC 3891) is the same with that call's.
+	// by Replaces (RFC 3891) is "dialog:", that call's Call-ID, ";" and a tag.
 	Links []string
 }
 

@@ -23,7 +23,9 @@ const (
 // belong together when they share a key. Guarded by Recorder.mu.
 type conversations struct {
 	byKey map[string]*conversation
-	order []*conversation // some of them over
+	tags  map[string]string        // by Call-ID: the From tag of the call that is known by it
+	home  map[string]*conversation // of live calls, by their ids
+	order []*conversation          // some of them over
 	joins int
 }
 
@@ -42,13 +44,13 @@ type conversation struct {
 }
 
 func newConversations() *conversations {
-	return &conversations{byKey: make(map[string]*conversation)}
+	return &conversations{byKey: make(map[string]*conversation), tags: make(map[string]string), home: make(map[string]*conversation)}
 }
 
-// keysOf are the keys of a call; its own Call-ID always is one.
+// keysOf are the keys of a call: its Call-ID, its dialog, and what it names.
 func keysOf(s media.Session) []string {
 	own := "call-id:" + s.SIPCallID
-	keys := []string{own}
+	keys := []string{own, "dialog:" + s.SIPCallID + ";" + s.FromTag}
 	for _, k := range s.Links {
 		if k != own && len(keys) < linksMax {
 			keys = append(keys, k)
@@ -62,8 +64,15 @@ func keysOf(s media.Session) []string {
 func (c *conversations) join(s media.Session) (id string, changed []*conversation) {
 	c.expire(s.Start)
 	own := &conversation{id: media.ConversationID(s.SIPCallID), start: s.Start, last: s.Start, calls: map[string]bool{}}
-	conv, changed := c.merge(own, keysOf(s))
-	conv.calls[s.ID] = true
+	keys := keysOf(s)
+	if tag, taken := c.tags[s.SIPCallID]; taken && tag != s.FromTag {
+		keys = keys[1:] // another dialog that uses the same Call-ID, by chance or by intent
+		own.id = media.ConversationID(s.SIPCallID + ";" + s.FromTag)
+	} else if len(c.tags) < conversationKeysMax {
+		c.tags[s.SIPCallID] = s.FromTag
+	}
+	conv, changed := c.merge(own, keys)
+	conv.calls[s.ID], c.home[s.ID] = true, conv
 	conv.last = later(conv.last, s.Start)
 	return conv.id, changed
 }
@@ -150,12 +159,11 @@ func (c *conversations) secondLeg(s media.Session) bool {
 
 // of returns the conversation of a live call.
 func (c *conversations) of(s media.Session) *conversation {
-	for _, k := range keysOf(s) {
-		if o := c.byKey[k]; o != nil && o.calls[s.ID] {
-			return o
-		}
+	o := c.home[s.ID]
+	for o != nil && o.into != nil {
+		o = o.into
 	}
-	return nil
+	return o
 }
 
 // leave takes a call that has ended out of its conversation. A secure pause
@@ -167,6 +175,7 @@ func (c *conversations) leave(s media.Session) {
 		return
 	}
 	delete(o.calls, s.ID)
+	delete(c.home, s.ID)
 	if len(o.calls) == 0 {
 		o.bridged = false
 		o.sticky = slices.DeleteFunc(o.sticky, func(sig suppress.Signal) bool {
@@ -187,6 +196,7 @@ func (c *conversations) expire(now time.Time) {
 		}
 		for _, k := range o.keys {
 			delete(c.byKey, k)
+			delete(c.tags, strings.TrimPrefix(k, "call-id:"))
 		}
 		return true
 	})

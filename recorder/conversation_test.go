@@ -38,6 +38,18 @@ func (c *conference) call(id string, links ...string) {
 	c.taps[id] = tap
 }
 
+// as places a call with another's Call-ID.
+func (c *conference) as(id, callID, tag string) {
+	s := testSession(id)
+	s.Start, s.SIPCallID, s.FromTag = time.Now(), callID, tag
+	tap, err := c.rec.SessionStarted(context.Background(), s)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tap.Answered(time.Now())
+	c.taps[id] = tap
+}
+
 func (c *conference) signal(id string, s suppress.Signal) {
 	s.V, s.At, s.Source = 1, time.Now(), "test"
 	c.taps[id].Signal(s)
@@ -79,6 +91,11 @@ func TestConversations(t *testing.T) {
 			func(c *conference) { c.call("a"); c.call("b", "call-id:a@test"); c.call("c", "call-id:b@test") },
 			[3]string{first, first, first},
 		},
+		"another dialog with the same Call-ID": {func(c *conference) {
+			c.call("a")
+			c.as("b", "a@test", "another tag")
+			c.call("c", "dialog:a@test;a")
+		}, [3]string{first, media.ConversationID("a@test;another tag"), first}},
 		"a header that all carry": {
 			func(c *conference) { c.call("a", "header:x:1"); c.call("b", "header:x:2"); c.call("c", "header:x:1") },
 			[3]string{first, media.ConversationID("b@test"), first},

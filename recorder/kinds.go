@@ -138,10 +138,8 @@ func (k *kindState) hides(sig suppress.Signal) bool {
 		return true
 	case sig.Event == suppress.AgentJoin:
 		delete(k.hidden, sig.User)
-	case sig.Event == suppress.AgentLeave:
-		return k.hidden[sig.User]
 	}
-	return false
+	return k.hidden[sig.User]
 }
 
 // remember keeps what a recording that begins later must know.
@@ -418,7 +416,7 @@ func (c *core) demand(kind Kind, sig suppress.Signal, e *effect) {
 		e.refused = "the user is not on the call"
 	case c.live(kind, sig.User) != nil:
 		e.refused = fmt.Sprintf("the user has a recording of kind %s going on", kind)
-	case slices.Contains(c.state.Reasons(c.positionOf(sig.At)), suppress.ReasonConsent) && !c.plan.Rules.ConsentRequired:
+	case c.refusedConsent(sig):
 		e.refused = "the recording was not consented to"
 	}
 	if e.refused != "" {
@@ -441,6 +439,15 @@ func (c *core) demand(kind Kind, sig suppress.Signal, e *effect) {
 		return
 	}
 	e.recording = r.id
+}
+
+// refusedConsent tells whether whoever is recorded has said no; not to have been
+// asked yet is no refusal.
+func (c *core) refusedConsent(sig suppress.Signal) bool {
+	if !c.plan.Rules.ConsentRequired {
+		return slices.Contains(c.state.Reasons(c.positionOf(sig.At)), suppress.ReasonConsent)
+	}
+	return slices.ContainsFunc(c.recs, func(r *recording) bool { return r.consent == consentDenied })
 }
 
 // dismiss ends a recording that a user asked for.

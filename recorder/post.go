@@ -32,8 +32,12 @@ func (r *Recorder) Post(sig suppress.Signal) bool {
 			r.unheard++
 			return true
 		})
-		if kept = len(r.early) < earlySignalsMax; kept {
-			r.early = append(r.early, sig)
+		if len(r.early) >= earlySignalsMax {
+			r.early, kept = r.early[1:], false // the oldest has the least hope
+			r.unheard++
+		}
+		if sig.Call != "" || sig.SIPCall != "" || r.cfg.Synchronous {
+			r.early = append(r.early, sig) // what is for all calls is for those of now
 		}
 	}
 	r.mu.Unlock()

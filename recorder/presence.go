@@ -80,7 +80,7 @@ func (c *core) party(user string) bool {
 
 // present tells whether a user is on the call, as far as anybody has told who is.
 func (c *core) present(user string) bool {
-	known := false
+	known := c.plan.NoTrunk // a phone's leg has no parties but those of its signalling
 	for u, p := range c.kinds.agents {
 		if u == user {
 			return p.on

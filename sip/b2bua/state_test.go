@@ -167,7 +167,7 @@ func withHeaders(d *dialogue, headers ...string) *dialogue {
 
 func wantState() []string {
 	return []string{
-		"links call-id:state call-id:other@x session-id:" + uuidA + " header:x-conversation-id:A-17",
+		"links call-id:state dialog:other@x;2 dialog:other@x;1 session-id:" + uuidA + " header:x-conversation-id:A-17",
 		"0s header ivr.start main",
 		"0s uui queue.start gold",
 		"200ms answered",
@@ -180,7 +180,7 @@ func wantState() []string {
 		"400ms info pause.start (30ms ago)",
 		"600ms info pause.end", "600ms info queue.end gold",
 		"800ms header ivr.start",
-		"900ms header call.linked call-id:consult@pbx",
+		"900ms header call.linked dialog:consult@pbx;2 dialog:consult@pbx;1",
 		"1s ended bye",
 	}
 }
@@ -306,7 +306,7 @@ func TestLinksWithoutRules(t *testing.T) {
 		passes(p, a, "REFER", []string{"Refer-To: <sip:c@d?Replaces=r%3Bto-tag%3D1>", w.p.contact()}, "")
 		w.hangUp(a)
 	})
-	want := "links call-id:plain\n0s answered\n0s stream external\n0s stream internal\n0s header call.linked call-id:r\n0s ended bye"
+	want := "links call-id:plain\n0s answered\n0s stream external\n0s stream internal\n0s header call.linked dialog:r;1\n0s ended bye"
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

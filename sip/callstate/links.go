@@ -20,6 +20,7 @@ const (
 // Kinds of links, the begin of their text.
 const (
 	linkCall     = "call-id:"
+	linkDialog   = "dialog:" // a Call-ID and one of the dialog's tags
 	linkSession  = "session-id:"
 	linkReferral = "referred-by:"
 	linkHeader   = "header:"
@@ -46,11 +47,26 @@ func (l *links) add(kind, name string) {
 	}
 }
 
+// dialog adds the keys of the dialog that a header field names. A call knows
+// itself by the tag of who began it, which is one of the two.
+func (l *links) dialog(v string) {
+	id, _, _ := strings.Cut(v, ";")
+	if id = strings.TrimSpace(id); id == "" {
+		return
+	}
+	for _, param := range []string{"from-tag", "to-tag", "local-tag", "remote-tag"} {
+		if tag := paramOf(v, param); tag != "" {
+			l.add(linkDialog, id+";"+tag)
+		}
+	}
+}
+
 // Links returns the keys of the calls and conversations that a message of a call
 // names, for media.Session.Links. The first is "call-id:" and its own Call-ID.
 //
-// Then come "call-id:…" of Replaces (RFC 3891), Join (RFC 3911), Target-Dialog
-// (RFC 4538) and In-Reply-To; "session-id:…" of both UUIDs of Session-ID (RFC
+// Then come "dialog:…;tag" with each tag of Replaces (RFC 3891), Join (RFC 3911)
+// and Target-Dialog (RFC 4538): whoever knows a Call-ID alone belongs to no call;
+// "call-id:…" of In-Reply-To, from a side that may name conversations; "session-id:…" of both UUIDs of Session-ID (RFC
 // 7989); "referred-by:…" with the unique id of Referred-By (RFC 3892 section
 // 4.3); and what the configuration names: "header:name:value" and
 // "uui:key:value".
@@ -77,8 +93,7 @@ func (r *Rules) collect(l *links, m *sip.Message, from media.Side) {
 	// A Call-ID may hold quotes and brackets: nothing but the separator counts.
 	for _, name := range []string{"Replaces", "Join", "Target-Dialog"} {
 		for _, v := range fieldsOf(m, name) {
-			id, _, _ := strings.Cut(v, ";")
-			l.add(linkCall, id)
+			l.dialog(v)
 		}
 	}
 	for _, v := range fieldsOf(m, "In-Reply-To") {
