@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -246,7 +247,8 @@ func (d *daemon) startRecorder(context.Context) (err error) {
 func (d *daemon) startSignalling(context.Context) (err error) {
 	m := d.cfg.Media
 	d.relay, err = relay.New(relay.Config{
-		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Loops: runtime.NumCPU(), Log: d.log,
+		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log,
+		Loops: cmp.Or(len(m.CPUs), runtime.NumCPU()), CPUs: m.CPUs, CoalesceMax: orNever(m.CoalesceMax),
 		Engine: relay.Engine(m.Engine),
 		Kernel: kernel.Config{Interfaces: m.Kernel.Interfaces, RingBytes: int(m.Kernel.RingSize), PinDir: m.Kernel.Pin},
 	})

@@ -297,7 +297,7 @@ func allowedCPUs(cpus []int) error {
 	}
 	for _, cpu := range cpus {
 		if !set.IsSet(cpu) {
-			return fmt.Errorf("CPU %d: this process may not run on it (taskset -cp PID tells on which)", cpu)
+			return fmt.Errorf("loop on CPU %d: this process may not run on it (taskset -cp PID tells on which)", cpu)
 		}
 	}
 	return nil

@@ -50,12 +50,14 @@ func (l Listener) String() string { return l.Transport + "://" + l.Addr.String()
 
 // Media is how RTP is relayed.
 type Media struct {
-	Address    netip.Addr // advertised in SDP; zero: the local address towards the peer
-	Ports      PortRange
-	Engine     string        // auto | kernel | user
-	Kernel     Kernel        // of the kernel engine
-	Quarantine time.Duration // how long a port rests after its call
-	Timeout    time.Duration // a call without any media is ended after it; 0: never
+	Address     netip.Addr // advertised in SDP; zero: the local address towards the peer
+	Ports       PortRange
+	Engine      string        // auto | kernel | user
+	Kernel      Kernel        // of the kernel engine
+	CoalesceMax time.Duration // how long the user engine may let packets gather; 0: never
+	CPUs        []int         // that the loops of the user engine are bound to; empty: none
+	Quarantine  time.Duration // how long a port rests after its call
+	Timeout     time.Duration // a call without any media is ended after it; 0: never
 }
 
 // Kernel is how the kernel engine works.

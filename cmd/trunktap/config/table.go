@@ -10,6 +10,7 @@ const (
 	listenMax   = 16
 
 	interfacesMax = 64
+	cpusMax       = 1024
 )
 
 // table is the whole contract of the configuration file, bound to c.
@@ -74,6 +75,10 @@ func mediaTable(c *Media) *node {
 		key("engine", "What moves the packets. kernel: an eBPF program, which needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN. user: sockets alone. auto: kernel where it can be had, else user; the log says which and why.",
 			choice(&c.Engine, []string{"auto", "kernel", "user"}, nil)).is("auto").atStart(),
 		kernelTable(&c.Kernel),
+		key("coalesce_max", "How long the user engine lets packets gather when many come, so that one look finds several: at most so much is added to their delay, and with less than some 20 calls nothing. 0s: never.",
+			duration(&c.CoalesceMax, 0, 10*time.Millisecond)).is("1ms").atStart(),
+		key("cpus", "The CPUs that the user engine works on, one loop bound to each. Without the key: a loop per CPU, bound to none.",
+			list(&c.CPUs, 1, cpusMax, func(cpu *int) *node { return integer(cpu, 0, cpusMax-1) })).shown("[0, 1]").atStart(),
 		key("quarantine", "How long a port rests after its call, so that late packets reach no other call.",
 			duration(&c.Quarantine, 0, 10*time.Minute)).is("30s").atStart(),
 		key("timeout", "A call of which no side has sent a packet for so long is ended, unless it is on hold; 0s: never.",
