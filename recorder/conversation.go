@@ -338,6 +338,7 @@ func sticky(e suppress.Event) bool {
 	switch e {
 	case suppress.PauseStart, suppress.PauseEnd, suppress.ConsentGranted, suppress.ConsentDenied:
 		return true
+	default:
 	}
 	return false
 }

@@ -196,8 +196,10 @@ func randomKindsPlan(rng *rand.Rand) Plan {
 	if rng.IntN(2) == 0 {
 		for i := range plan.Codes {
 			plan.Codes[i] = []suppress.Code{
-				{Digits: "*#0", Event: suppress.PauseStart}, {Digits: "*#1", Event: suppress.PauseEnd},
-				{Digits: "1", Event: suppress.ConsentGranted}, {Digits: "2", Event: suppress.ConsentDenied},
+				{Digits: "*#0", Event: suppress.PauseStart},
+				{Digits: "*#1", Event: suppress.PauseEnd},
+				{Digits: "1", Event: suppress.ConsentGranted},
+				{Digits: "2", Event: suppress.ConsentDenied},
 			}
 			if rng.IntN(2) == 0 {
 				plan.Codes[i] = plan.Codes[i][:2]

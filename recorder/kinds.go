@@ -160,6 +160,7 @@ func (c *core) remember(sig suppress.Signal) {
 		if p, known := k.agents[user]; !known && len(k.agents) < agentsMax || known && !sig.At.Before(p.at) {
 			k.agents[user] = presence{sig.Event == suppress.AgentJoin, sig.Role, sig.At}
 		}
+	default:
 	}
 	if len(k.history) >= stateSignalsMax {
 		k.forgot = true
@@ -297,6 +298,7 @@ func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 		c.demand(KindAdhoc, sig, e)
 	case suppress.AdhocEnd:
 		c.dismiss(KindAdhoc, sig, e)
+	default:
 	}
 }
 

@@ -54,7 +54,6 @@ type recording struct {
 	owedMS   int64 // silence of the time before consent, which is written with what follows it
 
 	pcm    [2][]int16
-	marks  []mix.Mark
 	spans  []suppress.Span
 	detail [2]string
 	strays [2]strayList

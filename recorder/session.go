@@ -104,6 +104,9 @@ func (t *streamTap) Put(arrival time.Time, wire []byte) {
 	t.ring.Put(arrival, wire)
 }
 
+// Drop implements relay's Dropper: n packets were forwarded and not copied.
+func (t *streamTap) Drop(n uint32) { t.ring.Drop(n) }
+
 func newSession(r *Recorder, s media.Session, p Plan, conv string) *session {
 	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
 	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info) })

@@ -62,13 +62,14 @@ func TestDeferredByPolicy(t *testing.T) {
 // TestDeferredInTheDaemon: a recording that waits is coded by the daemon, told
 // in its metrics, and verifies before and after.
 func TestDeferredInTheDaemon(t *testing.T) {
-	dir, file, cfg := mustSite(t)
+	dir, file, _ := mustSite(t)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mustWrite(t, file, strings.Replace(string(text), "storage:", "    recording: {encode: deferred}\nstorage:", 1))
-	if cfg, err = loadConfig(file); err != nil {
+	cfg, err := loadConfig(file)
+	if err != nil {
 		t.Fatal(err)
 	}
 	p := newPolicy(cfg)

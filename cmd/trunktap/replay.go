@@ -154,7 +154,7 @@ func (c *replayCmd) tell(e *env, s replay.Stats, unheard, published int) {
 		{s.CallsDropped, "calls cut short because there were too many"},
 		{s.CutRTP, "media packets that the snap length has cut"},
 		{s.InProgress, "calls whose beginning is not in the capture"},
-		{int64(s.SignalsRefused), "call-state signals in SIP messages that could not be taken"},
+		{s.SignalsRefused, "call-state signals in SIP messages that could not be taken"},
 		{s.Rejected, "media packets of a source that was not agreed"},
 	} {
 		if x.n > 0 {

@@ -12,7 +12,7 @@ import (
 
 // silent runs a PCMU sender that says nothing through an overlay.
 func silent(cfg Config, lasts, ptime, begin, jitter time.Duration) *call {
-	c := coder(g711Coder(pcmu, codec.MuLaw, codec.MuLawLinear))
+	c := g711Coder(pcmu, codec.MuLaw, codec.MuLawLinear)
 	cfg.Formats, cfg.Epoch = []media.Format{pcmu}, epoch
 	return run(c, c, New(cfg), make([]int16, lasts*8000/time.Second), ptime, epoch.Add(begin), jitter)
 }

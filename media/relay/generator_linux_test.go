@@ -85,7 +85,8 @@ func generate() error {
 		if err := json.Unmarshal(in.Bytes(), &j); err != nil {
 			return err
 		}
-		r, err := loadResult{}, error(nil)
+		var r loadResult
+		var err error
 		switch {
 		case j.MAC != "":
 			p.relay, err = net.ParseMAC(j.MAC)

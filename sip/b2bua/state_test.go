@@ -60,6 +60,7 @@ func (c *stateCall) StreamStarted(s media.Stream) media.Tap {
 	c.note(s.At, "stream %s", s.Side)
 	return nil
 }
+
 func (c *stateCall) StreamEnded(id media.StreamID, at time.Time) { c.note(at, "stream %d ended", id) }
 func (c *stateCall) Answered(at time.Time)                       { c.note(at, "answered") }
 func (c *stateCall) Ended(at time.Time, cause media.Cause)       { c.note(at, "ended %s", cause) }

@@ -89,7 +89,7 @@ func (s *Source) Run(ctx context.Context, emit func(suppress.Signal)) error {
 		}
 	}
 	s.down(time.Now())
-	return nil
+	return nil //nolint:nilerr // the end of ctx is what it was asked for
 }
 
 // pause is the time before the next attempt: doubled with each that failed, of
