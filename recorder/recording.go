@@ -400,7 +400,7 @@ func gapCause(m mix.Cause) string {
 // newEncoder makes the encoder of a segment.
 func (r *recording) newEncoder() (codec.Encoder, error) {
 	return codec.NewEncoder(r.plan.Format, r.plan.SampleRate, codec.Options{
-		Channels: r.channels(), Bitrate: r.plan.OpusBitrate, Complexity: r.plan.OpusComplexity,
+		Channels: r.channels(), Bitrate: r.plan.OpusBitrate, Complexity: r.plan.OpusComplexity, Application: r.plan.OpusApplication,
 	})
 }
 
