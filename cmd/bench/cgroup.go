@@ -35,7 +35,8 @@ func enterGroup() (leave func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	parent, file, value := "", "cpu.shares", sharesV1
+	var parent string
+	file, value := "cpu.shares", sharesV1
 	if path, ok := groupOf(string(own), "cpu"); ok {
 		parent = filepath.Join(cgroupV1CPU, path)
 	} else {

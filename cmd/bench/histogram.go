@@ -45,7 +45,7 @@ func (h *histogram) add(d time.Duration) {
 }
 
 func (h *histogram) merge(o *histogram) {
-	for i, n := range o.counts {
+	for i, n := range &o.counts {
 		h.counts[i] += n
 	}
 	h.total += o.total
@@ -61,7 +61,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 	if rank >= h.total {
 		return h.max
 	}
-	for i, n := range h.counts {
+	for i, n := range &h.counts {
 		if rank < n {
 			return min(bucketStart(i), h.max)
 		}

@@ -34,7 +34,7 @@ func describeMachine(ctx context.Context, binary string) (m machine, err error) 
 	if err := unix.Sysinfo(&si); err != nil {
 		return m, fmt.Errorf("sysinfo: %w", err)
 	}
-	m.MemoryMiB = int(uint64(si.Totalram) * uint64(si.Unit) >> 20)
+	m.MemoryMiB = int(si.Totalram * uint64(si.Unit) >> 20)
 	return m, nil
 }
 

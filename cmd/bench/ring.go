@@ -39,7 +39,6 @@ type ring struct {
 
 	received, damaged, packets uint64
 	latency                    histogram
-	drops                      uint64
 }
 
 // openRing opens the receiver of the packets that side sends.
@@ -115,7 +114,7 @@ func (r *ring) drain() {
 			return
 		}
 		h := (*unix.TpacketHdrV1)(unsafe.Add(start, 8))
-		at := uint32(h.Offset_to_first_pkt)
+		at := h.Offset_to_first_pkt
 		block := r.memory[r.block*ringBlockBytes : (r.block+1)*ringBlockBytes]
 		for range h.Num_pkts {
 			p := (*unix.Tpacket3Hdr)(unsafe.Pointer(&block[at]))

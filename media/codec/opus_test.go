@@ -93,7 +93,10 @@ func mustOpus(t testing.TB, opt Options, pcm []int16, rests bool) (out []int16, 
 // nothing before it that was not there (a click, an echo ahead).
 func TestOnsetAfterRest(t *testing.T) {
 	for _, opt := range []Options{
-		{Complexity: 1}, {Complexity: 5}, {Complexity: 0, Bitrate: 11000}, {Application: OpusAudio, Complexity: 1},
+		{Complexity: 1},
+		{Complexity: 5},
+		{Complexity: 0, Bitrate: 11000},
+		{Application: OpusAudio, Complexity: 1},
 		{Application: OpusAudio, Complexity: 1, Bitrate: 24000}, // CELT
 	} {
 		t.Run(fmt.Sprintf("%+v", opt), func(t *testing.T) {

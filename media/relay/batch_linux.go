@@ -73,6 +73,7 @@ func (in *inbound) receive(fd int) int {
 			return int(n)
 		case unix.EAGAIN:
 			return 0
+		default: // an error that the socket had noted, or a signal: the next try tells
 		}
 	}
 	return 0

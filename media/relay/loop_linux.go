@@ -343,6 +343,7 @@ func (l *loop) poll(ms uintptr, short bool) int {
 		return int(n)
 	case unix.EINTR:
 		return 0
+	default:
 	}
 	panic("epoll_pwait: " + errno.Error()) // EBADF, EFAULT, EINVAL: a bug of this file
 }
