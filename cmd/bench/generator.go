@@ -49,6 +49,7 @@ type outgoing struct {
 	side   int
 	call   int
 	number int // of packets so far
+	begins int // frame intervals after the generator
 	seq    uint16
 }
 
@@ -93,10 +94,17 @@ func openSender(device string) (int, error) {
 	return fd, nil
 }
 
+// callsPerSecond is how many calls begin to send in a second: a trunk does not
+// bring them all at once.
+const callsPerSecond = 1000
+
+// rampOf is how long after the first call that one begins to send.
+func rampOf(call int) time.Duration { return time.Duration(call) * time.Second / callsPerSecond }
+
 // addStream gives a stream its place. Streams begin at moments spread evenly over
 // the frame interval, neighbours far apart.
 func (s *sender) addStream(call, side, fd int, l link) {
-	o := outgoing{frame: make([]byte, frameBytes), fd: fd, side: side, call: call, seq: uint16(call * 7919)}
+	o := outgoing{frame: make([]byte, frameBytes), fd: fd, side: side, call: call, seq: uint16(call * 7919), begins: int(rampOf(call) / frameInterval)}
 	prepareFrame(o.frame, l, ssrcBase+uint32(2*call+side))
 	at := (call*61 + side*31) % slots
 	s.slots[at] = append(s.slots[at], o)
@@ -139,7 +147,7 @@ func (s *sender) run() {
 		if s.window.holds(int64(now)) {
 			s.late.add(now - due)
 		}
-		s.sendSlot(s.slots[k%slots])
+		s.sendSlot(s.slots[k%slots], k/slots)
 	}
 }
 
@@ -151,9 +159,12 @@ func sleepThread(d time.Duration) {
 	_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0) // an early end is made up by the next turn
 }
 
-func (s *sender) sendSlot(streams []outgoing) {
+func (s *sender) sendSlot(streams []outgoing, interval int) {
 	for i := range streams {
 		o := &streams[i]
+		if interval < o.begins {
+			continue
+		}
 		stamp := int64(time.Since(epoch))
 		fillFrame(o.frame, o.seq, uint32(o.number*samplesPerFrame), s.voice.frame(o.call, o.side, o.number), stamp)
 		o.seq++

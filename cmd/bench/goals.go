@@ -43,8 +43,8 @@ func (r *report) goals() []goal {
 		return w, ok
 	}
 	kernel, user := subject{"trunktap", "kernel", "wav-pcmu"}, subject{"trunktap", "user", ""}
-	out := r.kernelGoals(at, kernel)
-	out = append(out, r.perCoreGoals(at)...)
+	out := kernelGoals(at, kernel)
+	out = append(out, r.perCoreGoals()...)
 	g := goal{what: "user engine, relay: CPU against userspace rtpengine, 500 calls; p99 not above its", aim: "≤ 0.9"}
 	if w, ok := at(user, 500); ok {
 		p, _ := at(user.peer(), 500)
@@ -57,7 +57,7 @@ func (r *report) goals() []goal {
 }
 
 // kernelGoals are those of the kernel engine with recording.
-func (r *report) kernelGoals(at func(subject, int) (row, bool), s subject) (out []goal) {
+func kernelGoals(at func(subject, int) (row, bool), s subject) (out []goal) {
 	for _, c := range []struct {
 		calls int
 		aim   float64
@@ -74,8 +74,9 @@ func (r *report) kernelGoals(at func(subject, int) (row, bool), s subject) (out 
 	return out
 }
 
-// perCoreGoals take the best that any engine and any number of calls gave.
-func (r *report) perCoreGoals(at func(subject, int) (row, bool)) (out []goal) {
+// perCoreGoals take the best that any engine and any number of calls gave with
+// nothing lost or put off.
+func (r *report) perCoreGoals() (out []goal) {
 	for _, c := range []struct {
 		what, format string
 		aim          float64
@@ -83,7 +84,8 @@ func (r *report) perCoreGoals(at func(subject, int) (row, bool)) (out []goal) {
 		g := goal{what: c.what, aim: "≥ " + number(c.aim)}
 		var best row
 		for _, w := range r.rows() {
-			if w.subject.Format == c.format && w.subject.Program == "trunktap" && w.loss.Max <= lossMax && w.overrunMS == 0 && w.callsCore.Median > best.callsCore.Median {
+			sound := w.loss.Max <= lossMax && w.overrunMS == 0 && !w.saturated && !w.behind && w.faults == 0
+			if w.subject.Format == c.format && w.subject.Program == "trunktap" && sound && w.callsCore.Median > best.callsCore.Median {
 				best = w
 			}
 		}

@@ -43,6 +43,7 @@ type options struct {
 	profiles  string
 	only      string
 	repeats   int
+	from      string
 	cleanup   bool
 }
 
@@ -69,6 +70,7 @@ func main() {
 	flag.StringVar(&o.profiles, "profiles", "", "directory for CPU profiles of trunktap; measurements are worth nothing then")
 	flag.IntVar(&o.repeats, "repeats", 1, "how often a run is repeated while other processes keep the machine busy; the quietest counts")
 	flag.StringVar(&o.only, "only", "", "measure the programs whose name contains this alone, and their baseline")
+	flag.StringVar(&o.from, "from", "", "write the report of an earlier run, from its -json file, and measure nothing")
 	flag.BoolVar(&o.cleanup, "cleanup", false, "only remove what a run that crashed left behind")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -136,7 +138,23 @@ func raiseFiles() error {
 	return nil
 }
 
+// writeAgain writes the report of an earlier run.
+func writeAgain(o options) error {
+	text, err := os.ReadFile(o.from)
+	if err != nil {
+		return err
+	}
+	rep := &report{}
+	if err := json.Unmarshal(text, rep); err != nil {
+		return fmt.Errorf("%s: %w", o.from, err)
+	}
+	return write(rep, o)
+}
+
 func run(ctx context.Context, o options) (err error) {
+	if o.from != "" {
+		return writeAgain(o)
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root: run it as root")
 	}

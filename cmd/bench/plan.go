@@ -177,6 +177,9 @@ func (r *result) remark() string {
 	if r.Traffic.Late99 > lateFrom {
 		out = append(out, fmt.Sprintf("generator late: p99 %.0f µs", r.Traffic.Late99))
 	}
+	if r.Behind > behindFrom {
+		out = append(out, fmt.Sprintf("behind: still %.2f cores", r.Behind))
+	}
 	if n := r.Traffic.RingDrops; n > 0 {
 		out = append(out, fmt.Sprintf("%d dropped by the receiver", n))
 	}

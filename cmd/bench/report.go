@@ -77,6 +77,7 @@ type result struct {
 	SetUpSeconds float64  `json:"set_up_seconds"`
 	IdleBytes    int64    `json:"resident_idle_bytes"` // of the program before the calls
 	LoadBytes    int64    `json:"resident_load_bytes"` // at the end of the window
+	Behind       float64  `json:"behind_cores"`        // what the program used when nothing had come for a while
 	Recorded     recorded `json:"recorded"`
 	Fault        string   `json:"fault,omitempty"` // what did not work, though there are figures
 }
@@ -137,6 +138,7 @@ type row struct {
 	loss, memory, callsCore      spread
 	overrunMS                    int
 	saturated, lateSender, noisy bool
+	behind                       bool
 	faults                       int
 }
 
@@ -183,6 +185,7 @@ func (r *report) sumUp(runs []*result) (row, bool) {
 		costs = append(costs, c)
 		out.overrunMS += x.Recorded.OverrunMS
 		out.saturated = out.saturated || x.Usage.Busy > saturatedFrom*float64(r.Machine.Cores)
+		out.behind = out.behind || x.Behind > behindFrom
 		out.lateSender = out.lateSender || x.Traffic.Late99 > lateFrom
 		out.noisy = out.noisy || x.Usage.Foreign > foreignMax
 		if x.Fault != "" {
@@ -208,12 +211,24 @@ func (r *report) sumUp(runs []*result) (row, bool) {
 
 // Limits from which on a figure is marked.
 const (
-	saturatedFrom = 0.95 // of all cores
+	saturatedFrom = 0.85 // of all cores; beyond, something already waits
 	lateFrom      = 1000 // microseconds by which the generator sent its packets too late, p99
 	foreignMax    = 0.10 // cores of foreign processes; such a run is repeated
+	behindFrom    = 0.25 // cores still used a second after the last packet: work was put off
 	lossMax       = 0.001
 	collapsedFrom = 0.5 // loss from which on the other figures mean nothing
 )
+
+// disturbed is the share of the runs during which other processes used the machine.
+func (r *report) disturbed() float64 {
+	n := 0
+	for _, x := range r.Runs {
+		if x.Usage.Foreign > foreignMax {
+			n++
+		}
+	}
+	return float64(n) / float64(max(1, len(r.Runs)))
+}
 
 // carried tells whether the subject carried so many calls in all rounds.
 func (r *report) carried(s subject, calls int) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -153,6 +154,45 @@ func TestInsertResults(t *testing.T) {
 		if got := insertResults(other, "new\n"); got != "new\n" {
 			t.Errorf("%q: %q", other, got)
 		}
+	}
+}
+
+// TestPutOff: a cost of which a part was put off is no cost of a call.
+func TestPutOff(t *testing.T) {
+	for name, spoil := range map[string]func(*result){
+		"behind":    func(x *result) { x.Behind = 1 },
+		"saturated": func(x *result) { x.Usage.Busy = 1.9 },
+		"lossy":     func(x *result) { x.Traffic.Received -= 1000 },
+		"faulty":    func(x *result) { x.Fault = "not published" },
+	} {
+		r := sampleReport()
+		spoil(r.Runs[2])
+		for _, g := range r.goals() {
+			if g.what == "recorded G.711 calls per core, no loss" && g.known {
+				t.Errorf("%s: %s", name, g.measured)
+			}
+		}
+		for _, w := range r.rows() {
+			if w.subject.Program == "trunktap" && name != "lossy" && w.marks() == "" {
+				t.Errorf("%s: no mark", name)
+			}
+		}
+	}
+}
+
+// TestJSON: a report survives its file.
+func TestJSON(t *testing.T) {
+	r := sampleReport()
+	text, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again report
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(r.tables().text(), again.tables().text()); d != "" {
+		t.Error(d)
 	}
 }
 

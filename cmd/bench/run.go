@@ -79,6 +79,9 @@ func (b *bench) run(ctx context.Context, s subject, calls, round int, t timings)
 	if err := p.process().running(); err != nil {
 		return nil, err
 	}
+	if res.Behind, err = b.behind(ctx, p.process().pid()); err != nil {
+		return nil, err
+	}
 	if res.Recorded, err = p.finish(ctx, calls); err != nil {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -104,7 +107,7 @@ func (b *bench) measure(ctx context.Context, res *result, routes [2]route, pid i
 	defer g.close()
 	g.start()
 	var from, until sample
-	err = pause(ctx, t.warmUp)
+	err = pause(ctx, rampOf(res.Calls)+t.warmUp)
 	if err == nil {
 		if from, err = takeSample(pid); err == nil {
 			now := time.Since(epoch)
@@ -127,6 +130,28 @@ func (b *bench) measure(ctx context.Context, res *result, routes [2]route, pid i
 	res.Traffic, res.Usage, res.Seconds = seen, usageBetween(from, until), until.at.Sub(from.at).Seconds()
 	res.P50, res.P99, res.P999 = micros(seen.latency.quantile(0.5)), micros(seen.latency.quantile(0.99)), micros(seen.latency.quantile(0.999))
 	return nil
+}
+
+// What is held back on purpose is through after a second.
+const (
+	behindAfter = time.Second
+	behindFor   = 500 * time.Millisecond
+)
+
+// behind measures what the program still uses when no more packets come.
+func (b *bench) behind(ctx context.Context, pid int) (cores float64, err error) {
+	if err := pause(ctx, behindAfter); err != nil {
+		return 0, err
+	}
+	from, err := takeSample(pid)
+	if err != nil {
+		return 0, err
+	}
+	if err := pause(ctx, behindFor); err != nil {
+		return 0, err
+	}
+	until, err := takeSample(pid)
+	return usageBetween(from, until).Subject, err
 }
 
 // idle measures the machine with nothing going on.

@@ -32,7 +32,10 @@ func (r *report) machineTable() table {
 		{"measured", fmt.Sprintf("%s; %d rounds, %s each after %s", r.When.Format("2006-01-02 15:04 MST"), r.Rounds, r.Measure, r.WarmUp)},
 		{"idle machine", fmt.Sprintf("%.3f cores, others %.3f", r.Idle.Busy, r.Idle.Foreign)},
 	}}
-	t.notes = r.Notes
+	t.notes = slices.Clone(r.Notes)
+	if d := r.disturbed(); d > 0 {
+		t.notes = append(t.notes, fmt.Sprintf("Other processes used more than %g core in %.0f %% of the runs: the machine was shared.", foreignMax, 100*d))
+	}
 	return t
 }
 
@@ -43,7 +46,7 @@ func (w row) marks() string {
 		is   bool
 		text string
 	}{
-		{w.saturated, "S"}, {w.lateSender, "G"}, {w.noisy, "N"}, {w.faults > 0, "F"},
+		{w.saturated, "S"}, {w.behind, "B"}, {w.lateSender, "G"}, {w.noisy, "N"}, {w.faults > 0, "F"},
 	} {
 		if m.is {
 			out = append(out, m.text)
@@ -63,7 +66,7 @@ func (r *report) mediaTable() table {
 		notes: []string{
 			"Median of the rounds, in parentheses the smallest and the largest. CPU of the whole machine per relayed packet, less the direct path at the same load. rtpengine is userspace rtpengine in every row.",
 			"× rtpengine: against rtpengine doing the same (relay, or relay + pcap) in the same round. calls/core: 100 packets a second a call at that cost.",
-			"Marks: S the machine was saturated in a run, G the generator sent late (p99 above 1 ms), N other processes used more than 0.1 core, F the recordings were not complete in time.",
+			"Marks: S more than 85 % of the machine was in use in a run, B recording was behind when it ended, so that its cost is not all counted, G the generator sent late (p99 above 1 ms), N other processes used more than 0.1 core, F the recordings were not complete in time.",
 		},
 	}
 	for _, w := range r.rows() {
