@@ -50,12 +50,12 @@ func (l *links) add(kind, name string) {
 // dialog adds the keys of the dialog that a header field names. A call knows
 // itself by the tag of who began it, which is one of the two.
 func (l *links) dialog(v string) {
-	id, _, _ := strings.Cut(v, ";")
+	id, params, _ := strings.Cut(v, ";") // a Call-ID may hold quotes
 	if id = strings.TrimSpace(id); id == "" {
 		return
 	}
 	for _, param := range []string{"from-tag", "to-tag", "local-tag", "remote-tag"} {
-		if tag := paramOf(v, param); tag != "" {
+		if tag := paramOf(";"+params, param); tag != "" {
 			l.add(linkDialog, id+";"+tag)
 		}
 	}
