@@ -98,8 +98,8 @@ func (c *crashCall) live(d *liveDaemon) error {
 	var err error
 	switch c.kind {
 	case crashHold, crashOnHold:
-		c.heldAt = time.Now()
 		err = c.internal.Hold(ctx, siptest.HoldSendOnly)
+		c.heldAt = time.Now() // it is agreed now, however long that took
 	case crashPause, crashInPause:
 		c.heldAt, err = d.signal(c.external.ID(), "pause.start")
 	}
