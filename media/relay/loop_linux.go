@@ -21,11 +21,6 @@ const (
 	streamsFew = 128 // are served by one loop, though there are several
 	threadNice = -15
 
-	// waitMaxMS bounds how long a loop holds up the collector that wants to stop it.
-	waitMaxMS = 1
-	waitMax   = waitMaxMS * time.Millisecond
-	forever   = ^uintptr(0) // as a time limit of epoll_wait
-
 	timerSlackNS = 1000 // with the usual 50000 a sleep would take that much longer
 	pageSize     = 1024 // sockets per page of a table
 	pagesMax     = 1024
@@ -159,6 +154,7 @@ type loop struct {
 	socks *table
 	epoll int
 	wake  int  // eventfd
+	tick  int  // timerfd
 	cpu   int  // that it is bound to; negative: any
 	short bool // it may keep its processor of the Go scheduler while it waits for a short time
 	done  chan struct{}
@@ -172,6 +168,7 @@ type loop struct {
 	again    []int32 // descriptors of sockets that held more than a batch
 	turn     []int32 // the one before
 	nap      unix.Timespec
+	ticking  bool
 	in       *inbound
 	out      [2]*outbound // RTP, RTCP
 	taken    [batchPackets]bool
@@ -195,8 +192,11 @@ func newLoop(socks *table, cfg Config) (*loop, error) {
 	if l.wake, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(l.epoll))
 	}
-	if err = l.watch(l.wake, unix.EPOLLIN); err != nil {
-		return nil, errors.Join(err, unix.Close(l.wake), unix.Close(l.epoll))
+	if l.tick, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC); err != nil {
+		return nil, errors.Join(os.NewSyscallError("timerfd_create", err), unix.Close(l.wake), unix.Close(l.epoll))
+	}
+	if err = errors.Join(l.watch(l.wake, unix.EPOLLIN), l.watch(l.tick, unix.EPOLLIN|unix.EPOLLET)); err != nil {
+		return nil, errors.Join(err, l.closeOwn())
 	}
 	return l, nil
 }
@@ -251,7 +251,11 @@ func (l *loop) close() error {
 	l.mu.Unlock()
 	l.rouse()
 	<-l.done
-	return errors.Join(unix.Close(l.wake), unix.Close(l.epoll))
+	return l.closeOwn()
+}
+
+func (l *loop) closeOwn() error {
+	return errors.Join(unix.Close(l.tick), unix.Close(l.wake), unix.Close(l.epoll))
 }
 
 func (l *loop) rouse() {
@@ -301,64 +305,6 @@ func allowedCPUs(cpus []int) error {
 		}
 	}
 	return nil
-}
-
-// await sleeps as long as it is told, then waits until there is something to
-// read, and returns how many descriptors of events to look at. It may be 0.
-//
-// The Go scheduler is told of a system call that may block, takes the processor
-// from the goroutine then, and has a thread look every 20 us for such calls. To a
-// loop that waits a thousand times a second that costs more than its waiting. So
-// where the scheduler has processors to spare, a busy loop keeps its own and
-// waits for at most waitMax at a time. The garbage collector that wants it to stop
-// sends the thread a signal, which ends the wait, and the next function that is
-// called obeys: round is one.
-func (l *loop) await(sleep time.Duration, brisk bool) int {
-	if len(l.again) > 0 {
-		return l.poll(0, true)
-	}
-	if sleep > 0 {
-		l.sleep(sleep)
-		if n := l.poll(0, true); n > 0 {
-			return n
-		}
-	}
-	if brisk && l.short {
-		return l.poll(waitMaxMS, true)
-	}
-	return l.poll(forever, false)
-}
-
-// poll is epoll_wait. The Go scheduler is not told of a short one.
-func (l *loop) poll(ms uintptr, short bool) int {
-	var n uintptr
-	var errno unix.Errno
-	if short {
-		n, _, errno = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, ms, 0, 0)
-	} else {
-		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), eventsMax, ms, 0, 0)
-	}
-	switch errno {
-	case 0:
-		return int(n)
-	case unix.EINTR:
-		return 0
-	default:
-	}
-	panic("epoll_pwait: " + errno.Error()) // EBADF, EFAULT, EINVAL: a bug of this file
-}
-
-// sleep lets packets gather. A signal, which may want the goroutine to stop, ends it early.
-func (l *loop) sleep(d time.Duration) {
-	var errno unix.Errno
-	for ; d > 0 && errno == 0; d -= waitMax {
-		l.nap = unix.NsecToTimespec(int64(min(d, waitMax)))
-		if l.short {
-			_, _, errno = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&l.nap)), 0, 0)
-		} else {
-			_, _, errno = unix.Syscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&l.nap)), 0, 0)
-		}
-	}
 }
 
 // round serves the sockets of the first n events, then those that held more

@@ -420,7 +420,7 @@ func BenchmarkServe(b *testing.B) {
 // running is a call over real sockets with one loop.
 func running(b *testing.B) (s *Stream, carrier, pbx *net.UDPConn) {
 	b.Helper()
-	r := mustRelay(b, Config{PortMin: 24100, PortMax: 24999, Loops: 1})
+	r := mustRelay(b, Config{PortMin: 24100, PortMax: 24999, Loops: 1, CoalesceMax: -1})
 	var err error
 	if s, err = r.Open(locals, Options{RTP: true}); err != nil {
 		b.Fatal(err)

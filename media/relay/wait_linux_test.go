@@ -78,6 +78,19 @@ func TestAwait(t *testing.T) {
 	if n := l.await(0, true); n != 0 {
 		t.Fatalf("%d events of nothing", n)
 	}
+	l.pace = pace{rate: 2 * paceFrom} // that never sleeps
+	for range 3 {
+		if n := l.await(0, true); !l.ticking || n > 1 || n == 1 && l.events[0].Fd != int32(l.tick) {
+			t.Fatalf("%d events, ticking %v; want a tick", n, l.ticking)
+		}
+		if got, stop := l.round(1); got != 0 || stop {
+			t.Fatalf("a tick brought %d packets, stop %v", got, stop)
+		}
+	}
+	l.pace.rate = 0
+	if l.await(0, true); l.ticking {
+		t.Fatal("still ticking")
+	}
 	l.again = append(l.again, 0)
 	if n := l.await(time.Hour, false); n != 0 {
 		t.Fatalf("%d events of nothing", n)
