@@ -222,6 +222,11 @@ func (r *Recorder) peers(s *session) []*session {
 	if conv == nil || len(conv.calls) < 2 {
 		return []*session{s}
 	}
+	return r.callsOf(conv)
+}
+
+// callsOf lists the live calls of a conversation, oldest first. r.mu is held.
+func (r *Recorder) callsOf(conv *conversation) []*session {
 	var all []*session
 	for id := range conv.calls {
 		if o := r.sessions[id]; o != nil {
@@ -260,10 +265,9 @@ func (r *Recorder) pass(s *session, sig suppress.Signal) {
 		return
 	}
 	conv.bridged = conv.bridged || bridge
-	all := slices.DeleteFunc(r.inOrder(), func(o *session) bool { return !conv.calls[o.info.ID] })
 	id := conv.id
 	r.regroup(changed)
-	for i, o := range all {
+	for i, o := range r.callsOf(conv) {
 		switch {
 		case !renamed && len(changed) == 0:
 		case o == s:

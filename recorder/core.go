@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"math"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -116,7 +117,7 @@ func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordin
 		c.typists[i] = newTypist(p, media.Side(i))
 		c.chunk.pcm[i] = make([]int16, chunkMS*c.perMS)
 	}
-	c.kinds.init(c)
+	c.kinds.init()
 	if !p.NoTrunk {
 		c.open(KindTrunk, "", "", media.Internal)
 	}
@@ -318,7 +319,7 @@ func (c *core) end(t time.Time, cause media.Cause) {
 		s.flush(c)
 	}
 	for i := range c.typists {
-		c.typists[i].finish(c)
+		c.typists[i].advance(c, math.MaxInt64)
 	}
 	c.takeTyped()
 	c.state.End(c.endMS)

@@ -51,7 +51,7 @@ type claims interface {
 	release(user, recording string)
 }
 
-func (k *kindState) init(*core) {
+func (k *kindState) init() {
 	k.numbers, k.agents, k.hidden = map[Kind]int{}, map[string]presence{}, map[string]bool{}
 }
 
@@ -285,7 +285,7 @@ func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 		c.consultStarted(sig, e)
 	case suppress.ConsultEnd:
 		for _, r := range c.recs {
-			if r.kind == KindConsult && r.stopMS < 0 {
+			if r.consults() {
 				c.stop(r, sig.At, causeStopped)
 				e.recording = r.id
 			}
@@ -303,7 +303,7 @@ func (c *core) lifecycle(sig suppress.Signal, e *effect) {
 }
 
 func (c *core) stop(r *recording, at time.Time, cause media.Cause) {
-	pos := max(c.realMSOf(c.ns(at)), c.sealedMS)
+	pos := c.positionOf(at)
 	r.stop(pos-r.offsetMS, c.timeOf(c.origin+pos*int64(time.Millisecond)), cause)
 }
 
@@ -349,7 +349,7 @@ func (c *core) consultStarted(sig suppress.Signal, e *effect) {
 		}
 		return
 	}
-	if c.plan.Consult && c.started && len(c.consults()) == 0 {
+	if c.plan.Consult && c.started && !slices.ContainsFunc(c.recs, (*recording).consults) {
 		if r, why := c.openAt(KindConsult, sig.User, sig.Other, media.Internal, sig.At); r != nil {
 			e.recording = r.id
 		} else {
@@ -358,9 +358,8 @@ func (c *core) consultStarted(sig suppress.Signal, e *effect) {
 	}
 }
 
-func (c *core) consults() []*recording {
-	return slices.DeleteFunc(slices.Clone(c.recs), func(r *recording) bool { return r.kind != KindConsult || r.stopMS >= 0 })
-}
+// consults tells whether the recording is a consultation that goes on.
+func (r *recording) consults() bool { return r.kind == KindConsult && r.stopMS < 0 }
 
 // consultation replaces the automatic recordings of a call that is one: what
 // two agents say to each other is kept as that, or not at all.

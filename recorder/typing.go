@@ -1,7 +1,6 @@
 package recorder
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -161,11 +160,16 @@ func (t *typist) keep(c *core, m suppress.CodeMatch) {
 		if d.at < m.FromNS || d.at > m.ToNS {
 			return false
 		}
-		if !d.tone {
-			c.digit(t.side, d.at, d.arrival, d.digit)
-		}
+		t.tell(c, d)
 		return true
 	})
+}
+
+// tell passes on one digit; what was heard in band is not listed.
+func (t *typist) tell(c *core, d heldDigit) {
+	if !d.tone {
+		c.digit(t.side, d.at, d.arrival, d.digit)
+	}
 }
 
 // undecided tells whether consent is required and neither granted nor denied.
@@ -179,9 +183,7 @@ func (t *typist) release(c *core) {
 	for _, p := range t.presses {
 		for i, d := range t.held {
 			if d.at == p.FromNS && d.digit == p.Digit {
-				if !d.tone {
-					c.digit(t.side, d.at, d.arrival, d.digit)
-				}
+				t.tell(c, d)
 				t.held = slices.Delete(t.held, i, i+1)
 				break
 			}
@@ -189,18 +191,11 @@ func (t *typist) release(c *core) {
 	}
 }
 
-// advance gives up codes that were not completed in time.
+// advance gives up codes that were not completed in time; all of them at the
+// end of time, when the call is over.
 func (t *typist) advance(c *core, now int64) {
 	if t.codes != nil {
 		m, ok := t.codes.Advance(now)
-		t.take(c, m, ok)
-	}
-}
-
-// finish ends all waiting: the call is over.
-func (t *typist) finish(c *core) {
-	if t.codes != nil {
-		m, ok := t.codes.Advance(math.MaxInt64)
 		t.take(c, m, ok)
 	}
 }
