@@ -146,21 +146,15 @@ func textSignal(block string, at time.Time) (suppress.Signal, error) {
 
 // assign sets the field that has that name in JSON.
 func assign(s *suppress.Signal, key, value string) error {
+	if text := textOf(s, key); text != nil {
+		*text = value
+		return nil
+	}
 	switch key {
 	case "event":
 		s.Event = suppress.Event(value)
-	case "flow":
-		s.Flow = value
-	case "queue":
-		s.Queue = value
-	case "user":
-		s.User = value
 	case "role":
 		s.Role = suppress.Role(value)
-	case "party":
-		s.Party = value
-	case "other":
-		s.Other = value
 	case "conversation":
 		s.Conversation = value
 	case "call":

@@ -40,20 +40,29 @@ const (
 
 // set puts text into the field of a signal.
 func (f field) set(s *suppress.Signal, text string) {
-	switch f.name {
-	case "flow":
-		s.Flow = text
-	case "queue":
-		s.Queue = text
-	case "user":
-		s.User = text
-	case "role":
+	if f.name == "role" {
 		s.Role = suppress.Role(strings.ToLower(text))
-	case "party":
-		s.Party = text
-	case "other":
-		s.Other = text
+		return
 	}
+	*textOf(s, f.name) = text
+}
+
+// textOf is the text field of a signal that has that name in JSON; nil when
+// there is none.
+func textOf(s *suppress.Signal, name string) *string {
+	switch name {
+	case "flow":
+		return &s.Flow
+	case "queue":
+		return &s.Queue
+	case "user":
+		return &s.User
+	case "party":
+		return &s.Party
+	case "other":
+		return &s.Other
+	}
+	return nil
 }
 
 // compile makes a rule of one entry; u has the fields of both kinds.
