@@ -28,6 +28,12 @@ func running(format string) (*core, func()) {
 	for _, s := range []media.Side{media.External, media.Internal} {
 		c.stream(media.Stream{ID: media.StreamID(s), Side: s, At: at(0), Formats: g711Formats, Sending: true})
 	}
+	return c, talking(c)
+}
+
+// talking returns a function that gives a core the next packet of both sides,
+// after ten seconds of them.
+func talking(c *core) func() {
 	wire := [2][]byte{packet(0, 0, 0, 1, make([]byte, 160)), packet(0, 0, 0, 2, make([]byte, 160))}
 	n := 0
 	next := func() {
@@ -41,7 +47,7 @@ func running(format string) (*core, func()) {
 	for range 500 {
 		next()
 	}
-	return c, next
+	return next
 }
 
 // TestNoAllocationPerPacket counts a second of both sides: what remains is per

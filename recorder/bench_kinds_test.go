@@ -29,20 +29,7 @@ func busy(recordings int, codes bool) (*core, func()) {
 	for _, s := range []media.Side{media.External, media.Internal} {
 		c.stream(media.Stream{ID: media.StreamID(s), Side: s, At: at(0), Formats: g711Formats, Sending: true})
 	}
-	wire := [2][]byte{packet(0, 0, 0, 1, make([]byte, 160)), packet(0, 0, 0, 2, make([]byte, 160))}
-	n := 0
-	next := func() {
-		for s, w := range wire {
-			seq, ts := uint16(n), uint32(160*n)
-			w[2], w[3], w[4], w[5], w[6], w[7] = byte(seq>>8), byte(seq), byte(ts>>24), byte(ts>>16), byte(ts>>8), byte(ts)
-			c.packet(media.StreamID(s), int64(time.Second)+int64(n)*20e6, w, 0)
-		}
-		n++
-	}
-	for range 500 {
-		next()
-	}
-	return c, next
+	return c, talking(c)
 }
 
 // TestNoAllocationPerPacketOfManyRecordings: what remains is per frame and

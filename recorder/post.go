@@ -49,7 +49,14 @@ func (r *Recorder) Post(sig suppress.Signal) bool {
 
 // meantBy lists the live calls that a signal is for, oldest first. r.mu is held.
 func (r *Recorder) meantBy(sig suppress.Signal) []*session {
-	return slices.DeleteFunc(r.inOrder(), func(s *session) bool { return !meant(sig, s) })
+	var all []*session
+	for _, s := range r.sessions {
+		if meant(sig, s) {
+			all = append(all, s)
+		}
+	}
+	sortSessions(all)
+	return all
 }
 
 // meant tells whether a signal is for a call.
