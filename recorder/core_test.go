@@ -18,7 +18,7 @@ import (
 // loud is a mu-law byte and what it decodes to.
 func loud(t testing.TB, b byte) int16 {
 	t.Helper()
-	d, err := codec.NewDecoder(media.Format{Name: "PCMU", ClockRate: 8000})
+	d, err := codec.NewDecoder(media.Format{Name: "PCMU", ClockRate: 8000}, codec.DecoderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

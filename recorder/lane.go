@@ -46,8 +46,10 @@ func (l *lane) meaning(f media.Format) *format {
 	}
 	e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
 	if !e.event && !e.noise {
-		_, err := codec.NewDecoder(f)
-		e.decodable = err == nil
+		e.decodable = f.Name == "PCMU" || f.Name == "PCMA" // what has as many samples as ticks
+		if _, err := codec.NewDecoder(f, codec.DecoderOptions{}); err != nil {
+			e.decodable = false
+		}
 	}
 	return e
 }
@@ -364,7 +366,7 @@ func (st *stream) hole(s *side, ts, lost int64) {
 // audio decodes one packet onto the side's timeline.
 func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	if st.decoderOf != f {
-		d, err := codec.NewDecoder(f.Format)
+		d, err := codec.NewDecoder(f.Format, codec.DecoderOptions{})
 		if err != nil {
 			return
 		}

@@ -5,6 +5,7 @@ package codec
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/trunktap/trunktap/media"
 )
@@ -12,43 +13,122 @@ import (
 // ErrUndecodable says that a format is not understood; its packets are a gap.
 var ErrUndecodable = errors.New("format not decodable")
 
+// errPayload says that a payload is none of its format.
+var errPayload = errors.New("malformed payload")
+
+// errClosed says that a decoder was used after Close.
+var errClosed = errors.New("decoder is closed")
+
 // SamplesMax bounds what one payload may decode to, in samples.
 const SamplesMax = 8192
 
-// Decoder turns the payloads of one stream, in order, into samples. Not safe
-// for concurrent use.
+// Decoder turns the payloads of one stream, in order, into samples of one
+// channel; two channels are averaged. Not safe for concurrent use. Nothing of it
+// waits, and nothing allocates once the first packet was decoded.
 type Decoder interface {
-	// Rate is the rate of the samples in Hz.
+	// Rate is the rate of the samples in Hz. It is not always the clock rate of
+	// the format: G.722 has two samples a tick, Opus may have fewer than one.
 	Rate() int
-	// Decode appends the samples of one payload to dst. On an error dst is
-	// returned as it was.
+	// Ticks is how much of the RTP clock a payload covers, 0 when that cannot be
+	// told. It neither decodes nor changes the decoder.
+	Ticks(payload []byte) int
+	// Decode appends the samples of one payload to dst, at most SamplesMax. On an
+	// error dst is returned as it was.
 	Decode(dst []int16, payload []byte) ([]int16, error)
-	// Conceal appends samples in place of lost ones: silence for G.711.
+	// Conceal appends samples in place of lost ones, at most SamplesMax: silence,
+	// unless DecoderOptions.Conceal is set.
 	Conceal(dst []int16, samples int) []int16
+	// Close frees what the decoder holds outside of Go's memory. It may be called
+	// again; Decode fails after it.
+	Close()
 }
 
-// NewDecoder returns the decoder of a negotiated format. PCMU and PCMA are
-// understood at 8000 Hz with one channel (RFC 3551 section 4.5.14). CN (RFC 3389) decodes to
-// no samples: comfort noise is no speech and is recorded as silence. Everything
-// else is ErrUndecodable.
-func NewDecoder(f media.Format) (Decoder, error) {
-	if f.Channels > 1 {
-		return nil, fmt.Errorf("%s/%d with %d channels: %w", f.Name, f.ClockRate, f.Channels, ErrUndecodable)
+// Recoverer is a decoder whose packets may carry the one before them once more
+// (the in-band FEC of Opus, RFC 6716 section 2.1.7).
+type Recoverer interface {
+	// Recover appends the given number of samples that were lost right before
+	// next, out of next, and tells whether next had any of them; false: dst is as
+	// it was, and Conceal is to be asked. Those that lie too far back are
+	// concealed. Next itself is still to be decoded.
+	Recover(dst []int16, next []byte, samples int) ([]int16, bool)
+}
+
+// DecoderOptions say how a stream is decoded; the zero value is fine.
+type DecoderOptions struct {
+	// Conceal lets Conceal continue what was heard, fading out to silence within
+	// 60 ms or as the codec itself has it. Without it lost samples are silence.
+	Conceal bool
+	// Noise lets CN (RFC 3389) make noise: Decode takes its level and spectrum,
+	// Conceal appends the noise. Without it CN is silence.
+	Noise bool
+	// Rate is the rate in Hz that is wished for. Opus has a choice (8000, 12000,
+	// 16000, 24000 or 48000, what is none of them counts as the next higher one);
+	// all others have none. 0 is 48000.
+	Rate int
+}
+
+// core is what each format implements. Conceal may be missing: NewDecoder sees to it.
+type core interface {
+	Rate() int
+	Ticks(payload []byte) int
+	Decode(dst []int16, payload []byte) ([]int16, error)
+	Close()
+}
+
+// NewDecoder returns the decoder of a negotiated format; docs/codecs.md lists them.
+// CN (RFC 3389) decodes to no samples: comfort noise is no speech and is recorded as
+// silence. Everything else is ErrUndecodable.
+func NewDecoder(f media.Format, o DecoderOptions) (Decoder, error) {
+	c, err := newCore(f, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s/%d/%d: %w", f.Name, f.ClockRate, max(f.Channels, 1), err)
 	}
-	switch {
-	case f.Name == "PCMU" && f.ClockRate == 8000:
+	if d, ok := c.(Decoder); ok {
+		return d, nil
+	}
+	if o.Conceal {
+		return newPatched(c), nil
+	}
+	return silent{c}, nil
+}
+
+// newCore knows every format by its name and clock rate (RFC 3551 section 6 and the
+// RFC of each).
+func newCore(f media.Format, o DecoderOptions) (core, error) {
+	if f.Channels > 1 && f.Name != "L16" && f.Name != "OPUS" {
+		return nil, ErrUndecodable
+	}
+	if f.Name == "L16" {
+		return newL16(f)
+	}
+	switch (media.Format{Name: f.Name, ClockRate: f.ClockRate}) {
+	case media.Format{Name: "PCMU", ClockRate: 8000}:
 		return g711{&muLawLinear}, nil
-	case f.Name == "PCMA" && f.ClockRate == 8000:
+	case media.Format{Name: "PCMA", ClockRate: 8000}:
 		return g711{&aLawLinear}, nil
-	case f.Name == "CN" && f.ClockRate > 0:
+	case media.Format{Name: "G722", ClockRate: 8000}:
+		return newG722(), nil
+	case media.Format{Name: "OPUS", ClockRate: 48000}:
+		return newOpusStream(o)
+	}
+	if f.Name == "CN" && f.ClockRate > 0 {
 		return comfortNoise{f.ClockRate}, nil
 	}
-	return nil, fmt.Errorf("%s/%d: %w", f.Name, f.ClockRate, ErrUndecodable)
+	return nil, ErrUndecodable
 }
+
+// silent puts silence in the place of what was lost.
+type silent struct{ core }
+
+func (silent) Conceal(dst []int16, samples int) []int16 { return silence(dst, samples) }
 
 type g711 struct{ linear *[256]int16 }
 
 func (g711) Rate() int { return 8000 }
+
+func (g711) Ticks(payload []byte) int { return len(payload) }
+
+func (g711) Close() {}
 
 func (d g711) Decode(dst []int16, payload []byte) ([]int16, error) {
 	if len(payload) > SamplesMax {
@@ -60,15 +140,23 @@ func (d g711) Decode(dst []int16, payload []byte) ([]int16, error) {
 	return dst, nil
 }
 
-func (g711) Conceal(dst []int16, samples int) []int16 { return silence(dst, samples) }
-
 type comfortNoise struct{ rate int }
 
 func (d comfortNoise) Rate() int { return d.rate }
 
+func (comfortNoise) Ticks([]byte) int { return 0 }
+
+func (comfortNoise) Close() {}
+
 func (comfortNoise) Decode(dst []int16, _ []byte) ([]int16, error) { return dst, nil }
 
 func (comfortNoise) Conceal(dst []int16, samples int) []int16 { return silence(dst, samples) }
+
+// extend makes dst n samples longer and returns these, with what they held.
+func extend(dst []int16, n int) (whole, added []int16) {
+	dst = slices.Grow(dst, n)[:len(dst)+n]
+	return dst, dst[len(dst)-n:]
+}
 
 // silence appends n zero samples.
 func silence(dst []int16, n int) []int16 {

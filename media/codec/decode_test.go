@@ -17,11 +17,11 @@ func TestNewDecoder(t *testing.T) {
 		{media.Format{Name: "CN", ClockRate: 8000}, nil},
 		{media.Format{Name: "PCMU", ClockRate: 16000}, ErrUndecodable},
 		{media.Format{Name: "PCMU", ClockRate: 8000, Channels: 2}, ErrUndecodable},
-		{media.Format{Name: "G729", ClockRate: 8000}, ErrUndecodable},
+		{media.Format{Name: "G723", ClockRate: 8000}, ErrUndecodable},
 		{media.Format{}, ErrUndecodable},
 	}
 	for _, tt := range tests {
-		d, err := NewDecoder(tt.format)
+		d, err := NewDecoder(tt.format, DecoderOptions{})
 		if !errors.Is(err, tt.err) {
 			t.Errorf("%+v: %v", tt.format, err)
 		}
@@ -32,7 +32,7 @@ func TestNewDecoder(t *testing.T) {
 }
 
 func TestDecode(t *testing.T) {
-	mu, err := NewDecoder(media.Format{Name: "PCMU", ClockRate: 8000})
+	mu, err := NewDecoder(media.Format{Name: "PCMU", ClockRate: 8000}, DecoderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func TestDecode(t *testing.T) {
 	if pcm := mu.Conceal(pcm[:0], 3); len(pcm) != 3 || pcm[2] != 0 {
 		t.Errorf("concealed: %v", pcm)
 	}
-	cn, err := NewDecoder(media.Format{Name: "CN", ClockRate: 8000})
+	cn, err := NewDecoder(media.Format{Name: "CN", ClockRate: 8000}, DecoderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeDoesNotAllocate(t *testing.T) {
-	d, err := NewDecoder(media.Format{Name: "PCMA", ClockRate: 8000})
+	d, err := NewDecoder(media.Format{Name: "PCMA", ClockRate: 8000}, DecoderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,7 @@
 package overlay
 
+import "github.com/trunktap/trunktap/media/codec"
+
 const (
 	g722Clock   = 8000 // RFC 3551 section 4.5.2: it counts octets, two samples each
 	g722Rate    = 16000
@@ -20,12 +22,12 @@ const (
 // A new coding lags by the filters' 22 samples: the far end hears 1.4 ms of
 // speech twice where a sound begins, and misses as much where coding ends.
 type g722Transcoder struct {
-	sender g722Decoder // fed with what came
-	before [24]int     // the latest samples that it made
+	sender codec.G722Decoder // fed with what came
+	before [24]int           // the latest samples that it made
 
-	heard   g722Decoder // fed with what was sent
-	differs int         // ticks for which heard is still fed apart from sender
-	encoder g722Encoder
+	heard   codec.G722Decoder // fed with what was sent
+	differs int               // ticks for which heard is still fed apart from sender
+	encoder codec.G722Encoder
 	coding  bool
 
 	pcm, trial [2 * g722Octets]int16
@@ -44,7 +46,7 @@ func (*g722Transcoder) duration(payload []byte) (int, bool) {
 }
 
 func (t *g722Transcoder) reset() {
-	t.sender = g722Decoder{g722Bands: newG722Bands()}
+	t.sender = codec.NewG722Decoder()
 	t.before = [24]int{}
 	t.differs, t.coding = 0, false
 }
@@ -57,7 +59,7 @@ func (t *g722Transcoder) transcode(dst, payload []byte, m *moment) ([]byte, erro
 		t.heard = t.sender
 	}
 	pcm := t.pcm[:2*len(payload)]
-	t.sender.decode(pcm, payload)
+	t.sender.Decode(pcm, payload)
 	dst = t.replace(dst, payload, pcm, m)
 	n := min(len(pcm), len(t.before))
 	copy(t.before[:], t.before[n:])
@@ -73,7 +75,7 @@ func (t *g722Transcoder) replace(dst, payload []byte, pcm []int16, m *moment) []
 		return nil
 	}
 	if !t.coding {
-		t.encoder = g722Encoder{t.heard.g722Bands, t.before}
+		t.encoder = t.heard.Encoder(t.before)
 		t.coding = true
 	}
 	t.differs = g722Follows
@@ -81,8 +83,8 @@ func (t *g722Transcoder) replace(dst, payload []byte, pcm []int16, m *moment) []
 	m.add(t.trial[:len(pcm)], 1, g722Clock, g722Rate)
 	at := len(dst)
 	dst = append(dst, payload...)
-	t.encoder.encode(dst[at:], t.trial[:len(pcm)])
-	t.heard.decode(t.trial[:len(pcm)], dst[at:])
+	t.encoder.Encode(dst[at:], t.trial[:len(pcm)])
+	t.heard.Decode(t.trial[:len(pcm)], dst[at:])
 	return dst
 }
 
@@ -93,7 +95,7 @@ func (t *g722Transcoder) passes(payload []byte, pcm []int16) bool {
 		return true
 	}
 	far := t.heard
-	far.decode(t.trial[:], payload)
+	far.Decode(t.trial[:], payload)
 	if t.coding && !alike(t.trial[:len(pcm)], pcm) {
 		return false
 	}

@@ -51,14 +51,14 @@ func g711Coder(f media.Format, code func(int16) byte, linear func(byte) int16) c
 }
 
 func g722Coder() coder {
-	e, d := g722Encoder{g722Bands: newG722Bands()}, g722Decoder{g722Bands: newG722Bands()}
+	e, d := codec.NewG722Encoder(), codec.NewG722Decoder()
 	return coder{g722, 16000, 1, func(pcm []int16) []byte {
 		out := make([]byte, len(pcm)/2)
-		e.encode(out, pcm)
+		e.Encode(out, pcm)
 		return out
 	}, func(b []byte) []int16 {
 		out := make([]int16, 2*len(b))
-		d.decode(out, b)
+		d.Decode(out, b)
 		return out
 	}}
 }

@@ -1,9 +1,11 @@
-package overlay
+package codec
+
+import "fmt"
 
 // ITU-T G.722 (09/2012) at 64 kbit/s: two sub-band ADPCM coders behind a
 // quadrature mirror filter. The names in capitals are the blocks of the
 // Recommendation's clause 6. The whole state is plain values, so a copy is a
-// second coder in the same state: g722Transcoder lives on that.
+// second coder in the same state.
 
 // qmf are half the coefficients of the quadrature mirror filter (table 11), in
 // the order in which the even samples meet them.
@@ -138,13 +140,18 @@ type g722Bands struct{ low, high g722Band }
 
 func newG722Bands() g722Bands { return g722Bands{low: g722Band{det: 32}, high: g722Band{det: 8}} }
 
-type g722Decoder struct {
+// G722Decoder decodes G.722 at 64 kbit/s. It is a plain value: a copy goes on from
+// the same state, and equal ones decode alike. NewG722Decoder makes one.
+type G722Decoder struct {
 	g722Bands
 	x [24]int // history of the receive filter
 }
 
-// decode writes two samples for each octet.
-func (d *g722Decoder) decode(pcm []int16, payload []byte) {
+// NewG722Decoder returns a decoder in its initial state.
+func NewG722Decoder() G722Decoder { return G722Decoder{g722Bands: newG722Bands()} }
+
+// Decode writes two samples for each octet; pcm has room for them.
+func (d *G722Decoder) Decode(pcm []int16, payload []byte) {
 	for i, octet := range payload {
 		code := octet & 0x3f
 		low := clamp(d.low.s+d.low.det*qm6[code]>>15, -16384, 16383) // INVQBL, LIMIT
@@ -162,13 +169,21 @@ func (d *g722Decoder) decode(pcm []int16, payload []byte) {
 	}
 }
 
-type g722Encoder struct {
+// G722Encoder codes G.722 at 64 kbit/s, a plain value as G722Decoder is.
+type G722Encoder struct {
 	g722Bands
 	x [24]int // the latest samples, the history of the transmit filter
 }
 
-// encode writes one octet for each two samples.
-func (e *g722Encoder) encode(octets []byte, pcm []int16) {
+// NewG722Encoder returns an encoder in its initial state.
+func NewG722Encoder() G722Encoder { return G722Encoder{g722Bands: newG722Bands()} }
+
+// Encoder returns an encoder whose octets this decoder will follow, after the
+// latest samples that it is to assume (oldest first).
+func (d *G722Decoder) Encoder(before [24]int) G722Encoder { return G722Encoder{d.g722Bands, before} }
+
+// Encode writes one octet for each two samples.
+func (e *G722Encoder) Encode(octets []byte, pcm []int16) {
 	for i := range octets {
 		copy(e.x[:], e.x[2:])
 		e.x[22], e.x[23] = int(pcm[2*i]), int(pcm[2*i+1])
@@ -185,7 +200,7 @@ func (e *g722Encoder) encode(octets []byte, pcm []int16) {
 }
 
 // lowCode quantizes the lower band's difference (SUBTRA, QUANTL).
-func (e *g722Encoder) lowCode(x int) byte {
+func (e *G722Encoder) lowCode(x int) byte {
 	diff := sat16(x - e.low.s)
 	size := diff
 	if diff < 0 {
@@ -202,7 +217,7 @@ func (e *g722Encoder) lowCode(x int) byte {
 }
 
 // highCode quantizes the upper band's difference (SUBTRA, QUANTH).
-func (e *g722Encoder) highCode(x int) byte {
+func (e *G722Encoder) highCode(x int) byte {
 	diff := sat16(x - e.high.s)
 	size, code := diff, byte(3)
 	if diff < 0 {
@@ -212,4 +227,25 @@ func (e *g722Encoder) highCode(x int) byte {
 		code--
 	}
 	return code
+}
+
+// g722 is the decoder of a stream (RFC 3551 section 4.5.2: the clock counts octets,
+// two samples each).
+type g722 struct{ G722Decoder }
+
+func newG722() *g722 { return &g722{NewG722Decoder()} }
+
+func (*g722) Rate() int { return 16000 }
+
+func (*g722) Ticks(payload []byte) int { return len(payload) }
+
+func (*g722) Close() {}
+
+func (d *g722) Decode(dst []int16, payload []byte) ([]int16, error) {
+	if len(payload) > SamplesMax/2 {
+		return dst, fmt.Errorf("G.722 payload of %d bytes: at most %d", len(payload), SamplesMax/2)
+	}
+	dst, pcm := extend(dst, 2*len(payload))
+	d.G722Decoder.Decode(pcm, payload)
+	return dst, nil
 }
