@@ -246,24 +246,34 @@ func (t *Track) Report(k Key, ts, ntpNS int64) {
 // Audio lays the samples of one packet, in order and at the track's rate, from
 // timestamp ts on. What lies between the run's last sample and ts is silence
 // unless Hole says otherwise; marks that stand there already are withdrawn.
-func (t *Track) Audio(k Key, ts int64, pcm []int16) {
+func (t *Track) Audio(k Key, ts int64, pcm []int16) { t.AudioAt(k, ts, int(t.rate), pcm) }
+
+// AudioAt is Audio for a decoder of any rate (Hz) that package resample
+// supports; at another it lays an Undecodable hole. Every sample comes to lie
+// at its own time, and packets that follow each other join without a seam, also
+// where the rate changes between them (another codec by payload type alone).
+// The rate of the samples need not be that of the timestamps (G.722).
+func (t *Track) AudioAt(k Key, ts int64, rate int, pcm []int16) {
 	r := t.run(k)
 	if r == nil || len(pcm) == 0 {
-		t.stats.Unanchored += int64(len(pcm))
+		t.stats.Unanchored += mulDiv(int64(len(pcm)), t.rate, int64(max(rate, 1)))
 		return
 	}
-	t.put(r, r.index(ts), pcm, span{kind: audio})
-	r.packet = int64(len(pcm))
+	t.lay(r, ts, rate, pcm, span{kind: audio})
+	r.packet = mulDiv(int64(len(pcm)), t.rate, int64(max(rate, 1)))
 }
 
 // Conceal lays made-up samples in the place of missing ones: they are read, and
 // marked.
 func (t *Track) Conceal(k Key, ts int64, pcm []int16, cause Cause) {
-	r := t.run(k)
-	if r == nil || len(pcm) == 0 {
-		return
+	t.ConcealAt(k, ts, int(t.rate), pcm, cause)
+}
+
+// ConcealAt is Conceal for a decoder of any rate, see AudioAt.
+func (t *Track) ConcealAt(k Key, ts int64, rate int, pcm []int16, cause Cause) {
+	if r := t.run(k); r != nil && len(pcm) > 0 {
+		t.lay(r, ts, rate, pcm, span{kind: hole, cause: cause, concealed: true})
 	}
-	t.put(r, r.index(ts), pcm, span{kind: hole, cause: cause, concealed: true})
 }
 
 // Hole says that the samples from fromTS up to toTS are missing and why. Where
@@ -282,15 +292,12 @@ func (t *Track) Silent(k Key, fromTS, toTS int64) {
 	}
 }
 
-// Late says that n samples of a packet came after their place was read (or
-// given up): marks of loss or absence there become late.
+// Late says that a packet of n ticks of the media clock came after its place
+// was read (or given up): marks of loss or absence there become late.
 func (t *Track) Late(k Key, ts int64, n int) {
-	r := t.run(k)
-	if r == nil || n <= 0 {
-		return
+	if r := t.run(k); r != nil && n > 0 {
+		t.late(r, r.index(ts), r.index(ts+int64(n)))
 	}
-	from := r.index(ts)
-	t.late(r, from, from+int64(n))
 }
 
 // Resolved returns the corrections since the last call. The slice is good until

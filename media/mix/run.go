@@ -31,6 +31,8 @@ type run struct {
 	turns  [turnsMax]turn // ring: how off has changed
 	turned int            // turns so far
 
+	feed feed
+
 	edge [taps]int16 // scratch
 }
 
