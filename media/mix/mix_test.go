@@ -337,7 +337,7 @@ func TestSlewWithoutClick(t *testing.T) {
 		for i, n := range resampled {
 			if n == simPacket {
 				slewing++
-				thd = math.Max(thd, residue(out[simPacket*i:simPacket*(i+1)], hz))
+				thd = math.Max(thd, residueAt(out[simPacket*i:simPacket*(i+1)], hz, 8000))
 			}
 		}
 		t.Logf("skew %+.0f: largest step %.0f (tone %.0f), worst THD+N of %d blocks %.1f dB", skew, worst, step, slewing, 20*math.Log10(thd))
@@ -345,25 +345,6 @@ func TestSlewWithoutClick(t *testing.T) {
 			t.Errorf("skew %+.0f: THD+N %.1f dB in %d blocks", skew, 20*math.Log10(thd), slewing)
 		}
 	}
-}
-
-// residue fits a tone of about hz to x and returns what is left over, relative
-// to it.
-func residue(x []int16, hz float64) float64 {
-	best := math.Inf(1)
-	for ppm := -4000.0; ppm <= 4000; ppm += 500 {
-		w := 2 * math.Pi * hz * (1 + ppm*1e-6) / 8000
-		var ss, cc, sc, xs, xc, xx float64
-		for i, v := range x {
-			s, c, y := math.Sin(w*float64(i)), math.Cos(w*float64(i)), float64(v)
-			ss, cc, sc = ss+s*s, cc+c*c, sc+s*c
-			xs, xc, xx = xs+y*s, xc+y*c, xx+y*y
-		}
-		det := ss*cc - sc*sc
-		a, b := (xs*cc-xc*sc)/det, (xc*ss-xs*sc)/det
-		best = math.Min(best, math.Sqrt(math.Max(0, (xx-a*xs-b*xc)/xx)))
-	}
-	return best
 }
 
 func TestReportsTellTheRateUntilArrivalsDo(t *testing.T) {
