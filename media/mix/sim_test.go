@@ -146,8 +146,9 @@ type sideSim struct {
 	buffers map[uint32]*jitter.Buffer
 	ends    map[mix.Key]int64
 	pcm     [simPacket]int16
-	firsts  map[uint32]map[int64]int64 // by SSRC, extended seq: sender index
-	gaps    []bool                     // by position: marked as missing
+	fill    func(first int64, pcm []int16) // what the sender's samples are
+	firsts  map[uint32]map[int64]int64     // by SSRC, extended seq: sender index
+	gaps    []bool                         // by position: marked as missing
 	causes  map[mix.Cause]int64
 	late    int
 }
@@ -157,6 +158,11 @@ func newSideSim(length int64) *sideSim {
 		track: mix.NewTrack(mix.Config{Rate: simRate}), states: map[uint32]*source.State{},
 		buffers: map[uint32]*jitter.Buffer{}, ends: map[mix.Key]int64{}, firsts: map[uint32]map[int64]int64{},
 		gaps: make([]bool, length), causes: map[mix.Cause]int64{},
+		fill: func(first int64, pcm []int16) {
+			for i := range pcm {
+				pcm[i] = value(first + int64(i))
+			}
+		},
 	}
 }
 
@@ -195,9 +201,7 @@ func (s *sideSim) pop(ssrc uint32, now int64) {
 			s.track.Hole(k, max(end, p.TS-lost*simPacket), p.TS, mix.Loss)
 		}
 		first := s.firsts[ssrc][p.Seq]
-		for i := range s.pcm {
-			s.pcm[i] = value(first + int64(i))
-		}
+		s.fill(first, s.pcm[:])
 		delete(s.firsts[ssrc], p.Seq)
 		s.track.Audio(k, p.TS, s.pcm[:])
 		s.ends[k] = p.TS + simPacket

@@ -35,9 +35,14 @@ const (
 	dropoutPacketsMax  = 3000 // a longer jump forward is a restart
 	misorderPacketsMax = 100  // further behind is too old
 
-	// tsJumpNS is how far a timestamp may stray from its arrival against the
-	// packet before it before it counts as a new timestamp base.
-	tsJumpNS = int64(1e9)
+	// How far a timestamp may stray from its arrival against the packet before
+	// it before it counts as a new timestamp base: ahead of it, and behind it. A
+	// sender whose clock stood still (a hold without continuity) is placed too
+	// early by that time, and what lies too early has been read; a new base is
+	// placed by its own arrivals. After a network's stall of that length the
+	// packets behind the first tell its place all the same.
+	tsAheadNS  = int64(1e9)
+	tsBehindNS = int64(300e6)
 )
 
 // Stats counts the packets of one source.
@@ -57,7 +62,10 @@ type Stats struct {
 // orders packets need not know of it; the epoch tells that the timestamps
 // have a new base.
 type State struct {
-	Clock int // Hz of the media clock of the next packet; 0 means 8000
+	// Clock is that of the next packet's media, in Hz; 0 means 8000. Another
+	// one than before is a new timestamp base (RFC 7160 section 4.1). Events and
+	// comfort noise count by the clock of the audio that they interrupt.
+	Clock int
 
 	started bool
 	epoch   int // of the newest packet
@@ -68,6 +76,7 @@ type State struct {
 	epochSeq   int64 // where the current base began
 	formerTS   int64
 	formerWire uint32
+	formerHz   int64
 
 	maxSeq  int64     // extended, newest so far
 	seqBase int64     // first extended number
@@ -75,6 +84,7 @@ type State struct {
 	seen    [2]uint64 // bit i: maxSeq-i was received
 	badNext int32     // sequence number that would confirm a restart, -1: none
 
+	hz        int64 // media clock of the newest packet
 	ts        int64 // extended, of the newest packet
 	wireTS    uint32
 	refTS     int64 // the newest packet with a timestamp of its own
@@ -86,6 +96,10 @@ type State struct {
 // Epoch is the number of the timestamp base, from 0, of the packet that Update
 // took last.
 func (s *State) Epoch() int { return s.given }
+
+// Base is the number of the timestamp base of the newest packet: what the
+// timestamps of SenderReport belong to.
+func (s *State) Base() int { return s.epoch }
 
 // Stats returns the counts so far.
 func (s *State) Stats() Stats {
@@ -127,6 +141,7 @@ func (s *State) start(h *rtp.Header, arrival int64) {
 	s.seen = [2]uint64{1, 0}
 	s.ts, s.wireTS = int64(h.Timestamp)+1<<32, h.Timestamp
 	s.refTS, s.refArrive = s.ts, arrival
+	s.hz = s.clock()
 	s.stats.Packets = 1
 }
 
@@ -152,11 +167,16 @@ func (s *State) timestamp(h *rtp.Header, arrival int64) {
 	formerTS, formerWire := s.ts, s.wireTS
 	s.ts += int64(int32(h.Timestamp - s.wireTS))
 	s.wireTS = h.Timestamp
+	if s.clock() != s.hz {
+		s.begin(formerTS, formerWire)
+		s.refTS, s.refArrive = s.ts, arrival
+		return
+	}
 	if s.ts == s.refTS {
 		return // a repeated timestamp: the packets of one event (RFC 4733 section 2.5.1.2)
 	}
 	stray := s.ns(s.ts-s.refTS) - (arrival - s.refArrive)
-	if stray > tsJumpNS || stray < -tsJumpNS {
+	if stray > tsAheadNS || stray < -tsBehindNS {
 		s.begin(formerTS, formerWire)
 	}
 	s.refTS, s.refArrive = s.ts, arrival
@@ -166,14 +186,19 @@ func (s *State) timestamp(h *rtp.Header, arrival int64) {
 func (s *State) begin(formerTS int64, formerWire uint32) {
 	s.epoch++
 	s.epochSeq, s.formerTS, s.formerWire = s.maxSeq, formerTS, formerWire
+	s.formerHz, s.hz = s.hz, s.clock()
 	s.stats.Restarts++
 }
 
-func (s *State) ns(ts int64) int64 {
-	clock := int64(s.Clock)
-	if clock <= 0 {
-		clock = 8000
+func (s *State) clock() int64 {
+	if s.Clock <= 0 {
+		return 8000
 	}
+	return int64(s.Clock)
+}
+
+func (s *State) ns(ts int64) int64 {
+	clock := s.clock()
 	return ts/clock*1e9 + ts%clock*1e9/clock
 }
 
@@ -192,7 +217,12 @@ func (s *State) behind(d int64, h *rtp.Header) (seq, ts int64, v Verdict) {
 	s.given = s.epoch
 	dts := int64(int32(h.Timestamp - s.wireTS))
 	if s.epoch > 0 && seq < s.epochSeq {
-		if former := int64(int32(h.Timestamp - s.formerWire)); abs(former) < abs(dts) {
+		former := int64(int32(h.Timestamp - s.formerWire))
+		older := abs(former) < abs(dts)
+		if s.formerHz != s.hz {
+			older = s.clock() == s.formerHz
+		}
+		if older {
 			s.given--
 			return seq, s.formerTS + former, Reordered
 		}

@@ -1,0 +1,136 @@
+package source
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/pion/rtp"
+)
+
+// TestClockChange: another media clock is a new timestamp base, also when the
+// numbers happen to go on; packets that were overtaken keep the old one.
+func TestClockChange(t *testing.T) {
+	s := State{Clock: 8000}
+	steps := []struct {
+		seq   uint16
+		ts    uint32
+		clock int
+		epoch int
+	}{
+		{1, 160, 8000, 0}, {2, 320, 8000, 0}, {4, 640, 48000, 1}, {3, 480, 8000, 0},
+		{6, 640 + 1920, 48000, 1}, {5, 640 + 960, 48000, 1}, {7, 640 + 2880, 0, 2},
+	}
+	var newest int64
+	for i, p := range steps {
+		s.Clock = p.clock
+		_, ts, v := s.Update(&rtp.Header{SequenceNumber: p.seq, Timestamp: p.ts}, int64(i)*20e6)
+		if !v.Usable() || s.Epoch() != p.epoch || uint32(ts) != p.ts {
+			t.Errorf("packet %d: %v, epoch %d, timestamp %d; want epoch %d, timestamp %d", p.seq, v, s.Epoch(), uint32(ts), p.epoch, p.ts)
+		}
+		newest = max(newest, ts)
+	}
+	if s.Base() != 2 || s.Stats().Restarts != 2 || s.Stats().Lost != 0 {
+		t.Errorf("base %d, %+v", s.Base(), s.Stats())
+	}
+	if ts, ok := s.SenderReport(SenderReport{RTPTime: uint32(newest) + 8000}); !ok || ts != newest+8000 {
+		t.Errorf("report at %d, %v; want %d", ts, ok, newest+8000)
+	}
+}
+
+// TestHold: a pause with and without continuity of the timestamps.
+func TestHold(t *testing.T) {
+	tests := []struct {
+		name    string
+		pauseMS int64
+		ticksMS int64 // what the timestamps say
+		epochs  int
+	}{
+		{"continuous", 30_000, 30_000, 0},
+		{"continuous, an hour", 3600_000, 3600_000, 0},
+		{"stood still", 30_000, 0, 1},
+		{"stood still, short", 400, 0, 1},
+		{"jitter", 220, 0, 0},
+		{"ran ahead", 500, 1400, 0},
+		{"jumped ahead", 500, 1600, 1},
+		{"went back", 20, -500, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var s State
+			h := rtp.Header{SequenceNumber: 65530, Timestamp: 1<<32 - 1000}
+			now := int64(0)
+			for i := range 100 {
+				if i == 50 {
+					now += tt.pauseMS * 1e6
+					h.Timestamp += uint32(tt.ticksMS * 8)
+				}
+				if _, _, v := s.Update(&h, now); v != InOrder {
+					t.Fatalf("packet %d: %v", i, v)
+				}
+				now += 20e6
+				h.SequenceNumber, h.Timestamp = h.SequenceNumber+1, h.Timestamp+160
+			}
+			if s.Base() != tt.epochs {
+				t.Errorf("%d new bases, want %d", s.Base(), tt.epochs)
+			}
+		})
+	}
+}
+
+// TestCollision: of two senders with one SSRC (RFC 3550 section 8.2) the first
+// is heard as long as it sends, then the other.
+func TestCollision(t *testing.T) {
+	var s State
+	a := rtp.Header{SSRC: 7, SequenceNumber: 100, Timestamp: 1000}
+	b := rtp.Header{SSRC: 7, SequenceNumber: 40000, Timestamp: 1 << 30}
+	heard := 0
+	for i := range int64(200) {
+		if i < 100 {
+			if _, _, v := s.Update(&a, i*20e6); v != InOrder {
+				t.Fatalf("packet %d of the first: %v", i, v)
+			}
+		}
+		if _, _, v := s.Update(&b, i*20e6+7e6); v.Usable() {
+			if i < 100 {
+				t.Fatalf("packet %d of the second was taken: %v", i, v)
+			}
+			heard++
+		}
+		a.SequenceNumber, a.Timestamp = a.SequenceNumber+1, a.Timestamp+160
+		b.SequenceNumber, b.Timestamp = b.SequenceNumber+1, b.Timestamp+160
+	}
+	// The sequence that was met last before the first one fell silent is confirmed by its next packet.
+	if heard < 99 || s.Base() != 1 {
+		t.Errorf("%d of 100 packets of the second, %d bases", heard, s.Base())
+	}
+}
+
+// TestResets: a sequence that begins anew again and again, each time anywhere,
+// loses one packet for it and never goes back in the extended numbers.
+func TestResets(t *testing.T) {
+	rng := rand.New(rand.NewPCG(8, 9))
+	var s State
+	last, used, sent := int64(-1), 0, 0
+	now := int64(0)
+	const resets = 500
+	for range resets {
+		h := rtp.Header{SequenceNumber: uint16(rng.Uint32()), Timestamp: rng.Uint32()}
+		for range 20 {
+			seq, _, v := s.Update(&h, now)
+			sent++
+			if v.Usable() {
+				used++
+				if v != Reordered && seq <= last {
+					t.Fatalf("sequence number %d after %d", seq, last)
+				}
+				last = max(last, seq)
+			}
+			now += 20e6
+			h.SequenceNumber, h.Timestamp = h.SequenceNumber+1, h.Timestamp+160
+		}
+	}
+	// A number that lies within reach of the one before may look like a reordered one or a hole.
+	if sent-used > resets+resets/5 {
+		t.Errorf("%d of %d packets used over %d resets", used, sent, resets)
+	}
+}
