@@ -99,9 +99,13 @@ func (in *inbound) from(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), ntohs(sa.Port))
 }
 
+// plausible is an age that a packet can have.
+func plausible(age time.Duration) time.Duration { return min(max(0, age), ageMax) }
+
 // control reads what the kernel says about message i: how long before the wall
-// time now it came, and how many datagrams the socket had lost by then because
-// its buffer was full (zero when it does not say).
+// time now it came, by a clock that may have been stepped since, and how many
+// datagrams the socket had lost by then because its buffer was full (zero when it
+// does not say).
 func (in *inbound) control(i int, now int64) (age time.Duration, lost uint32) {
 	h := &in.msgs[i].hdr
 	ctrl := (*[unsafe.Sizeof(in.ctrl[0])]byte)(unsafe.Pointer(&in.ctrl[i]))[:h.Controllen]
@@ -116,7 +120,7 @@ func (in *inbound) control(i int, now int64) (age time.Duration, lost uint32) {
 		case c.Level != unix.SOL_SOCKET:
 		case c.Type == unix.SCM_TIMESTAMPNS && len(data) >= int(unsafe.Sizeof(unix.Timespec{})):
 			stamp := (*unix.Timespec)(unsafe.Pointer(&data[0]))
-			age = min(max(0, time.Duration(now-stamp.Nano())), ageMax)
+			age = time.Duration(now - stamp.Nano())
 		case c.Type == unix.SO_RXQ_OVFL && len(data) >= 4:
 			lost = binary.NativeEndian.Uint32(data)
 		}

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"runtime"
@@ -113,9 +114,9 @@ func (e *userEngine) attach(s *Stream) error {
 	for side := range s.ends {
 		for k, sock := range s.ends[side].socks {
 			f := sock.(*fdSocket)
-			f.stream, f.side, f.kind = s, media.Side(side), kind(k)
+			f.stream, f.side, f.kind, f.loop = s, media.Side(side), kind(k), l
 			if err := l.add(f); err != nil {
-				l.forget(s)
+				l.readOut(s)
 				return err
 			}
 		}
@@ -129,7 +130,7 @@ func (e *userEngine) settle(s *Stream) { s.place.(*loop).settle() }
 func (e *userEngine) detach(s *Stream) error {
 	l := s.place.(*loop)
 	l.streams.Add(-1)
-	l.forget(s)
+	l.readOut(s)
 	var errs []error
 	for i := range s.ends {
 		for _, sock := range s.ends[i].socks {
@@ -173,10 +174,11 @@ type loop struct {
 	out      [2]*outbound // RTP, RTCP
 	taken    [batchPackets]bool
 	arrivals [batchPackets]time.Time
+	errands  []*errand
 
-	mu      sync.Mutex // guards all following
-	waiters []chan struct{}
-	stop    bool
+	mu    sync.Mutex // guards all following
+	asked []*errand  // that run does not have yet
+	stop  bool
 }
 
 func newLoop(socks *table, cfg Config) (*loop, error) {
@@ -215,36 +217,6 @@ func (l *loop) add(f *fdSocket) error {
 	return l.watch(f.fd, unix.EPOLLIN|unix.EPOLLET)
 }
 
-// forget makes the loop never touch the sockets of a stream again.
-func (l *loop) forget(s *Stream) {
-	for i := range s.ends {
-		for _, sock := range s.ends[i].socks {
-			f := sock.(*fdSocket)
-			if l.socks.get(f.fd) != f {
-				continue // attach failed before it
-			}
-			_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, f.fd, nil) // closing the socket does the same
-			_ = l.socks.set(f.fd, nil)                                // fits: it was set before
-		}
-	}
-	l.settle()
-}
-
-// settle returns when the batch that is being handled now is through.
-func (l *loop) settle() {
-	c := make(chan struct{})
-	l.mu.Lock()
-	if l.stop {
-		l.mu.Unlock()
-		<-l.done
-		return
-	}
-	l.waiters = append(l.waiters, c)
-	l.mu.Unlock()
-	l.rouse()
-	<-c
-}
-
 func (l *loop) close() error {
 	l.mu.Lock()
 	l.stop = true
@@ -276,7 +248,7 @@ func (l *loop) run() {
 		if stop {
 			return
 		}
-		full := n == eventsMax || len(l.again) > 0
+		full := n == eventsMax || l.behind()
 		sleep, brisk = l.pace.next(time.Since(l.base), packets, full)
 	}
 }
@@ -308,67 +280,80 @@ func allowedCPUs(cpus []int) error {
 }
 
 // round serves the sockets of the first n events, then those that held more
-// than a batch the last time.
+// than a batch the last time, then does its errands: last, because what they end
+// may be among the others.
 func (l *loop) round(n int) (packets int, stop bool) {
 	l.turn, l.again = l.again, l.turn[:0]
+	roused := false
 	for _, ev := range l.events[:n] {
-		if int(ev.Fd) != l.wake {
-			packets += l.visit(ev.Fd)
-		} else if l.roused() {
-			return packets, true
+		if int(ev.Fd) == l.wake {
+			roused = true
+			continue
 		}
+		packets += l.visit(ev.Fd)
 	}
 	for _, fd := range l.turn {
 		packets += l.visit(fd)
 	}
-	return packets, false
+	if roused {
+		stop = l.roused()
+	}
+	return packets + l.runErrands(), stop
 }
 
 // visit relays one batch of a socket. What is left in it raises no event: the
 // next round comes back to it.
 func (l *loop) visit(fd int32) (packets int) {
 	f := l.socks.get(int(fd))
-	if f == nil {
-		return 0 // closed meanwhile
+	if f == nil || f.loop != l {
+		return 0 // closed meanwhile, and its number may be another socket's
 	}
-	if packets = l.serve(f); packets == batchPackets {
+	if packets, _ = l.serve(f, 0); packets == batchPackets {
 		l.again = append(l.again, fd)
 	}
 	return packets
 }
 
-// roused lets those go who wait for the loop, and tells whether it is to end.
+// roused takes what the loop was asked for, and tells whether it is to end.
 func (l *loop) roused() (stop bool) {
 	var count [8]byte
 	_, _ = unix.Read(l.wake, count[:]) // resets it; empty is fine
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, c := range l.waiters {
-		close(c)
-	}
-	l.waiters = l.waiters[:0]
+	l.errands = append(l.errands, l.asked...)
+	clear(l.asked)
+	l.asked = l.asked[:0]
 	return l.stop
 }
 
 // serve relays one batch from a socket: decide and overlay, forward all, then
-// tap. It returns how many packets it read, and allocates nothing.
-func (l *loop) serve(f *fdSocket) (packets int) {
+// tap. It returns how many packets it read, and allocates nothing. What arrived
+// after until (nanoseconds of the wall clock; 0: no end) is not looked at and
+// makes past true.
+func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 	n := l.in.receive(f.fd)
 	if n == 0 {
-		return 0
+		return 0, false
 	}
 	now := time.Now()
 	wall := now.UnixNano()
+	youngest := time.Duration(math.MinInt64)
+	if until != 0 {
+		youngest = time.Duration(wall - until)
+	}
 	s := f.stream
 	r := s.refresh()
 	for i := range n {
 		age, lost := l.in.control(i, wall)
-		l.arrivals[i] = now.Add(-age)
+		l.arrivals[i] = now.Add(-plausible(age))
 		f.countOverrun(lost)
+		if l.taken[i] = false; age < youngest {
+			past = true
+			continue
+		}
 		wire := l.in.wire(i)
 		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), wire, l.arrivals[i])
-		l.taken[i] = ok
-		if !ok {
+		if l.taken[i] = ok; !ok {
 			continue
 		}
 		// What an overlay returns lasts until its next packet, a batch longer.
@@ -393,7 +378,7 @@ func (l *loop) serve(f *fdSocket) (packets int) {
 	for i := range n {
 		l.in.arm(i)
 	}
-	return n
+	return n, past
 }
 
 // forward sends the RTP or the RTCP of a batch to the other side.

@@ -76,7 +76,7 @@ func TestBatchIsForwardedThenTapped(t *testing.T) {
 		e.send(carrier, ext, []byte("junk"))
 	}
 	for range 3 {
-		l.serve(s.socket(media.External))
+		l.serve(s.socket(media.External), 0)
 	}
 	for _, wire := range want {
 		e.want(pbx, in, wire)
@@ -97,7 +97,7 @@ func TestBatchKeepsWhatTheOverlayMade(t *testing.T) {
 	for i := range batchPackets {
 		e.send(carrier, s.Local(media.External), rtpPacket(1, uint16(i), 20+i))
 	}
-	l.serve(s.socket(media.External))
+	l.serve(s.socket(media.External), 0)
 	for i := range batchPackets {
 		wire := rtpPacket(1, uint16(i), 20+i)
 		if i%2 == 0 {
@@ -121,7 +121,7 @@ func TestArrivalIsTheKernels(t *testing.T) {
 		e.send(carrier, s.Local(media.External), rtpPacket(1, 1, 4))
 		after = time.Now()
 		<-time.After(late)
-		l.serve(s.socket(media.External))
+		l.serve(s.socket(media.External), 0)
 		at = tap.at[len(tap.at)-1]
 		return at.Sub(after) < late
 	})
@@ -155,7 +155,7 @@ func TestAge(t *testing.T) {
 		{"the clock was stepped forward", -time.Hour, ageMax},
 	} {
 		stamp(in, now.Add(c.stamp))
-		if got, _ := in.control(0, now.UnixNano()); got != c.want {
+		if got, _ := in.control(0, now.UnixNano()); plausible(got) != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
@@ -212,13 +212,13 @@ func TestSendErrorsAreCounted(t *testing.T) {
 	for i := range 5 {
 		e.send(carrier, ext, rtpPacket(1, uint16(i), 4))
 	}
-	l.serve(s.socket(media.External))
+	l.serve(s.socket(media.External), 0)
 	if st := s.Stats()[0]; st.SendErrors != 5 || st.Packets != 5 || st.Forwarded != 0 {
 		t.Fatalf("%+v", st)
 	}
 	s.SetRemote(media.Internal, Remote{RTP: addrOf(pbx), PayloadTypes: []uint8{0}})
 	e.send(carrier, ext, rtpPacket(1, 5, 4))
-	l.serve(s.socket(media.External))
+	l.serve(s.socket(media.External), 0)
 	e.want(pbx, in, rtpPacket(1, 5, 4))
 }
 
@@ -255,10 +255,10 @@ func TestOverrunIsCounted(t *testing.T) {
 		e.send(carrier, s.Local(media.External), rtpPacket(1, uint16(i), 160))
 	}
 	f := s.socket(media.External)
-	l.serve(f)
+	l.serve(f, 0)
 	for range 2 { // the count comes with packets queued after the loss
 		e.send(carrier, s.Local(media.External), rtpPacket(1, sent, 160))
-		l.serve(f)
+		l.serve(f, 0)
 	}
 	st := s.Stats()[media.External]
 	if st.Overrun == 0 || st.Packets+st.Overrun != sent+2 {
@@ -360,7 +360,7 @@ func serveDoesNotAllocate(t *testing.T, o media.Overlay) {
 		for range 8 {
 			_, _ = carrier.WriteToUDPAddrPort(wire, s.Local(media.External))
 		}
-		l.serve(s.socket(media.External))
+		l.serve(s.socket(media.External), 0)
 		for range 8 {
 			_, _, _ = pbx.ReadFromUDPAddrPort(buf)
 		}
@@ -403,7 +403,7 @@ func BenchmarkServe(b *testing.B) {
 					_, _ = carrier.WriteToUDPAddrPort(wire, s.Local(media.External))
 				}
 				start := time.Now()
-				l.serve(s.socket(media.External))
+				l.serve(s.socket(media.External), 0)
 				spent += time.Since(start)
 				for range batch {
 					_, _, _ = pbx.ReadFromUDPAddrPort(buf)

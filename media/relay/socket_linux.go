@@ -20,6 +20,7 @@ type fdSocket struct {
 	stream *Stream
 	side   media.Side
 	kind   kind
+	loop   *loop
 
 	lost uint32 // datagrams that did not fit the receive buffer; the loop's
 }

@@ -25,7 +25,7 @@ const (
 // sends the thread a signal, which ends the wait, and the next function that is
 // called obeys: round is one.
 func (l *loop) await(sleep time.Duration, brisk bool) int {
-	if len(l.again) > 0 {
+	if l.behind() {
 		return l.poll(0, true)
 	}
 	if sleep > 0 {

@@ -213,14 +213,14 @@ func (e *Engine) quiesce() {
 // Drain hands over the copies of everything forwarded before.
 func (e *Engine) Drain() {
 	for _, r := range e.rings {
-		e.drain(r)
+		e.drain(r, busyMax)
 	}
 }
 
-func (e *Engine) drain(r *ring) {
+func (e *Engine) drain(r *ring, patience time.Duration) {
 	now := time.Now()
 	nowNS := e.baseNS + int64(now.Sub(e.base))
-	r.drain(func(rec []byte) { e.deliver(rec, now, nowNS) })
+	r.drain(patience, func(rec []byte) { e.deliver(rec, now, nowNS) })
 }
 
 // fetch is the goroutine of a ring.
@@ -233,7 +233,7 @@ func (e *Engine) fetch(n int) {
 			return
 		case <-tick.C:
 		}
-		e.drain(e.rings[n])
+		e.drain(e.rings[n], busyMax)
 		if !e.idle(n) {
 			return
 		}

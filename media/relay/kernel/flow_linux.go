@@ -161,7 +161,9 @@ func (f *Flow) Record(on bool) {
 }
 
 // Drain hands over the copies of everything that the flow forwarded before.
-func (f *Flow) Drain() { f.engine.drain(f.engine.rings[f.place%uint32(len(f.engine.rings))]) }
+func (f *Flow) Drain() { f.engine.drain(f.ring(), busyMax) }
+
+func (f *Flow) ring() *ring { return f.engine.rings[f.place%uint32(len(f.engine.rings))] }
 
 // Counts returns what was forwarded so far.
 func (f *Flow) Counts() Counts {
@@ -188,7 +190,7 @@ func (f *Flow) Remove() Counts {
 		e.cfg.Log.Error("a flow could not be taken out of the kernel", "local", f.state.local.addrPort(), "err", err)
 	}
 	e.quiesce()
-	f.Drain()
+	e.drain(f.ring(), lastBusyMax)
 	f.ended = f.state.counts(e)
 	if n := uint32(f.ended.Lost) - f.lost; n > 0 {
 		f.sink.Lost(n)

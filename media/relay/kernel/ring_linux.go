@@ -22,8 +22,10 @@ const (
 	releaseRecords = 32
 
 	// busyMax is how long a record may be in the making, which is the time of a
-	// copy unless the hypervisor takes the CPU away.
-	busyMax = 20 * time.Millisecond
+	// copy unless the hypervisor takes the CPU away; lastBusyMax is for whoever
+	// does not come back.
+	busyMax     = 20 * time.Millisecond
+	lastBusyMax = 500 * time.Millisecond
 )
 
 // ring is the reader's side of a BPF ring buffer.
@@ -58,8 +60,9 @@ func newRing(m *ebpf.Map) (*ring, error) {
 }
 
 // drain gives everything that the ring held at the time of the call to each.
-// What it gives is valid until each returns.
-func (r *ring) drain(each func(record []byte)) {
+// What it gives is valid until each returns. It stops at a record that is in the
+// making for longer than patience.
+func (r *ring) drain(patience time.Duration, each func(record []byte)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -67,7 +70,7 @@ func (r *ring) drain(each func(record []byte)) {
 	}
 	at, end := atomic.LoadUint64(r.consumer), atomic.LoadUint64(r.producer)
 	for n := 1; at < end; n++ {
-		header, ok := r.header(at & r.mask)
+		header, ok := r.header(at&r.mask, patience)
 		if !ok {
 			break
 		}
@@ -85,13 +88,13 @@ func (r *ring) drain(each func(record []byte)) {
 }
 
 // header waits for a record that is being written.
-func (r *ring) header(at uint64) (uint32, bool) {
+func (r *ring) header(at uint64, patience time.Duration) (uint32, bool) {
 	p := (*uint32)(unsafe.Pointer(&r.data[at]))
 	header := atomic.LoadUint32(p)
 	if header&ringBusy == 0 {
 		return header, true
 	}
-	ok := within(busyMax, func() bool {
+	ok := within(patience, func() bool {
 		header = atomic.LoadUint32(p)
 		return header&ringBusy == 0
 	})
