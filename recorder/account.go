@@ -63,7 +63,7 @@ func (r *recording) manifestSince(since int64) *Manifest {
 	}
 	if r.seg.open && !r.seg.empty() {
 		s := r.seg.info
-		s.DurationMS = (r.seg.samples + int64(len(r.seg.pend[0]))) / r.perMS
+		s.DurationMS = (r.seg.samples + int64(r.seg.waiting())) / r.perMS
 		m.Segments = append(m.Segments, s)
 	}
 	return m

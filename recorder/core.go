@@ -63,7 +63,7 @@ type core struct {
 	answered time.Time
 	ended    bool
 
-	streams map[media.StreamID]*lane
+	streams []streamLane // in the order in which they were announced
 	sides   [2]*side
 	typists [2]typist
 
@@ -106,11 +106,10 @@ type chunk struct {
 func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordingInfo) output) *core {
 	c := &core{
 		plan: p, session: s, base: s.Start, outlet: outlet, vault: v, conv: conv,
-		hold:    int64(max(p.Lookback, holdMin)),
-		perMS:   int64(p.SampleRate / 1000),
-		streams: make(map[media.StreamID]*lane),
-		state:   suppress.New(p.Rules),
-		endMS:   -1,
+		hold:  int64(max(p.Lookback, holdMin)),
+		perMS: int64(p.SampleRate / 1000),
+		state: suppress.New(p.Rules),
+		endMS: -1,
 	}
 	for i := range c.sides {
 		c.sides[i] = newSide(media.Side(i), p.SampleRate, c.horizon())
@@ -183,14 +182,14 @@ func (c *core) stream(s media.Stream) {
 	}
 	c.advance(c.ns(s.At))
 	c.look = c.now
-	l := c.streams[s.ID]
+	l := c.lane(s.ID)
 	if l == nil {
 		if len(c.streams) >= streamsMax {
 			c.refuse("streams")
 			return
 		}
 		l = &lane{}
-		c.streams[s.ID] = l
+		c.streams = append(c.streams, streamLane{s.ID, l})
 	}
 	// What waits in reorder windows keeps the meaning that it arrived with.
 	c.sides[l.side].drainAll(c, l)
@@ -206,9 +205,26 @@ func (c *core) refuse(key string) {
 	}
 }
 
+// streamLane is a stream by its id.
+type streamLane struct {
+	id   media.StreamID
+	lane *lane
+}
+
+// lane returns a stream, nil when it was not announced. There are two of them,
+// seldom more.
+func (c *core) lane(id media.StreamID) *lane {
+	for i := range c.streams {
+		if c.streams[i].id == id {
+			return c.streams[i].lane
+		}
+	}
+	return nil
+}
+
 // streamEnded says that no more packets of a stream come.
 func (c *core) streamEnded(id media.StreamID, t time.Time) {
-	l := c.streams[id]
+	l := c.lane(id)
 	if c.ended || l == nil {
 		return
 	}
@@ -220,8 +236,8 @@ func (c *core) streamEnded(id media.StreamID, t time.Time) {
 // negotiated tells a side's track whether anything is to be expected of it.
 func (c *core) negotiated(side media.Side) {
 	sending := false
-	for _, l := range c.streams {
-		sending = sending || l.side == side && l.sending
+	for _, s := range c.streams {
+		sending = sending || s.lane.side == side && s.lane.sending
 	}
 	c.sides[side].track.Negotiated(c.now, sending)
 }
@@ -229,7 +245,7 @@ func (c *core) negotiated(side media.Side) {
 // packet takes one RTP or RTCP packet; dropped counts those that the tap had
 // no room for since the one before.
 func (c *core) packet(id media.StreamID, arrival int64, wire []byte, dropped uint32) {
-	l := c.streams[id]
+	l := c.lane(id)
 	if l == nil || c.ended {
 		return
 	}

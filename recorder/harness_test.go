@@ -172,6 +172,7 @@ func (s *memSegment) Write(a Audio, account *Manifest) error {
 			return err
 		}
 	}
+	a.Data = slices.Clone(a.Data) // it is ours during the call alone
 	if a.Samples > 0 {
 		s.m.segments[s.n] = append(s.m.segments[s.n], a)
 	}

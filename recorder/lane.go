@@ -83,6 +83,7 @@ type side struct {
 	is          media.Side
 	track       *mix.Track
 	sources     map[uint32]*stream
+	last        *stream   // whose packet came last
 	order       []*stream // in order of first packet: the order of draining and of the manifest
 	rejected    int64     // packets that were neither RTP nor RTCP
 	retired     []Stream  // rows of sources that made room for others
@@ -138,7 +139,10 @@ func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint
 		s.rejected++
 		return false
 	}
-	st := s.sources[h.SSRC]
+	st := s.last
+	if st == nil || st.ssrc != h.SSRC {
+		st = s.sources[h.SSRC]
+	}
 	if st == nil {
 		if len(s.order) >= sourcesMax {
 			s.retire(c)
@@ -147,6 +151,7 @@ func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint
 		s.sources[h.SSRC] = st
 		s.order = append(s.order, st)
 	}
+	s.last = st
 	st.lane, st.heard = l, arrival
 	st.overrun += int64(s.overrun)
 	st.dropped += int64(s.overrun)
@@ -170,6 +175,7 @@ func (s *side) retire(c *core) {
 		s.retired = append(s.retired, s.rowsOf(st)...)
 	}
 	delete(s.sources, st.ssrc)
+	s.last = nil
 	s.order = append(s.order[:oldest], s.order[oldest+1:]...)
 }
 

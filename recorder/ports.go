@@ -159,6 +159,7 @@ type SegmentWriter interface {
 	// is a Manifest of everything known at that time, from which a restart after
 	// a crash publishes the recording; nil when nothing but the audio's length
 	// changed since the last one. Audio without samples carries an account only.
+	// Its Data must not be kept: it is valid during the call.
 	Write(a Audio, account *Manifest) error
 	// Finish seals the last frame and publishes the file. The result has File,
 	// Bytes and SHA256 set.

@@ -18,8 +18,16 @@ import (
 )
 
 const (
-	// tick is how often a worker looks into its sessions.
+	// tick is how often a worker looks for sessions that something happened in.
 	tick = 20 * time.Millisecond
+	// strideMax is how many ticks packets may wait in a ring where a worker has
+	// many sessions: the state of a call is then fetched into the processor's
+	// cache once for many packets, which is most of what a packet costs. It is
+	// part of what a crash may lose.
+	strideMax = 8
+	// sessionsPerTick is how many sessions a worker processes each tick before
+	// they take turns.
+	sessionsPerTick = 16
 	// settle is how long an event may be under way to its session's inbox and
 	// still be taken in order of time.
 	settle = 60 * time.Millisecond
@@ -76,9 +84,7 @@ type Recorder struct {
 	events  *hub
 	shards  []*shard
 	queued  atomic.Int64 // bytes waiting for sinks
-	disks   chan struct{}
-	writers sync.WaitGroup
-	abandon chan struct{} // closed when unpublished recordings are given up
+	scribes *scribes
 	policy  atomic.Pointer[Policy]
 	vault   vault
 
@@ -97,6 +103,7 @@ type Recorder struct {
 type shard struct {
 	mu       sync.Mutex
 	sessions []*session
+	added    uint64 // sessions so far
 	stop     chan struct{}
 	done     chan struct{}
 }
@@ -131,7 +138,7 @@ func New(cfg Config) (*Recorder, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Recorder{
-		cfg: cfg, events: newHub(), disks: make(chan struct{}, cfg.DisksAtOnce), abandon: make(chan struct{}),
+		cfg: cfg, events: newHub(), scribes: newScribes(cfg.DisksAtOnce),
 		sessions: make(map[string]*session), convs: newConversations(), adhoc: make(map[string]string), vault: plainMemory{},
 	}
 	r.policy.Store(&cfg.Policy)
@@ -219,7 +226,20 @@ func (r *Recorder) ready(ctx context.Context) error {
 func (s *shard) add(n *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n.slot = s.added
+	s.added++
 	s.sessions = append(s.sessions, n)
+}
+
+// stride is after how many ticks it is a session's turn when a worker has n of
+// them: a power of two, so that one that grows never makes a session wait longer
+// than the new one.
+func stride(n int) uint64 {
+	k := uint64(1)
+	for k < strideMax && n > sessionsPerTick*int(k) {
+		k *= 2
+	}
+	return k
 }
 
 // run is a worker: it owns its sessions' cores.
@@ -228,7 +248,7 @@ func (s *shard) run() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	var round []*session
-	for {
+	for ticks := uint64(0); ; ticks++ {
 		select {
 		case <-s.stop:
 			return
@@ -238,8 +258,11 @@ func (s *shard) run() {
 		round = append(round[:0], s.sessions...)
 		s.mu.Unlock()
 		cutoff := time.Now().Add(-settle)
-		ended := false
+		ended, turns := false, stride(len(round))
 		for _, n := range round {
+			if (ticks+n.slot)%turns != 0 && !n.waiting.Load() {
+				continue
+			}
 			if n.process(cutoff, false) {
 				ended = true
 				n.rec.remove(n)
@@ -378,31 +401,19 @@ func (r *Recorder) Close(ctx context.Context) error {
 			r.remove(n)
 		}
 	}
-	waited := make(chan struct{})
-	go func() { r.writers.Wait(); close(waited) }()
+	written := r.scribes.drain()
 	defer r.events.close()
 	select {
-	case <-waited:
+	case <-written:
+		r.scribes.stop()
 		return nil
 	case <-ctx.Done():
 	}
-	close(r.abandon)
+	r.scribes.abandon()
 	select {
-	case <-waited:
-	case <-time.After(abandonWait): // a disk that does not answer holds its writer, not us
+	case <-written:
+		r.scribes.stop()
+	case <-time.After(abandonWait): // a disk that does not answer holds its scribe, not us
 	}
 	return fmt.Errorf("close recorder: some recordings are left in the spool: %w", ctx.Err())
 }
-
-// acquireDisk waits for one of the places for disk operations; false when the
-// recorder does not wait any longer.
-func (r *Recorder) acquireDisk() bool {
-	select {
-	case r.disks <- struct{}{}:
-		return true
-	case <-r.abandon:
-		return false
-	}
-}
-
-func (r *Recorder) releaseDisk() { <-r.disks }

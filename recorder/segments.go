@@ -16,12 +16,14 @@ type segmentState struct {
 	audio   int64 // of the recording, coded and waiting, in samples
 	done    []Segment
 
-	pend       [2][]int16
-	pendSpans  []span // real-time spans of what waits, in samples
-	lastFlush  int64  // ns
-	lastStated int64  // ns of the last account written
-	stated     bool   // an account was written into the open segment
-	statedMS   int64  // real time that it covers
+	data       []byte     // what waits for a frame, where each sample is coded for itself
+	coded      int        // samples in data
+	pend       [2][]int16 // what waits and is not coded
+	pendSpans  []span     // real-time spans of what waits, in samples
+	lastFlush  int64      // ns
+	lastStated int64      // ns of the last account written
+	stated     bool       // an account was written into the open segment
+	statedMS   int64      // real time that it covers
 }
 
 // append adds samples that lie together in real time from realMS on.
@@ -36,12 +38,10 @@ func (g *segmentState) append(r *recording, realMS int64, ch [2][]int16) {
 		if !g.open {
 			g.begin(r, realMS)
 		}
-		room := r.plan.SegmentMax.Milliseconds()*r.perMS - g.samples - int64(len(g.pend[0]))
+		room := r.plan.SegmentMax.Milliseconds()*r.perMS - g.samples - int64(g.waiting())
 		n := min(len(ch[0]), int(room))
-		for i := range ch {
-			g.pend[i] = append(g.pend[i], ch[i][:n]...)
-			ch[i] = ch[i][n:]
-		}
+		g.keep(r, [2][]int16{ch[0][:n], ch[1][:n]})
+		ch[0], ch[1] = ch[0][n:], ch[1][n:]
 		from := realMS * r.perMS
 		if k := len(g.pendSpans); k > 0 && g.pendSpans[k-1].to == from {
 			g.pendSpans[k-1].to += int64(n)
@@ -57,6 +57,40 @@ func (g *segmentState) append(r *recording, realMS int64, ch [2][]int16) {
 	}
 }
 
+// waiting is how many samples wait for a frame.
+func (g *segmentState) waiting() int { return g.coded + len(g.pend[0]) }
+
+// keep takes samples that the next frame gets: coded at once where the coding
+// knows no neighbours, which spares a copy of them and half its memory.
+func (g *segmentState) keep(r *recording, ch [2][]int16) {
+	if g.enc != nil && g.enc.Granule() == 1 && len(g.pend[0]) == 0 {
+		if g.data == nil {
+			g.data = newFrame(g.frameBytes(r, int(frameMS+chunkMS)*int(r.perMS)))
+		}
+		data, err := g.enc.Encode(g.data, ch)
+		if err == nil {
+			g.data = data
+			g.coded += len(ch[0])
+			return
+		}
+	}
+	for i := range ch {
+		g.pend[i] = append(g.pend[i], ch[i]...)
+	}
+}
+
+// frameBytes is the room that so many samples need in the largest coding.
+func (g *segmentState) frameBytes(r *recording, samples int) int {
+	n := r.channels() * samples
+	switch {
+	case r.plan.Format == FormatWAVPCM16:
+		return 2 * n
+	case g.enc.Granule() > 1:
+		return n / 4
+	}
+	return n
+}
+
 // settle makes up for the silence before consent, of which nothing was written
 // then. Only the last of it in each segment is coded: what is missing before a
 // frame is silence.
@@ -68,7 +102,7 @@ func (g *segmentState) settle(r *recording, realMS int64) {
 		if !g.open {
 			g.begin(r, from)
 		}
-		n := min(owed, r.plan.SegmentMax.Milliseconds()*r.perMS-g.samples-int64(len(g.pend[0])))
+		n := min(owed, r.plan.SegmentMax.Milliseconds()*r.perMS-g.samples-int64(g.waiting()))
 		owed -= n
 		last := min(n, chunkMS*r.perMS)
 		if g.enc != nil && g.empty() {
@@ -100,7 +134,7 @@ func (g *segmentState) begin(r *recording, realMS int64) {
 	})
 }
 
-func (g *segmentState) empty() bool { return g.samples == 0 && len(g.pend[0]) == 0 }
+func (g *segmentState) empty() bool { return g.samples == 0 && g.waiting() == 0 }
 
 // stale says that something changed at a position: an account that would not
 // reach back so far must be whole.
@@ -128,10 +162,10 @@ func (g *segmentState) tick(r *recording) {
 	}
 	still := r.now-g.lastFlush >= frameMS*2e6
 	switch {
-	case int64(len(g.pend[0])) >= frameMS*r.perMS:
+	case int64(g.waiting()) >= frameMS*r.perMS:
 		g.flush(r, flushFrame)
 		return
-	case still && (g.enc == nil || len(g.pend[0]) >= g.enc.Granule()):
+	case still && (g.enc == nil || g.waiting() >= g.enc.Granule()):
 		g.flush(r, flushGranules)
 		return
 	}
@@ -155,7 +189,7 @@ func (g *segmentState) state(r *recording) {
 // flush codes what waits, whole granules unless last, and hands it on.
 func (g *segmentState) flush(r *recording, how flushing) {
 	if g.enc == nil {
-		g.lose(r, len(g.pend[0]), r.account.fault)
+		g.lose(r, g.waiting(), r.account.fault)
 		return
 	}
 	n := g.ready(how)
@@ -168,7 +202,7 @@ func (g *segmentState) flush(r *recording, how flushing) {
 		return
 	}
 	a := Audio{
-		RealMS: g.pendSpans[0].from / r.perMS, AudioMS: (g.audio - int64(len(g.pend[0]))) / r.perMS,
+		RealMS: g.pendSpans[0].from / r.perMS, AudioMS: (g.audio - int64(g.waiting())) / r.perMS,
 		SegMS: g.samples / r.perMS, Samples: n, Data: data,
 	}
 	var account *Manifest
@@ -177,6 +211,7 @@ func (g *segmentState) flush(r *recording, how flushing) {
 	}
 	if !r.out.audio(a, account) {
 		g.stated = g.stated && account == nil // what was refused must be said again
+		releaseFrame(data)
 		g.lose(r, n, r.out.refusal())
 		return
 	}
@@ -194,7 +229,7 @@ const (
 
 // ready is how many of the waiting samples a frame takes.
 func (g *segmentState) ready(how flushing) int {
-	n, gran := len(g.pend[0]), g.enc.Granule()
+	n, gran := g.waiting(), g.enc.Granule()
 	switch how {
 	case flushFrame:
 		if gran > 1 {
@@ -207,14 +242,16 @@ func (g *segmentState) ready(how flushing) int {
 	return n
 }
 
-// encode codes the first n waiting samples.
+// encode gives the coded form of the first n waiting samples.
 func (g *segmentState) encode(r *recording, n int, last bool) ([]byte, error) {
-	whole := n - n%g.enc.Granule()
-	room := 2 * r.channels() * n // bytes of the largest coding
-	if g.enc.Granule() > 1 {
-		room /= 8
+	data := g.data
+	g.data = nil
+	if data == nil {
+		data = newFrame(g.frameBytes(r, n))
 	}
-	data, err := g.enc.Encode(make([]byte, 0, room), [2][]int16{g.pend[0][:whole], g.pend[1][:whole]})
+	n -= g.coded
+	whole := n - n%g.enc.Granule()
+	data, err := g.enc.Encode(data, [2][]int16{g.pend[0][:whole], g.pend[1][:whole]})
 	if err == nil && last {
 		data, err = g.enc.Flush(data, [2][]int16{g.pend[0][whole:n], g.pend[1][whole:n]})
 	}
@@ -245,8 +282,11 @@ func (g *segmentState) lose(r *recording, n int, detail string) {
 func (g *segmentState) drop(r *recording, n int) {
 	g.samples += int64(n)
 	g.lastFlush = r.now
+	releaseFrame(g.data)
+	coded := g.coded
+	g.data, g.coded = nil, 0
 	for i := range g.pend {
-		rest := copy(g.pend[i], g.pend[i][n:])
+		rest := copy(g.pend[i], g.pend[i][n-coded:])
 		clear(g.pend[i][rest:])
 		g.pend[i] = g.pend[i][:rest]
 	}

@@ -58,7 +58,10 @@ type session struct {
 	rec  *Recorder
 	info media.Session
 
+	slot uint64 // its place among the sessions of its worker; constant after shard.add
+
 	capturing atomic.Bool // written by the owner, read on the packet path
+	waiting   atomic.Bool // controls wait: it is looked into each tick
 
 	// guarded by mu; producers and the owner
 	mu       sync.Mutex
@@ -139,6 +142,7 @@ func (s *session) add(c control) bool {
 		s.answered = c.at
 	}
 	s.controls = append(s.controls, c)
+	s.waiting.Store(true)
 	return true
 }
 
@@ -223,6 +227,9 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 		h(s.info.ID)
 	}
 	s.merge(cutoff, all)
+	if len(s.batch) > 0 {
+		s.waiting.Store(true) // they are not settled yet
+	}
 	if !s.done && !all {
 		s.core.advance(s.core.ns(cutoff))
 	}
@@ -263,6 +270,7 @@ func (s *session) collect() (overflow bool) {
 	s.mu.Lock()
 	s.batch = append(s.batch, s.controls...)
 	s.controls = s.controls[:0]
+	s.waiting.Store(false)
 	s.feeds = append(s.feeds[:0], s.taps...)
 	overflow = s.overflow
 	s.mu.Unlock()

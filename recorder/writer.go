@@ -16,10 +16,10 @@ const (
 	opOverheadBytes = 128
 )
 
-// writer takes the output of one core without ever blocking and carries it to
-// the sink in a goroutine of its own. A failing sink is tried again until the
-// recorder closes; meanwhile the queue fills up to the budget, and what has no
-// room is refused and becomes a gap.
+// writer takes the output of one core without ever blocking; the recorder's
+// scribes carry it to the sink. A failing sink is tried again until the recorder
+// closes; meanwhile the queue fills up to the budget, and what has no room is
+// refused and becomes a gap.
 type writer struct {
 	// constant after newWriter
 	rec  *Recorder
@@ -40,16 +40,14 @@ type writer struct {
 	queue   []op
 	bytes   int64
 	lastErr error
-	started bool
+	state   writerState
 	dropped bool // discarded: what is queued before that need not be done
 
-	wake chan struct{} // one slot
-	done chan struct{}
-
-	// owned by the writing goroutine
+	// owned by the scribe that serves it
 	sink     Sink
 	segment  SegmentWriter
 	finished map[int]Segment
+	tries    int  // of the operation under way that failed
 	failed   bool // synchronous: given up
 }
 
@@ -79,7 +77,7 @@ type op struct {
 
 func newWriter(r *Recorder, call string, info recordingInfo) *writer {
 	return &writer{
-		rec: r, call: call, info: info, wake: make(chan struct{}, 1), done: make(chan struct{}), finished: make(map[int]Segment),
+		rec: r, call: call, info: info, finished: make(map[int]Segment),
 	}
 }
 
@@ -107,15 +105,17 @@ func (w *writer) push(o op, must bool) bool {
 	w.bytes += o.bytes
 	w.rec.queued.Add(o.bytes)
 	w.queue = append(w.queue, o)
-	if !w.started {
-		w.started = true
-		w.rec.writers.Add(1)
-		go w.run()
+	was := w.state
+	if was == writerNew || was == writerIdle {
+		w.state = writerReady
 	}
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
+	switch was {
+	case writerNew:
+		w.rec.scribes.begin(w)
+	case writerIdle:
+		w.rec.scribes.enqueue(w)
+	case writerReady, writerServed, writerParked, writerOver: // somebody will come to it
 	}
 	return true
 }
@@ -183,72 +183,54 @@ func (w *writer) publish(m *Manifest) { w.push(op{kind: opPublish, account: m}, 
 // discard gives the recording up; why is for whoever looks for it.
 func (w *writer) discard(why string) { w.push(op{kind: opDiscard, why: why}, true) }
 
-// run is the writing goroutine. It ends when the recording is published,
-// discarded or given up.
-func (w *writer) run() {
-	defer w.rec.writers.Done()
-	defer close(w.done)
+// serve carries out what is queued, until nothing is left or something fails.
+func (w *writer) serve() {
 	for {
 		w.mu.Lock()
-		var o *op
-		if len(w.queue) > 0 {
-			next := w.queue[0] // a copy: push moves the queue
-			o = &next
-		}
-		w.mu.Unlock()
-		if o == nil {
-			select {
-			case <-w.wake:
-				continue
-			case <-w.rec.abandon:
-				w.giveUp(errStopped)
-				return
-			}
-		}
-		if err := w.persist(o); err != nil {
-			w.giveUp(err)
+		if w.rec.scribes.abandoned() {
+			w.mu.Unlock()
+			w.giveUp()
 			return
 		}
-		last := o.kind == opPublish || o.kind == opDiscard
-		w.mu.Lock()
-		w.bytes -= o.bytes
-		w.rec.queued.Add(-o.bytes)
-		w.queue[0] = op{}
-		w.queue = w.queue[1:]
+		if len(w.queue) == 0 {
+			w.state = writerIdle
+			w.mu.Unlock()
+			return
+		}
+		w.state = writerServed
+		o := w.queue[0] // a copy: push moves the queue
 		w.mu.Unlock()
-		if last {
+		err := w.try(&o)
+		switch {
+		case err == nil && w.tries > 0:
+			w.recovered()
+		case err == nil:
+		case o.kind != opDiscard && w.isDropped(): // whatever it was, it is to be removed
+		default:
+			w.stuck(err)
+			return
+		}
+		w.tries = 0
+		w.taken(&o)
+		if o.kind == opPublish || o.kind == opDiscard {
+			w.retire()
 			return
 		}
 	}
 }
 
-// persist carries out one operation, again and again while the sink fails. An
-// error means that the recorder does not wait any longer.
-func (w *writer) persist(o *op) error {
-	wait := retryFirst
-	for try := 0; ; try++ {
-		if !w.rec.acquireDisk() {
-			return errStopped
-		}
-		err := w.try(o)
-		w.rec.releaseDisk()
-		if err == nil {
-			if try > 0 {
-				w.recovered()
-			}
-			return nil
-		}
-		if o.kind != opDiscard && w.isDropped() {
-			return nil // whatever it was, it is to be removed
-		}
-		w.stuck(err, try)
-		select {
-		case <-time.After(wait):
-		case <-w.rec.abandon:
-			return err
-		}
-		wait = min(2*wait, retryMost)
+// taken removes the operation that was carried out.
+func (w *writer) taken(o *op) {
+	w.mu.Lock()
+	w.bytes -= o.bytes
+	w.rec.queued.Add(-o.bytes)
+	w.queue[0] = op{}
+	w.queue = w.queue[1:]
+	if len(w.queue) == 0 {
+		w.queue = nil // what was its room is behind it
 	}
+	w.mu.Unlock()
+	releaseFrame(o.audio.Data)
 }
 
 // try is one attempt; a panic of the sink counts as its error.
@@ -269,6 +251,7 @@ func (w *writer) once(o *op) {
 		return
 	}
 	err := w.try(o)
+	releaseFrame(o.audio.Data)
 	if err == nil {
 		return
 	}
@@ -279,15 +262,19 @@ func (w *writer) once(o *op) {
 	}
 }
 
-// stuck tells, once, that the sink does not take what it should.
-func (w *writer) stuck(err error, try int) {
+// stuck tells, once, that the sink does not take what it should, and tries
+// again later.
+func (w *writer) stuck(err error) {
 	w.rec.stats.WriteErrors.Add(1)
-	w.mu.Lock()
-	w.lastErr = err
-	w.mu.Unlock()
-	if try == 0 {
+	if w.tries == 0 {
 		w.rec.alarm(w.call, "storage", err)
 	}
+	wait := min(retryFirst<<min(w.tries, 8), retryMost)
+	w.tries++
+	w.mu.Lock()
+	w.lastErr, w.state = err, writerParked
+	w.mu.Unlock()
+	w.rec.scribes.later(w, wait)
 }
 
 func (w *writer) recovered() {
@@ -304,8 +291,13 @@ func (w *writer) refusal() string {
 	return "write budget spent"
 }
 
-func (w *writer) giveUp(err error) {
+// giveUp ends the writing of what could not be published in time.
+func (w *writer) giveUp() {
 	w.mu.Lock()
+	err := errStopped
+	if w.tries > 0 {
+		err = w.lastErr
+	}
 	w.rec.queued.Add(-w.bytes)
 	w.bytes = 0
 	w.queue = nil
@@ -317,6 +309,15 @@ func (w *writer) giveUp(err error) {
 		_ = w.sink.Close() // what is spooled stays for recovery at the next start
 	}
 	w.rec.unpublished(w.call, w.info.ID, err)
+	w.retire()
+}
+
+// retire says that nothing more will be written.
+func (w *writer) retire() {
+	w.mu.Lock()
+	w.state = writerOver
+	w.mu.Unlock()
+	w.rec.scribes.end(w)
 }
 
 // do is one operation on the sink.
