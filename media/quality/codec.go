@@ -47,17 +47,24 @@ const (
 )
 
 var amrModes = []mode{
-	{[2]int{14, 14}, "4.75", impairment{}}, {[2]int{15, 15}, "5.15", impairment{}}, {[2]int{16, 17}, "5.9", impairment{}},
-	{[2]int{18, 19}, "6.7", impairment{}}, {[2]int{20, 21}, "7.4", impairment{ie: 10, source: is641}},
-	{[2]int{22, 22}, "7.95", impairment{}}, {[2]int{27, 28}, "10.2", impairment{}},
+	{[2]int{14, 14}, "4.75", impairment{}},
+	{[2]int{15, 15}, "5.15", impairment{}},
+	{[2]int{16, 17}, "5.9", impairment{}},
+	{[2]int{18, 19}, "6.7", impairment{}},
+	{[2]int{20, 21}, "7.4", impairment{ie: 10, source: is641}},
+	{[2]int{22, 22}, "7.95", impairment{}},
+	{[2]int{27, 28}, "10.2", impairment{}},
 	{[2]int{32, 33}, "12.2", impairment{ie: 5, bpl: 10, source: gsmEFR}},
 }
 
 var amrWidebandModes = []mode{
-	{[2]int{18, 19}, "6.6", impairment{ie: 41, source: amrWB}}, {[2]int{24, 25}, "8.85", impairment{ie: 26, source: amrWB}},
+	{[2]int{18, 19}, "6.6", impairment{ie: 41, source: amrWB}},
+	{[2]int{24, 25}, "8.85", impairment{ie: 26, source: amrWB}},
 	{[2]int{33, 34}, "12.65", impairment{ie: 13, bpl: 4.3, source: amrWB, assumed: heard2}},
-	{[2]int{37, 38}, "14.25", impairment{ie: 10, source: amrWB}}, {[2]int{41, 42}, "15.85", impairment{ie: 7, source: amrWB}},
-	{[2]int{47, 48}, "18.25", impairment{ie: 5, source: amrWB}}, {[2]int{51, 52}, "19.85", impairment{ie: 3, source: amrWB}},
+	{[2]int{37, 38}, "14.25", impairment{ie: 10, source: amrWB}},
+	{[2]int{41, 42}, "15.85", impairment{ie: 7, source: amrWB}},
+	{[2]int{47, 48}, "18.25", impairment{ie: 5, source: amrWB}},
+	{[2]int{51, 52}, "19.85", impairment{ie: 3, source: amrWB}},
 	{[2]int{59, 60}, "23.05", impairment{ie: 1, bpl: 4.6, source: amrWB, assumed: heard2}},
 	{[2]int{61, 62}, "23.85", impairment{ie: 8, bpl: 4.9, source: amrWB, assumed: heard2}},
 }

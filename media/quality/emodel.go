@@ -28,17 +28,23 @@ func Defaults() Parameters {
 	}
 }
 
-// Rating is the result of the E-model: R = Ro - Is - Id - IeEff + A.
-type Rating struct{ R, Ro, Is, Id, IeEff float64 }
+// Rating is the result of the E-model: R = Ro - Is - Id - Ie,eff + A.
+type Rating struct {
+	R            float64
+	Noise        float64 // Ro, the basic signal-to-noise ratio
+	Simultaneous float64 // Is
+	Delay        float64 // Id
+	Equipment    float64 // Ie,eff
+}
 
 // Rate calculates the transmission rating factor (G.107 clause 7).
 func (p Parameters) Rate() Rating {
 	no := p.noise()
-	r := Rating{Ro: 15 - 1.5*(p.SLR+no)}
-	r.Is = p.simultaneous(no, r.Ro)
-	r.Id = p.talkerEcho(no) + p.listenerEcho(r.Ro) + p.absoluteDelay()
-	r.IeEff = p.equipment()
-	r.R = r.Ro - r.Is - r.Id - r.IeEff + p.A
+	r := Rating{Noise: 15 - 1.5*(p.SLR+no)}
+	r.Simultaneous = p.simultaneous(no, r.Noise)
+	r.Delay = p.talkerEcho(no) + p.listenerEcho(r.Noise) + p.absoluteDelay()
+	r.Equipment = p.equipment()
+	r.R = r.Noise - r.Simultaneous - r.Delay - r.Equipment + p.A
 	return r
 }
 
@@ -47,9 +53,10 @@ func pow10(x float64) float64 { return math.Pow(10, x/10) }
 // noise is No, the power sum of the noise sources (7-3 to 7-7).
 func (p Parameters) noise() float64 {
 	olr := p.SLR + p.RLR
-	nos := p.Ps - p.SLR - p.Ds - 100 + 0.004*math.Pow(p.Ps-olr-p.Ds-14, 2)
+	send := p.Ps - olr - p.Ds - 14
+	nos := p.Ps - p.SLR - p.Ds - 100 + 0.004*send*send
 	pre := p.Pr + 10*math.Log10(1+pow10(10-p.LSTR))
-	nor := p.RLR - 121 + pre + 0.008*math.Pow(pre-35, 2)
+	nor := p.RLR - 121 + pre + 0.008*(pre-35)*(pre-35)
 	return 10 * math.Log10(pow10(p.Nc)+pow10(nos)+pow10(nor)+pow10(p.Nfor+p.RLR))
 }
 
@@ -125,8 +132,8 @@ const widebandRo = 129
 // is not used.
 func (p Parameters) RateWideband() Rating {
 	p.BurstR = 1
-	r := Rating{Ro: widebandRo, Id: p.absoluteDelay(), IeEff: p.equipment()}
-	r.R = r.Ro - r.Id - r.IeEff + p.A
+	r := Rating{Noise: widebandRo, Delay: p.absoluteDelay(), Equipment: p.equipment()}
+	r.R = r.Noise - r.Delay - r.Equipment + p.A
 	return r
 }
 

@@ -20,9 +20,9 @@ func near(t *testing.T, what string, got, want, within float64) {
 func TestDefaults(t *testing.T) {
 	r := Defaults().Rate()
 	near(t, "R", r.R, 93.2, 0.05)
-	near(t, "Ro", r.Ro, 94.77, 0.01)
-	near(t, "Is", r.Is, 1.41, 0.01)
-	near(t, "Id", r.Id, 0.15, 0.02)
+	near(t, "Ro", r.Noise, 94.77, 0.01)
+	near(t, "Is", r.Simultaneous, 1.41, 0.01)
+	near(t, "Id", r.Delay, 0.15, 0.02)
 	near(t, "MOS", MOS(r.R), 4.41, 0.005)
 }
 
@@ -59,11 +59,11 @@ func TestEquipmentAgainstTables(t *testing.T) {
 		for i, loss := range tt.loss {
 			p := Defaults()
 			p.Ie, p.Bpl, p.Ppl = tt.ie, tt.bpl, loss
-			near(t, tt.name, p.Rate().IeEff, tt.ie2[i], tt.within)
+			near(t, tt.name, p.Rate().Equipment, tt.ie2[i], tt.within)
 		}
 	}
 	// Wideband: AMR-WB 12.65 at 2 % (G.107.1 (7-15) with 95, not 129).
-	near(t, "wideband", Parameters{Ie: 20, Bpl: 4.3, Ppl: 2, BurstR: 1, MT: 100, ST: 1}.RateWideband().IeEff, 43.81, 0.01)
+	near(t, "wideband", Parameters{Ie: 20, Bpl: 4.3, Ppl: 2, BurstR: 1, MT: 100, ST: 1}.RateWideband().Equipment, 43.81, 0.01)
 }
 
 // Without echo the impairment by delay is that of G.107's curve, which R.
@@ -76,7 +76,7 @@ func TestDelay(t *testing.T) {
 		if d > 177.3 {
 			fit += 0.11 * (d - 177.3)
 		}
-		near(t, "Id", p.Rate().Id, fit, 3.5)
+		near(t, "Id", p.Rate().Delay, fit, 3.5)
 	}
 	p := Defaults()
 	p.Ta = 100
@@ -146,17 +146,30 @@ func TestImpairments(t *testing.T) {
 		missing string
 		assumed bool
 	}{
-		{codec: "PCMU", bpl: 4.3}, {codec: "pcma", plc: true, bpl: 25.1},
-		{codec: "G729", ie: 11, bpl: 19}, {codec: "GSM", ie: 20, bpl: 4.3, assumed: true}, {codec: "GSM-EFR", ie: 5, bpl: 10},
-		{codec: "G726-32", ie: 7, bpl: 4.3, assumed: true}, {codec: "AAL2-G726-16", ie: 50, bpl: 4.3, assumed: true},
-		{codec: "G723", bytes: 24, ie: 15, bpl: 16.1}, {codec: "G723", bytes: 20, ie: 19, bpl: 16.1, assumed: true},
+		{codec: "PCMU", bpl: 4.3},
+		{codec: "pcma", plc: true, bpl: 25.1},
+		{codec: "G729", ie: 11, bpl: 19},
+		{codec: "GSM", ie: 20, bpl: 4.3, assumed: true},
+		{codec: "GSM-EFR", ie: 5, bpl: 10},
+		{codec: "G726-32", ie: 7, bpl: 4.3, assumed: true},
+		{codec: "AAL2-G726-16", ie: 50, bpl: 4.3, assumed: true},
+		{codec: "G723", bytes: 24, ie: 15, bpl: 16.1},
+		{codec: "G723", bytes: 20, ie: 19, bpl: 16.1, assumed: true},
 		{codec: "G722", clock: 8000, ie: 13, bpl: 4.3, wide: true, assumed: true},
-		{codec: "L16", clock: 8000, bpl: 4.3, assumed: true}, {codec: "L16", clock: 16000, bpl: 4.3, wide: true, assumed: true},
-		{codec: "AMR", bytes: 33, ie: 5, bpl: 10}, {codec: "AMR", bytes: 32, ie: 5, bpl: 10}, {codec: "AMR", bytes: 21, ie: 10, bpl: 4.3, assumed: true},
-		{codec: "AMR", bytes: 18, missing: "AMR 6.7"}, {codec: "AMR", bytes: 7, missing: "7 bytes"},
-		{codec: "AMR-WB", bytes: 33, ie: 13, bpl: 4.3, wide: true, assumed: true}, {codec: "AMR-WB", bytes: 60, ie: 1, bpl: 4.6, wide: true, assumed: true},
-		{codec: "AMR-WB", bytes: 61, ie: 8, bpl: 4.9, wide: true, assumed: true}, {codec: "AMR-WB", bytes: 18, ie: 41, bpl: 4.3, wide: true, assumed: true},
-		{codec: "OPUS", missing: "OPUS"}, {codec: "ILBC", missing: "ILBC"}, {codec: "", missing: "publishes"},
+		{codec: "L16", clock: 8000, bpl: 4.3, assumed: true},
+		{codec: "L16", clock: 16000, bpl: 4.3, wide: true, assumed: true},
+		{codec: "AMR", bytes: 33, ie: 5, bpl: 10},
+		{codec: "AMR", bytes: 32, ie: 5, bpl: 10},
+		{codec: "AMR", bytes: 21, ie: 10, bpl: 4.3, assumed: true},
+		{codec: "AMR", bytes: 18, missing: "AMR 6.7"},
+		{codec: "AMR", bytes: 7, missing: "7 bytes"},
+		{codec: "AMR-WB", bytes: 33, ie: 13, bpl: 4.3, wide: true, assumed: true},
+		{codec: "AMR-WB", bytes: 60, ie: 1, bpl: 4.6, wide: true, assumed: true},
+		{codec: "AMR-WB", bytes: 61, ie: 8, bpl: 4.9, wide: true, assumed: true},
+		{codec: "AMR-WB", bytes: 18, ie: 41, bpl: 4.3, wide: true, assumed: true},
+		{codec: "OPUS", missing: "OPUS"},
+		{codec: "ILBC", missing: "ILBC"},
+		{codec: "", missing: "publishes"},
 	}
 	for _, tt := range tests {
 		i, missing := impairmentOf(Inputs{Codec: tt.codec, ClockRate: tt.clock, PLC: tt.plc}, tt.bytes)

@@ -39,7 +39,8 @@ func (s *seekable) Seek(offset int64, whence int) (int64, error) {
 func decoded(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, b []byte, channels int) (ch [2][]int16, samples uint64) {
+}, b []byte, channels int,
+) (ch [2][]int16, samples uint64) {
 	t.Helper()
 	s, err := flac.New(bytes.NewReader(b))
 	if err != nil {

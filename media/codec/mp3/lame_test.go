@@ -191,7 +191,6 @@ var errDisk = errors.New("disk full")
 
 type failing struct {
 	room int
-	seek error
 	at   int64
 }
 
