@@ -2,10 +2,13 @@ package relay
 
 import (
 	"bytes"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/media"
 )
@@ -17,6 +20,29 @@ type blocker struct {
 }
 
 func (b *blocker) Put(time.Time, []byte) { b.once.Do(func() { close(b.entered); <-b.let }) }
+
+// stamped returns when the kernel stamps packets as they come, which takes it a
+// while after the relay's start. Until then it stamps them when they are read.
+func (e env) stamped() {
+	e.Helper()
+	f, err := openUDP(netip.AddrPortFrom(thiefHost, 29999), Config{DSCP: -1, ReceiveBufferBytes: 1 << 16, SendBufferBytes: 1 << 16})
+	if err != nil {
+		e.Fatal(err)
+	}
+	defer func() { _ = f.close() }()
+	in := newInbound()
+	e.eventually("time stamps", func() bool {
+		if err := unix.Sendto(f.fd, []byte{1}, 0, &unix.SockaddrInet4{Port: 29999, Addr: thiefHost.As4()}); err != nil {
+			e.Fatal(err)
+		}
+		const late = 2 * time.Millisecond
+		<-time.After(late)
+		n := in.receive(f.fd)
+		age, _ := in.control(0, time.Now().UnixNano())
+		in.arm(0)
+		return n == 1 && age >= late
+	})
+}
 
 // hold keeps the loop of all streams from going on until release is called.
 func (e env) hold() (release func()) {
@@ -48,6 +74,7 @@ func TestCloseReadsOut(t *testing.T) { onSockets(t, closeReadsOut) }
 
 func closeReadsOut(e env) {
 	const first, waiting, late = 20, 3*batchPackets + 5, 10
+	e.stamped()
 	s, carrier, pbx := e.call()
 	ends := [2]party{carrier, pbx}
 	taps := [2]*collector{{}, {}}
@@ -109,6 +136,7 @@ func closeReadsOut(e env) {
 func TestReadingOutEnds(t *testing.T) {
 	l, s, carrier, _ := still(t)
 	e := env{T: t}
+	e.stamped()
 	send := func(from, to int) {
 		for i := from; i < to; i++ {
 			e.send(carrier, s.Local(media.External), rtpPacket(1, uint16(i), 4))
@@ -135,6 +163,7 @@ func TestReadingOutEnds(t *testing.T) {
 // What the kernel dropped is counted at the end, though no packet tells of it.
 func TestOverrunIsCountedAtTheEnd(t *testing.T) {
 	l, s, carrier, _ := stillWith(t, Config{PortMin: 23000, PortMax: 23999, ReceiveBufferBytes: 8192})
+	env{T: t}.stamped()
 	const sent = 200
 	for i := range sent {
 		env{T: t}.send(carrier, s.Local(media.External), rtpPacket(1, uint16(i), 160))

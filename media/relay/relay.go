@@ -149,7 +149,9 @@ type Relay struct {
 	declines       atomic.Uint64
 	declineReasons sync.Map // texts logged so far
 
-	mu      sync.Mutex // guards all following; never held while packets are handled
+	opening sync.WaitGroup // Opens that found the relay open; added to under mu
+
+	mu      sync.Mutex // guards all following; never held while packets are handled or sockets made
 	pools   map[netip.Addr]*pool
 	streams map[*Stream]struct{}
 	past    SideStats // of streams that are closed
@@ -184,6 +186,9 @@ func (r *Relay) Close() error {
 		return ErrClosed
 	}
 	r.closed = true
+	r.mu.Unlock()
+	r.opening.Wait()
+	r.mu.Lock()
 	streams := make([]*Stream, 0, len(r.streams))
 	for s := range r.streams {
 		streams = append(streams, s)
@@ -212,11 +217,10 @@ type Options struct {
 // and counted until SetRemote was called for it. ErrNoPorts (wrapped) says that
 // every pair is in use or in quarantine.
 func (r *Relay) Open(local [2]netip.Addr, opt Options) (*Stream, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	if !r.begin() {
 		return nil, ErrClosed
 	}
+	defer r.opening.Done()
 	s := newStream(r, opt)
 	for side := range local {
 		if err := r.bindPair(s, media.Side(side), canonical(local[side])); err != nil {
@@ -226,16 +230,30 @@ func (r *Relay) Open(local [2]netip.Addr, opt Options) (*Stream, error) {
 	if err := r.engine.attach(s); err != nil {
 		return nil, errors.Join(fmt.Errorf("serve media ports: %w", err), r.release(s))
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.streams[s] = struct{}{}
 	return s, nil
+}
+
+// begin lets an Open go on, whose end Close waits for.
+func (r *Relay) begin() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.opening.Add(1)
+	}
+	return !r.closed
 }
 
 // bindPair binds the ports of one side. Pairs that somebody else uses are
 // passed over.
 func (r *Relay) bindPair(s *Stream, side media.Side, addr netip.Addr) error {
-	p := r.pool(addr)
-	for range len(p.free) {
-		even, _ := p.take()
+	for tries := r.PortsFree(addr); tries > 0; tries-- {
+		even, ok := r.take(addr)
+		if !ok {
+			break
+		}
 		socks, err := r.bindBoth(netip.AddrPortFrom(addr, even))
 		switch {
 		case err == nil:
@@ -243,14 +261,29 @@ func (r *Relay) bindPair(s *Stream, side media.Side, addr netip.Addr) error {
 			s.ends[side].local = netip.AddrPortFrom(addr, even)
 			return nil
 		case errors.Is(err, syscall.EADDRINUSE):
-			p.later(even)
+			r.giveBack(addr, even, (*pool).later)
 		default:
-			p.unused(even)
+			r.giveBack(addr, even, (*pool).unused)
 			return fmt.Errorf("bind a media port: %w", err)
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.pool(addr)
 	return fmt.Errorf("%w at %s: of %d pairs %d are in quarantine, the others in use; widen the port range",
 		ErrNoPorts, addr, p.total, len(p.resting))
+}
+
+func (r *Relay) take(addr netip.Addr) (even uint16, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pool(addr).take()
+}
+
+func (r *Relay) giveBack(addr netip.Addr, even uint16, how func(*pool, uint16)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	how(r.pool(addr), even)
 }
 
 func (r *Relay) bindBoth(at netip.AddrPort) ([2]socket, error) {
@@ -274,7 +307,7 @@ func (r *Relay) release(s *Stream) error {
 			continue
 		}
 		errs = append(errs, e.socks[kindRTP].close(), e.socks[kindRTCP].close())
-		r.pool(e.local.Addr()).unused(e.local.Port())
+		r.giveBack(e.local.Addr(), e.local.Port(), (*pool).unused)
 	}
 	return errors.Join(errs...)
 }
