@@ -4,7 +4,7 @@
 set -euo pipefail
 
 declare -A packages=(
-	[build]="gcc libc6-dev libopus-dev libopusfile-dev pkg-config"
+	[build]="gcc libc6-dev libopencore-amrnb-dev libopencore-amrwb-dev libopus-dev libopusfile-dev pkg-config"
 	[bpf]="clang llvm libbpf-dev gcc"
 	[demo]="espeak-ng"
 	[bench]="rtpengine-daemon iproute2 util-linux"
@@ -28,12 +28,12 @@ fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	# Only what the build itself cannot do without stops it here.
-	if command -v pkg-config >/dev/null && pkg-config --exists opus opusfile; then
+	if command -v pkg-config >/dev/null && pkg-config --exists opus opusfile opencore-amrnb opencore-amrwb; then
 		exit 0
 	fi
 	cat >&2 <<-TEXT
 		deps: this is no Debian machine, so nothing was installed. What is needed, by its Debian names:
-		  to build: a C compiler, pkg-config, and the headers of libopus and libopusfile
+		  to build: a C compiler, pkg-config, and the headers of libopus, libopusfile and opencore-amr
 		  for the demo: espeak-ng (without it the demo uses tones)
 		  for the tests: ${packages[test]} (a test whose peer is missing says so and is skipped)
 	TEXT

@@ -98,8 +98,14 @@ func newCore(f media.Format, o DecoderOptions) (core, error) {
 	if f.Channels > 1 && f.Name != "L16" && f.Name != "OPUS" {
 		return nil, ErrUndecodable
 	}
-	if f.Name == "L16" {
+	switch f.Name {
+	case "L16":
 		return newL16(f)
+	case "AMR", "AMR-WB":
+		return newAMR(f, o)
+	}
+	if kbps, lsb := g726Name(f.Name); kbps > 0 && f.ClockRate == 8000 {
+		return newG726(kbps, lsb), nil
 	}
 	switch (media.Format{Name: f.Name, ClockRate: f.ClockRate}) {
 	case media.Format{Name: "PCMU", ClockRate: 8000}:
@@ -108,6 +114,8 @@ func newCore(f media.Format, o DecoderOptions) (core, error) {
 		return g711{&aLawLinear}, nil
 	case media.Format{Name: "G722", ClockRate: 8000}:
 		return newG722(), nil
+	case media.Format{Name: "GSM", ClockRate: 8000}:
+		return newGSM(), nil
 	case media.Format{Name: "OPUS", ClockRate: 48000}:
 		return newOpusStream(o)
 	}

@@ -23,6 +23,15 @@ var streams = []struct {
 	{media.Format{Name: "L16", ClockRate: 44100, Channels: 2}, 44100, make([]byte, 1764), 441},
 	{media.Format{Name: "L16", ClockRate: 48000, Channels: 2}, 48000, make([]byte, 1920), 480},
 	{media.Format{Name: "OPUS", ClockRate: 48000, Channels: 2}, 48000, []byte{0x08, 0, 0, 0}, 960},
+	{media.Format{Name: "G726-16", ClockRate: 8000}, 8000, make([]byte, 40), 160},
+	{media.Format{Name: "G726-24", ClockRate: 8000}, 8000, make([]byte, 60), 160},
+	{media.Format{Name: "G726-32", ClockRate: 8000}, 8000, make([]byte, 80), 160},
+	{media.Format{Name: "AAL2-G726-40", ClockRate: 8000}, 8000, make([]byte, 100), 160},
+	{media.Format{Name: "GSM", ClockRate: 8000}, 8000, append([]byte{0xd0}, make([]byte, 32)...), 160},
+	{media.Format{Name: "AMR", ClockRate: 8000, Params: "octet-align=1"}, 8000, append([]byte{0xf0, 0xbc, 0x44}, make([]byte, 31+6)...), 320},
+	{media.Format{Name: "AMR", ClockRate: 8000}, 8000, append([]byte{0xf3, 0xc0}, make([]byte, 31)...), 160},
+	{media.Format{Name: "AMR-WB", ClockRate: 16000, Params: "octet-align=1; mode-set=0,2"}, 16000, append([]byte{0xf0, 0x04}, make([]byte, 17)...), 320},
+	{media.Format{Name: "AMR-WB", ClockRate: 16000}, 16000, []byte{0xf7, 0xc0}, 320},
 	{media.Format{Name: "CN", ClockRate: 8000}, 8000, []byte{70, 1, 2}, 0},
 }
 
