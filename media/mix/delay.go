@@ -214,12 +214,42 @@ func (e *delay) fit() {
 		if b.x >= mean || i == top-1 {
 			e.own.rate = math.Max(-slopeMax, math.Min(slopeMax, (b.d-a.d)/(b.x-a.x)))
 			e.own.uncertain = math.Max(noise/(b.x-a.x), slopeUncertain)
+			e.weigh(top, mean, 2*jitter/float64(count)/float64(count))
 			if e.span < slopeFromS {
 				e.own.uncertain = slopeMax
 			}
 			return
 		}
 	}
+}
+
+// weigh looks at slopes about that of the edge: each is as likely as the line
+// of that slope under all delays is high where the packets' mean is, against
+// what the least of so many delays is off.
+func (e *delay) weigh(top int, mean, scale float64) {
+	const steps, reach = 24, 4.0
+	if scale <= 0 {
+		return
+	}
+	var heights [2*steps + 1]float64
+	highest := math.Inf(-1)
+	at := func(j int) float64 { return e.own.rate + e.own.uncertain*reach*float64(j-steps)/steps }
+	for j := range heights {
+		h := math.Inf(1)
+		for _, i := range e.hull[:top] {
+			b := e.at(int(i))
+			h = math.Min(h, b.d-at(j)*(b.x-mean))
+		}
+		heights[j] = h
+		highest = math.Max(highest, h)
+	}
+	var sum, first, second float64
+	for j, h := range heights {
+		w, s := math.Exp((h-highest)/scale), at(j)
+		sum, first, second = sum+w, first+w*s, second+w*s*s
+	}
+	rate := first / sum
+	e.own = slope{rate, math.Max(math.Sqrt(math.Max(second/sum-rate*rate, 0)), slopeUncertain)}
 }
 
 // cross is positive when c lies above the line through a and b.
