@@ -139,7 +139,7 @@ func (a *Account) rate(in Inputs, missingPct float64, payloadBytes int) {
 	talking := rate(p)
 	a.R, a.MOS, a.MOSLQ = round(talking.R, 1), round(mos(talking.R), 2), round(mos(listening.R), 2)
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: Ie %g, Bpl %g (%s), Ppl %.2f %%, BurstR %.2f, Ta %.0f ms (%s)", model, p.Ie, p.Bpl, i.source, p.Ppl, p.BurstR, ta, how)
+	fmt.Fprintf(&b, "%s: Ie %g, Bpl %g (%s), Ppl %.2f %% (lost, or over %d ms late), BurstR %.2f, Ta %.0f ms (%s)", model, p.Ie, p.Bpl, i.source, p.Ppl, DiscardMS, p.BurstR, ta, how)
 	if i.wideband {
 		b.WriteString(", echo 0")
 	} else {

@@ -56,11 +56,13 @@ func (s *Stream) Duplicate() { s.duplicates++ }
 // been counted as lost before and is counted as discarded from now on.
 func (s *Stream) Late() { s.numbers.tooLate() }
 
-// Unseen says that n packets were dropped between the wire and this account:
-// the next n missing numbers are neither lost nor received.
+// Unseen says that n packets were dropped between the wire and this account,
+// before the packet that comes next: as many missing numbers are neither lost nor
+// received. What finds no missing number soon was something else.
 func (s *Stream) Unseen(n int64) {
 	if n > 0 {
-		s.numbers.unseenOwed += n
+		s.numbers.unseenOwed = min(s.numbers.unseenOwed+n, dropoutPacketsMax)
+		s.numbers.owedUntil = s.numbers.newest + windowPackets
 	}
 }
 

@@ -63,6 +63,11 @@ func TestCounts(t *testing.T) {
 			s.Unseen(3)
 			feed(s, count(15, 400), nil)
 		}, window{received: 395, lost: 2, unseen: 3}, 0},
+		{"dropped by the tap, but something else", func(s *Stream) {
+			feed(s, count(0, 10), nil)
+			s.Unseen(3)
+			feed(s, slices.Concat(count(10, 600), count(602, 1000)), nil)
+		}, window{received: 998, lost: 2}, 0},
 		{"dropped by the tap over a long hole", func(s *Stream) {
 			feed(s, []int64{0}, nil)
 			s.Unseen(4000)

@@ -17,7 +17,8 @@ type window struct {
 	begun      bool
 	newest     int64
 	first      int64 // of those not yet settled, the lowest that was expected
-	unseenOwed int64
+	unseenOwed int64 // missing numbers that are to be taken for unseen,
+	owedUntil  int64 // before this number
 
 	came [windowPackets / 64]uint64 // received
 	gone [windowPackets / 64]uint64 // received too late to be heard, or (when not received) unseen
@@ -83,6 +84,9 @@ func (w *window) begin(seq int64) {
 // comes in is missing until it comes.
 func (w *window) advance(seq int64) {
 	hole := seq - w.newest - 1
+	if w.newest >= w.owedUntil {
+		w.unseenOwed = 0
+	}
 	unseen := min(w.unseenOwed, hole)
 	w.unseenOwed -= unseen
 	skip := max(hole-windowPackets, 0) // these fall out as soon as they are in
