@@ -120,6 +120,9 @@ func newCore(f media.Format, o DecoderOptions) (core, error) {
 		return newOpusStream(o)
 	}
 	if f.Name == "CN" && f.ClockRate > 0 {
+		if o.Noise {
+			return newNoise(f.ClockRate), nil
+		}
 		return comfortNoise{f.ClockRate}, nil
 	}
 	return nil, ErrUndecodable
