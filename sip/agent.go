@@ -75,10 +75,11 @@ type Agent struct {
 	Counters Counters
 
 	layer   *sipgo.TransportLayer
-	packets []*packetSocket          // fixed after Start
-	streams []*streamSocket          // fixed after Start
-	dialled map[string]*dialListener // by network, fixed after Start
-	started chan struct{}            // closed when the fields above are fixed
+	packets []*packetSocket             // fixed after Start
+	streams []*streamSocket             // fixed after Start
+	locals  map[string][]netip.AddrPort // of the listeners, by network, fixed after Start
+	dialled map[string]*dialListener    // by network, fixed after Start
+	started chan struct{}               // closed when the fields above are fixed
 	wg      sync.WaitGroup
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -160,6 +161,7 @@ func (a *Agent) Start() error {
 			return errors.Join(fmt.Errorf("listen on %s://%s: %w", l.Network, l.Addr, err), a.Close())
 		}
 	}
+	a.locals = a.listeners()
 	for _, s := range a.packets {
 		if err := s.serve(); err != nil {
 			return errors.Join(fmt.Errorf("read udp://%s: %w", s.local, err), a.Close())
@@ -284,14 +286,11 @@ func ignoreClosed(err error) error {
 // be nil, is called by another goroutine when the message cannot be delivered
 // to the transport later; an error that is known at once is returned instead.
 func (a *Agent) Send(m *Message, f Flow, fail func(error)) error {
-	data := m.Append(make([]byte, 0, 1024+len(m.Body)))
-	if len(data) > MessageBytesMax {
-		a.Counters.SendErrors.Add(1)
-		return fmt.Errorf("message of %d bytes, at most %d are sent", len(data), MessageBytesMax)
-	}
 	var err error
 	if f.Network == "udp" {
-		err = a.sendPacket(data, f)
+		err = a.sendPacket(m, f)
+	} else if data := m.Append(make([]byte, 0, 1024+len(m.Body))); len(data) > MessageBytesMax {
+		err = tooLarge(data)
 	} else {
 		err = a.sendStream(data, f, fail)
 	}
@@ -303,24 +302,45 @@ func (a *Agent) Send(m *Message, f Flow, fail func(error)) error {
 	return nil
 }
 
-func (a *Agent) sendPacket(data []byte, f Flow) error {
+func tooLarge(data []byte) error {
+	return fmt.Errorf("message of %d bytes, at most %d are sent", len(data), MessageBytesMax)
+}
+
+// packetBuffers hold datagrams while they are written.
+var packetBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (a *Agent) sendPacket(m *Message, f Flow) error {
+	buf := packetBuffers.Get().(*[]byte)
+	defer packetBuffers.Put(buf)
+	*buf = m.Append((*buf)[:0])
+	if len(*buf) > MessageBytesMax {
+		return tooLarge(*buf)
+	}
 	s := a.packetSocket(f)
 	if s == nil {
 		return ErrNoTransport
 	}
-	_, err := s.conn.WriteTo(data, packetAddr(f.Remote))
+	_, err := s.conn.WriteTo(*buf, packetAddr(f.Remote))
 	return err
 }
 
 func (a *Agent) packetSocket(f Flow) *packetSocket {
-	locals := make([]netip.AddrPort, len(a.packets))
-	for i, s := range a.packets {
-		locals[i] = s.local
-	}
-	if i := a.pick(locals, f); i >= 0 {
+	if i := a.pick(a.locals["udp"], f); i >= 0 {
 		return a.packets[i]
 	}
 	return nil
+}
+
+// listeners returns the addresses that are listened on, by network.
+func (a *Agent) listeners() map[string][]netip.AddrPort {
+	of := map[string][]netip.AddrPort{}
+	for _, s := range a.packets {
+		of["udp"] = append(of["udp"], s.local)
+	}
+	for _, s := range a.streams {
+		of[s.network] = append(of[s.network], s.local)
+	}
+	return of
 }
 
 // pick chooses the listener for a flow: the one named by it, else that of the

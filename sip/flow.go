@@ -47,18 +47,7 @@ func (a *Agent) route(to netip.Addr) netip.Addr {
 // Contact, and the flow with its listener filled in. advertise, when valid,
 // stands for the listener's address.
 func (a *Agent) Local(f Flow, advertise netip.Addr) (netip.AddrPort, Flow, error) {
-	var locals []netip.AddrPort
-	if f.Network == "udp" {
-		for _, s := range a.packets {
-			locals = append(locals, s.local)
-		}
-	} else {
-		for _, s := range a.streams {
-			if s.network == f.Network {
-				locals = append(locals, s.local)
-			}
-		}
-	}
+	locals := a.locals[f.Network]
 	if !f.Local.IsValid() && advertise.IsValid() {
 		for _, l := range locals {
 			if l.Addr() == advertise {
@@ -144,8 +133,12 @@ func MarkSource(req *Message) {
 		if ask {
 			via.Params = via.Params.Without("rport") + Params(";rport="+strconv.Itoa(int(req.Flow.Remote.Port())))
 		}
-		list[0] = via.String()
-		req.Headers[i].Value = strings.Join(list, ", ")
+		value := via.String()
+		if len(list) > 1 {
+			value = strings.Join(append([]string{value}, list[1:]...), ", ")
+		}
+		req.Headers[i].Value = value
+		req.read.via, req.read.viaOf = via, value
 		return
 	}
 }

@@ -79,43 +79,52 @@ func (m *Message) Add(name, value string) { m.Headers = append(m.Headers, Header
 // first of them, in its spelling; where there was none, at the end. No values
 // remove them.
 func (m *Message) Set(name string, values ...string) {
-	out := make([]Header, 0, len(m.Headers)+len(values))
-	done := false
-	for _, h := range m.Headers {
-		if !sameName(h.Name, name) {
-			out = append(out, h)
-			continue
-		}
-		if !done {
-			for _, v := range values {
-				out = append(out, Header{h.Name, v})
+	first, last, n := -1, -1, 0
+	for i := range m.Headers {
+		if sameName(m.Headers[i].Name, name) {
+			if first < 0 {
+				first = i
 			}
-			done = true
+			last = i
+			n++
 		}
 	}
-	if !done {
+	switch {
+	case n == 0:
 		for _, v := range values {
-			out = append(out, Header{name, v})
+			m.Add(name, v)
+		}
+		return
+	case n == len(values) && last-first == n-1: // side by side: in their place
+		for i, v := range values {
+			m.Headers[first+i] = Header{m.Headers[first].Name, v}
+		}
+		return
+	}
+	spelling := m.Headers[first].Name
+	out := make([]Header, 0, len(m.Headers)-n+len(values))
+	for i, h := range m.Headers {
+		if i == first {
+			for _, v := range values {
+				out = append(out, Header{spelling, v})
+			}
+		}
+		if i < first || i > last || !sameName(h.Name, name) {
+			out = append(out, h)
 		}
 	}
 	m.Headers = out
 }
 
+// SetVia is Set for a Via of our own, which need not be read again.
+func (m *Message) SetVia(v Via) {
+	text := v.String()
+	m.Set("Via", text)
+	m.read.via, m.read.viaOf = v, text
+}
+
 // CallID returns the Call-ID.
 func (m *Message) CallID() string { return m.Get("Call-ID") }
-
-// TopVia returns the first Via.
-func (m *Message) TopVia() (Via, error) {
-	h := m.topVia()
-	if h.Host == "" {
-		return Via{}, errVia
-	}
-	v := Via{Transport: strings.ToUpper(h.Transport), Host: h.Host, Port: h.Port}
-	if _, params, found := cutOutside(firstOf(m.Get("Via")), ';'); found {
-		v.Params = Params(";" + params)
-	}
-	return v, nil
-}
 
 // ResponseTo begins a response to a request with what must be copied from it
 // (RFC 3261 section 8.2.6.2).
@@ -150,5 +159,7 @@ func (v Via) Branch() string {
 
 // String writes v.
 func (v Via) String() string {
-	return "SIP/2.0/" + v.Transport + " " + joinHostPort(v.Host, v.Port) + string(v.Params)
+	b := make([]byte, 0, 96)
+	b = append(append(append(b, "SIP/2.0/"...), v.Transport...), ' ')
+	return string(append(appendHostPort(b, v.Host, v.Port), v.Params...))
 }

@@ -147,15 +147,16 @@ func (s *packetSocket) ReadFrom(buf []byte) (int, net.Addr, error) {
 			s.a.Counters.Denied.Add(1)
 			continue
 		}
-		m, wire, _, err := precheck(buf[:n], false)
+		m, _, err := precheck(buf[:n], false)
 		switch {
 		case errors.Is(err, ErrKeepAlive):
 			s.a.Counters.KeepAlives.Add(1)
 		case err != nil:
 			s.a.Counters.Unparseable.Add(1)
 		default:
+			text := m.excerpt(buf[:0])
 			s.a.expect(s.in, m, Flow{Network: "udp", Local: s.local, Remote: src})
-			return copy(buf, wire), s.in, nil
+			return len(text), s.in, nil
 		}
 	}
 }

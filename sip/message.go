@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	sipgo "github.com/emiago/sipgo/sip"
 )
 
 // headersMax is the number of header fields of the largest message taken.
@@ -42,7 +40,7 @@ type Message struct {
 	Flow    Flow      // how it came; zero for a message of our own
 	Arrival time.Time // when it came
 
-	read *reading // nil for a message of our own
+	read reading // what sipgo has read; zero for a message of our own
 }
 
 // IsRequest says whether m is a request.
@@ -57,11 +55,11 @@ func (m *Message) IsRequest() bool { return m.Method != "" }
 // refused as well when a field that every message must have is missing or
 // cannot be read (RFC 3261 section 8.1.1), so that all accessors below work.
 func Parse(data []byte, stream bool) (m *Message, rest []byte, err error) {
-	m, wire, rest, err := precheck(data, stream)
+	m, rest, err = precheck(data, stream)
 	if err != nil {
 		return nil, rest, err
 	}
-	msg, err := parser.ParseSIP(wire)
+	msg, err := parser.ParseSIP(m.excerpt(nil))
 	if err != nil {
 		return nil, nil, errors.New("message cannot be read") // sipgo's error quotes the message
 	}
@@ -73,74 +71,69 @@ func Parse(data []byte, stream bool) (m *Message, rest []byte, err error) {
 
 // precheck finds one message, takes its text apart by lines and sees that it is
 // clear where it ends and what belongs to it, which sipgo is lenient about.
-// wire is what sipgo gets to read.
-func precheck(data []byte, stream bool) (m *Message, wire, rest []byte, err error) {
+// Nothing of m shares memory with data.
+func precheck(data []byte, stream bool) (m *Message, rest []byte, err error) {
 	if stream {
 		for len(data) >= 2 && data[0] == '\r' && data[1] == '\n' { // RFC 3261 section 7.5
 			data = data[2:]
 		}
 	} else if isKeepAlive(data) {
-		return nil, nil, nil, ErrKeepAlive
+		return nil, nil, ErrKeepAlive
 	}
 	end := bytes.Index(data, []byte("\r\n\r\n"))
 	if end < 0 {
 		if stream && len(data) <= MessageBytesMax {
-			return nil, nil, data, ErrPartial
+			return nil, data, ErrPartial
 		}
-		return nil, nil, nil, errors.New("no empty line after the header")
+		return nil, nil, errors.New("no empty line after the header")
 	}
 	m, err = parseHead(string(data[:end]))
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	body := data[end+4:]
 	n, err := m.contentLength()
 	switch {
 	case err != nil:
-		return nil, nil, nil, err
+		return nil, nil, err
 	case n < 0 && stream:
-		return nil, nil, nil, errors.New("no Content-Length on a stream")
+		return nil, nil, errors.New("no Content-Length on a stream")
 	case n < 0:
 		n = len(body)
 	}
 	switch {
 	case end+4+n > MessageBytesMax:
-		return nil, nil, nil, fmt.Errorf("message of %d bytes, at most %d are taken", end+4+n, MessageBytesMax)
+		return nil, nil, fmt.Errorf("message of %d bytes, at most %d are taken", end+4+n, MessageBytesMax)
 	case n > len(body) && stream:
-		return nil, nil, data, ErrPartial
+		return nil, data, ErrPartial
 	case n > len(body):
-		return nil, nil, nil, fmt.Errorf("body of %d bytes where Content-Length says %d", len(body), n)
+		return nil, nil, fmt.Errorf("body of %d bytes where Content-Length says %d", len(body), n)
 	}
-	if wire = m.wire(data[:end+4+n]); len(wire) > MessageBytesMax {
-		return nil, nil, nil, fmt.Errorf("message of %d bytes", len(wire)) // a start line written out
+	if end > MessageBytesMax-100 && len(m.excerpt(nil)) > MessageBytesMax {
+		return nil, nil, errors.New("header too large") // by what is written out
 	}
-	return m, wire, body[n:], nil
+	m.Body = append([]byte(nil), body[:n]...)
+	return m, body[n:], nil
 }
 
-// wire returns the message with a start line that sipgo can read whatever
-// stands there: it wants SIP in capitals and a space before a missing reason,
-// takes a response whose reason begins with SIP for a request, and refuses a
-// whole message for a Request-URI that it cannot read (a scheme with a dot, a
-// colon without a port), which may be none of our business. Our own text of the
-// start line is what counts.
-func (m *Message) wire(data []byte) []byte {
-	var start string
+// excerpt appends what sipgo gets to read of the message: the fields that are
+// understood, without those that pass, without the body, and with a start line
+// of ours. sipgo is particular there: it wants SIP in capitals and a space before a
+// missing reason, takes a response whose reason begins with SIP for a request, and
+// refuses a whole message for a Request-URI that it cannot read, which may be none
+// of our business. Field names are short so that it is never longer than the message
+// may be.
+func (m *Message) excerpt(dst []byte) []byte {
 	if m.IsRequest() {
-		uri := m.URI
-		if sipgo.ParseUri(uri, &sipgo.Uri{}) != nil {
-			uri = "unreadable:"
-		}
-		start = m.Method + " " + uri + " SIP/2.0"
+		dst = append(append(dst, m.Method...), " x:y SIP/2.0\r\n"...)
 	} else {
-		start = "SIP/2.0 " + strconv.Itoa(m.Status) + " "
-		if len(m.Reason) < 3 || !strings.EqualFold(m.Reason[:3], "SIP") {
-			start += m.Reason
-		}
+		dst = append(strconv.AppendInt(append(dst, "SIP/2.0 "...), int64(m.Status), 10), " \r\n"...)
 	}
-	if bytes.HasPrefix(data, []byte(start)) && data[len(start)] == '\r' {
-		return data
-	}
-	return append([]byte(start), data[bytes.IndexByte(data, '\r'):]...)
+	dst = appendHeader(dst, "v", m.Get("Via"))
+	dst = appendHeader(dst, "f", m.Get("From"))
+	dst = appendHeader(dst, "t", m.Get("To"))
+	dst = appendHeader(dst, "CSeq", m.Get("CSeq"))
+	return append(dst, "l: 0\r\n\r\n"...)
 }
 
 // skip returns what follows a message of a stream that Parse has refused, by its
@@ -183,7 +176,7 @@ func parseHead(head string) (*Message, error) {
 	if err := m.parseStartLine(line); err != nil {
 		return nil, err
 	}
-	m.Headers = make([]Header, 0, 16)
+	m.Headers = make([]Header, 0, min(strings.Count(rest, "\r\n")+1, headersMax))
 	for rest != "" {
 		line, rest, _ = strings.Cut(rest, "\r\n")
 		if strings.ContainsAny(line, "\r\n") {

@@ -207,3 +207,15 @@ func TestRoundTripOfDamaged(t *testing.T) {
 		checkRoundTrip(t, data)
 	})
 }
+
+// A plain parameter is found by ourselves, any other by sipgo: both must say the same.
+func TestPlainParams(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Params(rapid.StringMatching(`(;[a-c]{0,2}(=?[-a-c"=\[\]:. \t]{0,3})?){0,4}`).Draw(t, "params"))
+		name := rapid.SampledFrom([]string{"a", "B", "ab", "c"}).Draw(t, "name")
+		want, there := param(p.read(), name)
+		if got, ok := p.Get(name); got != want || ok != there {
+			t.Fatalf("%s of %q: %q %v, sipgo says %q %v", name, p, got, ok, want, there)
+		}
+	})
+}

@@ -35,47 +35,71 @@ func headerParsers() sipgo.HeadersParser {
 // reading is what sipgo read of a message, each beside the text it was read
 // from: a field that was replaced since is read anew.
 type reading struct {
-	via                         *sipgo.ViaHeader
-	from                        *sipgo.FromHeader
-	to                          *sipgo.ToHeader
-	cseq                        *sipgo.CSeqHeader
+	via                         Via
+	fromTag, toTag, method      string
+	seq                         uint32
 	viaOf, fromOf, toOf, cseqOf string
 }
 
-// finish joins the text of a message with what sipgo read of it.
+// finish joins the text of a message with what sipgo read of its excerpt.
 func (m *Message) finish(msg sipgo.Message) error {
-	m.Body = msg.Body()
-	m.read = &reading{
-		via: msg.Via(), from: msg.From(), to: msg.To(), cseq: msg.CSeq(),
-		viaOf: m.Get("Via"), fromOf: m.Get("From"), toOf: m.Get("To"), cseqOf: m.Get("CSeq"),
-	}
-	switch method := m.read.cseq.MethodName.String(); {
-	case m.read.via.Host == "":
+	via, from, to, cseq := msg.Via(), msg.From(), msg.To(), msg.CSeq()
+	r := reading{viaOf: m.Get("Via"), fromOf: m.Get("From"), toOf: m.Get("To"), cseqOf: m.Get("CSeq")}
+	r.via = viaFrom(via, r.viaOf)
+	r.fromTag, r.toTag = within(r.fromOf, tagOf(from.Params)), within(r.toOf, tagOf(to.Params))
+	r.seq, r.method = cseq.SeqNo, within(r.cseqOf, cseq.MethodName.String())
+	m.read = r
+	switch {
+	case r.via.Host == "":
 		return errVia
-	case method == "":
+	case r.method == "":
 		return errors.New("CSeq is not a number below 2**31 and a method")
-	case m.IsRequest() && method != m.Method:
+	case m.IsRequest() && r.method != m.Method:
 		return errors.New("method of CSeq differs from that of the request")
 	}
 	return nil
 }
 
+// within returns s as a part of text when it stands there, so that what sipgo
+// made of the text need not be kept.
+func within(text, s string) string {
+	if i := strings.Index(text, s); i >= 0 {
+		return text[i : i+len(s)]
+	}
+	return s
+}
+
 var errVia = errors.New("no Via, or one that cannot be read")
 
-// topVia returns the first Via; its Host is empty when it cannot be read.
-func (m *Message) topVia() *sipgo.ViaHeader {
-	v := m.Get("Via")
-	if m.read != nil && m.read.viaOf == v {
-		return m.read.via
+// viaFrom makes of what sipgo read of a Via what this package calls one; its
+// Host is empty when it could not be read.
+func viaFrom(h *sipgo.ViaHeader, text string) Via {
+	v := Via{Transport: within(text, strings.ToUpper(h.Transport)), Host: within(text, h.Host), Port: h.Port}
+	one := firstOf(text)
+	if core, _, found := cutOutside(one, ';'); found {
+		v.Params = Params(one[len(core):])
 	}
-	return readVia(v)
+	return v
+}
+
+// TopVia returns the first Via.
+func (m *Message) TopVia() (Via, error) {
+	text := m.Get("Via")
+	v := m.read.via
+	if m.read.viaOf != text || text == "" {
+		v = viaFrom(readVia(text), text)
+	}
+	if v.Host == "" {
+		return Via{}, errVia
+	}
+	return v, nil
 }
 
 // CSeq returns the number and the method of the CSeq header field.
 func (m *Message) CSeq() (uint32, string) {
 	v := m.Get("CSeq")
-	if m.read != nil && m.read.cseqOf == v {
-		return m.read.cseq.SeqNo, m.read.cseq.MethodName.String()
+	if v != "" && m.read.cseqOf == v {
+		return m.read.seq, m.read.method
 	}
 	h := readCSeq(v)
 	return h.SeqNo, h.MethodName.String()
@@ -84,8 +108,8 @@ func (m *Message) CSeq() (uint32, string) {
 // FromTag returns the tag of the From header field, "" without one.
 func (m *Message) FromTag() string {
 	v := m.Get("From")
-	if m.read != nil && m.read.fromOf == v {
-		return tagOf(m.read.from.Params)
+	if m.read.fromOf == v {
+		return m.read.fromTag
 	}
 	return tagOf(readFrom(v).Params)
 }
@@ -93,8 +117,8 @@ func (m *Message) FromTag() string {
 // ToTag returns the tag of the To header field, "" without one.
 func (m *Message) ToTag() string {
 	v := m.Get("To")
-	if m.read != nil && m.read.toOf == v {
-		return tagOf(m.read.to.Params)
+	if m.read.toOf == v {
+		return m.read.toTag
 	}
 	return tagOf(readTo(v).Params)
 }
@@ -181,7 +205,22 @@ func readVia(v string) *sipgo.ViaHeader {
 // sentBy says whether text is that host and port, and both are possible. sipgo
 // lets wrong ports and brackets pass in silence.
 func sentBy(text, host string, port int) bool {
-	return validHost(host) && port >= 0 && port <= 65535 && text == joinHostPort(host, port)
+	if !validHost(host) || port < 0 || port > 65535 {
+		return false
+	}
+	if strings.IndexByte(host, ':') >= 0 {
+		var bracketed bool
+		if text, bracketed = strings.CutPrefix(text, "["); !bracketed {
+			return false
+		}
+		host += "]"
+	}
+	rest, ok := strings.CutPrefix(text, host)
+	if port == 0 {
+		return ok && rest == ""
+	}
+	var digits [6]byte
+	return ok && rest == string(strconv.AppendInt(append(digits[:0], ':'), int64(port), 10))
 }
 
 // settle makes of a text what sipgo reads as the grammar means it (RFC 3261
@@ -254,12 +293,16 @@ func firstOf(s string) string {
 	return ""
 }
 
-func joinHostPort(host string, port int) string {
+func joinHostPort(host string, port int) string { return string(appendHostPort(nil, host, port)) }
+
+func appendHostPort(dst []byte, host string, port int) []byte {
 	if strings.IndexByte(host, ':') >= 0 {
-		host = "[" + host + "]"
+		dst = append(append(append(dst, '['), host...), ']')
+	} else {
+		dst = append(dst, host...)
 	}
 	if port == 0 {
-		return host
+		return dst
 	}
-	return host + ":" + strconv.Itoa(port)
+	return strconv.AppendInt(append(dst, ':'), int64(port), 10)
 }

@@ -13,7 +13,42 @@ import (
 type Params string
 
 // Get returns the value of a parameter, without quotes, and whether it is there.
-func (p Params) Get(name string) (string, bool) { return param(p.read(), name) }
+func (p Params) Get(name string) (string, bool) {
+	if p.plain() {
+		return p.find(name)
+	}
+	return param(p.read(), name)
+}
+
+// plain says whether p is nothing but ";name" and ";name=value" without quotes,
+// white space and empty names. Then find sees what read does, at no cost.
+func (p Params) plain() bool {
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		if c <= ' ' || c > '~' || c == '"' || c == ';' && (i+1 == len(p) || p[i+1] == ';' || p[i+1] == '=') {
+			return false
+		}
+	}
+	return p == "" || p[0] == ';'
+}
+
+// find returns the first of that name. Of several that are spelled alike the
+// last counts, as in sipgo.
+func (p Params) find(name string) (value string, found bool) {
+	spelled := ""
+	for rest := string(p); rest != ""; {
+		one := rest[1:]
+		rest = ""
+		if i := strings.IndexByte(one, ';'); i >= 0 {
+			one, rest = one[:i], one[i:]
+		}
+		key, v, _ := strings.Cut(one, "=")
+		if found && key == spelled || !found && strings.EqualFold(key, name) {
+			spelled, value, found = key, v, true
+		}
+	}
+	return value, found
+}
 
 // read lets sipgo take the parameters apart.
 func (p Params) read() (read sipgo.HeaderParams) {
@@ -29,6 +64,9 @@ func (p Params) read() (read sipgo.HeaderParams) {
 
 // Without returns p without the named parameters.
 func (p Params) Without(names ...string) Params {
+	if p == "" {
+		return p
+	}
 	var out strings.Builder
 next:
 	for rest := string(p); rest != ""; {
@@ -99,14 +137,12 @@ func ParseURI(s string) (URI, error) {
 
 // String writes u.
 func (u URI) String() string {
-	var b strings.Builder
-	b.WriteString(u.Scheme + ":")
+	b := append(append(make([]byte, 0, 96), u.Scheme...), ':')
 	if u.User != "" {
-		b.WriteString(u.User + "@")
+		b = append(append(b, u.User...), '@')
 	}
-	b.WriteString(joinHostPort(u.Host, u.Port))
-	b.WriteString(string(u.Params) + u.Query)
-	return b.String()
+	b = appendHostPort(b, u.Host, u.Port)
+	return string(append(append(b, u.Params...), u.Query...))
 }
 
 // Address is a name-addr or addr-spec with the parameters of the header field
@@ -116,20 +152,11 @@ type Address struct {
 	URI    string
 	Params Params
 
-	addr    string // the text before Params
-	display string // between the quotes of Name
+	addr string // the text before Params
 }
 
 // ParseAddress reads the value of From, To, Contact, Route and the like.
-func ParseAddress(s string) (Address, error) {
-	a, err := cutAddress(s)
-	if err != nil {
-		return a, err
-	}
-	var uri sipgo.Uri
-	a.display, _ = sipgo.ParseAddressValue(a.addr, &uri, nil) // ParseURI says whether the URI can be read
-	return a, nil
-}
+func ParseAddress(s string) (Address, error) { return cutAddress(s) }
 
 // cutAddress finds where the parts of an address begin and end, for their text
 // and as what sipgo gets to read.
@@ -163,15 +190,20 @@ func (a Address) Param(name string) (string, bool) { return a.Params.Get(name) }
 
 // DisplayName returns the name without quotes and escapes.
 func (a Address) DisplayName() string {
-	if strings.IndexByte(a.display, '\\') < 0 {
-		return a.display
+	if a.Name == "" {
+		return ""
+	}
+	var uri sipgo.Uri
+	display, _ := sipgo.ParseAddressValue(a.addr, &uri, nil) // ParseURI says whether the URI can be read
+	if strings.IndexByte(display, '\\') < 0 {
+		return display
 	}
 	var b strings.Builder
-	for i := 0; i < len(a.display); i++ {
-		if a.display[i] == '\\' && i+1 < len(a.display) {
+	for i := 0; i < len(display); i++ {
+		if display[i] == '\\' && i+1 < len(display) {
 			i++
 		}
-		b.WriteByte(a.display[i])
+		b.WriteByte(display[i])
 	}
 	return b.String()
 }

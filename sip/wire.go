@@ -99,11 +99,11 @@ func (w *wireConn) frame() error {
 		if len(bytes.Trim(w.data, "\r\n")) == 0 {
 			break
 		}
-		m, wire, rest, err := precheck(w.data, true)
+		m, rest, err := precheck(w.data, true)
 		switch {
 		case err == nil:
 			w.c.a.expect(w.in, m, w.c.flow)
-			w.out, w.data = wire, rest
+			w.out, w.data = m.excerpt(nil), rest
 			return nil
 		case !errors.Is(err, ErrPartial):
 			// As long as it is clear where it ends, it is left out.

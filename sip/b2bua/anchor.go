@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,7 +27,7 @@ type anchor struct {
 	lines     []line              // by index of the m= line
 	offers    [2]*sdp.Description // latest offer, by who made it
 	tentative *agreed             // by an early answer to a re-INVITE
-	streams   map[media.StreamID]media.Stream
+	streams   []media.Stream      // that go on
 	overlays  overlays
 	opened    bool      // something was agreed or offered before
 	changed   time.Time // of the latest agreement
@@ -51,7 +52,7 @@ var errLines = fmt.Errorf("session description with more than %d media", streams
 func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard, log *slog.Logger) *anchor {
 	return &anchor{
 		relay: r, trunk: trunk, tap: tap, log: log,
-		neg: sdp.NewNegotiation(), streams: map[media.StreamID]media.Stream{},
+		neg: sdp.NewNegotiation(),
 	}
 }
 
@@ -70,9 +71,7 @@ func (a *anchor) offer(from media.Side, body []byte) ([]byte, error) {
 	if err := a.open(d); err != nil {
 		return nil, err
 	}
-	if err := a.neg.Offer(from, body); err != nil {
-		return nil, err
-	}
+	a.neg.OfferParsed(from, d)
 	a.offers[from] = d
 	if !a.opened {
 		a.opened = true
@@ -179,7 +178,7 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 		return nil, fmt.Errorf("answer of the %s side: %w", from, err)
 	}
 	out := a.rewrite(from, d)
-	res, err := a.neg.Answer(from, body, at, early)
+	res, err := a.neg.AnswerParsed(from, d, at, early)
 	if err != nil {
 		if errors.Is(err, sdp.ErrNoOffer) {
 			a.log.Debug("answer without offer passed on", "side", from)
@@ -273,7 +272,7 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 			s.SetTap(media.Side(id%2), nil)
 			s.SetOverlay(media.Side(id%2), nil)
 		}
-		delete(a.streams, id)
+		a.streams = slices.DeleteFunc(a.streams, func(st media.Stream) bool { return st.ID == id })
 		a.tap.streamEnded(id, at)
 	}
 	for _, sig := range res.Signals {
@@ -285,7 +284,8 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 			continue
 		}
 		st.Local = s.Local(st.Side)
-		a.streams[st.ID] = st
+		a.streams = slices.DeleteFunc(a.streams, func(old media.Stream) bool { return old.ID == st.ID })
+		a.streams = append(a.streams, st)
 		s.SetTap(st.Side, a.tap.streamStarted(st))
 		a.overlay(st)
 	}
@@ -336,4 +336,6 @@ func (a *anchor) close() {
 	for i := range a.lines {
 		a.closeLine(i)
 	}
+	a.neg = sdp.NewNegotiation()
+	a.offers, a.tentative, a.streams = [2]*sdp.Description{}, nil, nil
 }

@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,20 +23,20 @@ type B2BUA struct {
 	cfg      Config
 	agent    *sip.Agent
 	counters Counters
-	wg       sync.WaitGroup // owners of calls
-	stop     chan struct{}  // closed when owners must leave at once
+	wg       sync.WaitGroup // calls
+	stopped  atomic.Bool    // calls must end at once
 
 	callState atomic.Pointer[callstate.Rules]
 
 	tables atomic.Pointer[[]*tableUse] // the newest first; replaced under mu
 
 	mu       sync.Mutex
-	calls    map[string][]*call // guarded by mu: by Call-ID and the caller's tag, oldest first
-	byID     map[uint64]*call   // guarded by mu: by the number in our branches
-	sessions int                // guarded by mu: calls that have not ended
-	usages   int                // guarded by mu: transactions and subscriptions outside of calls
-	perTrunk map[string]int     // guarded by mu: sessions
-	closing  bool               // guarded by mu
+	calls    map[callKey][]*call // guarded by mu: oldest first
+	byID     map[uint64]*call    // guarded by mu: by the number in our branches
+	sessions int                 // guarded by mu: calls that have not ended
+	usages   int                 // guarded by mu: transactions and subscriptions outside of calls
+	perTrunk map[string]int      // guarded by mu: sessions
+	closing  bool                // guarded by mu
 }
 
 // tableUse is an access list and how many calls were begun under it.
@@ -50,8 +51,8 @@ func New(cfg Config) (*B2BUA, error) {
 		return nil, err
 	}
 	b := &B2BUA{
-		cfg: cfg, stop: make(chan struct{}),
-		calls: map[string][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
+		cfg:   cfg,
+		calls: map[callKey][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
 	}
 	b.SetCallState(cfg.CallState)
 	if err := b.Reload(cfg.Trunks); err != nil {
@@ -149,7 +150,7 @@ func (b *B2BUA) handle(m *sip.Message) {
 const allowed = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE, PUBLISH, REGISTER"
 
 func (b *B2BUA) deliver(c *call, m *sip.Message) {
-	if !c.box.put(event{msg: m}) {
+	if !c.put(event{msg: m}) {
 		b.counters.Overflowed.Add(1)
 	}
 }
@@ -171,7 +172,9 @@ func (b *B2BUA) handleResponse(m *sip.Message) {
 const branchPrefix = "z9hG4bKtt"
 
 func branchOf(call, seq uint64) string {
-	return branchPrefix + strconv.FormatUint(call, 16) + "." + strconv.FormatUint(seq, 16)
+	b := append(make([]byte, 0, 40), branchPrefix...)
+	b = append(strconv.AppendUint(b, call, 16), '.')
+	return string(strconv.AppendUint(b, seq, 16))
 }
 
 func callOfBranch(branch string) uint64 {
@@ -184,7 +187,8 @@ func callOfBranch(branch string) uint64 {
 	return n
 }
 
-func callKey(callID, tag string) string { return callID + "\x00" + tag }
+// callKey is under which a call is found: its Call-ID and the caller's tag.
+type callKey struct{ callID, tag string }
 
 // find looks for the call of a request. merged: a call in progress began with
 // the same request that took another way (RFC 3261 section 8.2.2.2).
@@ -194,7 +198,7 @@ func (b *B2BUA) find(m *sip.Message) (c *call, merged bool) {
 	seq, _ := m.CSeq()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, c := range b.calls[callKey(id, from)] {
+	for _, c := range b.calls[callKey{id, from}] {
 		if c.branch == via.Branch() && strings.EqualFold(c.sentBy, via.Host) {
 			return c, false
 		}
@@ -205,10 +209,10 @@ func (b *B2BUA) find(m *sip.Message) (c *call, merged bool) {
 	if to == "" {
 		return nil, merged
 	}
-	if c := newest(b.calls[callKey(id, from)], to, m.Flow.Remote); c != nil {
+	if c := newest(b.calls[callKey{id, from}], to, m.Flow.Remote); c != nil {
 		return c, false
 	}
-	return newest(b.calls[callKey(id, to)], from, m.Flow.Remote), false
+	return newest(b.calls[callKey{id, to}], from, m.Flow.Remote), false
 }
 
 // newest returns the latest call that knows the callee's tag, else the latest
@@ -220,7 +224,7 @@ func newest(calls []*call, tag string, src netip.AddrPort) *call {
 		if !c.peers(src) {
 			continue
 		}
-		if c.tags[tag] {
+		if slices.Contains(c.tags, tag) {
 			return c
 		}
 		if open == nil && !c.over {
@@ -261,8 +265,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 	}
 	b.wg.Add(1)
 	b.mu.Unlock()
-	c.box.put(event{msg: m})
-	go c.run()
+	c.put(event{msg: m})
 }
 
 // retryAfter spreads the repetitions of those that were refused.
@@ -313,7 +316,7 @@ func (b *B2BUA) forget(c *call) {
 func (b *B2BUA) learn(c *call, tag string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c.tags[tag] = true
+	c.tags = append(c.tags, tag) // dialogsMax at most
 }
 
 // reply answers a request without a transaction (RFC 3261 section 8.2.7): the
@@ -340,22 +343,30 @@ func (b *B2BUA) Close() error {
 		return errors.New("b2bua: closed already")
 	}
 	b.closing = true
-	for _, c := range b.byID {
-		c.box.put(event{do: c.shutdown})
-	}
 	b.mu.Unlock()
-	owners := make(chan struct{})
-	go func() { b.wg.Wait(); close(owners) }()
+	b.toAll(func(c *call) event { return event{do: c.shutdown} })
+	ended := make(chan struct{})
+	go func() { b.wg.Wait(); close(ended) }()
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	select {
-	case <-owners:
+	case <-ended:
 	case <-ctx.Done():
 	}
-	close(b.stop)
-	<-owners
+	b.stopped.Store(true)
+	b.toAll(func(*call) event { return event{} })
+	<-ended
 	if err := b.agent.Close(); err != nil {
 		return fmt.Errorf("b2bua: close transports: %w", err)
 	}
 	return nil
+}
+
+// toAll gives every call an event.
+func (b *B2BUA) toAll(e func(*call) event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.byID {
+		c.put(e(c))
+	}
 }

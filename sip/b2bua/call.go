@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -23,8 +24,8 @@ type call struct {
 	// fixed
 	b      *B2BUA
 	id     uint64
-	key    string // in B2BUA.calls
-	method string // of the first request, with its CSeq number, branch and sent-by
+	key    callKey // in B2BUA.calls
+	method string  // of the first request, with its CSeq number, branch and sent-by
 	seq    uint32
 	branch string
 	sentBy string
@@ -33,10 +34,10 @@ type call struct {
 	side   media.Side // the caller's
 	table  *tableUse
 	log    *slog.Logger
-	box    *mailbox
+	box    mailbox
 
 	// guarded by B2BUA.mu
-	tags map[string]bool // of callees
+	tags []string // of callees
 	over bool
 
 	// of the owner
@@ -56,10 +57,14 @@ type call struct {
 	timedOut  bool              // the last next hop did not answer
 	answered  *dialogState      // the fork that took the call
 	ended     bool
-	faults    int    // survived
-	setupBody []byte // of the first request, for the far end
-	usage     *alarm // end of a subscription
-	closing   bool   // the daemon stops
+	faults    int         // survived
+	setupBody []byte      // of the first request, for the far end
+	usage     *alarm      // end of a subscription
+	closing   bool        // the daemon stops
+	gone      bool        // nothing is left of it
+	later     func() bool // what the owner is to do when it is the owner no more, and whether it is again; nil: nothing
+	timer     *time.Timer
+	alarm     time.Time // when it goes off; zero: not
 
 	cancelSent map[*dialog.Client]bool
 	dismissed  map[string]sent // ACKs of forks that nobody wanted, by tag
@@ -75,13 +80,12 @@ type dialogState struct {
 func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 	via, _ := req.TopVia() // Parse has seen to it
 	c := &call{
-		b: b, id: rand.Uint64() | 1, key: callKey(req.CallID(), req.FromTag()),
+		b: b, id: rand.Uint64() | 1, key: callKey{req.CallID(), req.FromTag()},
 		method: req.Method, branch: via.Branch(), sentBy: via.Host,
 		tag: strconv.FormatUint(rand.Uint64(), 16), trunk: peer.Trunk, side: peer.Side, table: table,
-		box: newMailbox(), tags: map[string]bool{},
 	}
 	c.seq, _ = req.CSeq()
-	c.log = b.cfg.Log.With("trunk", peer.Trunk.Name, "sip_call_id", req.CallID())
+	c.log = slog.New(&callLog{Handler: b.cfg.Log.Handler(), trunk: peer.Trunk.Name, callID: req.CallID()})
 	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
 	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
 	return c
@@ -97,53 +101,101 @@ func (c *call) peers(src netip.AddrPort) bool {
 	return false
 }
 
-// run is the owner of the call.
-func (c *call) run() {
-	defer c.b.wg.Done()
-	defer c.b.forget(c)
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
-		for _, e := range c.box.take(false) {
-			c.survive(func() { c.take(e) })
+// put gives the call an event, and an owner when it has none.
+func (c *call) put(e event) bool {
+	ok, orphan := c.box.put(e)
+	if orphan {
+		go c.own()
+	}
+	return ok
+}
+
+// own is the owner of the call until nothing is left to do for now. Then it does
+// what takes long and needs no owner.
+func (c *call) own() {
+	var later func() bool
+	for again := true; again; {
+		again = c.turn()
+		if c.later != nil {
+			later, c.later = c.later, nil
 		}
-		now := time.Now()
-		c.survive(func() { c.due(now) })
-		if c.faults > faultsMax { // it would go on for ever
-			c.finish(now, media.CauseFailed)
-			return
-		}
-		if c.finished() {
-			events := c.box.take(true)
-			if len(events) == 0 {
-				c.finish(now, media.CauseFailed)
-				return
-			}
-			for _, e := range events {
-				c.survive(func() { c.take(e) })
-			}
-			continue
-		}
-		if next := c.deadline(now); next.IsZero() {
-			timer.Reset(time.Hour)
-		} else {
-			timer.Reset(time.Until(next))
-		}
-		select {
-		case <-c.box.ready:
-		case <-timer.C:
-		case <-c.b.stop:
-			c.finish(time.Now(), media.CauseShutdown)
-			for events := c.box.take(true); len(events) > 0; events = c.box.take(true) {
-				for _, e := range events {
-					if e.do != nil {
-						c.survive(e.do) // an observer that answers now must hear that it is over
-					}
-				}
-			}
-			return
+		again = again || !c.gone && !c.box.release()
+		if !again && later != nil {
+			again, later = later(), nil
 		}
 	}
+}
+
+// turn takes what has come and does what is due. It returns true when more has
+// come meanwhile.
+func (c *call) turn() (again bool) {
+	for _, e := range c.box.take(false) {
+		c.survive(func() { c.take(e) })
+	}
+	now := time.Now()
+	c.survive(func() { c.due(now) })
+	switch {
+	case c.faults > faultsMax: // it would go on for ever
+		c.leave(now, media.CauseFailed)
+		return false
+	case c.b.stopped.Load():
+		c.finish(now, media.CauseShutdown)
+		for events := c.box.take(true); len(events) > 0; events = c.box.take(true) {
+			for _, e := range events {
+				if e.do != nil {
+					c.survive(e.do) // an observer that answers now must hear that it is over
+				}
+			}
+		}
+		c.leave(now, media.CauseShutdown)
+		return false
+	case c.finished():
+		events := c.box.take(true)
+		if len(events) == 0 {
+			c.leave(now, media.CauseFailed)
+			return false
+		}
+		for _, e := range events {
+			c.survive(func() { c.take(e) })
+		}
+		return true
+	}
+	c.wakeAt(c.deadline(now))
+	return false
+}
+
+// wakeAt lets the call have an owner at a time; zero: when something comes.
+func (c *call) wakeAt(at time.Time) {
+	switch {
+	case at.Equal(c.alarm):
+		return
+	case at.IsZero():
+		c.timer.Stop()
+	case c.timer == nil:
+		c.timer = time.AfterFunc(time.Until(at), c.ring)
+	default:
+		c.timer.Reset(time.Until(at))
+	}
+	c.alarm = at
+}
+
+// ring is what the timer does.
+func (c *call) ring() {
+	if _, orphan := c.box.put(event{rang: true}); orphan {
+		c.own()
+	}
+}
+
+// leave ends the call: it gets no owner any more.
+func (c *call) leave(now time.Time, cause media.Cause) {
+	c.finish(now, cause)
+	c.box.shutDown()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.gone = true
+	c.b.forget(c)
+	c.b.wg.Done()
 }
 
 // survive keeps a fault of ours in one call from ending all others: the event
@@ -200,6 +252,9 @@ func (c *call) take(e event) {
 	switch {
 	case e.do != nil:
 		e.do()
+	case e.rang:
+		c.alarm = time.Time{}
+	case e.msg == nil:
 	case e.msg.IsRequest():
 		c.takeRequest(e.msg)
 	default:
@@ -308,9 +363,8 @@ func (c *call) via(side media.Side, flow sip.Flow) (sip.Via, netip.AddrPort, sip
 		return sip.Via{}, ours, flow, err
 	}
 	c.branches++
-	network := map[string]string{"udp": "UDP", "tcp": "TCP", "tls": "TLS"}[flow.Network]
 	return sip.Via{
-		Transport: network, Host: ours.Addr().WithZone("").String(), Port: int(ours.Port()),
+		Transport: strings.ToUpper(flow.Network), Host: ours.Addr().WithZone("").String(), Port: int(ours.Port()),
 		Params: sip.Params(";rport;branch=" + branchOf(c.id, c.branches)),
 	}, ours, flow, nil
 }

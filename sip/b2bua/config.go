@@ -1,9 +1,10 @@
 // Package b2bua passes calls between the two sides of a trunk, keeping the
 // identity of the dialog: Call-ID, tags and CSeq are the same on both legs.
 //
-// A call has one owner goroutine that holds its transactions, dialogs and
-// streams; nothing else touches them. Messages reach it through a bounded
-// mailbox in the order in which they came.
+// A call has one owner at a time, a goroutine that holds its transactions,
+// dialogs and streams; nothing else touches them. Messages reach it through a
+// bounded mailbox in the order in which they came. The owner leaves when all is
+// done, and the next message or deadline brings another.
 package b2bua
 
 import (
@@ -24,6 +25,7 @@ const (
 	callsMaxDefault = 10000
 	exchangesMax    = 32  // requests of one call without a final response
 	mailboxMax      = 512 // messages of one call that wait for its owner
+	eventsKept      = 4   // events that a call keeps memory for while nothing happens
 	dialogsMax      = 32  // forks of one call
 	streamsMax      = 16  // m= lines of one session
 	faultsMax       = 16  // faults of ours that a call survives

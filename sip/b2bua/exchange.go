@@ -86,7 +86,7 @@ func (c *call) due(now time.Time) {
 			a.do(now)
 		}
 	}
-	for _, ex := range append([]*exchange(nil), c.exchanges...) {
+	for _, ex := range c.exchanges { // those that are added meanwhile have time
 		if ex.server != nil {
 			again, noAck := ex.server.Due(now)
 			if again != nil {
@@ -96,7 +96,7 @@ func (c *call) due(now time.Time) {
 				c.unacknowledged(ex, now)
 			}
 		}
-		for _, cl := range append([]*dialog.Client(nil), ex.clients...) {
+		for _, cl := range ex.clients {
 			again, timedOut := cl.Due(now)
 			if again != nil {
 				c.send(again, cl.Flow)
@@ -196,7 +196,7 @@ func (c *call) send(m *sip.Message, flow sip.Flow) { _ = c.trySend(m, flow, nil)
 func (c *call) trySend(m *sip.Message, flow sip.Flow, fail func()) error {
 	var later func(error)
 	if fail != nil {
-		later = func(error) { c.box.put(event{do: fail}) }
+		later = func(error) { c.put(event{do: fail}) }
 	}
 	err := c.b.agent.Send(m, flow, later)
 	if err != nil {

@@ -30,7 +30,7 @@ func outgoing(req *sip.Message, uri string, routes []string, via sip.Via, body [
 	m.URI = uri
 	m.Flow = sip.Flow{}
 	m.Body = body
-	m.Set("Via", via.String())
+	m.SetVia(via)
 	m.Set("Route", routes...)
 	m.Set("Record-Route")
 	if v, ok := maxForwards(req); ok {

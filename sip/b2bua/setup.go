@@ -73,7 +73,8 @@ func (c *call) session(req *sip.Message) media.Session {
 
 var errObserverPanic = errors.New("observer panicked")
 
-// observe asks the observer, in a goroutine of its own, before the far end rings.
+// observe asks the observer before the far end rings, while the call may have
+// another owner: an observer that hangs must hold up nobody.
 func (c *call) observe(req *sip.Message, now time.Time) {
 	if c.method != sip.Invite || c.b.cfg.Observer == nil {
 		c.observed = true
@@ -90,14 +91,16 @@ func (c *call) observe(req *sip.Message, now time.Time) {
 	})
 	c.state = c.b.callState.Load().Dialog(c.trunk.Name, req, c.side)
 	session := c.session(req)
-	go func() { // not waited for: an observer that hangs must hold up nobody
+	c.later = func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), observerWait)
 		defer cancel()
 		tap, err := ask(ctx, c.b.cfg.Observer, session)
-		if !c.box.put(event{do: func() { c.observerAnswered(tap, err, wait) }}) {
+		ok, orphan := c.box.put(event{do: func() { c.observerAnswered(tap, err, wait) }})
+		if !ok {
 			c.unwanted(tap)
 		}
-	}()
+		return orphan
+	}
 }
 
 func ask(ctx context.Context, o media.Observer, s media.Session) (tap media.SessionTap, err error) {
@@ -176,7 +179,7 @@ func (c *call) resolve(hop sip.NextHop) {
 		ctx, cancel := context.WithTimeout(context.Background(), resolveWait)
 		defer cancel()
 		flows, err := c.b.agent.Resolve(ctx, hop)
-		c.box.put(event{do: func() {
+		c.put(event{do: func() {
 			c.pending--
 			if err != nil {
 				c.log.Warn("next hop not found", "error", err)

@@ -23,6 +23,9 @@ func SplitBody(contentType string, body []byte) (sdp []byte, replace func(newSDP
 	if len(body) > multipartBytesMax {
 		return nil, nil, false
 	}
+	if strings.EqualFold(contentType, "application/sdp") {
+		return body, bytes.Clone, true
+	}
 	typ, params, err := mime.ParseMediaType(contentType)
 	if err != nil && typ == "" {
 		return nil, nil, false

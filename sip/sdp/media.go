@@ -102,7 +102,7 @@ type attrs struct {
 	mux               bool
 	crypto, fprint    bool
 	ptime             time.Duration
-	rtpmap, fmtp      map[string]string
+	rtpmap, fmtp      perType
 	conn              connection
 	hasRTCP, hasPtime bool
 }
@@ -143,25 +143,31 @@ func (a *attrs) take(name, value string) {
 			a.ptime, a.hasPtime = parsePtime(value), true
 		}
 	case "rtpmap":
-		a.rtpmap = keep(a.rtpmap, value)
+		a.rtpmap.keep(value)
 	case "fmtp":
-		a.fmtp = keep(a.fmtp, value)
+		a.fmtp.keep(value)
 	}
 }
 
+// perType is the attributes of one name that are about one payload type each.
+type perType []struct{ pt, rest string }
+
 // keep notes "96 rest" under "96".
-func keep(m map[string]string, value string) map[string]string {
+func (p *perType) keep(value string) {
 	pt, rest, ok := strings.Cut(strings.TrimSpace(value), " ")
-	if !ok {
-		return m
+	if ok {
+		*p = append(*p, struct{ pt, rest string }{pt, strings.TrimSpace(rest)})
 	}
-	if m == nil {
-		m = make(map[string]string)
+}
+
+// of returns what the first attribute says of a payload type.
+func (p perType) of(pt string) (rest string, ok bool) {
+	for i := range p {
+		if p[i].pt == pt {
+			return p[i].rest, true
+		}
 	}
-	if _, dup := m[pt]; !dup {
-		m[pt] = strings.TrimSpace(rest)
-	}
-	return m
+	return "", false
 }
 
 func parsePtime(value string) time.Duration {
@@ -178,6 +184,7 @@ func (d *Description) readMedia(i int, session attrs) Media {
 	_, value := d.field(d.lines[part.from])
 	line, own := parseMLine(value), d.readAttrs(part)
 	conn := own.conn
+	d.parts[i].ownConn = conn.given
 	if !conn.given {
 		conn = session.conn
 	}
@@ -225,7 +232,10 @@ func rtcpAddr(a attrs, addr netip.Addr, port uint16) netip.AddrPort {
 
 // formats builds the payload type table of an m= line.
 func formats(types []string, a attrs) []media.Format {
-	var list []media.Format
+	if len(types) == 0 {
+		return nil
+	}
+	list := make([]media.Format, 0, min(len(types), 128))
 	var have [128]bool
 	for _, text := range types {
 		pt, err := strconv.ParseUint(text, 10, 8)
@@ -234,10 +244,11 @@ func formats(types []string, a attrs) []media.Format {
 		}
 		have[pt] = true
 		f := staticTypes[uint8(pt)]
-		if m, ok := a.rtpmap[text]; ok {
+		if m, ok := a.rtpmap.of(text); ok {
 			f = parseRTPMap(m, f)
 		}
-		f.PayloadType, f.Params = uint8(pt), a.fmtp[text]
+		f.PayloadType = uint8(pt)
+		f.Params, _ = a.fmtp.of(text)
 		list = append(list, f)
 	}
 	return list
@@ -246,19 +257,17 @@ func formats(types []string, a attrs) []media.Format {
 // parseRTPMap reads "opus/48000/2"; what is missing or wrong stays as the
 // static table has it.
 func parseRTPMap(value string, f media.Format) media.Format {
-	parts := strings.Split(value, "/")
-	if name := strings.ToUpper(strings.TrimSpace(parts[0])); name != f.Name {
+	name, rest, _ := strings.Cut(value, "/")
+	rate, rest, _ := strings.Cut(rest, "/")
+	channels, _, _ := strings.Cut(rest, "/")
+	if name = strings.ToUpper(strings.TrimSpace(name)); name != f.Name {
 		f = media.Format{Name: name, Channels: 1}
 	}
-	if len(parts) > 1 {
-		if rate, err := strconv.ParseUint(strings.TrimSpace(parts[1]), 10, 31); err == nil && rate > 0 {
-			f.ClockRate = int(rate)
-		}
+	if n, err := strconv.ParseUint(strings.TrimSpace(rate), 10, 31); err == nil && n > 0 {
+		f.ClockRate = int(n)
 	}
-	if len(parts) > 2 {
-		if n, err := strconv.ParseUint(strings.TrimSpace(parts[2]), 10, 8); err == nil && n > 0 {
-			f.Channels = int(n)
-		}
+	if n, err := strconv.ParseUint(strings.TrimSpace(channels), 10, 8); err == nil && n > 0 {
+		f.Channels = int(n)
 	}
 	return f
 }

@@ -1,7 +1,6 @@
 package sdp
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -41,10 +40,10 @@ type Negotiation struct {
 	late   [2]bool         // that side asked the other to make the offer
 	newest media.Side      // who made the latest open offer or request for one
 
-	agreed    *agreement // what is in force
-	tentative *agreement // an early answer to a re-INVITE: in force when it is confirmed
-	confirmed bool       // the call is answered
-	streams   map[media.StreamID]media.Stream
+	agreed    *agreement     // what is in force
+	tentative *agreement     // an early answer to a re-INVITE: in force when it is confirmed
+	confirmed bool           // the call is answered
+	streams   []media.Stream // in order of their ids
 	holding   [2]bool
 }
 
@@ -56,7 +55,7 @@ type agreement struct {
 
 // NewNegotiation returns the state before anything was said.
 func NewNegotiation() *Negotiation {
-	return &Negotiation{streams: make(map[media.StreamID]media.Stream)}
+	return &Negotiation{}
 }
 
 // Holding tells whether a side holds by what was agreed.
@@ -75,11 +74,16 @@ func (n *Negotiation) Offer(from media.Side, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("offer of the %s side: %w", from, err)
 	}
+	n.OfferParsed(from, d)
+	return nil
+}
+
+// OfferParsed is Offer for a body that was read already.
+func (n *Negotiation) OfferParsed(from media.Side, d *Description) {
 	if other := from.Other(); n.agreed != nil && n.offers[other] == n.agreed.offer {
 		n.offers[other] = nil // answered, or there could be no further offer (RFC 6337 section 2.2)
 	}
 	n.offers[from], n.newest = d, from
-	return nil
 }
 
 // Answer records a side's answer and returns what it changed; early says that
@@ -94,13 +98,18 @@ func (n *Negotiation) Answer(from media.Side, body []byte, at time.Time, early b
 		}
 		return n.Confirm(at), nil
 	}
-	offer := n.offers[from.Other()]
-	if offer == nil {
-		return n.answerWithoutOffer(from, body, at, early)
-	}
 	answer, err := Parse(body)
 	if err != nil {
 		return Result{}, fmt.Errorf("answer of the %s side: %w", from, err)
+	}
+	return n.AnswerParsed(from, answer, at, early)
+}
+
+// AnswerParsed is Answer for a body that was read already.
+func (n *Negotiation) AnswerParsed(from media.Side, answer *Description, at time.Time, early bool) (Result, error) {
+	offer := n.offers[from.Other()]
+	if offer == nil {
+		return n.answerWithoutOffer(from, answer, at, early)
 	}
 	a := &agreement{offerer: from.Other(), offer: offer, answer: answer}
 	if early && n.confirmed {
@@ -115,11 +124,12 @@ func (n *Negotiation) Answer(from media.Side, body []byte, at time.Time, early b
 
 // answerWithoutOffer sorts out what only looks like an answer: the offer that
 // a side was asked for, and the repetition of what is agreed.
-func (n *Negotiation) answerWithoutOffer(from media.Side, body []byte, at time.Time, early bool) (Result, error) {
+func (n *Negotiation) answerWithoutOffer(from media.Side, d *Description, at time.Time, early bool) (Result, error) {
 	switch {
 	case n.late[from.Other()]:
-		return Result{}, n.Offer(from, body)
-	case n.agreed != nil && n.agreed.offerer != from && bytes.Equal(n.agreed.answer.Bytes(), body),
+		n.OfferParsed(from, d)
+		return Result{}, nil
+	case n.agreed != nil && n.agreed.offerer != from && n.agreed.answer.body == d.body,
 		n.agreed != nil && n.agreed.offerer == from && !n.confirmed && n.offers[from] != nil:
 		// The 200 that repeats a description after an UPDATE went the other way (RFC 6337 section 3.1).
 		if early {
@@ -170,24 +180,27 @@ func (n *Negotiation) agree(a *agreement, at time.Time, final bool) Result {
 	n.agreed, n.tentative = a, nil
 	n.confirmed = n.confirmed || final
 	var res Result
-	now := make(map[media.StreamID]media.Stream)
-	for _, s := range a.streams(at, !n.confirmed) {
-		now[s.ID] = s
-		if old, ok := n.streams[s.ID]; !ok || !sameStream(old, s) {
+	now := a.streams(at, !n.confirmed)
+	for _, s := range now {
+		if i := streamAt(n.streams, s.ID); i < 0 || !sameStream(n.streams[i], s) {
 			res.Streams = append(res.Streams, s)
 		}
 	}
-	for id := range n.streams {
-		if _, ok := now[id]; !ok {
-			res.Ended = append(res.Ended, id)
+	for _, s := range n.streams {
+		if streamAt(now, s.ID) < 0 {
+			res.Ended = append(res.Ended, s.ID)
 		}
 	}
-	slices.Sort(res.Ended)
 	n.streams = now
 	if n.confirmed {
 		res.Signals = n.holds(a, at)
 	}
 	return res
+}
+
+// streamAt returns the place of a stream, -1 when it is not there.
+func streamAt(list []media.Stream, id media.StreamID) int {
+	return slices.IndexFunc(list, func(s media.Stream) bool { return s.ID == id })
 }
 
 // sameStream compares all but the time.
@@ -211,8 +224,9 @@ func (a *agreement) audio() [][2]*Media {
 func (m *Media) rtp() bool { return strings.Contains(strings.ToUpper(m.Proto), "RTP/") }
 
 func (a *agreement) streams(at time.Time, early bool) []media.Stream {
-	var list []media.Stream
-	for _, p := range a.audio() {
+	pairs := a.audio()
+	list := make([]media.Stream, 0, 2*len(pairs))
+	for _, p := range pairs {
 		offer, answer := p[0], p[1]
 		for _, side := range [2]media.Side{media.External, media.Internal} {
 			sender, receiver, formats := answer, offer, accepted(offer.Formats, answer.Formats)

@@ -78,16 +78,17 @@ func (r *rewriter) replace(l line, content string) {
 // m= lines which inherit it are anchored at (or all m= lines, when none
 // inherits it); invalid when they differ, for then it stays.
 func (r *rewriter) sessionAddr() netip.Addr {
-	if conn := r.d.readAttrs(r.d.session).conn; !conn.given || conn.addr.IsUnspecified() {
+	if conn := r.d.conn; !conn.given || conn.addr.IsUnspecified() {
 		return netip.Addr{}
 	}
-	var inherit, all []netip.Addr
+	var space [2][4]netip.Addr
+	inherit, all := space[0][:0], space[1][:0]
 	for i, part := range r.d.parts {
 		if r.d.media[i].Rejected {
 			continue
 		}
 		all = append(all, r.target(i).Addr)
-		if !r.d.readAttrs(part).conn.given {
+		if !part.ownConn {
 			inherit = append(inherit, r.target(i).Addr)
 		}
 	}
@@ -114,8 +115,7 @@ func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 // part writes one anchored media description.
 func (r *rewriter) part(i int, part section, t Target, session netip.Addr) {
 	m := r.d.media[i]
-	own := r.d.readAttrs(part).conn
-	needs := !own.given && !m.Zero && !m.Rejected && session != t.Addr
+	needs := !part.ownConn && !m.Zero && !m.Rejected && session != t.Addr
 	lines := r.d.lines[part.from:part.to]
 	r.mLine(lines[0], t)
 	lines = lines[1:]

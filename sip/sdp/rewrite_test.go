@@ -96,7 +96,7 @@ func rest(d *Description) string {
 			m := parseMLine(value)
 			b.WriteString(value[:m.portAt] + value[m.portTo:] + "\n")
 		default:
-			b.Write(d.body[l.start:l.end])
+			b.WriteString(d.body[l.start:l.end])
 			b.WriteString("\n")
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,10 +45,11 @@ const (
 // Description is one session description. It is not changed after Parse and
 // safe for concurrent use.
 type Description struct {
-	body    []byte
+	body    string
 	lines   []line
 	media   []Media
-	session section // the lines before the first m=
+	session section    // the lines before the first m=
+	conn    connection // of the session
 	parts   []section
 }
 
@@ -59,7 +61,10 @@ type line struct {
 }
 
 // section is a run of lines: the session's, or a media description's.
-type section struct{ from, to int }
+type section struct {
+	from, to int
+	ownConn  bool // a media description with a c= of its own
+}
 
 // Media is one media description, with what it inherits from the session.
 type Media struct {
@@ -90,12 +95,13 @@ func Parse(body []byte) (*Description, error) {
 	if !bytes.HasPrefix(bytes.TrimLeft(body, "\r\n"), []byte("v=")) {
 		return nil, ErrNotSDP
 	}
-	d := &Description{body: bytes.Clone(body)}
+	d := &Description{body: string(body)}
 	if err := d.split(); err != nil {
 		return nil, err
 	}
 	d.media = make([]Media, len(d.parts))
 	session := d.readAttrs(d.session)
+	d.conn = session.conn
 	for i := range d.parts {
 		d.media[i] = d.readMedia(i, session)
 	}
@@ -104,12 +110,13 @@ func Parse(body []byte) (*Description, error) {
 
 // split finds the lines and the sections.
 func (d *Description) split() error {
+	d.lines = make([]line, 0, min(strings.Count(d.body, "\n")+1, linesMax))
 	for pos := 0; pos < len(d.body); {
 		if len(d.lines) == linesMax {
 			return ErrTooManyLines
 		}
 		l := line{start: pos, end: len(d.body), next: len(d.body)}
-		if i := bytes.IndexByte(d.body[pos:], '\n'); i >= 0 {
+		if i := strings.IndexByte(d.body[pos:], '\n'); i >= 0 {
 			l.end, l.next = pos+i, pos+i+1
 		}
 		for l.end > l.start && d.body[l.end-1] == '\r' {
@@ -137,18 +144,18 @@ func (d *Description) closeSection(at int) {
 	d.session.to = at
 }
 
-// Bytes returns the body as it came. Read only.
-func (d *Description) Bytes() []byte { return d.body }
+// Bytes returns the body as it came.
+func (d *Description) Bytes() []byte { return []byte(d.body) }
 
-// Media returns the media descriptions in their order.
-func (d *Description) Media() []Media { return append([]Media(nil), d.media...) }
+// Media returns the media descriptions in their order. Read only.
+func (d *Description) Media() []Media { return slices.Clip(d.media) }
 
 // field returns the type letter and the value of a line; 0 for one that is no field.
 func (d *Description) field(l line) (byte, string) {
 	if l.end < l.start+2 || d.body[l.start+1] != '=' {
 		return 0, ""
 	}
-	return d.body[l.start], string(d.body[l.start+2 : l.end])
+	return d.body[l.start], d.body[l.start+2 : l.end]
 }
 
 // attribute splits "name:value" of an a= line; names are lower-cased.
