@@ -109,9 +109,14 @@ func TestAgainstTshark(t *testing.T) {
 		clock       int
 		rated       bool // ITU-T has an impairment
 	}{
-		{"pjsua_g729", "G729", 8000, true}, {"pjsua_amrnb", "AMR", 8000, false}, {"pjsua_amrwb", "AMR-WB", 16000, true},
-		{"pjsua_ilbc", "ILBC", 8000, false}, {"pjsua_opus", "OPUS", 48000, false},
-		{"baresip_pcmu", "PCMU", 8000, true}, {"baresip_g722", "G722", 8000, true}, {"baresip_opus", "OPUS", 48000, false},
+		{"pjsua_g729", "G729", 8000, true},
+		{"pjsua_amrnb", "AMR", 8000, false},
+		{"pjsua_amrwb", "AMR-WB", 16000, true},
+		{"pjsua_ilbc", "ILBC", 8000, false},
+		{"pjsua_opus", "OPUS", 48000, false},
+		{"baresip_pcmu", "PCMU", 8000, true},
+		{"baresip_g722", "G722", 8000, true},
+		{"baresip_opus", "OPUS", 48000, false},
 	} {
 		name, clock := call.name, call.clock
 		t.Run(name, func(t *testing.T) {
