@@ -99,16 +99,18 @@ type streamTap struct {
 	dropped uint32
 }
 
+// replayTap is the tap of a synchronous recorder; a live one gives out the ring
+// itself, so that a packet touches no more memory than it must.
+type replayTap struct{ t *streamTap }
+
 // Put implements media.Tap.
-func (t *streamTap) Put(arrival time.Time, wire []byte) {
-	if t.s.rec.cfg.Synchronous {
-		t.s.catchUp(arrival)
-	}
-	t.ring.Put(arrival, wire)
+func (r replayTap) Put(arrival time.Time, wire []byte) {
+	r.t.s.catchUp(arrival)
+	r.t.ring.Put(arrival, wire)
 }
 
 // Drop implements relay's Dropper: n packets were forwarded and not copied.
-func (t *streamTap) Drop(n uint32) { t.ring.Drop(n) }
+func (r replayTap) Drop(n uint32) { r.t.ring.Drop(n) }
 
 func newSession(r *Recorder, s media.Session, p Plan, conv string) *session {
 	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
@@ -161,10 +163,13 @@ func (s *session) StreamStarted(m media.Stream) media.Tap {
 	}
 	s.mu.Unlock()
 	s.enqueue(control{at: m.At, kind: controlStream, stream: m})
-	if tap == nil {
+	switch {
+	case tap == nil:
 		return nil
+	case s.rec.cfg.Synchronous:
+		return replayTap{tap}
 	}
-	return tap
+	return tap.ring
 }
 
 // StreamEnded implements media.SessionTap.
