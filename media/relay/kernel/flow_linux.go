@@ -16,16 +16,19 @@ import (
 
 // Flow is what the program forwards of one side of a stream. Safe for concurrent use.
 type Flow struct {
+	// what each copy needs, together
+	sequence uint32 // of state; constant
+	lost     uint32 // copies lost that the sink knows of; the ring's reader's
+	sink     Sink   // constant
+
 	// constant
 	engine *Engine
-	sink   Sink
 	place  uint32
 	state  *flowState // shared with the program
 	out    [2]netip.AddrPort
 	way    way
 
 	gone  atomic.Bool
-	lost  uint32 // copies lost that the sink knows of; the ring's reader's
 	mu    sync.Mutex
 	ended Counts // once gone
 }
@@ -63,6 +66,7 @@ func (e *Engine) Add(s Spec, sink Sink) (*Flow, error) {
 		out: [2]netip.AddrPort{s.OutSource, s.OutDest},
 	}
 	f.state.set(s, w, place%uint32(len(e.rings)))
+	f.sequence = f.state.sequence
 	e.live[place].Store(f)
 	if err := e.obj.places.Update(keyOf(s.Local), place, ebpf.UpdateNoExist); err != nil {
 		e.live[place].Store(nil)
@@ -211,7 +215,7 @@ func (e *Engine) deliver(rec []byte, now time.Time, nowNS int64) {
 		return
 	}
 	f := e.live[h.place].Load()
-	if f == nil || h.sequence != f.state.sequence {
+	if f == nil || h.sequence != f.sequence {
 		return // of a flow that nobody adopted
 	}
 	if n := h.lost - f.lost; n > 0 {
@@ -267,7 +271,7 @@ func (e *Engine) Adopt(l Left, sink Sink) (*Flow, error) {
 		e.left = append(e.left[:i], e.left[i+1:]...)
 		s := &e.states[l.place]
 		f := &Flow{
-			engine: e, sink: sink, place: l.place, state: s, way: w, lost: uint32(s.told),
+			engine: e, sink: sink, place: l.place, state: s, sequence: s.sequence, way: w, lost: uint32(s.told),
 			out: [2]netip.AddrPort{l.OutSource, l.OutDest},
 		}
 		e.live[l.place].Store(f)
