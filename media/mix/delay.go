@@ -68,6 +68,12 @@ const (
 	stepUpShare     = 0.2  // of the mean jitter
 	stepUpWindowS   = 10.0 // all packets of this time must agree
 	stepUpPackets   = 200
+
+	// One that is larger than all jitter was is believed sooner.
+	stepUpFarS       = 20e-3
+	stepUpFarShare   = 2.2
+	stepUpFarWindowS = 3.0
+	stepUpFarPackets = 60
 )
 
 func (e *delay) reset(rate int64) {
@@ -168,24 +174,35 @@ func (e *delay) known() bool { return e.n > 0 }
 // stepUp drops history when all packets of the last seconds were later than it
 // foretells: the path has changed, the old least delay will not come back.
 func (e *delay) stepUp() {
+	if !e.raised(stepUpWindowS, stepUpPackets, stepUpS, stepUpShare) {
+		e.raised(stepUpFarWindowS, stepUpFarPackets, stepUpFarS, stepUpFarShare)
+	}
+}
+
+// raised looks at the packets of the last window, at least so many, and drops
+// what is before them when the least delay has risen by a step and by a share
+// of the mean jitter.
+func (e *delay) raised(window float64, least int64, step, share float64) bool {
 	newest := e.at(e.n - 1).x
 	var packets int64
 	var sum float64
 	split := e.n
-	for split > 0 && (newest-e.at(split-1).x < stepUpWindowS || packets < stepUpPackets) {
+	for split > 0 && (newest-e.at(split-1).x < window || packets < least) {
 		split--
 		packets += e.at(split).count
 		sum += e.at(split).sum
 	}
 	if split == 0 {
-		return
+		return false
 	}
 	k := e.slope()
 	old := e.lowest(0, split, newest, k)
 	recent := e.lowest(split, e.n, newest, slope{k.rate, -k.uncertain})
-	if jitter := sum/float64(packets) - recent; recent-old > math.Max(stepUpS, stepUpShare*jitter) {
+	if jitter := sum/float64(packets) - recent; recent-old > math.Max(step, share*jitter) {
 		e.restart(split)
+		return true
 	}
+	return false
 }
 
 // fit finds the slope of the envelope.

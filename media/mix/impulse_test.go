@@ -218,9 +218,7 @@ func TestImpulses(t *testing.T) {
 
 // TestSimImpulses: an hour of every kind, and many short calls for the start.
 func TestSimImpulses(t *testing.T) {
-	if testing.Short() {
-		t.Skip("hours of packets: not with -short")
-	}
+	long(t)
 	var scenes []scene
 	for _, k := range []scene{
 		{jitterMS: 0}, {jitterMS: 50, loss: 0.03}, {jitterMS: 200, loss: 0.1}, {jitterMS: 200, loss: 0.1, dtx: true},
@@ -233,4 +231,12 @@ func TestSimImpulses(t *testing.T) {
 		}
 	}
 	impulses(t, scenes)
+}
+
+// long skips a simulation of hours unless it is asked for: make sim.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() || !testing.Verbose() {
+		t.Skip("hours of packets: only with -v, as make sim has it")
+	}
 }
