@@ -163,7 +163,7 @@ func readKey(s Suite, text string) (MasterKey, error) {
 	case len(parts) > 3:
 		return MasterKey{}, unusable("more than a lifetime and an MKI behind a key")
 	}
-	k := MasterKey{Key: Key{&secret{b}}}
+	k := MasterKey{Key: keyOf(b)}
 	for _, p := range parts[1:] {
 		if strings.Contains(p, ":") {
 			k.MKI, err = readMKI(p)

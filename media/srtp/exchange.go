@@ -162,6 +162,10 @@ func (x *Exchange) agree(send, receive Crypto, restart bool) {
 	x.send, x.receive = send, receive
 }
 
+// forget drops what is in force. Keys that come after are other ones: nobody
+// knows then what was sent with these.
+func (x *Exchange) forget() { *x = Exchange{context: x.context} }
+
 // Wipe zeroes every key that the exchange holds.
 func (x *Exchange) Wipe() {
 	for _, c := range append([]Crypto{x.send, x.receive}, x.offered...) {

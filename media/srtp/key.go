@@ -11,14 +11,22 @@ import (
 const redacted = "[key]"
 
 // Key is a master key followed by its master salt. However it is printed,
-// logged or marshalled, it shows nothing of itself; as a part of an unexported field it
-// shows an address. Copies share the bytes, so Wipe acts on all of them.
-type Key struct{ p *secret }
+// logged or marshalled, it shows nothing of itself; in an unexported field, whose
+// methods printing cannot call, it shows an address. Copies share the bytes, so
+// Wipe acts on all of them.
+type Key struct {
+	reach func() *secret // a function, for printing follows pointers but not these
+}
 
 type secret struct{ b []byte }
 
 // NewKey returns a key of a copy of the bytes.
-func NewKey(b []byte) Key { return Key{&secret{append([]byte(nil), b...)}} }
+func NewKey(b []byte) Key { return keyOf(append([]byte(nil), b...)) }
+
+func keyOf(b []byte) Key {
+	s := &secret{b}
+	return Key{func() *secret { return s }}
+}
 
 // randomKey makes a key for the suite; nil: of the system's random source.
 func randomKey(s Suite, random io.Reader) (Key, error) {
@@ -29,14 +37,14 @@ func randomKey(s Suite, random io.Reader) (Key, error) {
 	if _, err := io.ReadFull(random, b); err != nil {
 		return Key{}, fmt.Errorf("make a key for %s: %w", s, err)
 	}
-	return Key{&secret{b}}, nil
+	return keyOf(b), nil
 }
 
 func (k Key) bytes() []byte {
-	if k.p == nil {
+	if k.reach == nil {
 		return nil
 	}
-	return k.p.b
+	return k.reach().b
 }
 
 // clone returns a key that Wipe of k does not reach.
@@ -52,9 +60,10 @@ func (k Key) Equal(other Key) bool {
 
 // Wipe zeroes the bytes for all copies of the key.
 func (k Key) Wipe() {
-	if k.p != nil {
-		clear(k.p.b)
-		k.p.b = nil
+	if k.reach != nil {
+		s := k.reach()
+		clear(s.b)
+		s.b = nil
 	}
 }
 

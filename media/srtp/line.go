@@ -32,6 +32,31 @@ type agreement struct {
 	passed Crypto // of Passed: what the side protects with
 }
 
+// become changes the mode. What another mode had agreed is forgotten, so that a
+// return to it takes new keys.
+func (a *agreement) become(m Mode) {
+	a.known, a.mode = true, m
+	if m != KeyedSDES {
+		a.sdes.forget()
+	}
+	if m != KeyedDTLS {
+		a.dtls = association{number: a.dtls.number}
+	}
+	if m != Passed {
+		a.passed = Crypto{}
+	}
+	if m == Clear {
+		a.form = formPlain
+	}
+}
+
+// ended returns what is left of an agreement whose line was refused.
+func (a agreement) ended() agreement {
+	a.become(Clear)
+	a.known = false
+	return a
+}
+
 // form is how a side is offered protection, and repeats how it offers it itself.
 type form uint8
 
@@ -85,9 +110,9 @@ func (l *Line) Offer(from media.Side, offer Media) (Media, error) {
 	kind, feedback := profileOf(offer.Profile)
 	o := &exchange{from: from, offer: offer, base: l.agreed, draft: l.agreed, feedback: feedback}
 	if l.side(from).Policy == Off && l.side(to).Policy == Off || kind == notRTP || offer.Refused {
-		o.untouched, o.sent, o.draft = true, offer, [2]agreement{}
-		if kind == notRTP && !offer.Refused {
-			o.draft = [2]agreement{{known: true}, {known: true}}
+		o.untouched, o.sent = true, offer
+		for i := range o.draft {
+			o.draft[i] = o.draft[i].ended()
 		}
 		l.open = o
 		return offer, nil
@@ -110,12 +135,11 @@ func (l *Line) Offer(from media.Side, offer Media) (Media, error) {
 // accept decides how a side's offer is taken and what it will be answered.
 func (l *Line) accept(from media.Side, a *agreement, offer Media, kind family) (Media, error) {
 	cfg := l.side(from)
-	a.known = true
 	if cfg.Policy == Off {
 		if kind != plain {
 			return Media{}, l.refuse(from, "%s is offered, but only plain RTP is allowed", offer.Profile)
 		}
-		a.mode, a.form = Clear, formPlain
+		a.become(Clear)
 		return Media{Profile: offer.Profile}, nil
 	}
 	m, ok := l.method(cfg, a, offer, kind)
@@ -126,7 +150,7 @@ func (l *Line) accept(from media.Side, a *agreement, offer Media, kind family) (
 		if cfg.Policy == Required {
 			return Media{}, l.refuse(from, "plain RTP is offered, but SRTP is required")
 		}
-		a.mode, a.form = Clear, formPlain
+		a.become(Clear)
 		return Media{Profile: offer.Profile}, nil
 	}
 	a.form = formSecure
@@ -141,7 +165,7 @@ func (l *Line) accept(from media.Side, a *agreement, offer Media, kind family) (
 	if err != nil {
 		return Media{}, fmt.Errorf("%s side: %w", from, err)
 	}
-	a.mode = KeyedSDES
+	a.become(KeyedSDES)
 	return Media{Profile: offer.Profile, Crypto: []Crypto{line}}, nil
 }
 
@@ -180,7 +204,7 @@ func (l *Line) acceptDTLS(from media.Side, a *agreement, offer Media) (Media, er
 	}
 	role, _ := offer.Setup.role(prefer) // method has seen that it is usable
 	fresh := a.dtls.agree(role, offer, cfg.SHA1)
-	a.mode = KeyedDTLS
+	a.become(KeyedDTLS)
 	answer := Media{Profile: offer.Profile, Fingerprints: []Fingerprint{l.cfg.Fingerprint}, Setup: role.setup()}
 	if offer.TLSID != "" {
 		if err := l.identify(&a.dtls, fresh); err != nil {
@@ -221,8 +245,10 @@ func (a *association) agree(role Role, m Media, sha1 bool) (fresh bool) {
 // on to: the far end would not know the rollover counters.
 func (l *Line) passable(o *exchange, kind family) []Crypto {
 	from, to := l.side(o.from), l.side(o.from.Other())
-	if !l.cfg.Pass || from.Policy == Off || to.Policy == Off || kind == overDTLS || to.Method == DTLS ||
-		o.draft[o.from].mode != KeyedSDES || o.base[o.from].known && o.base[o.from].mode != Passed {
+	if !l.cfg.Pass || from.Policy == Off || to.Policy == Off || kind == overDTLS || o.draft[o.from].mode != KeyedSDES {
+		return nil
+	}
+	if was := &o.base[o.from]; was.known && was.mode != Passed || !was.known && to.Method == DTLS {
 		return nil
 	}
 	a, b := Terms{Suites: from.Suites}.suites(), Terms{Suites: to.Suites}.suites()
@@ -236,7 +262,7 @@ func (l *Line) passOn(b *agreement, cfg SideConfig, lines []Crypto, feedback boo
 	if !b.known {
 		b.form = firstForm(cfg)
 	}
-	b.known, b.mode = true, Passed
+	b.become(Passed)
 	return Media{Profile: profileIn(b.form, SDES).profile(feedback), Crypto: lines}
 }
 
@@ -273,9 +299,8 @@ func (l *Line) offerTo(to media.Side, b *agreement, feedback bool) (Media, error
 	case b.mode == KeyedSDES, b.mode == Passed:
 		m = SDES
 	}
-	b.known = true
 	if b.form == formPlain {
-		b.mode = Clear
+		b.become(Clear)
 		return Media{Profile: plain.profile(feedback)}, nil
 	}
 	offer := Media{Profile: profileIn(b.form, m).profile(feedback)}
@@ -284,13 +309,14 @@ func (l *Line) offerTo(to media.Side, b *agreement, feedback bool) (Media, error
 		if err != nil {
 			return Media{}, fmt.Errorf("offer to the %s side: %w", to, err)
 		}
-		b.mode, offer.Crypto = KeyedSDES, lines
+		b.become(KeyedSDES)
+		offer.Crypto = lines
 		return offer, nil
 	}
 	if err := l.identify(&b.dtls, false); err != nil {
 		return Media{}, err
 	}
-	b.mode = KeyedDTLS
+	b.become(KeyedDTLS)
 	offer.Fingerprints, offer.Setup, offer.TLSID = []Fingerprint{l.cfg.Fingerprint}, SetupActpass, b.dtls.local
 	return offer, nil
 }
@@ -304,7 +330,7 @@ func (l *Line) Fallback() (Media, bool) {
 		return Media{}, false
 	}
 	o.fallback, o.passing = false, false
-	o.draft[o.from.Other()] = agreement{known: true, mode: Clear, form: formPlain}
+	o.draft[o.from.Other()].become(Clear)
 	o.sent = Media{Profile: plain.profile(o.feedback)}
 	return o.sent, true
 }
@@ -322,7 +348,7 @@ func (l *Line) Answer(answer Media) (Media, error) {
 		return answer, nil
 	}
 	if answer.Refused {
-		l.agreed = [2]agreement{}
+		l.agreed = [2]agreement{o.draft[0].ended(), o.draft[1].ended()}
 		return Media{Profile: o.offer.Profile, Refused: true}, nil
 	}
 	next, to := o.draft, o.from.Other()
@@ -353,7 +379,7 @@ func (l *Line) settle(to media.Side, b *agreement, o *exchange, answer Media) er
 	case kind != plain:
 		return l.refuse(to, "the answer is %s without keys", answer.Profile)
 	default:
-		b.mode, b.form = Clear, formPlain
+		b.become(Clear)
 	}
 	return nil
 }
@@ -385,8 +411,8 @@ func (l *Line) answerPassed(o *exchange, answer Media) (Media, error) {
 			continue
 		}
 		next := o.draft
-		a := agreement{known: true, mode: Passed, form: next[o.from].form, passed: theirs}
-		next[o.from], next[to].passed = a, line
+		next[o.from].become(Passed)
+		next[o.from].passed, next[to].passed = theirs, line
 		l.agreed = next
 		line.Tag, line.name = theirs.Tag, theirs.name
 		return Media{Profile: o.offer.Profile, Crypto: []Crypto{line}}, nil

@@ -168,7 +168,7 @@ type End struct {
 // zero, compared with what was agreed before: then the Protector is rekeyed with
 // restart.
 func (e End) Restarts(former End) bool {
-	return e.Mode == former.Mode && (e.context != former.context || e.Send.Suite != former.Send.Suite)
+	return e.Mode == KeyedSDES && former.Mode == KeyedSDES && (e.context != former.context || e.Send.Suite != former.Send.Suite)
 }
 
 // ErrNotAcceptable is wrapped by a Refusal.
