@@ -148,27 +148,15 @@ func param(p sipgo.HeaderParams, name string) (string, bool) {
 	return "", false
 }
 
-func readFrom(v string) *sipgo.FromHeader {
-	h := &sipgo.FromHeader{}
-	h.DisplayName, h.Params, _ = readAddress(v, &h.Address) // precheck knows the form
-	return h
-}
+// readFrom and readTo read what this package understands of From and To: the
+// parameters. The address is kept as text.
+func readFrom(v string) *sipgo.FromHeader { return &sipgo.FromHeader{Params: addressParams(v)} }
 
-func readTo(v string) *sipgo.ToHeader {
-	h := &sipgo.ToHeader{}
-	h.DisplayName, h.Params, _ = readAddress(v, &h.Address) // precheck knows the form
-	return h
-}
+func readTo(v string) *sipgo.ToHeader { return &sipgo.ToHeader{Params: addressParams(v)} }
 
-// readAddress reads a name-addr or addr-spec. A URI that sipgo cannot read is no
-// error: the address is kept for its tag and its text.
-func readAddress(v string, uri *sipgo.Uri) (display string, p sipgo.HeaderParams, err error) {
-	a, err := cutAddress(v)
-	if err != nil {
-		return "", nil, err
-	}
-	display, _ = sipgo.ParseAddressValue(a.addr, uri, nil)
-	return display, a.Params.read(), nil
+func addressParams(v string) sipgo.HeaderParams {
+	a, _ := cutAddress(v) // precheck knows the form
+	return a.Params.read()
 }
 
 // readCSeq returns a header without method when v is no CSeq.

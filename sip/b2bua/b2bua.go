@@ -25,6 +25,7 @@ type B2BUA struct {
 	counters Counters
 	wg       sync.WaitGroup // calls
 	stopped  atomic.Bool    // calls must end at once
+	owners   owners
 
 	callState atomic.Pointer[callstate.Rules]
 
@@ -356,6 +357,7 @@ func (b *B2BUA) Close() error {
 	b.stopped.Store(true)
 	b.toAll(func(*call) event { return event{} })
 	<-ended
+	b.owners.close()
 	if err := b.agent.Close(); err != nil {
 		return fmt.Errorf("b2bua: close transports: %w", err)
 	}

@@ -105,7 +105,7 @@ func (c *call) peers(src netip.AddrPort) bool {
 func (c *call) put(e event) bool {
 	ok, orphan := c.box.put(e)
 	if orphan {
-		go c.own()
+		c.b.owners.employ(c)
 	}
 	return ok
 }
@@ -245,6 +245,7 @@ func (c *call) finish(at time.Time, cause media.Cause) {
 	c.ended = true
 	c.media.close()
 	c.tap.ended(at, cause)
+	c.state, c.setupBody = nil, nil
 	c.b.over(c)
 }
 

@@ -324,6 +324,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 		fork.InviteDone(dialog.Caller)
 	}
 	c.answered, ex.dlg = d, d
+	c.setupBody = nil // no other attempt will want it
 	c.b.counters.CallsAnswered.Add(1)
 	c.tap.answered(now)
 	c.media.answered(now, c.b.cfg.Overlay)

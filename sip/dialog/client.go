@@ -9,9 +9,10 @@ import (
 
 // Client is a client transaction (RFC 3261 section 17.1, RFC 6026).
 type Client struct {
-	Req  *sip.Message
-	Flow sip.Flow // where it is sent
+	Req  *sip.Message // nil after the final response: it will not be sent again
+	Flow sip.Flow     // where it is sent
 
+	method      string
 	branch      string
 	invite      bool
 	provisional bool
@@ -26,7 +27,7 @@ type Client struct {
 // NewClient begins the transaction of a request that is being sent.
 func NewClient(req *sip.Message, flow sip.Flow, now time.Time) *Client {
 	via, _ := req.TopVia() // we made it
-	c := &Client{Req: req, Flow: flow, branch: via.Branch(), invite: req.Method == sip.Invite}
+	c := &Client{Req: req, Flow: flow, method: req.Method, branch: via.Branch(), invite: req.Method == sip.Invite}
 	c.timeout = now.Add(sip.TransactionTimeout)
 	if !flow.Reliable() {
 		c.interval = sip.T1
@@ -42,7 +43,7 @@ func (c *Client) Matches(res *sip.Message) bool {
 		return false
 	}
 	_, method := res.CSeq()
-	return method == c.Req.Method
+	return method == c.method
 }
 
 // Receive takes a response that Matches. pass: it is news for the user of the
@@ -69,8 +70,8 @@ func (c *Client) Receive(res *sip.Message, now time.Time) (pass bool, ack *sip.M
 		}
 		return true, nil // repetitions and other forks included
 	case c.final == 0:
-		c.finish(res.Status, now.Add(c.linger(sip.TransactionTimeout))) // timer D
 		c.ack = ackOf(c.Req, res)
+		c.finish(res.Status, now.Add(c.linger(sip.TransactionTimeout))) // timer D
 		return true, c.ack
 	case c.final >= 300:
 		return false, c.ack
@@ -92,7 +93,9 @@ func (c *Client) receiveProvisional(now time.Time) bool {
 }
 
 func (c *Client) finish(status int, end time.Time) {
-	c.final, c.end = status, end
+	if c.final, c.end = status, end; status != 0 {
+		c.Req = nil
+	}
 	c.resend, c.timeout = time.Time{}, time.Time{}
 }
 

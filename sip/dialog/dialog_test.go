@@ -157,13 +157,14 @@ func TestClientInvite(t *testing.T) {
 		"refused":  {{100, true, false}, {183, true, false}, {486, true, true}, {486, false, true}, {180, false, false}, {200, false, false}},
 		"answered": {{180, true, false}, {200, true, false}, {200, true, false}, {486, false, false}, {180, false, false}},
 	} {
-		cl := NewClient(request(t, "INVITE", "udp", "Route: <sip:r;lr>"), sip.Flow{Network: "udp"}, start)
+		req := request(t, "INVITE", "udp", "Route: <sip:r;lr>")
+		cl := NewClient(req, sip.Flow{Network: "udp"}, start)
 		for i, s := range steps {
-			pass, ack := cl.Receive(response(cl.Req, s.status), start)
+			pass, ack := cl.Receive(response(req, s.status), start)
 			if pass != s.pass || (ack != nil) != s.ack {
 				t.Errorf("%s, step %d (%d): pass %v, ack %v", name, i, s.status, pass, ack != nil)
 			}
-			if ack != nil && (ack.Get("Via") != cl.Req.Get("Via") || ack.ToTag() != "b" || ack.Get("CSeq") != "7 ACK" || ack.Get("Route") == "") {
+			if ack != nil && (ack.Get("Via") != req.Get("Via") || ack.ToTag() != "b" || ack.Get("CSeq") != "7 ACK" || ack.Get("Route") == "") {
 				t.Errorf("ACK does not fit:\n%s", ack.Append(nil))
 			}
 			if again, timedOut := cl.Due(start.Add(time.Second)); again != nil || timedOut {

@@ -15,7 +15,8 @@ type Server struct {
 	via      sip.Via
 	invite   bool
 	reliable bool
-	last     *sip.Message // last response
+	last     *sip.Message // last response; nil when it will not be sent again
+	final    int          // status of the final response
 	acked    bool
 	interval time.Duration
 	resend   time.Time // next repetition of last; zero: none
@@ -76,6 +77,7 @@ func (s *Server) Respond(res *sip.Message, now time.Time) {
 	if res.Status < 200 {
 		return
 	}
+	s.final = res.Status
 	s.end = now.Add(sip.TransactionTimeout) // timers H, J and L
 	switch {
 	case s.invite && (res.Status < 300 || !s.reliable):
@@ -97,7 +99,10 @@ func (s *Server) linger(d time.Duration) time.Duration {
 }
 
 // Acked notes the ACK of a 2xx, which has a branch of its own.
-func (s *Server) Acked() { s.acked, s.resend, s.ack = true, time.Time{}, time.Time{} }
+func (s *Server) Acked() {
+	s.acked, s.resend, s.ack = true, time.Time{}, time.Time{}
+	s.last = nil
+}
 
 // Due does what has become due: a response to send again, and whether the ACK
 // has not come in time.
@@ -123,9 +128,4 @@ func (s *Server) Deadline() time.Time {
 func (s *Server) Done(now time.Time) bool { return !s.end.IsZero() && !now.Before(s.end) }
 
 // Final returns the status of the final response, 0 before it.
-func (s *Server) Final() int {
-	if s.last == nil || s.last.Status < 200 {
-		return 0
-	}
-	return s.last.Status
-}
+func (s *Server) Final() int { return s.final }
