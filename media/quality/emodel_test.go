@@ -3,6 +3,7 @@ package quality
 import (
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -105,6 +106,16 @@ func TestEcho(t *testing.T) {
 	if r := p.Rate().R; r > 93.2 || math.IsNaN(r) {
 		t.Errorf("STMR 25: %.1f", r)
 	}
+}
+
+// The sidetone's impairment over its whole range, and an echo that is so early
+// that it is one.
+func TestSidetone(t *testing.T) {
+	for _, tt := range []struct{ stmr, ist float64 }{{5, 4.1920}, {12, 0.0000}, {15, 0}, {30, 5.1875}, {38, 8.5123}} {
+		near(t, "Ist", Parameters{STMR: tt.stmr, TELR: 200}.sidetone(), tt.ist, 0.001)
+	}
+	early := Parameters{STMR: 15, TELR: 15, T: 4}
+	near(t, "Ist of an echo", early.sidetone(), Parameters{STMR: 15 - 10*math.Log10(1+math.Exp(-1)), TELR: 200}.sidetone(), 1e-9)
 }
 
 // More loss, more delay, longer bursts and a worse codec never sound better.
@@ -213,6 +224,14 @@ func TestSnapshot(t *testing.T) {
 	clean := lossy(func(int64) bool { return true })
 	onePercent := lossy(func(i int64) bool { return i%100 != 50 })
 	bursty := lossy(func(i int64) bool { return i%1000 < 500 || i%1000 >= 520 }) // 2 % in runs of 20
+	shaken := func(ms float64) *Stream {
+		var s Stream
+		rng := rand.New(rand.NewPCG(1, 1))
+		feed(&s, count(0, 5000), func(int) float64 { return rng.Float64() * ms })
+		return &s
+	}
+	halfLate := new(Stream)
+	feed(halfLate, count(0, 6000), func(i int) float64 { return map[bool]float64{true: DiscardMS + 50}[i%3 == 2] })
 	near20, far80 := Trip{Count: 3, MeanMS: 20}, Trip{Count: 3, MeanMS: 80}
 	tests := []struct {
 		name         string
@@ -228,6 +247,10 @@ func TestSnapshot(t *testing.T) {
 		{"one in a hundred", onePercent, Inputs{Codec: "PCMU"}, 3.74, 3.83, 73.1, 1, "Bpl 4.3 (G.113 table I.4, G.711 without PLC), Ppl 1.00 %", ""},
 		{"concealed", onePercent, Inputs{Codec: "PCMU", PLC: true}, 4.27, 4.33, 87.4, 1, "Bpl 25.1", ""},
 		{"bursts", bursty, Inputs{Codec: "PCMU", PLC: true}, 4.15, 4.23, 83.6, 2, "BurstR 8.00", ""},
+		{"bursts, not concealed", bursty, Inputs{Codec: "PCMU"}, 3.13, 3.27, 60.7, 2, "BurstR 1.00", ""},
+		{"half too late", halfLate, Inputs{Codec: "PCMU", PLC: true}, 1.80, 2.02, 34.4, 0, "Ppl 33.33 % (lost, or over 100 ms late), BurstR 1.00, Ta 170 ms (network 50 assumed, packet 20, buffer 100)", ""},
+		{"jitter", shaken(40), Inputs{Codec: "PCMU"}, 4.36, 4.41, 90.5, 0, "packet 20, buffer 27", ""},
+		{"more jitter", shaken(99), Inputs{Codec: "PCMU"}, 4.33, 4.41, 89.9, 0, "packet 20, buffer 67", ""},
 		{"wideband", clean, Inputs{Codec: "G722"}, 4.34, 4.34, 116, 0, "G.107.1 (06/2019): Ie 13, Bpl 4.3", ""},
 		{"opus", clean, Inputs{Codec: "OPUS"}, 0, 0, 0, 0, "", "ITU-T publishes no impairment of OPUS"},
 		{"nothing", &Stream{}, Inputs{Codec: "PCMU"}, 0, 0, 0, 0, "", "no packets"},

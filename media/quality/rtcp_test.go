@@ -102,10 +102,49 @@ func TestParseHasLimits(t *testing.T) {
 
 // Statistics that the flags deny are not taken.
 func TestStatisticsFlags(t *testing.T) {
+	for _, tt := range []struct {
+		flags uint8
+		want  Statistics
+	}{
+		{0, Statistics{}},
+		{0x80, Statistics{Lost: 3}},
+		{0x40, Statistics{Duplicate: 4}},
+		{0x20, Statistics{MinJitter: 5, MaxJitter: 6, MeanJitter: 7, DevJitter: 8}},
+		{0x08, Statistics{MinTTL: 9, MaxTTL: 10, MeanTTL: 11, DevTTL: 12}},
+		{0x10, Statistics{MinTTL: 9, MaxTTL: 10, MeanTTL: 11, DevTTL: 12}},
+	} {
+		words := []uint32{0x80cf000b, 1, 0x06000009 | uint32(tt.flags)<<16, 2, 0, 3, 4, 5, 6, 7, 8, 0x090a0b0c}
+		tt.want.Reporter, tt.want.SSRC = 1, 2
+		var c Control
+		if err := c.Parse(wireOf(words)); err != nil || c.Statistics[0] != tt.want {
+			t.Errorf("flags %#x: %+v, %v", tt.flags, c.Statistics, err)
+		}
+	}
+}
+
+func wireOf(words []uint32) (b []byte) {
+	for _, w := range words {
+		b = binary.BigEndian.AppendUint32(b, w)
+	}
+	return b
+}
+
+// Packets and blocks that are shorter than their kind are refused.
+func TestParseShort(t *testing.T) {
 	var c Control
-	wire := marshal(t, &rtcp.ExtendedReport{SenderSSRC: 1, Reports: []rtcp.ReportBlock{&rtcp.StatisticsSummaryReportBlock{SSRC: 2, LostPackets: 3, DupPackets: 4, MaxJitter: 5, MaxTTLOrHL: 6}}})
-	if err := c.Parse(wire); err != nil || c.Statistics[0] != (Statistics{Reporter: 1, SSRC: 2}) {
-		t.Errorf("%+v, %v", c.Statistics, err)
+	for name, words := range map[string][]uint32{
+		"five report blocks said":  {0x85c90007, 1, 2, 3, 4, 5, 6, 7},
+		"a sender report of less":  {0x80c80005, 1, 2, 3, 4, 5},
+		"no reporter":              {0x80cf0000},
+		"reference time of a word": {0x80cf0003, 1, 0x04000001, 2},
+		"delays of four words":     {0x80cf0006, 1, 0x05000004, 2, 3, 4, 5},
+		"statistics of eight":      {0x80cf000a, 1, 0x06000008, 2, 3, 4, 5, 6, 7, 8, 9},
+		"metrics of seven":         {0x80cf0009, 1, 0x07000007, 2, 3, 4, 5, 6, 7, 8},
+		"a block behind the end":   {0x80cf0002, 1, 0x04000002},
+	} {
+		if err := c.Parse(wireOf(words)); !errors.Is(err, ErrControl) || len(c.Blocks)+len(c.Delays) > 1 {
+			t.Errorf("%s: %v, %+v", name, err, c)
+		}
 	}
 }
 
@@ -240,6 +279,11 @@ func TestHalfRefuses(t *testing.T) {
 	}
 	var h Half
 	h.Passed(Reference{SSRC: 1, NTP: 0x00010002_00030004}, 0)
+	h.Returned(1, 0x00020003, 0, 30e6)
+	h.Returned(1, 0x00020003, 0, 10e6)
+	if want := (Trip{Count: 2, LastMS: 10, MinMS: 10, MeanMS: 20, MaxMS: 30}); h.Trip() != want {
+		t.Errorf("%+v, want %+v", h.Trip(), want)
+	}
 	if ns, ok := h.Returned(1, 0x00020003, 3*65536/1000, 1e6); !ok || ns != 0 {
 		t.Errorf("2 ms below zero: %d, %v", ns, ok)
 	}

@@ -45,6 +45,12 @@ func TestCounts(t *testing.T) {
 		{"after its place was settled", func(s *Stream) {
 			feed(s, slices.Concat(count(0, 10), count(11, 300), []int64{10}), nil)
 		}, window{received: 300, late: 1, discarded: 1}, 0},
+		{"just out of the window", func(s *Stream) {
+			feed(s, slices.Concat(count(10, 12), count(13, 13+windowPackets), []int64{12}), nil)
+		}, window{received: windowPackets + 3, late: 1, discarded: 1}, 0},
+		{"just in the window", func(s *Stream) {
+			feed(s, slices.Concat(count(10, 12), count(13, 12+windowPackets), []int64{12}), nil)
+		}, window{received: windowPackets + 2, reordered: 1}, 0},
 		{"late, told from outside", func(s *Stream) {
 			feed(s, slices.Concat(count(0, 10), count(11, 300)), nil)
 			s.Late()
@@ -54,6 +60,7 @@ func TestCounts(t *testing.T) {
 		{"a hole of a window", func(s *Stream) { feed(s, []int64{0, windowPackets, 2 * windowPackets}, nil) }, window{received: 3, lost: 2*windowPackets - 2}, 0},
 		{"a hole of a window and one", func(s *Stream) { feed(s, []int64{0, windowPackets + 1, 2*windowPackets + 3}, nil) }, window{received: 3, lost: 2*windowPackets + 1}, 0},
 		{"new numbers", func(s *Stream) { feed(s, []int64{0, 1, 1 << 30, 1<<30 + 2}, nil) }, window{received: 4, lost: 1}, 0},
+		{"new numbers not far away", func(s *Stream) { feed(s, []int64{0, dropoutPacketsMax + 1, dropoutPacketsMax + 2}, nil) }, window{received: 3}, 0},
 		{"numbers out of all bounds", func(s *Stream) {
 			s.Packet(0, math.MaxInt64, math.MaxInt64, -1, -1)
 			s.Packet(math.MaxInt64, math.MinInt64, math.MinInt64, math.MaxInt, 0)
@@ -63,6 +70,11 @@ func TestCounts(t *testing.T) {
 			s.Unseen(3)
 			feed(s, count(15, 400), nil)
 		}, window{received: 395, lost: 2, unseen: 3}, 0},
+		{"taken for dropped, and came", func(s *Stream) {
+			feed(s, count(0, 10), nil)
+			s.Unseen(2)
+			feed(s, []int64{12, 10, 13}, func(int) float64 { return 0 })
+		}, window{received: 13, unseen: 1, reordered: 1}, 0},
 		{"dropped by the tap, but something else", func(s *Stream) {
 			feed(s, count(0, 10), nil)
 			s.Unseen(3)
@@ -238,7 +250,13 @@ func TestTransit(t *testing.T) {
 		{"another clock", func(s *Stream) {
 			feed(s, count(0, 100), nil)
 			for i := int64(100); i < 200; i++ {
-				s.Packet(i*20*ms, i, i*960, 48000, 160)
+				s.Packet(i*20*ms, i, 100*160+(i-100)*960, 48000, 160)
+			}
+		}, 0, 0},
+		{"a sender's clock that stood still", func(s *Stream) {
+			feed(s, count(0, 100), nil)
+			for i := int64(100); i < 200; i++ {
+				s.Packet((3000+i*20)*ms, i, i*160, 8000, 160)
 			}
 		}, 0, 0},
 	}
@@ -291,6 +309,17 @@ func TestPacketLength(t *testing.T) {
 		s.Packet((8000+30*i)*1e6, 400+i, 400*160+i*240, 8000, 240)
 	}
 	if a := s.Snapshot(Inputs{}); a.PacketMS != 30 {
+		t.Errorf("%v ms", a.PacketMS)
+	}
+}
+
+// What follows a hole does not tell the length of a packet.
+func TestPacketLengthUnderLoss(t *testing.T) {
+	var s Stream
+	for i := int64(0); i < 300; i += 3 {
+		feed(&s, []int64{i, i + 2}, nil)
+	}
+	if a := s.Snapshot(Inputs{}); a.PacketMS != 20 {
 		t.Errorf("%v ms", a.PacketMS)
 	}
 }

@@ -99,7 +99,7 @@ func (w *window) advance(seq int64) {
 		word, mask := bit(q)
 		w.came[word] &^= mask
 		w.gone[word] &^= mask
-		if unseen > 0 && q < seq {
+		if unseen > 0 {
 			unseen--
 			w.gone[word] |= mask
 		}
