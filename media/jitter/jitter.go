@@ -50,6 +50,11 @@ type slot struct {
 
 // New returns a buffer that waits at most window ns (by arrivals) for a
 // missing packet and holds at most packetsMax packets.
+//
+// The window does not adapt: waiting costs a recorder nothing until the place
+// of a packet is sealed, so the longest window that ends before that is the
+// best for little jitter and for much. What comes later than the window and
+// before the sealing is for the timeline to fill in.
 func New(window int64, packetsMax int) *Buffer {
 	return &Buffer{window: max(window, 0), most: min(max(packetsMax, 1), PacketsMax), popped: -1}
 }

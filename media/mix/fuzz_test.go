@@ -18,6 +18,8 @@ func FuzzTrack(f *testing.F) {
 	})
 }
 
+var fuzzRates = [4]int{8000, 16000, 44100, 12345}
+
 func play(t *testing.T, ops []byte) {
 	t.Helper()
 	track := mix.NewTrack(mix.Config{Rate: 8000, HorizonMaxNS: 500e6})
@@ -28,7 +30,7 @@ func play(t *testing.T, ops []byte) {
 		k := mix.Key{SSRC: uint32(ops[1] & 7), Epoch: int(ops[1] >> 6)}
 		v := int64(int8(ops[2]))
 		ts := now/125000 + v*v*v
-		switch ops[0] % 10 {
+		switch ops[0] % 12 {
 		case 0:
 			now += (v + 128) * 1e6
 		case 1:
@@ -57,6 +59,10 @@ func play(t *testing.T, ops []byte) {
 		case 9:
 			track.Conceal(k, ts, pcm[:(v+128)], mix.Loss)
 			track.Report(k, ts, now+v*1e3)
+		case 10:
+			track.Fill(k, ts, fuzzRates[ops[1]>>3&3], pcm[:(v+128)])
+		case 11:
+			track.AudioAt(k, ts, fuzzRates[ops[1]>>3&3], pcm[:(v+128)])
 		}
 		for _, r := range track.Resolved() {
 			if r.From >= r.To || r.From < 0 || r.To > track.Cursor() {

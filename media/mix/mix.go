@@ -5,6 +5,8 @@
 // since the origin at the track's rate; times are ns since the session's base.
 package mix
 
+import "github.com/trunktap/trunktap/media/resample"
+
 // Config of a Track. Zero fields take the defaults.
 type Config struct {
 	Rate         int   // Hz of positions and samples; default 8000
@@ -95,6 +97,10 @@ type Track struct {
 
 	marks memory
 	stats Stats
+
+	filler    *resample.Resampler // of the rate of the last late packet
+	fillPCM   []int16             // scratch
+	fillSpans []span              // scratch
 }
 
 // act says that from index on a run is heard.
