@@ -26,7 +26,7 @@ func openOffload(cfg Config) (o offload, attrs []any, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	attrs = []any{"interfaces", e.Interfaces()}
+	attrs = []any{"hook", e.Hook(), "interfaces", e.Interfaces()}
 	if left := e.Left(); len(left) > 0 {
 		attrs = append(attrs, "flows_ended", len(left))
 	}

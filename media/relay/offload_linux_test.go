@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay/kernel"
 	"github.com/trunktap/trunktap/media/relay/kernel/kerneltest"
 )
 
@@ -21,6 +22,8 @@ type scene struct {
 	relay        *Relay
 	local        [2]netip.Addr
 	far          [2]string // addresses of carrier and PBX, with port 0
+	hook         kernel.Hook
+	finish       []func() // after start
 }
 
 // here is the namespace of the relay.
@@ -50,7 +53,11 @@ func (s *scene) six()  { s.set("fd01::1", "fd02::1", "fd01::2", "fd02::2") }
 func (s *scene) start(cfg Config) {
 	s.Helper()
 	cfg.PortMin, cfg.PortMax, cfg.Engine = 20000, 20999, EngineKernel
+	cfg.Kernel.Hook = s.hook
 	s.relay = mustRelay(s, cfg)
+	for _, f := range s.finish {
+		f()
+	}
 }
 
 // call opens a stream between two sockets of the hosts.
@@ -123,14 +130,9 @@ func TestKernelForwards(t *testing.T) {
 		here.IP(s, "link set br0 up")
 	}
 	vlan := func(s *scene) {
-		if err := here.TryIP("link add link ra name ra.7 type vlan id 7"); err != nil {
-			s.Skip(err)
-		}
-		s.carrier.IP(s, "link add link ca name ca.7 type vlan id 7")
+		s.finish = append(s.finish, here.VLAN(s, "ra", "ra.7", 7), s.carrier.VLAN(s, "ca", "ca.7", 7))
 		here.Address(s, "ra.7", "10.7.0.1/24")
 		s.carrier.Address(s, "ca.7", "10.7.0.2/24")
-		here.IP(s, "link set ra.7 up")
-		s.carrier.IP(s, "link set ca.7 up")
 		s.set("10.7.0.1", "10.2.0.1", "10.7.0.2", "10.2.0.2")
 	}
 	macvlan := func(s *scene) {
@@ -139,7 +141,13 @@ func TestKernelForwards(t *testing.T) {
 		here.Address(s, "mv", "10.1.0.1/24")
 		here.IP(s, "link set mv up")
 	}
+	clsact := func(s *scene) { s.hook = kernel.HookClsact }
+	clsactSix := func(s *scene) {
+		s.hook = kernel.HookClsact
+		s.six()
+	}
 	for name, arrange := range map[string]func(*scene){
+		"clsact": clsact, "clsact, IPv6": clsactSix,
 		"IPv4": (*scene).four, "IPv6": (*scene).six, "routed": routed, "one interface": oneInterface,
 		"PBX on this host": sameHost, "PBX at the same address": sameHostOneAddress,
 		"bridge": bridged, "VLAN": vlan, "macvlan": macvlan,
@@ -156,6 +164,7 @@ func forwards(t *testing.T, arrange func(*scene), sums string) {
 		here.IP(t, "link del ra")
 		here.IP(t, "link del rb")
 		_ = here.TryIP("link del br0")
+		_ = here.TryIP("link del ra.7")
 	}()
 	arrange(s)
 	switch sums {

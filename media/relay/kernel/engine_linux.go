@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,8 +95,12 @@ func (e *Engine) open(cpus int) (err error) {
 	}
 	e.checkSecured()
 	e.findLeft()
-	e.at = attachments{program: e.obj.program, dir: e.dir, on: map[int]link.Link{}}
-	e.at.adopt(present)
+	if e.at, err = newAttachments(e.obj.program, e.nl, &e.cfg, e.dir); err != nil {
+		return err
+	}
+	if err := e.at.adopt(present); err != nil {
+		return err
+	}
 	if _, err = e.at.follow(&e.cfg, present); err != nil {
 		return err
 	}
@@ -172,6 +175,13 @@ func (e *Engine) Interfaces() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// Hook returns how the program is attached.
+func (e *Engine) Hook() Hook {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.at.hook
 }
 
 // Start fetches copies from now on. Flows that were left and not adopted end.
@@ -265,12 +275,12 @@ func (e *Engine) Close() error {
 			f.Remove()
 		}
 	}
-	for index := range e.at.on {
-		e.at.drop(index)
-	}
 	var err error
+	for index := range e.at.on {
+		err = errors.Join(err, e.at.drop(index))
+	}
 	if e.dir != "" {
-		err = errors.Join(unpinAll(e.dir), os.Remove(e.dir))
+		err = errors.Join(err, unpinAll(e.dir), os.Remove(e.dir))
 	}
 	e.discard()
 	return err
@@ -310,9 +320,7 @@ func (e *Engine) halt() bool {
 
 // discard gives back what the process holds, whatever of it there is.
 func (e *Engine) discard() {
-	for _, l := range e.at.on {
-		_ = l.Close()
-	}
+	e.at.leave()
 	for _, r := range e.rings {
 		_ = r.close()
 	}

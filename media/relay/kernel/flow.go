@@ -53,6 +53,9 @@ type Config struct {
 	// bytes of kernel memory, used or not.
 	FlowsMax int
 
+	// Hook is how the program is attached to interfaces.
+	Hook Hook
+
 	// DrainInterval is how often copies are fetched; 10 ms when zero.
 	DrainInterval time.Duration
 
@@ -63,6 +66,16 @@ type Config struct {
 	// Log is told what went wrong with interfaces and routes later on; nil: nobody is.
 	Log *slog.Logger
 }
+
+// Hook is a place of the kernel for programs at the ingress of an interface.
+type Hook string
+
+// Hooks. Auto is TCX, or Clsact where the kernel is too old for that.
+const (
+	HookAuto   Hook = ""
+	HookTCX    Hook = "tcx"    // a link: Linux 6.6 or newer
+	HookClsact Hook = "clsact" // a filter of the queueing discipline of that name
+)
 
 const (
 	ringBytesDefault = 32 << 20

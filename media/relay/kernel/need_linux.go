@@ -52,8 +52,11 @@ func rights() error {
 	return &NeedError{What: "the process lacks " + strings.Join(missing, " and "), Hint: hintRights}
 }
 
-// explain makes an error of loading or attaching one that an operator can act on.
+// explain makes an error of loading or attaching one that an operator can act on; nil stays nil.
 func explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	hint := "the kernel log may say more"
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
@@ -62,7 +65,7 @@ func explain(what string, err error) error {
 	case errors.Is(err, unix.ENOSYS):
 		hint = "this kernel has no bpf(2)"
 	case errors.Is(err, unix.EINVAL):
-		hint = "Linux 6.6 or newer is needed, for tcx"
+		hint = "Linux 6.6 or newer is needed, or 5.15 with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF"
 	case errors.Is(err, unix.ENOMEM):
 		hint = "make ring_size smaller"
 	}

@@ -33,12 +33,31 @@ func (n *netlink) close() error { return unix.Close(n.fd) }
 
 // ask sends one request and gives the answer, without its header, to use.
 func (n *netlink) ask(kind uint16, body []byte, use func(kind uint16, answer []byte) error) error {
+	return n.talk(kind, 0, body, func(kind uint16, answer []byte) (bool, error) { return true, use(kind, answer) })
+}
+
+// change asks for something to be done.
+func (n *netlink) change(kind, flags uint16, body []byte) error {
+	return n.talk(kind, flags|unix.NLM_F_ACK, body, func(uint16, []byte) (bool, error) { return false, nil })
+}
+
+// list gives all answers to each, without their headers. They are valid until it returns.
+func (n *netlink) list(kind uint16, body []byte, each func(answer []byte)) error {
+	return n.talk(kind, unix.NLM_F_DUMP, body, func(_ uint16, answer []byte) (bool, error) {
+		each(answer)
+		return false, nil
+	})
+}
+
+// talk sends a request and gives answers to use until that has what it wants, or
+// there are no more.
+func (n *netlink) talk(kind, flags uint16, body []byte, use func(kind uint16, answer []byte) (done bool, err error)) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.seq++
 	msg := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
 	h := (*unix.NlMsghdr)(unsafe.Pointer(&msg[0]))
-	*h = unix.NlMsghdr{Len: uint32(cap(msg)), Type: kind, Flags: unix.NLM_F_REQUEST, Seq: n.seq}
+	*h = unix.NlMsghdr{Len: uint32(cap(msg)), Type: kind, Flags: unix.NLM_F_REQUEST | flags, Seq: n.seq}
 	if err := unix.Sendto(n.fd, append(msg, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("sendto", err)
 	}
@@ -58,12 +77,28 @@ func (n *netlink) ask(kind uint16, body []byte, use func(kind uint16, answer []b
 			if m.Header.Seq != n.seq {
 				continue // of a request that was given up
 			}
-			if m.Header.Type == unix.NLMSG_ERROR && len(m.Data) >= 4 {
-				return syscall.Errno(-int32(binary.NativeEndian.Uint32(m.Data)))
+			if done, err := answer(m, use); done || err != nil {
+				return err
 			}
-			return use(m.Header.Type, m.Data)
 		}
 	}
+}
+
+// answer takes one message; done: no more comes, or is wanted.
+func answer(m syscall.NetlinkMessage, use func(kind uint16, answer []byte) (done bool, err error)) (done bool, err error) {
+	switch m.Header.Type {
+	case unix.NLMSG_DONE:
+		return true, nil
+	case unix.NLMSG_ERROR:
+		if len(m.Data) < 4 {
+			return true, errors.New("netlink answer: an error without a number")
+		}
+		if errno := -int32(binary.NativeEndian.Uint32(m.Data)); errno != 0 {
+			return true, syscall.Errno(errno)
+		}
+		return true, nil
+	}
+	return use(m.Header.Type, m.Data)
 }
 
 // attrs calls each for the attributes of a message.
