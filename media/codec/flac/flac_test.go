@@ -94,7 +94,7 @@ func TestFiles(t *testing.T) {
 		for channels := 1; channels <= 2; channels++ {
 			for _, streamed := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%d Hz, %d channels, streamed %v", rate, channels, streamed), func(t *testing.T) {
-					ch := [2][]int16{voice(rate, 3.3, 1), voice(rate, 3.3, 2)}
+					ch := [2][]int16{voice(rate, 1.3, 1), voice(rate, 1.3, 2)}
 					path := filepath.Join(t.TempDir(), "a.flac")
 					f, err := os.Create(path)
 					if err != nil {
