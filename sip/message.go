@@ -40,7 +40,8 @@ type Message struct {
 	Flow    Flow      // how it came; zero for a message of our own
 	Arrival time.Time // when it came
 
-	read reading // what sipgo has read; zero for a message of our own
+	read   reading // what sipgo has read; zero for a message of our own
+	frozen string  // the whole text, in place of Headers and Body
 }
 
 // IsRequest says whether m is a request.
@@ -279,8 +280,17 @@ func (m *Message) contentLength() (int, error) {
 	return n, nil
 }
 
+// Frozen returns a message that can only be sent, for those that are kept to be
+// sent again: its text alone, which keeps nothing of the message it was made from.
+func (m *Message) Frozen() *Message {
+	return &Message{Method: m.Method, Status: m.Status, frozen: string(m.Append(make([]byte, 0, 1024)))}
+}
+
 // Append writes the message behind dst. Content-Length is made to fit the body.
 func (m *Message) Append(dst []byte) []byte {
+	if m.frozen != "" {
+		return append(dst, m.frozen...)
+	}
 	if m.IsRequest() {
 		dst = append(dst, m.Method...)
 		dst = append(dst, ' ')

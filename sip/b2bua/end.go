@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -131,8 +132,8 @@ func (c *call) closeHandshake() {
 	if err != nil {
 		return
 	}
-	ex.ack, ex.ackFlow, ex.ackDue = out, flow, true
-	c.send(out, flow)
+	ex.ackDue = true
+	c.acknowledge(ex, out, flow)
 }
 
 // answeredWith is what an ACK of ours needs of the 2xx that answered the call.
@@ -200,7 +201,7 @@ func (c *call) dismiss(ex *exchange, res *sip.Message, now time.Time) {
 	if c.dismissed == nil {
 		c.dismissed = map[string]sent{}
 	}
-	c.dismissed[tag] = sent{ack, flow}
+	c.dismissed[strings.Clone(tag)] = sent{ack.Frozen(), flow}
 	c.send(ack, flow)
 	c.sendBye(d, dialog.Callee, "", now)
 }

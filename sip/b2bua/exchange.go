@@ -160,6 +160,9 @@ func (c *call) respond(ex *exchange, res *sip.Message, now time.Time) {
 	if ex.server == nil || ex.server.Final() != 0 || ex.dropped {
 		return
 	}
+	if res.Status >= 200 && (res.Status >= 300 || ex.method != sip.Invite) {
+		res = res.Frozen() // a 2xx to INVITE is let go with its ACK
+	}
 	ex.server.Respond(res, now)
 	c.send(res, sip.ReplyFlow(ex.server.Req))
 }
@@ -175,6 +178,12 @@ func (c *call) refuse(ex *exchange, now time.Time, status int, reason string, ex
 	}
 	res.Headers = append(res.Headers, extra...)
 	c.respond(ex, res, now)
+}
+
+// acknowledge sends an ACK of a 2xx, and again when that is repeated.
+func (c *call) acknowledge(ex *exchange, ack *sip.Message, flow sip.Flow) {
+	ex.ack, ex.ackFlow = ack.Frozen(), flow
+	c.send(ex.ack, flow)
 }
 
 // request sends a request in a client transaction of ex.

@@ -218,7 +218,8 @@ func (c *call) acknowledgeAgain(ex *exchange, res *sip.Message) {
 		if err != nil {
 			return
 		}
-		ex.ack, ex.ackFlow = out, flow
+		c.acknowledge(ex, out, flow)
+		return
 	}
 	if ex.ack != nil {
 		c.send(ex.ack, ex.ackFlow)
@@ -260,8 +261,7 @@ func (c *call) takeAck(m *sip.Message, now time.Time) {
 		if err != nil {
 			return
 		}
-		ex.ack, ex.ackFlow = out, flow
-		c.send(out, flow)
+		c.acknowledge(ex, out, flow)
 		return
 	}
 	c.b.counters.Unknown.Add(1)

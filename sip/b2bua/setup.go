@@ -319,7 +319,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	end := dialog.FromResponse(res) // counts anew, RFC 3261 section 13.2.2.4
 	end.Seq = d.Ends[dialog.Callee].Seq
 	d.Ends[dialog.Callee] = end
-	d.Confirmed, d.to = true, res.Get("To")
+	d.Confirmed, d.to = true, strings.Clone(res.Get("To"))
 	for _, fork := range c.dialogs {
 		fork.InviteDone(dialog.Caller)
 	}
@@ -352,7 +352,8 @@ func (c *call) newDialog(tag, to string, callee dialog.End) *dialogState {
 	if len(c.dialogs) >= dialogsMax {
 		return nil
 	}
-	d := &dialogState{to: to}
+	tag = strings.Clone(tag) // as what follows it outlives the message
+	d := &dialogState{to: strings.Clone(to)}
 	d.Tag = tag
 	d.Ends[dialog.Caller] = dialog.FromRequest(c.setup.server.Req)
 	d.Ends[dialog.Callee] = callee

@@ -67,6 +67,7 @@ func (e *End) Refresh(m *sip.Message) {
 }
 
 func contactOf(m *sip.Message) string {
+	// The target outlives the message, whose text it would keep.
 	list := m.List("Contact")
 	if len(list) == 0 {
 		return ""
@@ -75,7 +76,7 @@ func contactOf(m *sip.Message) string {
 	if err != nil {
 		return ""
 	}
-	return a.URI
+	return strings.Clone(a.URI)
 }
 
 // Route returns the Request-URI, the Route elements and the URI whose host the
