@@ -245,8 +245,8 @@ func (e *delay) fit() {
 // what the least of so many delays is off.
 func (e *delay) weigh(top int, mean, scale float64) {
 	const steps, reach = 24, 4.0
-	if scale <= 0 {
-		return
+	if scale <= 0 || e.own.uncertain <= slopeUncertain {
+		return // not to be known better
 	}
 	var heights [2*steps + 1]float64
 	highest := math.Inf(-1)

@@ -262,11 +262,11 @@ func (t *Track) Audio(k Key, ts int64, pcm []int16) { t.AudioAt(k, ts, int(t.rat
 func (t *Track) AudioAt(k Key, ts int64, rate int, pcm []int16) {
 	r := t.run(k)
 	if r == nil || len(pcm) == 0 {
-		t.stats.Unanchored += mulDiv(int64(len(pcm)), t.rate, int64(max(rate, 1)))
+		t.stats.Unanchored += length(len(pcm), int64(rate), t.rate)
 		return
 	}
 	t.lay(r, ts, rate, pcm, span{kind: audio})
-	r.packet = mulDiv(int64(len(pcm)), t.rate, int64(max(rate, 1)))
+	r.packet = length(len(pcm), int64(rate), t.rate)
 }
 
 // Conceal lays made-up samples in the place of missing ones: they are read, and

@@ -17,6 +17,14 @@ type feed struct {
 	out  []int16             // scratch
 }
 
+// length is the duration of samples of one rate at another.
+func length(samples int, rate, at int64) int64 {
+	if rate == at {
+		return int64(samples)
+	}
+	return mulDiv(int64(samples), at, max(rate, 1))
+}
+
 // lay puts the samples of a decoder of any rate where their timestamp belongs.
 func (t *Track) lay(r *run, ts int64, rate int, pcm []int16, s span) {
 	f := &r.feed
@@ -27,11 +35,11 @@ func (t *Track) lay(r *run, ts int64, rate int, pcm []int16, s span) {
 		}
 		t.put(r, r.index(ts), pcm, s)
 	} else if !t.convert(r, ts, rate, pcm, s, goesOn) {
-		t.extend(r, r.index(ts), r.index(ts+mulDiv(int64(len(pcm)), r.clock, int64(max(rate, 1)))), span{kind: hole, cause: Undecodable})
+		t.extend(r, r.index(ts), r.index(ts+length(len(pcm), int64(rate), r.clock)), span{kind: hole, cause: Undecodable})
 		f.rate = 0
 		return
 	}
-	f.rate, f.nextTS, f.end = rate, ts+mulDiv(int64(len(pcm)), r.clock, int64(rate)), r.end
+	f.rate, f.nextTS, f.end = rate, ts+length(len(pcm), int64(rate), r.clock), r.end
 }
 
 // convert lays samples of another rate than the track's. It is false for a

@@ -168,9 +168,9 @@ func number(n int) int16 { return int16(1000 + n*37%300*100) }
 func (p *performed) compare(packets []sent, out []int16, rate int) {
 	perMS := float64(rate) / 1000
 	for n, w := range packets {
-		// Its samples within a second of its place: runs of its number.
+		// Its samples near its place: runs of its number.
 		best, found := math.Inf(1), false
-		from, to := max(int((w.at-500)*perMS), 0), min(int((w.at+w.ms+500)*perMS), len(out))
+		from, to := max(int((w.at-120)*perMS), 0), min(int((w.at+w.ms+120)*perMS), len(out))
 		for i := from; i < to; i++ {
 			if !near(out[i], number(n)) {
 				continue

@@ -67,9 +67,9 @@ func TestSweep(t *testing.T) {
 			lower := float64(min(in, out))
 			r := mustNew(t, in, out)
 			ripple, late, noise, alias := 0.0, 0.0, -200.0, -200.0
-			for part := 0.01; part <= 0.4501; part += 0.02 {
+			for part := 0.01; part <= 0.4501; part += 0.04 {
 				hz := part * lower
-				y := r.Flush(r.Process(nil, tone(in/5, in, hz, amplitude)))
+				y := r.Flush(r.Process(nil, tone(in/10, in, hz, amplitude)))
 				skip := len(y) / 5
 				a, phase, rest := fit(y[skip:len(y)-skip], out, hz)
 				want := math.Mod(2*math.Pi*hz*float64(skip)/float64(out), 2*math.Pi)
@@ -78,8 +78,8 @@ func TestSweep(t *testing.T) {
 				late = math.Max(late, d*1e6)
 				noise = math.Max(noise, dB(rest/a))
 			}
-			for hz := 0.5 * lower; hz < 0.5*float64(in); hz += 0.02 * lower {
-				y := r.Flush(r.Process(nil, tone(in/5, in, hz, amplitude)))
+			for hz := 0.5 * lower; hz < 0.5*float64(in); hz += 0.05 * lower {
+				y := r.Flush(r.Process(nil, tone(in/10, in, hz, amplitude)))
 				worst := 0.0
 				for _, v := range y[len(y)/5 : len(y)*4/5] {
 					worst = math.Max(worst, math.Abs(float64(v)))
