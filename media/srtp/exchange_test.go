@@ -158,3 +158,20 @@ func TestExchangeClearRTCP(t *testing.T) {
 		t.Error("keys are there yet")
 	}
 }
+
+// What is in force is preferred to what stands first.
+func TestExchangePrefersWhatIsInForce(t *testing.T) {
+	one, two := line(AEADAES256GCM, testKey(AEADAES256GCM, 1)), line(AEADAES256GCM, testKey(AEADAES256GCM, 2))
+	other := line(AESCM128SHA1x80, testKey(AESCM128SHA1x80, 1))
+	one.Tag, two.Tag, other.Tag = 1, 2, 3
+	var x Exchange
+	if got := mustAccept(t, &x, []Crypto{two, other}, aesFirst); got.Tag != 2 {
+		t.Errorf("first offer: %v", got)
+	}
+	if got := mustAccept(t, &x, []Crypto{other, one, two}, aesFirst); got.Tag != 2 || !x.Receive().SameKeys(two) {
+		t.Errorf("the same keys: %v", got)
+	}
+	if got := mustAccept(t, &x, []Crypto{other, one}, aesFirst); got.Tag != 1 {
+		t.Errorf("the same suite: %v", got)
+	}
+}

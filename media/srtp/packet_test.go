@@ -266,6 +266,38 @@ func TestLongGap(t *testing.T) {
 	}
 }
 
+// There is no rollover before the first: what looks like a packet from before it
+// is one after a gap.
+func TestLongGapAtTheStart(t *testing.T) {
+	c := line(AESCM128SHA1x80, testKey(AESCM128SHA1x80, 1))
+	u := unprotector(t, c)
+	for _, index := range []uint64{100, 60000, 65536 + 5} {
+		plain := rtpPacket(5, index)
+		takes(t, u, refRTP(t, c.Suite, c.Keys[0].Key, uint32(index>>16), plain, nil), plain, noon)
+	}
+}
+
+func TestProtectorSources(t *testing.T) {
+	p := protector(t, line(AESCM128SHA1x80, testKey(AESCM128SHA1x80, 1)))
+	dst := make([]byte, 400)
+	for ssrc := range uint32(SourcesMax + 2) {
+		_, err := p.RTP(dst, rtpPacket(ssrc, 1))
+		_, err2 := p.RTCP(dst, rtcpPacket(ssrc, 1))
+		if want := ssrc >= SourcesMax; errors.Is(err, ErrSources) != want || errors.Is(err2, ErrSources) != want {
+			t.Errorf("SSRC %d: %v, %v", ssrc, err, err2)
+		}
+		if ssrc >= SourcesMax-1 {
+			continue
+		}
+		if _, err := p.RTP(dst, append([]byte{0x9f}, rtpPacket(ssrc+9999, 1)[1:40]...)); !errors.Is(err, ErrForm) {
+			t.Errorf("header cut short: %v", err)
+		}
+	}
+	if got := p.Counts(); got.RTP != SourcesMax || got.RTCP != SourcesMax || got.Sources != 4 {
+		t.Errorf("counts %+v", got)
+	}
+}
+
 func TestFirstPacketBehindTheWrap(t *testing.T) {
 	for _, s := range allSuites() {
 		c := line(s, testKey(s, 1))

@@ -190,3 +190,22 @@ func (r *Refusal) Error() string {
 
 // Unwrap returns ErrNotAcceptable.
 func (r *Refusal) Unwrap() error { return ErrNotAcceptable }
+
+// Keys derives the keys of an end, each nil where the mode has none: those of
+// KeyedDTLS come from its handshake. A side's Unprotector lives as long as the
+// side has any mode but Clear, so that its rollover counters go on when Passed
+// becomes KeyedSDES.
+func (e End) Keys() (receive, send *Keys, err error) {
+	if !e.Receive.Zero() {
+		if receive, err = NewKeys(e.Receive); err != nil {
+			return nil, nil, err
+		}
+	}
+	if !e.Send.Zero() {
+		if send, err = NewKeys(e.Send); err != nil {
+			receive.Wipe()
+			return nil, nil, err
+		}
+	}
+	return receive, send, nil
+}

@@ -67,6 +67,7 @@ func TestRekeyBack(t *testing.T) {
 		if err := errors.Join(p.Rekey(same, restart), p.Rekey(p.current.keys, restart), u.Rekey(keys(t, a)), u.Rekey(u.current.keys)); err != nil {
 			t.Fatal(err)
 		}
+		refuses(t, u, first, noon, ErrReplayed)
 		if same.ctx != nil {
 			t.Error("keys that are not needed were not wiped")
 		}
@@ -82,5 +83,23 @@ func TestRekeyBack(t *testing.T) {
 		}
 		refuses(t, u, first, noon, ErrReplayed)
 		takes(t, u, mustProtect(t, p, rtpPacket(5, 70002)), rtpPacket(5, 70002), noon)
+	}
+}
+
+// With the keys of before, the indexes of RTCP go on as well.
+func TestRekeyBackRTCP(t *testing.T) {
+	a, b := line(AEADAES128GCM, testKey(AEADAES128GCM, 1)), line(AEADAES128GCM, testKey(AEADAES128GCM, 2))
+	p := protector(t, a)
+	for i, next := range []Crypto{a, b, a, a} {
+		if err := p.Rekey(keys(t, next), false); err != nil {
+			t.Fatal(err)
+		}
+		wire, err := p.RTCP(make([]byte, 200), rtcpPacket(5, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if index := wire[len(wire)-1]; index != byte(i+1) {
+			t.Errorf("packet %d has index %d", i+1, index)
+		}
 	}
 }

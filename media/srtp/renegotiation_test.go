@@ -234,7 +234,8 @@ func TestMoved(t *testing.T) {
 }
 
 func TestAnswersThatDoNotFit(t *testing.T) {
-	other := line(AEADAES128GCM, testKey(AEADAES128GCM, 1))
+	other, clear := line(AEADAES128GCM, testKey(AEADAES128GCM, 1)), line(AESCM128SHA1x80, testKey(AESCM128SHA1x80, 2))
+	clear.UnencryptedSRTCP = true
 	for name, c := range map[string]struct {
 		cfg    *Config
 		answer Media
@@ -243,6 +244,7 @@ func TestAnswersThatDoNotFit(t *testing.T) {
 		"no keys, passed":       {required(true), Media{Profile: "RTP/SAVP"}},
 		"suite":                 {withSuite(required(false), AESCM128SHA1x80), Media{Profile: "RTP/SAVP", Crypto: []Crypto{other}}},
 		"suite, passed":         {withSuite(required(true), AESCM128SHA1x80), Media{Profile: "RTP/SAVP", Crypto: []Crypto{other}}},
+		"clear RTCP, passed":    {withSuite(required(true), AESCM128SHA1x80), Media{Profile: "RTP/SAVP", Crypto: []Crypto{clear}}},
 		"secure without keys":   {&Config{Sides: [2]SideConfig{{Policy: Optional}, {Policy: Optional, SecureFirst: true}}}, Media{Profile: "RTP/SAVP"}},
 		"dtls, holdconn":        {dtlsTo(required(false)), Media{Profile: "UDP/TLS/RTP/SAVP", Fingerprints: []Fingerprint{ourPrint}, Setup: SetupHoldconn}},
 		"dtls, sha-1 alone":     {dtlsTo(required(false)), Media{Profile: "UDP/TLS/RTP/SAVP", Fingerprints: []Fingerprint{{"sha-1", make([]byte, 20)}}, Setup: SetupActive}},

@@ -231,9 +231,6 @@ func (u *Unprotector) tryRTP(e *epoch, dst, wire []byte, ssrc uint32, seq uint16
 		}
 		err = verdict(err)
 	}
-	if s == nil && n > 1 {
-		e.setROC(ssrc, 0)
-	}
 	return nil, err
 }
 

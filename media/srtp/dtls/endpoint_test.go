@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -276,7 +277,16 @@ func TestNobodyAnswers(t *testing.T) {
 // A new association replaces the old one without a sign of its end.
 func TestRehandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := link(t, nil, nil)
+		var alerts atomic.Int32
+		a, b := link(t, nil, func(c *Config) {
+			send := c.Send
+			c.Send = func(d []byte) error {
+				if d[0] == 21 {
+					alerts.Add(1)
+				}
+				return send(d)
+			}
+		})
 		a.start(1, srtp.Active, b.cert.Fingerprint())
 		b.start(1, srtp.Passive, a.cert.Fingerprint())
 		first, _ := a.mustKeys(t), b.mustKeys(t)
@@ -293,8 +303,14 @@ func TestRehandshake(t *testing.T) {
 		if len(a.errs)+len(b.errs) != 0 {
 			t.Error("an association failed")
 		}
+		if n := alerts.Load(); n != 0 {
+			t.Errorf("%d alerts on the way", n)
+		}
 		a.close(t)
 		b.close(t)
+		if alerts.Load() == 0 {
+			t.Error("the end was not told")
+		}
 	})
 }
 
