@@ -116,6 +116,10 @@ func newCore(f media.Format, o DecoderOptions) (core, error) {
 		return newG722(), nil
 	case media.Format{Name: "GSM", ClockRate: 8000}:
 		return newGSM(), nil
+	case media.Format{Name: "G729", ClockRate: 8000}, media.Format{Name: "G729A", ClockRate: 8000}, media.Format{Name: "G729AB", ClockRate: 8000}:
+		return newG729(o), nil // some call it by the annexes
+	case media.Format{Name: "ILBC", ClockRate: 8000}:
+		return newILBC(f, o), nil
 	case media.Format{Name: "OPUS", ClockRate: 48000}:
 		return newOpusStream(o)
 	}

@@ -32,6 +32,10 @@ var streams = []struct {
 	{media.Format{Name: "AMR", ClockRate: 8000}, 8000, append([]byte{0xf3, 0xc0}, make([]byte, 31)...), 160},
 	{media.Format{Name: "AMR-WB", ClockRate: 16000, Params: "octet-align=1; mode-set=0,2"}, 16000, append([]byte{0xf0, 0x04}, make([]byte, 17)...), 320},
 	{media.Format{Name: "AMR-WB", ClockRate: 16000}, 16000, []byte{0xf7, 0xc0}, 320},
+	{media.Format{Name: "G729", ClockRate: 8000}, 8000, make([]byte, 20), 160},
+	{media.Format{Name: "G729", ClockRate: 8000, Params: "annexb=yes"}, 8000, make([]byte, 12), 160},
+	{media.Format{Name: "ILBC", ClockRate: 8000, Params: "mode=20"}, 8000, append([]byte{0, 0, 0x40}, make([]byte, 35)...), 160},
+	{media.Format{Name: "ILBC", ClockRate: 8000, Params: "mode=30"}, 8000, make([]byte, 100), 480},
 	{media.Format{Name: "CN", ClockRate: 8000}, 8000, []byte{70, 1, 2}, 0},
 }
 
@@ -176,5 +180,18 @@ func TestL16(t *testing.T) {
 		if _, err := NewDecoder(f, DecoderOptions{}); err == nil {
 			t.Errorf("%+v is decoded", f)
 		}
+	}
+}
+
+// BenchmarkDecode is one payload of each format.
+func BenchmarkDecode(b *testing.B) {
+	for _, tt := range streams {
+		b.Run(name(tt.format), func(b *testing.B) {
+			d := mustDecoder(b, tt.format, DecoderOptions{Rate: 16000})
+			buf := make([]int16, 0, SamplesMax)
+			for b.Loop() {
+				buf, _ = d.Decode(buf[:0], tt.payload)
+			}
+		})
 	}
 }
