@@ -79,13 +79,3 @@ func TestTLS(t *testing.T) {
 		}
 	}
 }
-
-func BenchmarkParse(b *testing.B) {
-	data := []byte(plain)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, _, err := Parse(data, false); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
