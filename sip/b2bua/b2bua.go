@@ -71,7 +71,10 @@ func New(cfg Config) (*B2BUA, error) {
 }
 
 // Start opens the sockets and takes calls.
-func (b *B2BUA) Start() error { return b.agent.Start() }
+func (b *B2BUA) Start() error {
+	makeRoom(b.cfg.CallsMax)
+	return b.agent.Start()
+}
 
 // Counters returns the live counters.
 func (b *B2BUA) Counters() *Counters { return &b.counters }

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package b2bua
+
+// makeRoom is for Linux.
+func makeRoom(int) {}
