@@ -124,7 +124,7 @@ func (d *g729) Conceal(dst []int16, samples int) []int16 {
 
 // write filters what was decoded and rounds it; the codec works at half the level.
 func (d *g729) write(pcm []int16) {
-	for i, v := range d.decoded {
+	for i, v := range &d.decoded {
 		pcm[i] = toSample(2 * d.highs.filter(v))
 	}
 }

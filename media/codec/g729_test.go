@@ -122,8 +122,14 @@ func TestG729Payloads(t *testing.T) {
 		payload []byte
 		ticks   int
 	}{
-		{speech, 80}, {sid, 80}, {slices.Concat(speech, speech, sid), 240}, {slices.Repeat(speech, 6), 480},
-		{nil, 0}, {speech[:9], 0}, {slices.Concat(speech, speech[:5]), 0}, {make([]byte, 1030), 0},
+		{speech, 80},
+		{sid, 80},
+		{slices.Concat(speech, speech, sid), 240},
+		{slices.Repeat(speech, 6), 480},
+		{nil, 0},
+		{speech[:9], 0},
+		{slices.Concat(speech, speech[:5]), 0},
+		{make([]byte, 1030), 0},
 	} {
 		pcm, err := d.Decode(nil, tt.payload)
 		if d.Ticks(tt.payload) != tt.ticks || len(pcm) != tt.ticks || (tt.ticks == 0) != errors.Is(err, errPayload) {

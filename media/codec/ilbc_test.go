@@ -121,10 +121,20 @@ func TestILBCPayloads(t *testing.T) {
 		payload []byte
 		ticks   int
 	}{
-		{"mode=20", f20, 160}, {"mode=30", f30, 240}, {"", f30, 240}, {"mode=20", f30, 240}, {"mode=30", f20, 160},
-		{"mode=20", slices.Repeat(f20, 3), 480}, {"", slices.Repeat(f30, 2), 480}, {"", empty, 240},
-		{"mode=20", slices.Repeat(f20, 25), 4000}, {"mode=30", slices.Repeat(f20, 25), 4560},
-		{"", nil, 0}, {"", f30[:49], 0}, {"mode=20", append(slices.Clone(f20), 0), 0}, {"", make([]byte, 50*100), 0},
+		{"mode=20", f20, 160},
+		{"mode=30", f30, 240},
+		{"", f30, 240},
+		{"mode=20", f30, 240},
+		{"mode=30", f20, 160},
+		{"mode=20", slices.Repeat(f20, 3), 480},
+		{"", slices.Repeat(f30, 2), 480},
+		{"", empty, 240},
+		{"mode=20", slices.Repeat(f20, 25), 4000},
+		{"mode=30", slices.Repeat(f20, 25), 4560},
+		{"", nil, 0},
+		{"", f30[:49], 0},
+		{"mode=20", append(slices.Clone(f20), 0), 0},
+		{"", make([]byte, 50*100), 0},
 	} {
 		d := mustDecoder(t, ilbcFormat(tt.params), DecoderOptions{})
 		pcm, err := d.Decode(nil, tt.payload)
