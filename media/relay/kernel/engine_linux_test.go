@@ -55,6 +55,12 @@ func (s *sink) len() int {
 	return len(s.wires)
 }
 
+func (s *sink) last() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wires[len(s.wires)-1]
+}
+
 // rtp is an RTP packet of PCMU.
 func rtp(seq int, n int) []byte {
 	wire := []byte{0x80, 0, byte(seq >> 8), byte(seq), 0, 0, byte(seq >> 8), byte(seq), 0, 0, 0, 7}

@@ -142,8 +142,7 @@ func TestProgramRewrites(t *testing.T) {
 			t.Fatalf("verdict %d\n got %x\nwant %x", verdict, got, want)
 		}
 		b.e.Drain()
-		s := b.sinks[v]
-		if last := s.wires[len(s.wires)-1]; !bytes.Equal(last, in.payload) {
+		if last := b.sinks[v].last(); !bytes.Equal(last, in.payload) {
 			t.Fatalf("the copy is %x, want %x", last, in.payload)
 		}
 	})
