@@ -134,6 +134,7 @@ func (s *Stream) add(b Stream) {
 	s.Packets += b.Packets
 	s.Lost += b.Lost
 	s.Late += b.Late
+	s.Recovered += b.Recovered
 	s.Duplicate += b.Duplicate
 	s.Reordered += b.Reordered
 	s.Overrun += b.Overrun
@@ -146,6 +147,7 @@ func (s *Stream) subtract(b *Stream) {
 	take(&s.Packets, &b.Packets)
 	take(&s.Lost, &b.Lost)
 	take(&s.Late, &b.Late)
+	take(&s.Recovered, &b.Recovered)
 	take(&s.Duplicate, &b.Duplicate)
 	take(&s.Reordered, &b.Reordered)
 	take(&s.Overrun, &b.Overrun)
@@ -201,13 +203,20 @@ func (r *recording) gaps(since int64) []Gap {
 		}
 		out = append(out, Gap{
 			Channel: ch, RealMS: from, AudioMS: r.gate.AudioMS(from), DurationMS: to - from,
-			Cause: g.cause, Filled: "silence", Detail: g.detail,
+			Cause: g.cause, Filled: filled(g), Detail: g.detail,
 		})
 	}
 	for ch := range r.account.gaps {
 		r.addOverflow(out, ch)
 	}
 	return out
+}
+
+func filled(g gap) string {
+	if g.concealed {
+		return "concealed"
+	}
+	return "silence"
 }
 
 func (r *recording) gapsFrom(channel int, since int64) []gap {
@@ -261,10 +270,17 @@ func (s *side) rowsOf(st *stream) []Stream {
 		if i == 0 {
 			e.Duplicate, e.Reordered, e.Restarts, e.Overrun = stats.Duplicate, stats.Reordered, stats.Restarts, st.dropped
 		}
-		if ppm := s.track.Skew(st.key); !math.IsNaN(ppm) {
-			e.SkewPPM = math.Round(ppm*10) / 10
-		}
+		e.Recovered, e.SkewPPM = r.recovered, s.skew(st)
 		out = append(out, e)
 	}
 	return out
+}
+
+// skew of a source's clock, to a tenth of a ppm.
+func (s *side) skew(st *stream) float64 {
+	ppm := s.track.Skew(st.key)
+	if math.IsNaN(ppm) {
+		return 0
+	}
+	return math.Round(ppm*10) / 10
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -64,6 +65,7 @@ type core struct {
 	ended    bool
 
 	streams []streamLane // in the order in which they were announced
+	rtcp    quality.Relay
 	sides   [2]*side
 	typists [2]typist
 

@@ -11,8 +11,20 @@ type span struct{ from, to int64 }
 // gap is a run of samples that is filled, not captured, on one channel.
 type gap struct {
 	span
-	cause  string
-	detail string
+	cause     string
+	detail    string
+	concealed bool // filled with what a codec made up, not with silence
+}
+
+// like tells whether two gaps that touch are one.
+func (g gap) like(o gap) bool {
+	return g.cause == o.cause && g.detail == o.detail && g.concealed == o.concealed
+}
+
+// of returns the same kind of gap elsewhere.
+func (g gap) of(s span) gap {
+	g.span = s
+	return g
 }
 
 // gapList keeps the gaps of one channel in order of position, merged where
@@ -35,7 +47,7 @@ func (l *gapList) add(g gap) {
 	}
 	if n > 0 {
 		last := &l.gaps[n-1]
-		if last.to == g.from && last.cause == g.cause && last.detail == g.detail {
+		if last.to == g.from && last.like(g) {
 			last.to = g.to
 			return
 		}
@@ -69,13 +81,13 @@ func (l *gapList) recause(s span, cause, detail string) {
 			out = append(make([]gap, 0, len(l.gaps)+2), l.gaps[:i]...)
 		}
 		if g.from < s.from {
-			out = append(out, gap{span{g.from, s.from}, g.cause, g.detail})
+			out = append(out, g.of(span{g.from, s.from}))
 		}
 		if cause != "" {
-			out = append(out, gap{span{max(g.from, s.from), min(g.to, s.to)}, cause, detail})
+			out = append(out, gap{span{max(g.from, s.from), min(g.to, s.to)}, cause, detail, g.concealed})
 		}
 		if g.to > s.to {
-			out = append(out, gap{span{s.to, g.to}, g.cause, g.detail})
+			out = append(out, g.of(span{s.to, g.to}))
 		}
 	}
 	if !touched {
@@ -91,7 +103,7 @@ func (l *gapList) recause(s span, cause, detail string) {
 func (l *gapList) merge(g gap) {
 	if n := len(l.gaps); n > 0 {
 		last := &l.gaps[n-1]
-		if last.to == g.from && last.cause == g.cause && last.detail == g.detail {
+		if last.to == g.from && last.like(g) {
 			last.to = g.to
 			return
 		}
@@ -110,17 +122,17 @@ func (l *gapList) cover(s span, cause, detail string) {
 	placed := false
 	for _, g := range rest {
 		if g.from < s.from {
-			l.merge(gap{span{g.from, min(g.to, s.from)}, g.cause, g.detail})
+			l.merge(g.of(span{g.from, min(g.to, s.from)}))
 		}
 		if g.to > s.from && !placed {
-			l.merge(gap{s, cause, detail})
+			l.merge(gap{span: s, cause: cause, detail: detail})
 			placed = true
 		}
 		if g.to > s.to {
-			l.merge(gap{span{max(g.from, s.to), g.to}, g.cause, g.detail})
+			l.merge(g.of(span{max(g.from, s.to), g.to}))
 		}
 	}
 	if !placed {
-		l.merge(gap{s, cause, detail})
+		l.merge(gap{span: s, cause: cause, detail: detail})
 	}
 }

@@ -24,7 +24,7 @@ func TestGapListModel(t *testing.T) {
 				if from >= to {
 					continue
 				}
-				l.add(gap{span{from, to}, cause, ""})
+				l.add(gap{span: span{from, to}, cause: cause})
 				fill(model, from, to, func(string) string { return cause })
 				frontier = to
 			case 1:
@@ -79,7 +79,7 @@ func check(t *rapid.T, gaps []gap, model []string) {
 func TestGapListOverflowKeepsDurations(t *testing.T) {
 	var l gapList
 	for i := range int64(gapsMax + 10) {
-		l.add(gap{span{i * 10, i*10 + 4}, GapLoss, ""})
+		l.add(gap{span: span{i * 10, i*10 + 4}, cause: GapLoss})
 	}
 	sum := l.overflowSamples
 	for _, g := range l.gaps {

@@ -201,7 +201,7 @@ func (m *memSink) pcm() [2][]int16 {
 	var out [2][]int16
 	for n := 1; n <= len(m.infos); n++ {
 		for _, a := range m.segments[n] {
-			for int64(len(out[0])) < a.AudioMS*8 {
+			for int64(len(out[0])) < a.AudioMS*int64(m.infos[n].SampleRate)/1000 {
 				out[0], out[1] = append(out[0], 0), append(out[1], 0)
 			}
 			for i := 0; i < len(a.Data); i += 4 {
@@ -215,6 +215,7 @@ func (m *memSink) pcm() [2][]int16 {
 
 func testPlan() Plan {
 	p := DefaultPlan()
+	p.Conceal = false // what is filled is told from what was captured by its silence
 	p.Format = FormatWAVPCM16
 	return p
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/media/jitter"
 	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/media/source"
 )
 
@@ -27,7 +28,7 @@ type lane struct {
 // format is one entry of the payload type table with its decoder's name.
 type format struct {
 	media.Format
-	event, noise, decodable bool
+	event, noise, red, decodable bool
 }
 
 func (l *lane) negotiate(s media.Stream) {
@@ -44,11 +45,11 @@ func (l *lane) meaning(f media.Format) *format {
 	if l.secure {
 		return &format{Format: f} // neither audio nor digits can be read from it
 	}
-	e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN"}
-	if !e.event && !e.noise {
-		e.decodable = f.Name == "PCMU" || f.Name == "PCMA" // what has as many samples as ticks
-		if _, err := codec.NewDecoder(f, codec.DecoderOptions{}); err != nil {
-			e.decodable = false
+	e := &format{Format: f, event: f.Name == "TELEPHONE-EVENT", noise: f.Name == "CN", red: f.Name == "RED"}
+	if !e.event && !e.noise && !e.red {
+		d, err := codec.NewDecoder(f, codec.DecoderOptions{})
+		if e.decodable = err == nil; e.decodable {
+			d.Close()
 		}
 	}
 	return e
@@ -59,7 +60,8 @@ func (l *lane) meaning(f media.Format) *format {
 var static = map[uint8]media.Format{
 	0: {PayloadType: 0, Name: "PCMU", ClockRate: 8000}, 3: {PayloadType: 3, Name: "GSM", ClockRate: 8000},
 	4: {PayloadType: 4, Name: "G723", ClockRate: 8000}, 8: {PayloadType: 8, Name: "PCMA", ClockRate: 8000},
-	9: {PayloadType: 9, Name: "G722", ClockRate: 8000}, 13: {PayloadType: 13, Name: "CN", ClockRate: 8000},
+	9: {PayloadType: 9, Name: "G722", ClockRate: 8000}, 10: {PayloadType: 10, Name: "L16", ClockRate: 44100, Channels: 2},
+	11: {PayloadType: 11, Name: "L16", ClockRate: 44100}, 13: {PayloadType: 13, Name: "CN", ClockRate: 8000},
 	18: {PayloadType: 18, Name: "G729", ClockRate: 8000},
 }
 
@@ -89,6 +91,8 @@ type side struct {
 	retired     []Stream  // rows of sources that made room for others
 	undecodable string    // the codec last met that is not understood
 	overrun     uint32    // dropped by the tap before the source was known
+	reports     source.Reports
+	malformed   int64 // RTCP
 }
 
 func newSide(is media.Side, rate int, horizonNS int64) *side {
@@ -117,20 +121,24 @@ type stream struct {
 	dropped     int64 // packets the tap dropped
 	unknownTS   int64 // timestamp of an undecodable packet whose length is not known yet
 	unknown     bool
+	concealed   int64 // ms
+	blocks      []codec.Block
+	quality     quality.Stream
 }
 
 // row is one line of the manifest's streams.
 type row struct {
 	codec                string
 	packets, undecodable int64
-	late                 int64
-	lost                 int64
+	late, lost           int64
+	recovered            int64 // lost, and taken out of later packets
 }
 
 // accept takes a packet as it arrives; false when it was no RTP that counts.
 func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint32) bool {
 	s.overrun += dropped
 	if source.IsRTCP(wire) {
+		s.control(c, wire, arrival)
 		return false
 	}
 	var h rtp.Header
@@ -153,6 +161,9 @@ func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint
 	}
 	s.last = st
 	st.lane, st.heard = l, arrival
+	if s.overrun > 0 {
+		st.quality.Unseen(int64(s.overrun))
+	}
 	st.overrun += int64(s.overrun)
 	st.dropped += int64(s.overrun)
 	s.overrun = 0
@@ -174,6 +185,7 @@ func (s *side) retire(c *core) {
 	if len(s.retired) < rowsRetiredMax {
 		s.retired = append(s.retired, s.rowsOf(st)...)
 	}
+	st.close()
 	delete(s.sources, st.ssrc)
 	s.last = nil
 	s.order = append(s.order[:oldest], s.order[oldest+1:]...)
@@ -187,13 +199,19 @@ func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arriv
 	f := st.lane.format(h.PayloadType)
 	st.state.Clock = clockOf(f)
 	seq, ts, verdict := st.state.Update(h, arrival)
-	if verdict == source.TooOld {
+	switch {
+	case verdict == source.TooOld:
 		st.late(c)
 		return false
-	}
-	if !verdict.Usable() {
+	case verdict == source.Duplicate:
+		st.quality.Duplicate()
 		return false
+	case !verdict.Usable():
+		return false
+	case verdict == source.Restarted:
+		st.quality.Restart()
 	}
+	st.quality.Packet(arrival, seq, ts, st.state.Clock, len(payload))
 	if c.started || c.plan.EarlyMedia {
 		st.count(f)
 	}
@@ -223,6 +241,7 @@ func clockOf(f *format) int {
 
 // late counts a packet that came too late to be used.
 func (st *stream) late(c *core) {
+	st.quality.Late()
 	if st.row != nil && c.started {
 		st.row.late++
 	}
@@ -237,7 +256,7 @@ func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
 	}
 	n := st.packetTicks
 	if n == 0 {
-		n = int64(len(p.Payload))
+		n = int64(clockOf(f)) / 50
 	}
 	s.track.Late(keyOf(p), p.TS, int(n))
 }
@@ -299,6 +318,7 @@ func (s *side) flush(c *core) {
 	s.drain(c, math.MaxInt64)
 	for _, st := range s.order {
 		st.closeUnknown(s, st.unknownTS+max(st.packetTicks, 160))
+		st.close()
 	}
 	s.track.End(c.origin + c.endMS*1e6)
 }
@@ -319,7 +339,16 @@ func (st *stream) take(c *core, s *side, p source.Packet, lost int64) {
 		return
 	}
 	st.closeUnknown(s, p.TS)
-	st.hole(s, p.TS, lost)
+	if f.red {
+		st.redundant(c, s, p, lost)
+		return
+	}
+	st.hole(c, s, f, p, lost)
+	st.medium(c, s, f, p)
+}
+
+// medium is what a packet that is no event carries.
+func (st *stream) medium(c *core, s *side, f *format, p source.Packet) {
 	switch {
 	case f.noise:
 	case f.decodable:
@@ -350,49 +379,6 @@ func (st *stream) closeUnknown(s *side, nextTS int64) {
 	st.packetTicks = min(d, 48000)
 	st.nextTS, st.haveTS = st.unknownTS+st.packetTicks, true
 	s.track.Hole(st.key, st.unknownTS, st.nextTS, mix.Undecodable)
-}
-
-// hole names what is missing before ts: lost on the way, or dropped by the tap.
-func (st *stream) hole(s *side, ts, lost int64) {
-	if lost <= 0 || !st.haveTS || ts <= st.nextTS {
-		return
-	}
-	from := st.nextTS
-	if most := lost * max(st.packetTicks, 1); st.packetTicks > 0 && ts-from > most+st.packetTicks {
-		from = ts - most // the rest was a pause of the sender (DTX), not a loss
-	}
-	if st.overrun > 0 {
-		st.overrun -= lost
-		s.track.Hole(st.key, from, ts, mix.Overrun)
-		return
-	}
-	s.track.Hole(st.key, from, ts, mix.Loss)
-}
-
-// audio decodes one packet onto the side's timeline.
-func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
-	if st.decoderOf != f {
-		d, err := codec.NewDecoder(f.Format, codec.DecoderOptions{})
-		if err != nil {
-			return
-		}
-		st.decoder, st.decoderOf = d, f
-	}
-	pcm, err := st.decoder.Decode(st.pcm[:0], p.Payload)
-	if err != nil || len(pcm) == 0 {
-		if st.row != nil {
-			st.row.undecodable++
-		}
-		s.undecodable = f.Name
-		st.unknown, st.unknownTS = true, p.TS
-		return
-	}
-	st.pcm = pcm
-	st.packetTicks = int64(len(pcm))
-	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
-	s.track.Audio(st.key, p.TS, pcm)
-	s.watch(c, st.key, p, len(pcm))
-	c.typists[s.is].audio(c, s, st.key, p, pcm)
 }
 
 // event takes an RFC 4733 packet. A digit waits until its place is sealed, so

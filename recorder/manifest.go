@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -187,11 +188,16 @@ type Stream struct {
 	Late      int64   `json:"late"`
 	Duplicate int64   `json:"duplicate"`
 	Reordered int64   `json:"reordered"`
-	SkewPPM   float64 `json:"skew_ppm"` // positive: the sender's clock is fast
+	SkewPPM   float64 `json:"skew_ppm"`            // positive: the sender's clock is fast
+	Recovered int64   `json:"recovered,omitempty"` // of the lost: taken out of later packets (FEC, RED), and no gap
 	Overrun   int64   `json:"overrun,omitempty"`
 	Undecoded int64   `json:"undecodable,omitempty"`
 	Restarts  int64   `json:"restarts,omitempty"` // timestamp or sequence resets within the source
 	Rejected  int64   `json:"rejected,omitempty"` // packets to its port that were neither RTP nor RTCP
+
+	// Quality of the source's way here over the whole call, on its first row; a
+	// recording that a crash cut off has none.
+	Quality *quality.Account `json:"quality,omitempty"`
 }
 
 // Digit is one RFC 4733 digit outside windows.

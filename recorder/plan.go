@@ -35,11 +35,12 @@ const (
 type Plan struct {
 	Kind       Kind
 	Format     string // wav-pcm16 | wav-pcmu | wav-pcma | ogg-opus
-	SampleRate int    // Hz; 8000
+	SampleRate int    // Hz; 8000, 16000 or 48000
 	Mono       bool   // mix both channels into one file channel
 	Rules      suppress.Rules
 	Suppressed string // cut | silence
 	EarlyMedia bool   // the origin is the first media packet instead of the answer
+	Conceal    bool   // a codec makes up for lost packets, instead of silence
 
 	Lookback   time.Duration // how long samples stay unsealed so that a late signal still acts; 0…5 s
 	SegmentMax time.Duration // audio a segment holds at most; 1 s…1 h
@@ -85,7 +86,7 @@ func DefaultPlan() Plan {
 	return Plan{
 		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: 8000,
 		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
-		Suppressed: SuppressedCut, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
+		Suppressed: SuppressedCut, Conceal: true, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
 		OpusBitrate: 16000, OpusComplexity: 1, OpusApplication: "voip", ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,
 	}
 }
@@ -104,8 +105,10 @@ func (p Plan) Validate() error {
 	default:
 		errs = append(errs, fmt.Errorf("format %q: want wav-pcm16, wav-pcmu, wav-pcma or ogg-opus", p.Format))
 	}
-	if p.SampleRate != 8000 {
-		errs = append(errs, fmt.Errorf("sample rate %d: want 8000", p.SampleRate))
+	switch p.SampleRate {
+	case 8000, 16000, 48000:
+	default:
+		errs = append(errs, fmt.Errorf("sample rate %d: want 8000, 16000 or 48000", p.SampleRate))
 	}
 	if p.Suppressed != SuppressedCut && p.Suppressed != SuppressedSilence {
 		errs = append(errs, fmt.Errorf("suppressed %q: want cut or silence", p.Suppressed))

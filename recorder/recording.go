@@ -6,6 +6,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/media/mix"
+	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -67,7 +68,8 @@ type recording struct {
 	conv    string
 	signals []ManifestSignal
 	streams func() []Stream // the rows of the call's streams
-	before  []Stream        // the same when it began
+	quality func(side media.Side, ssrc uint32, codec string) *quality.Account
+	before  []Stream // the same when it began
 }
 
 // newRecording returns a recording that has not begun.
@@ -76,7 +78,7 @@ func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, in
 	r := &recording{
 		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base, perMS: c.perMS,
 		flip: internal == media.External, vault: c.vault, stopMS: -1, now: c.now,
-		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, streams: c.rows,
+		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, streams: c.rows, quality: c.qualityOf,
 	}
 	if p.Suppressed == SuppressedSilence {
 		r.gate = suppress.NewGate(suppress.Silence)
@@ -191,6 +193,7 @@ func (r *recording) close() {
 	r.timeline.End(r.sealedMS)
 	r.finishSegment()
 	m := r.manifest()
+	r.rate(m)
 	switch {
 	case r.refused() && r.kind != KindTrunk:
 		r.out.discard("no consent")
@@ -244,7 +247,7 @@ func (r *recording) process(k *chunk) {
 		copy(ch[i], k.pcm[side][skip:skip+n])
 		r.detail[i] = k.detail[side]
 		for _, m := range k.marks[side] {
-			r.addGap(i, m, from, to)
+			r.addGap(i, m, from, to, ch[i])
 		}
 		r.resolve(i, k.resolved[side])
 		silenced[i] = r.strays[i].mute(from*r.perMS, ch[i])
@@ -290,21 +293,51 @@ func (r *recording) record(kept [2][]int16) {
 	r.seg.tick(r)
 }
 
-// addGap lists the kept parts of a mark that lie in [fromMS, toMS): what lies
-// inside a window is not listed.
-func (r *recording) addGap(channel int, m mix.Mark, fromMS, toMS int64) {
+// addGap lists the kept parts of a mark that lie in [fromMS, toMS), whose
+// samples are pcm: what lies inside a window is not listed. What a codec made up
+// out of samples that are not kept is silenced.
+func (r *recording) addGap(channel int, m mix.Mark, fromMS, toMS int64, pcm []int16) {
 	at := m.At - r.offsetMS*r.perMS
 	at, to := max(at, fromMS*r.perMS), min(at+int64(m.N), toMS*r.perMS)
+	if at >= to {
+		return
+	}
+	if m.Concealed && r.suppressedBefore(channel, at/r.perMS, fromMS) {
+		clear(pcm[at-fromMS*r.perMS : to-fromMS*r.perMS])
+		m.Concealed = false
+	}
 	for _, sp := range r.spans {
 		if sp.Suppressed || sp.Mic && channel == 1 {
 			continue
 		}
 		s := span{max(at, sp.FromMS*r.perMS), min(to, sp.ToMS*r.perMS)}
 		if s.from < s.to {
-			r.account.gaps[channel].add(gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause)})
+			r.account.gaps[channel].add(gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed})
 			r.account.dirty = true
 		}
 	}
+}
+
+// concealBackMS is how far back what is made up in place of lost audio may
+// sound like what was heard: the longest that is concealed, and what a codec
+// looks at to do it.
+const concealBackMS = 200
+
+// suppressedBefore tells whether anything of a channel that concealment at a
+// position may have been made of is not kept. Spans from fromMS on are in r.spans.
+func (r *recording) suppressedBefore(channel int, atMS, fromMS int64) bool {
+	first := max(0, atMS-concealBackMS)
+	for ms := first; ms < fromMS; ms++ {
+		if !r.gate.Heard(channel, ms) {
+			return true
+		}
+	}
+	for _, sp := range r.spans {
+		if (sp.Suppressed || sp.Mic && channel == 1) && sp.FromMS <= atMS {
+			return true
+		}
+	}
+	return false
 }
 
 // detailOf names, for the operator, what an undecodable span consisted of.

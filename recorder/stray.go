@@ -30,7 +30,8 @@ type strayList struct {
 
 // watch notes a packet that is placed later than it arrived. Should its arrival
 // turn out to lie in a window, it must not be heard behind that window.
-func (s *side) watch(c *core, k mix.Key, p source.Packet, samples int) {
+// It lasts for so many ticks of its clock.
+func (s *side) watch(c *core, k mix.Key, p source.Packet, ticks int64) {
 	pos, ok := s.track.PositionOf(k, p.TS)
 	if !ok || !c.started {
 		return
@@ -39,9 +40,10 @@ func (s *side) watch(c *core, k mix.Key, p source.Packet, samples int) {
 	if pos/c.perMS-arrivalMS <= strayMS {
 		return
 	}
+	end, _ := s.track.PositionOf(k, p.TS+ticks)
 	for _, r := range c.recs {
 		if r.begun {
-			r.strays[r.channel(s.is)].add(stray{arrivalMS - r.offsetMS, arrivalMS - r.offsetMS, pos + int64(samples) - r.offsetMS*r.perMS})
+			r.strays[r.channel(s.is)].add(stray{arrivalMS - r.offsetMS, arrivalMS - r.offsetMS, end - r.offsetMS*r.perMS})
 		}
 	}
 }

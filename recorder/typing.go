@@ -21,11 +21,12 @@ type typist struct {
 	side     media.Side
 	codes    *suppress.Codes // nil: there are none
 	detector *dtmf.Detector
+	rate     int  // Hz, of the detector
 	events   bool // it sends RFC 4733: tones beside them are echoes of the same keys
 	down     bool // a key of RFC 4733 is down
 	key      mix.Key
 	ts       int64   // where that key began
-	heard    int64   // timestamp behind the last audio
+	heard    int64   // sample behind the last audio, by its timestamps
 	bridge   []int16 // silence for one lost packet
 	held     []heldDigit
 	found    []dtmf.Event
@@ -42,8 +43,7 @@ type heldDigit struct {
 func newTypist(p Plan, side media.Side) typist {
 	t := typist{side: side}
 	if codes := p.Codes[side]; len(codes) > 0 {
-		t.codes, t.detector = suppress.NewCodes(codes), dtmf.New(p.SampleRate)
-		t.bridge = make([]int16, p.SampleRate/50)
+		t.codes = suppress.NewCodes(codes)
 	}
 	return t
 }
@@ -89,8 +89,20 @@ func (t *typist) released(c *core, s *side, k mix.Key, ts, duration, arrival int
 	}
 }
 
+// heard is decoded audio: its samples' rate and the media clock's, in Hz.
+type heard struct {
+	pcm         []int16
+	rate, clock int
+}
+
+// samples converts a timestamp to samples.
+func (h heard) samples(ts int64) int64 { return ts * int64(h.rate) / int64(h.clock) }
+
+// ts converts a number of samples to the media clock.
+func (h heard) ts(samples int64) int64 { return samples * int64(h.clock) / int64(h.rate) }
+
 // audio looks for tones, and ends a key whose end was lost.
-func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, pcm []int16) {
+func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, h heard) {
 	if t.codes == nil {
 		return
 	}
@@ -101,14 +113,18 @@ func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, pcm []int16
 	if t.events {
 		return
 	}
+	if t.rate != h.rate {
+		t.rate, t.detector, t.bridge = h.rate, dtmf.New(h.rate), make([]int16, h.rate/50)
+	}
 	t.found = t.found[:0]
-	if hole := p.TS - t.heard; k == t.key && hole > 0 && hole <= int64(len(t.bridge)) {
+	at := h.samples(p.TS)
+	if hole := at - t.heard; k == t.key && hole > 0 && hole <= int64(len(t.bridge)) {
 		t.found = t.detector.Feed(t.heard, t.bridge[:hole], t.found) // a lost packet is no second key
 	}
-	t.key, t.heard = k, p.TS+int64(len(pcm))
-	t.found = t.detector.Feed(p.TS, pcm, t.found)
+	t.key, t.heard = k, at+int64(len(h.pcm))
+	t.found = t.detector.Feed(at, h.pcm, t.found)
 	for _, e := range t.found {
-		at := c.nsOf(s, k, e.At, p.Arrival)
+		at := c.nsOf(s, k, h.ts(e.At), p.Arrival)
 		if e.End {
 			t.end(c, at)
 		} else {

@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"suppress/feed/esl":  {"suppress", "suppress/feed"},
 	"suppress/feed/nats": {"suppress", "suppress/feed"},
 
-	"recorder":                 {"media", "media/source", "media/jitter", "media/codec", "media/mix", "media/dtmf", "suppress"},
+	"recorder":                 {"media", "media/source", "media/jitter", "media/codec", "media/mix", "media/dtmf", "media/quality", "suppress"},
 	"recorder/policy":          {"recorder", "media", "suppress"},
 	"recorder/vfs":             {},
 	"recorder/vfs/vfstest":     {"recorder/vfs"},

@@ -25,12 +25,16 @@ const (
 	PacketsMax      = 4096 // the most that New grants
 )
 
+// earlyNS bounds how much earlier than by its own window a packet is let go
+// because the hole before it began long before it came.
+const earlyNS = 60_000_000
+
 // Flush as now of Pop empties the buffer without waiting: the end of a stream.
 const Flush = math.MaxInt64
 
 // Buffer is the reorder window of one source, by extended sequence number. It
-// holds a packet back only behind a hole, until the packet has waited for the
-// window or the buffer is full: it can never stall. Not safe for concurrent use.
+// holds a packet back only behind a hole, until the window is over since the
+// hole began or the buffer is full: it can never stall. Not safe for concurrent use.
 type Buffer struct {
 	window  int64
 	most    int     // packets that may wait
@@ -39,6 +43,7 @@ type Buffer struct {
 	order   []int32 // waiting slots by rising sequence number, order[head:]
 	head    int
 	next    int64 // sequence number that continues what was popped
+	last    int64 // arrival of what was popped last
 	started bool
 	popped  int32 // slot lent to the caller by the last Pop, -1: none
 }
@@ -119,8 +124,10 @@ func (b *Buffer) insert(at int, p source.Packet) {
 }
 
 // Pop returns the next packet in sequence: at once while it continues what was
-// popped, and behind a hole when a packet has waited for the window at now, or
-// the buffer is full. lostBefore is the number of packets given up before it.
+// popped, and behind a hole when the window is over at now since the hole began,
+// but no more than earlyNS and a quarter of it earlier than the packet's own, or
+// the buffer is full. So a longer loss is known not much later than a short one,
+// and what makes up for it has its whole place. lostBefore is the number of packets given up before it.
 // The payload is good until the next call of Push or Pop.
 //
 // The very first packet is held back for the window as well, because an
@@ -141,13 +148,31 @@ func (b *Buffer) Pop(now int64) (p source.Packet, lostBefore int64, ok bool) {
 	if b.started {
 		lostBefore = s.packet.Seq - b.next
 	}
-	b.started, b.next = true, s.packet.Seq+1
+	b.started, b.next, b.last = true, s.packet.Seq+1, s.packet.Arrival
 	b.head++
 	if b.head == len(b.order) {
 		b.order, b.head = b.order[:0], 0
+		i = b.shrink(i)
 	}
 	b.popped = i
-	return s.packet, lostBefore, true
+	return b.slots[i].packet, lostBefore, true
+}
+
+// slotsIdle is how many slots are kept while nothing waits: what a long hole and
+// the beginning of a source took is given back.
+const slotsIdle = 4
+
+// shrink gives back the slots of an empty buffer but for that of the packet that
+// is lent out, and a few. It returns where that lies now.
+func (b *Buffer) shrink(lent int32) int32 {
+	if len(b.slots) <= 2*slotsIdle {
+		return lent
+	}
+	few := make([]slot, slotsIdle)
+	few[0] = b.slots[lent]
+	b.slots, b.order = few, nil
+	b.free = append(make([]int32, 0, slotsIdle), 1, 2, 3)
+	return 0
 }
 
 // ready tells whether a packet need not wait.
@@ -179,5 +204,9 @@ func (b *Buffer) Deadline() (at int64, ok bool) {
 	if oldest > math.MaxInt64-b.window {
 		return math.MaxInt64, true
 	}
-	return oldest + b.window, true
+	wait := b.window
+	if b.started {
+		wait -= min(max(oldest-b.last, 0), earlyNS, b.window/4)
+	}
+	return oldest + wait, true
 }
