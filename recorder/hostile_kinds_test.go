@@ -213,7 +213,7 @@ func randomKindsPlan(rng *rand.Rand) Plan {
 // recordings, codes and consent, and promise 4 for each of them.
 func TestHostileAdvanceAtAnyTimeChangesNoRecording(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		seed := rapid.Uint64().Draw(rt, "seed")
+		seed := rapid.OneOf(rapid.Just(uint64(1347946)), rapid.Uint64()).Draw(rt, "seed") // that one: consent when all had passed in windows
 		rng := rand.New(rand.NewPCG(seed, 4))
 		const length = 8000
 		plan := randomKindsPlan(rng)

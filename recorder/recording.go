@@ -191,6 +191,9 @@ func (r *recording) close() {
 	}
 	r.preroll.wipe(r)
 	r.timeline.End(r.sealedMS)
+	if r.owedMS > 0 && !r.refused() {
+		r.seg.settle(r, r.sealedMS) // consent came when all had passed in windows
+	}
 	r.finishSegment()
 	m := r.manifest()
 	r.rate(m)
