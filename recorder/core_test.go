@@ -208,7 +208,7 @@ func TestCausesOfGaps(t *testing.T) {
 	g729 := []step{}
 	for i := range 50 {
 		ts := at(1000 + 20*i)
-		wire := packet(18, uint16(i), uint32(160*i), 0x9999, make([]byte, 20))
+		wire := packet(4, uint16(i), uint32(160*i), 0x9999, make([]byte, 20))
 		g729 = append(g729, step{at: ts, do: func(c *testCall) { c.put(media.Internal, ts, wire) }})
 	}
 	for _, tc := range []struct {
@@ -235,7 +235,7 @@ func TestCausesOfGaps(t *testing.T) {
 		}},
 		{"undecodable", [][]step{ext, g729}, []Gap{
 			{Channel: 1, RealMS: 0, AudioMS: 0, DurationMS: 1000, Cause: "absent", Filled: "silence"},
-			{Channel: 1, RealMS: 1000, AudioMS: 1000, DurationMS: 1000, Cause: "undecodable", Filled: "silence", Detail: "G729"},
+			{Channel: 1, RealMS: 1000, AudioMS: 1000, DurationMS: 1000, Cause: "undecodable", Filled: "silence", Detail: "G723"},
 			{Channel: 1, RealMS: 2000, AudioMS: 2000, DurationMS: 2000, Cause: "absent", Filled: "silence"},
 		}},
 	} {

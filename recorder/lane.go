@@ -197,7 +197,9 @@ const rowsRetiredMax = 1024
 // arrived runs the packet through the source's state into the reorder window.
 func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arrival int64) bool {
 	f := st.lane.format(h.PayloadType)
-	st.state.Clock = clockOf(f)
+	if !f.event && !f.noise || st.state.Clock == 0 {
+		st.state.Clock = clockOf(f) // events and noise count by that of the audio
+	}
 	seq, ts, verdict := st.state.Update(h, arrival)
 	switch {
 	case verdict == source.TooOld:
@@ -247,9 +249,15 @@ func (st *stream) late(c *core) {
 	}
 }
 
-// tooLate handles a packet whose turn has passed: its place becomes a late gap
-// instead of a lost one.
+// tooLate handles a packet whose turn has passed: where its place is not sealed
+// yet it is used, else that becomes a late gap instead of a lost one.
 func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
+	if st.fill(s, f, p) {
+		if st.row != nil && c.started {
+			st.row.lost = max(0, st.row.lost-1)
+		}
+		return
+	}
 	st.late(c)
 	if !f.decodable {
 		return
@@ -259,6 +267,20 @@ func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
 		n = int64(clockOf(f)) / 50
 	}
 	s.track.Late(keyOf(p), p.TS, int(n))
+}
+
+// fill lays a packet that comes after those behind it; only where the codec has
+// no memory that it would disturb.
+func (st *stream) fill(s *side, f *format, p source.Packet) bool {
+	if st.decoder == nil || st.decoderOf != f || f.Name != "PCMU" && f.Name != "PCMA" && f.Name != "L16" {
+		return false
+	}
+	pcm, err := st.decoder.Decode(st.pcm[:0], p.Payload)
+	if err != nil || len(pcm) == 0 {
+		return false
+	}
+	st.pcm = pcm
+	return s.track.Fill(keyOf(p), p.TS, st.decoder.Rate(), pcm) > 0
 }
 
 func keyOf(p source.Packet) mix.Key { return mix.Key{SSRC: p.SSRC, Epoch: p.Epoch} }

@@ -10,6 +10,7 @@ type TrunkRecording struct {
 	Opus             Opus
 	Encode           Encode
 	DualChannel      bool // false: both sides mixed into one channel
+	Conceal          bool // codecs make up for lost packets
 	EarlyMedia       bool
 	Suppress         Suppress
 	Suppressed       string        // cut | silence

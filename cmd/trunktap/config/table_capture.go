@@ -27,6 +27,7 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		opusTable(&r.Opus),
 		encodeTable(&r.Encode),
 		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
+		key("conceal", "Let codecs make up for lost packets, as telephones do; false leaves silence.", boolean(&r.Conceal)).is("true"),
 		key("early_media", "Record what is heard before the answer.", boolean(&r.EarlyMedia)).is("false"),
 		consentTable(r),
 		suppressTable(&r.Suppress),
