@@ -26,7 +26,7 @@ func toneBytes(fromMS, rate int, code func([]byte, int16) []byte) []byte {
 	return b
 }
 
-func l16(b []byte, s int16) []byte   { return binary.BigEndian.AppendUint16(b, uint16(s)) }
+func l16(b []byte, s int16) []byte     { return binary.BigEndian.AppendUint16(b, uint16(s)) }
 func inMuLaw(b []byte, s int16) []byte { return append(b, codec.MuLaw(s)) }
 
 // speak is 20 ms packets of a format from fromMS to toMS; lost ones are left out.

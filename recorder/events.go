@@ -116,6 +116,9 @@ func (r *Recorder) segmentDone(call, recording string, s Segment) {
 
 func (r *Recorder) published(call string, m *Manifest) {
 	r.stats.Published.Add(1)
+	if r.cfg.Published != nil {
+		r.cfg.Published(m)
+	}
 	if r.cfg.Synchronous {
 		r.mu.Lock()
 		r.done = append(r.done, m)

@@ -55,6 +55,10 @@ type Config struct {
 	Workers     int // goroutines that run pipelines; 0: GOMAXPROCS
 	DisksAtOnce int // disk operations under way at once; 0: 64
 
+	// Published, when set, is told of each recording that is complete in the store,
+	// with a manifest that must be left as it is. It must not wait.
+	Published func(*Manifest)
+
 	// Synchronous makes the recorder work in the goroutine that calls it, by the
 	// times it is given alone: replay. Nothing is dropped then.
 	Synchronous bool

@@ -14,6 +14,7 @@ func stateMetrics(reg *prometheus.Registry, d *daemon) {
 		prometheus.NewDesc("trunktap_signal_latency_seconds", "From what a call-state signal tells of to its effect.", nil, nil),
 		&d.rec.Stats().SignalLatency,
 	})
+	d.quality.register(reg)
 	if len(d.feeds) > 0 {
 		reg.MustRegister(newFeedMetrics(d.feeds))
 	}

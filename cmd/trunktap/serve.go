@@ -93,6 +93,7 @@ type daemon struct {
 	relay   *relay.Relay
 	b2bua   *b2bua.B2BUA
 	sounds  *sounds
+	quality *qualityMetrics
 	feeds   []feed.Source
 	closers []func() error // of what was started, in order
 	failed  chan error     // a part that ended by itself
@@ -100,7 +101,7 @@ type daemon struct {
 
 // start starts all parts, or none.
 func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, policy: newPolicy(cfg), failed: make(chan error, 4)}
+	d := &daemon{cfg: cfg, log: log, policy: newPolicy(cfg), quality: newQualityMetrics(), failed: make(chan error, 4)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -230,7 +231,7 @@ func (d *daemon) catchUp(done chan struct{}) {
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
 		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
-		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log,
+		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published,
 	})
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import "math"
 type delay struct {
 	clock float64 // Hz of the index: the track's rate
 
-	buckets [bucketsMax]bucket // ring
+	buckets []bucket // ring; grows up to bucketsMax
 	first   int
 	n       int
 	packets int64 // in the buckets
@@ -29,8 +29,6 @@ type delay struct {
 
 	reportX, reportNTP float64 // first sender report, s
 	reported           bool
-
-	hull [bucketsMax]int16 // scratch
 }
 
 // slope is a rate of drift and how far it may be wrong, both dimensionless.
@@ -77,10 +75,32 @@ const (
 )
 
 func (e *delay) reset(rate int64) {
-	*e = delay{clock: float64(rate), own: slope{0, slopeMax}, prior: slope{0, slopeUnknown}}
+	*e = delay{buckets: e.buckets, clock: float64(rate), own: slope{0, slopeMax}, prior: slope{0, slopeUnknown}}
 }
 
-func (e *delay) at(i int) *bucket { return &e.buckets[(e.first+i)%bucketsMax] }
+func (e *delay) at(i int) *bucket {
+	if i += e.first; i >= len(e.buckets) {
+		i -= len(e.buckets)
+	}
+	return &e.buckets[i]
+}
+
+// grow makes room for one more bucket, the oldest giving way at the limit. A
+// short call has few of them.
+func (e *delay) grow() {
+	switch {
+	case e.n < len(e.buckets):
+	case e.n < bucketsMax:
+		more := make([]bucket, min(max(16, 2*e.n), bucketsMax))
+		for i := range e.n {
+			more[i] = *e.at(i)
+		}
+		e.buckets, e.first = more, 0
+	default:
+		e.packets -= e.at(0).count
+		e.first, e.n = (e.first+1)%bucketsMax, e.n-1
+	}
+}
 
 // add takes the index (sender time in samples) of a packet and its arrival.
 func (e *delay) add(index, arrival int64) {
@@ -104,10 +124,7 @@ func (e *delay) add(index, arrival int64) {
 	if e.n > 0 && second < e.at(e.n-1).second {
 		return // overtaken by seconds: it cannot be one of the least delayed
 	}
-	if e.n == bucketsMax {
-		e.packets -= e.at(0).count
-		e.first, e.n = (e.first+1)%bucketsMax, e.n-1
-	}
+	e.grow()
 	e.n++
 	e.packets++
 	*e.at(e.n - 1) = bucket{second, x, d, d, 1}
@@ -123,7 +140,7 @@ func (e *delay) add(index, arrival int64) {
 // restart drops the n oldest buckets; what was learnt of the slope stays.
 func (e *delay) restart(n int) {
 	e.prior, e.own, e.span = e.slope(), slope{0, slopeMax}, 0
-	e.first, e.n = (e.first+n)%bucketsMax, e.n-n
+	e.first, e.n = (e.first+n)%max(len(e.buckets), 1), e.n-n
 	e.packets, e.dirty = 0, true
 	for i := range e.n {
 		e.packets += e.at(i).count
@@ -209,16 +226,17 @@ func (e *delay) raised(window float64, least int64, step, share float64) bool {
 func (e *delay) fit() {
 	var mean, jitter float64
 	var count int64
+	var hull [bucketsMax]int16
 	top := 0
 	for i := range e.n {
 		b := e.at(i)
 		mean += b.x * float64(b.count)
 		jitter += b.sum - b.d*float64(b.count)
 		count += b.count
-		for top >= 2 && cross(e.at(int(e.hull[top-2])), e.at(int(e.hull[top-1])), b) <= 0 {
+		for top >= 2 && cross(e.at(int(hull[top-2])), e.at(int(hull[top-1])), b) <= 0 {
 			top--
 		}
-		e.hull[top] = int16(i)
+		hull[top] = int16(i)
 		top++
 	}
 	mean /= float64(count)
@@ -227,11 +245,11 @@ func (e *delay) fit() {
 	// third of the packets decides either end of the edge.
 	noise := 2 * (jitter / float64(count)) / (float64(count) / 3)
 	for i := 1; i < top; i++ {
-		a, b := e.at(int(e.hull[i-1])), e.at(int(e.hull[i]))
+		a, b := e.at(int(hull[i-1])), e.at(int(hull[i]))
 		if b.x >= mean || i == top-1 {
 			e.own.rate = math.Max(-slopeMax, math.Min(slopeMax, (b.d-a.d)/(b.x-a.x)))
 			e.own.uncertain = math.Max(noise/(b.x-a.x), slopeUncertain)
-			e.weigh(top, mean, 2*jitter/float64(count)/float64(count))
+			e.weigh(hull[:top], mean, 2*jitter/float64(count)/float64(count))
 			if e.span < slopeFromS {
 				e.own.uncertain = slopeMax
 			}
@@ -243,7 +261,7 @@ func (e *delay) fit() {
 // weigh looks at slopes about that of the edge: each is as likely as the line
 // of that slope under all delays is high where the packets' mean is, against
 // what the least of so many delays is off.
-func (e *delay) weigh(top int, mean, scale float64) {
+func (e *delay) weigh(hull []int16, mean, scale float64) {
 	const steps, reach = 24, 4.0
 	if scale <= 0 || e.own.uncertain <= slopeUncertain {
 		return // not to be known better
@@ -253,7 +271,7 @@ func (e *delay) weigh(top int, mean, scale float64) {
 	at := func(j int) float64 { return e.own.rate + e.own.uncertain*reach*float64(j-steps)/steps }
 	for j := range heights {
 		h := math.Inf(1)
-		for _, i := range e.hull[:top] {
+		for _, i := range hull {
 			b := e.at(int(i))
 			h = math.Min(h, b.d-at(j)*(b.x-mean))
 		}
