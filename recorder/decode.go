@@ -51,7 +51,7 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 			st.row.undecodable++
 		}
 		s.undecodable = f.Name
-		st.unknown, st.unknownTS = true, p.TS
+		st.notUnderstood(f, p)
 		return
 	}
 	st.pcm = pcm
@@ -60,6 +60,12 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	s.track.AudioAt(st.key, p.TS, d.Rate(), pcm)
 	s.watch(c, st.key, p, st.packetTicks)
 	c.typists[s.is].audio(c, s, st.key, p, heard{pcm, d.Rate(), clockOf(f)})
+}
+
+// notUnderstood notes a packet whose samples are not to be had. How long it is
+// its format may tell, else the next timestamp does.
+func (st *stream) notUnderstood(f *format, p source.Packet) {
+	st.unknown, st.unknownTS, st.unknownTicks = true, p.TS, int64(codec.Ticks(f.Format, p.Payload))
 }
 
 // hole names what is missing before a packet: lost on the way, or dropped by
@@ -87,37 +93,38 @@ func (st *stream) hole(c *core, s *side, f *format, p source.Packet, lost int64)
 }
 
 // patch fills what is missing from a timestamp up to a packet: with the copy
-// that the packet carries of the one before it (in-band FEC), else with what
-// the codec makes up. It returns the timestamp up to which it did.
+// that the packet carries of the one before it (in-band FEC), before that and
+// without it with what the codec makes up. It returns from where on nothing is
+// filled.
 func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64) int64 {
-	if !c.plan.Conceal {
-		return from
-	}
 	d, clock := st.decoder, clockOf(f)
+	bound := from + int64(concealMaxMS*clock/1000)
 	recoverer, fec := d.(codec.Recoverer)
 	until := p.TS
 	if fec {
 		until = max(from, p.TS-st.packetTicks)
 	}
-	bound := from + int64(concealMaxMS*clock/1000)
-	if until > bound {
-		fec = false // the codec's memory is of long ago: what it carries cannot be joined
+	if c.plan.Conceal {
+		from = st.conceal(s, d, clock, from, min(until, bound))
 	}
-	made := min(until, bound)
-	from = st.conceal(s, d, clock, from, made)
 	if !fec {
 		return from
 	}
-	n := int((p.TS - from) * int64(d.Rate()) / int64(clock))
-	pcm, ok := recoverer.Recover(st.pcm[:0], p.Payload, n)
+	pcm, ok := recoverer.Recover(st.pcm[:0], p.Payload, int((p.TS-until)*int64(d.Rate())/int64(clock)))
 	if !ok {
-		return st.conceal(s, d, clock, from, min(p.TS, bound))
+		if c.plan.Conceal && from == until {
+			from = st.conceal(s, d, clock, from, min(p.TS, bound))
+		}
+		return from
 	}
 	st.pcm = pcm
+	if from < until {
+		s.track.Hole(st.key, from, until, mix.Loss)
+	}
 	if st.row != nil {
 		st.row.recovered++
 	}
-	s.track.AudioAt(st.key, from, d.Rate(), pcm)
+	s.track.AudioAt(st.key, until, d.Rate(), pcm)
 	return p.TS
 }
 
@@ -142,7 +149,7 @@ func (st *stream) redundant(c *core, s *side, p source.Packet, lost int64) {
 			st.row.undecodable++
 		}
 		s.undecodable = "RED"
-		st.unknown, st.unknownTS = true, p.TS
+		st.unknown, st.unknownTS, st.unknownTicks = true, p.TS, 0
 		return
 	}
 	st.blocks = blocks

@@ -5,6 +5,8 @@ import (
 	"math"
 	"testing"
 
+	"gopkg.in/hraban/opus.v2"
+
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/suppress"
@@ -226,5 +228,55 @@ func TestSenderReportsAreRead(t *testing.T) {
 	}
 	if r := m.Streams[0].Quality.Remote; r == nil || r.Reports != 2 || r.LossPct != 25 {
 		t.Errorf("what the far end says: %+v", r)
+	}
+}
+
+// voice is what a speech coder takes for speech: a pitch with its harmonics, in
+// syllables.
+func voice(seconds float64) int16 {
+	sum := 0.0
+	for k := 1.0; k < 20; k++ {
+		sum += math.Sin(2*math.Pi*k*130*seconds+k*k) / k
+	}
+	return int16(toneAmplitude * sum / 2 * (0.6 + 0.4*math.Sin(2*math.Pi*4*seconds)))
+}
+
+// TestInBandFEC: what Opus sends twice, which is what its encoder takes for speech,
+// is no gap, whether losses are made up for or not.
+func TestInBandFEC(t *testing.T) {
+	enc, err := opus.NewEncoder(48000, 1, opus.AppVoIP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{enc.SetInBandFEC(true), enc.SetPacketLossPerc(30), enc.SetBitrate(20000), enc.SetMaxBandwidth(opus.Wideband)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var packets [][]byte
+	for n := range 150 {
+		pcm, buf := make([]int16, 960), make([]byte, 400)
+		for i := range pcm {
+			pcm[i] = voice(float64(n)/50 + float64(i)/48000)
+		}
+		size, err := enc.Encode(pcm, buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, buf[:size])
+	}
+	for _, conceal := range []bool{false, true} {
+		p := testPlan()
+		p.Conceal = conceal
+		sink, m := replayed(t, p, script(inFormats(3000, media.Format{PayloadType: 98, Name: "OPUS", ClockRate: 48000, Channels: 2}, g711Formats[0]),
+			talk(media.Internal, 0, 3000, constant(0xff)),
+			speak(media.External, 0, 3000, 98, 960, func(n, _ int) []byte { return packets[n] }, func(n int) bool { return n%7 == 6 && n > 20 })))
+		checkAccount(t, m, sink)
+		if s := m.Streams[0]; s.Lost < 15 || s.Recovered < s.Lost/2 || int64(len(m.Gaps)) != s.Lost-s.Recovered {
+			t.Errorf("conceal %v: lost %d, recovered %d, gaps %+v", conceal, s.Lost, s.Recovered, m.Gaps)
+		}
+		if e := energy(sink.pcm()[0][8000:20000]); e < toneAmplitude*toneAmplitude/40 {
+			t.Errorf("conceal %v: energy %.0f", conceal, e)
+		}
 	}
 }

@@ -111,19 +111,20 @@ type stream struct {
 	row    *row // of the codec heard last
 	pcm    []int16
 
-	decoder     codec.Decoder
-	decoderOf   *format
-	key         mix.Key
-	nextTS      int64 // timestamp behind the last audio taken
-	haveTS      bool
-	packetTicks int64 // of the last audio packet
-	overrun     int64 // packets the tap dropped, not yet met as a hole
-	dropped     int64 // packets the tap dropped
-	unknownTS   int64 // timestamp of an undecodable packet whose length is not known yet
-	unknown     bool
-	concealed   int64 // ms
-	blocks      []codec.Block
-	quality     quality.Stream
+	decoder      codec.Decoder
+	decoderOf    *format
+	key          mix.Key
+	nextTS       int64 // timestamp behind the last audio taken
+	haveTS       bool
+	packetTicks  int64 // of the last audio packet
+	overrun      int64 // packets the tap dropped, not yet met as a hole
+	dropped      int64 // packets the tap dropped
+	unknownTS    int64 // timestamp of an undecodable packet whose length is not known yet
+	unknown      bool
+	unknownTicks int64 // of it, 0 when its format does not tell
+	concealed    int64 // ms
+	blocks       []codec.Block
+	quality      quality.Stream
 }
 
 // row is one line of the manifest's streams.
@@ -383,7 +384,7 @@ func (st *stream) medium(c *core, s *side, f *format, p source.Packet) {
 		if st.lane.secure {
 			s.undecodable = f.Name + " (encrypted)"
 		}
-		st.unknown, st.unknownTS = true, p.TS
+		st.notUnderstood(f, p)
 	}
 }
 
@@ -395,6 +396,9 @@ func (st *stream) closeUnknown(s *side, nextTS int64) {
 	}
 	st.unknown = false
 	d := nextTS - st.unknownTS
+	if st.unknownTicks > 0 {
+		d = min(d, st.unknownTicks)
+	}
 	if d <= 0 {
 		return
 	}
