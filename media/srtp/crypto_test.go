@@ -35,28 +35,38 @@ func TestParseCrypto(t *testing.T) {
 		out        string // what Attribute writes; the line when empty
 	}{
 		{"plain", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30, one(AESCM128SHA1x80, nil), ""},
-		{"prefix, spaces, case", "a=crypto:\t1  aes_cm_128_hmac_sha1_32   INLINE:" + inline30 + " ", one(AESCM128SHA1x32, nil),
-			"1 aes_cm_128_hmac_sha1_32 inline:" + inline30},
+		{
+			"prefix, spaces, case", "a=crypto:\t1  aes_cm_128_hmac_sha1_32   INLINE:" + inline30 + " ", one(AESCM128SHA1x32, nil),
+			"1 aes_cm_128_hmac_sha1_32 inline:" + inline30,
+		},
 		{"256", "1 AES_256_CM_HMAC_SHA1_80 inline:" + inline46, one(AESCM256SHA1x80, nil), "1 AES_256_CM_HMAC_SHA1_80 inline:" + inline46},
 		{"256 by its draft's name", "1 AES_CM_256_HMAC_SHA1_32 inline:" + inline46, one(AESCM256SHA1x32, nil), "1 AES_CM_256_HMAC_SHA1_32 inline:" + inline46},
 		{"no padding", "1 AES_256_CM_HMAC_SHA1_80 inline:" + strings.TrimRight(inline46, "="), one(AESCM256SHA1x80, nil), "1 AES_256_CM_HMAC_SHA1_80 inline:" + inline46},
 		{"gcm", "1 AEAD_AES_128_GCM inline:" + inline28, one(AEADAES128GCM, nil), ""},
 		{"gcm 256", "1 AEAD_AES_256_GCM inline:" + inline44, one(AEADAES256GCM, nil), ""},
 		{"lifetime", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|2^31", one(AESCM128SHA1x80, func(c *Crypto) { c.Keys[0].Lifetime = 1 << 31 }), ""},
-		{"decimal lifetime and MKI", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1000|1:4",
-			one(AESCM128SHA1x80, func(c *Crypto) { c.Keys[0].Lifetime, c.Keys[0].MKI = 1000, []byte{0, 0, 0, 1} }), ""},
+		{
+			"decimal lifetime and MKI", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1000|1:4",
+			one(AESCM128SHA1x80, func(c *Crypto) { c.Keys[0].Lifetime, c.Keys[0].MKI = 1000, []byte{0, 0, 0, 1} }), "",
+		},
 		{"MKI alone", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|258:2", one(AESCM128SHA1x80, func(c *Crypto) { c.Keys[0].MKI = []byte{1, 2} }), ""},
-		{"two keys", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|2^20|1:1;inline:" + inline30 + "|2^20|2:1",
+		{
+			"two keys", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|2^20|1:1;inline:" + inline30 + "|2^20|2:1",
 			one(AESCM128SHA1x80, func(c *Crypto) {
 				c.Keys = []MasterKey{{c.Keys[0].Key, 1 << 20, []byte{1}}, {c.Keys[0].Key, 1 << 20, []byte{2}}}
-			}), ""},
-		{"two keys, a space", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1:1; inline:" + inline30 + "|2:1",
+			}), "",
+		},
+		{
+			"two keys, a space", "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1:1; inline:" + inline30 + "|2:1",
 			one(AESCM128SHA1x80, func(c *Crypto) {
 				c.Keys = []MasterKey{{c.Keys[0].Key, 0, []byte{1}}, {c.Keys[0].Key, 0, []byte{2}}}
-			}), "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1:1;inline:" + inline30 + "|2:1"},
-		{"parameters", "7 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + " UNENCRYPTED_SRTCP WSH=128 -new=1",
+			}), "1 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + "|1:1;inline:" + inline30 + "|2:1",
+		},
+		{
+			"parameters", "7 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + " UNENCRYPTED_SRTCP WSH=128 -new=1",
 			one(AESCM128SHA1x80, func(c *Crypto) { c.Tag, c.UnencryptedSRTCP, c.WindowPackets = 7, true, 128 }),
-			"7 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + " UNENCRYPTED_SRTCP WSH=128"},
+			"7 AES_CM_128_HMAC_SHA1_80 inline:" + inline30 + " UNENCRYPTED_SRTCP WSH=128",
+		},
 	} {
 		got, err := ParseCrypto(c.line)
 		if err != nil || got.Tag != c.want.Tag || !got.SameKeys(c.want) || got.Params != c.want.Params || got.Keys[0].Lifetime != c.want.Keys[0].Lifetime {

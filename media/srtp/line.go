@@ -431,7 +431,8 @@ func (l *Line) Reject() {
 // Ends returns what is agreed with both sides, by media.Side.
 func (l *Line) Ends() [2]End {
 	var ends [2]End
-	for i, a := range l.agreed {
+	for i := range l.agreed {
+		a := &l.agreed[i]
 		e := End{Mode: a.mode, context: a.sdes.Context()}
 		switch a.mode {
 		case KeyedSDES:

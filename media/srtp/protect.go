@@ -63,7 +63,8 @@ func NewProtector(k *Keys) (*Protector, error) {
 	p := &Protector{}
 	p.header.CSRC = make([]uint32, 0, 15)
 	p.header.Extensions = make([]rtp.Extension, 0, 16)
-	return p, p.Rekey(k, true)
+	err := p.Rekey(k, true)
+	return p, err
 }
 
 // Rekey changes the keys from the next packet on. The counters go on (RFC 3711

@@ -70,7 +70,8 @@ func NewUnprotector(k *Keys, overlap time.Duration) (*Unprotector, error) {
 	u := &Unprotector{overlap: overlap, scratch: make([]byte, 0, 2048)}
 	u.header.CSRC = make([]uint32, 0, 15)
 	u.header.Extensions = make([]rtp.Extension, 0, 16)
-	return u, u.Rekey(k)
+	err := u.Rekey(k)
+	return u, err
 }
 
 // Rekey makes the keys those that are tried first. The former ones stay for the

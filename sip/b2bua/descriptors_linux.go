@@ -22,7 +22,7 @@ func makeRoom(calls int) {
 	if err != nil {
 		return
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }() // nothing was written
 	last := min(uint64(calls)*descriptorsPerCall, limit.Cur-1)
 	if fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, int(last)); err == nil {
 		_ = unix.Close(fd) // the table stays as large
