@@ -13,9 +13,9 @@ const (
 	opusBytesMax = 61_298
 )
 
-// opusFrames returns the ticks of a frame and the number of frames of a packet
+// OpusFrames returns the ticks of a frame and the number of frames of a packet
 // (RFC 6716 sections 3.1 and 3.2); 0 frames: none can be told.
-func opusFrames(payload []byte) (ticks, count int) {
+func OpusFrames(payload []byte) (ticks, count int) {
 	if len(payload) == 0 {
 		return 0, 0
 	}
@@ -70,7 +70,7 @@ func (d *opusStream) Rate() int { return d.rate }
 func (d *opusStream) Close() { d.dec = nil }
 
 func (d *opusStream) Ticks(payload []byte) int {
-	ticks, count := opusFrames(payload)
+	ticks, count := OpusFrames(payload)
 	if ticks*count > opusTicksMax {
 		return 0
 	}
@@ -122,7 +122,7 @@ func (d *opusStream) missing(dst []int16, samples int, next []byte) []int16 {
 		whole, skip := (n+unit-1)/unit*unit, 0
 		fec := next != nil && n == left
 		if fec {
-			frame, _ := opusFrames(next)
+			frame, _ := OpusFrames(next)
 			whole = max(whole, frame*d.rate/opusClock) // less than a frame libopus does not recover
 			skip = whole - n                           // what borders on next is what is wanted
 		}
@@ -154,7 +154,7 @@ func opusHasFEC(packet []byte) bool {
 	if !ok {
 		return false
 	}
-	ticks, _ := opusFrames(packet)
+	ticks, _ := OpusFrames(packet)
 	flags := 1 + max(1, ticks/960) // of one channel
 	if first>>(8-flags)&1 != 0 {
 		return true

@@ -1,6 +1,10 @@
 package mix
 
-import "math"
+import (
+	"math"
+
+	"github.com/trunktap/trunktap/media/resample"
+)
 
 // The fractional resampler: a windowed sinc of taps samples in phases steps
 // between two samples, with linear interpolation between neighbouring phases.
@@ -16,40 +20,11 @@ var kernel = func() (k [phases + 1][taps]float32) {
 		frac := float64(p) / phases
 		for i := range k[p] {
 			x := float64(i-before) - frac
-			k[p][i] = float32(sinc(x) * kaiser(x/(taps/2)))
+			k[p][i] = float32(resample.Sinc(x) * resample.Kaiser(x/(taps/2), 9))
 		}
 	}
 	return k
 }()
-
-func sinc(x float64) float64 {
-	if x == 0 {
-		return 1
-	}
-	if x == math.Trunc(x) {
-		return 0
-	}
-	return math.Sin(math.Pi*x) / (math.Pi * x)
-}
-
-// kaiser is the Kaiser window with beta 9 (about 90 dB), x from -1 to 1.
-func kaiser(x float64) float64 {
-	if x <= -1 || x >= 1 {
-		return 0
-	}
-	const beta = 9
-	return bessel(beta*math.Sqrt(1-x*x)) / bessel(beta)
-}
-
-// bessel is the modified Bessel function of the first kind and order zero.
-func bessel(x float64) float64 {
-	sum, term := 1.0, 1.0
-	for i := 1.0; i < 40; i++ {
-		term *= x / (2 * i) * x / (2 * i)
-		sum += term
-	}
-	return sum
-}
 
 // interpolate returns the sample frac/2^32 after x[before].
 func interpolate(x *[taps]int16, frac uint32) int16 {

@@ -67,34 +67,8 @@ func newOpusEncoder(channels int) (*opus.Encoder, error) {
 func (*opusTranscoder) clock() int { return opusRate }
 
 func (*opusTranscoder) duration(payload []byte) (ticks int, ok bool) {
-	frame, count := opusFrames(payload)
+	frame, count := codec.OpusFrames(payload)
 	return frame * count, count > 0 && frame*count <= opusTicksMax
-}
-
-// opusFrames returns the ticks of a frame and the number of frames of a packet
-// (RFC 6716 sections 3.1 and 3.2).
-func opusFrames(payload []byte) (frame, count int) {
-	if len(payload) == 0 {
-		return 0, 0
-	}
-	switch config := payload[0] >> 3; {
-	case config < 12: // SILK
-		frame = [4]int{480, 960, 1920, 2880}[config&3]
-	case config < 16: // hybrid
-		frame = 480 << (config & 1)
-	default: // CELT
-		frame = opusUnit << (config & 3)
-	}
-	switch payload[0] & 3 {
-	case 0:
-		return frame, 1
-	case 1, 2:
-		return frame, 2
-	}
-	if len(payload) < 2 {
-		return frame, 0
-	}
-	return frame, int(payload[1] & 0x3f)
 }
 
 func opusChannels(payload []byte) int { return 1 + int(payload[0]>>2&1) }
@@ -151,7 +125,7 @@ func (t *opusTranscoder) encode(dst, payload []byte, pcm []int16, channels int) 
 	if opusEncodable(len(pcm) / channels) {
 		return appendOpus(dst, e, pcm, opusBytesMax)
 	}
-	frame, count := opusFrames(payload)
+	frame, count := codec.OpusFrames(payload)
 	return t.several(dst, e, pcm, frame*channels, count)
 }
 

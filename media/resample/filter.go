@@ -107,7 +107,7 @@ func (f *filter) design(row []int32, frac, cut float64) {
 	sum := 0.0
 	for i := range h {
 		x := float64(i-f.half+1) - frac
-		h[i] = sinc(cut*x) * kaiser(x/float64(f.half))
+		h[i] = Sinc(cut*x) * Kaiser(x/float64(f.half), beta)
 		sum += h[i]
 	}
 	left, largest := int64(1)<<q, 0
@@ -121,7 +121,8 @@ func (f *filter) design(row []int32, frac, cut float64) {
 	row[largest] += int32(left)
 }
 
-func sinc(x float64) float64 {
+// Sinc is sin(πx)/(πx).
+func Sinc(x float64) float64 {
 	if x == 0 {
 		return 1
 	}
@@ -131,12 +132,14 @@ func sinc(x float64) float64 {
 	return math.Sin(math.Pi*x) / (math.Pi * x)
 }
 
-// kaiser is the Kaiser window for stopDB (Kaiser 1974), x from -1 to 1.
-func kaiser(x float64) float64 {
+// beta is that of the window for stopDB (Kaiser 1974).
+const beta = 0.1102 * (stopDB - 8.7)
+
+// Kaiser is the Kaiser window, x from -1 to 1. Beta 9 is good for about 90 dB.
+func Kaiser(x, beta float64) float64 {
 	if x < -1 || x > 1 {
 		return 0
 	}
-	const beta = 0.1102 * (stopDB - 8.7)
 	return bessel(beta*math.Sqrt(1-x*x)) / bessel(beta)
 }
 
