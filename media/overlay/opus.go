@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	opus "gopkg.in/hraban/opus.v2"
+
+	"github.com/trunktap/trunktap/media/codec"
 )
 
 const (
