@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -74,6 +75,7 @@ type Archive struct {
 	oggs      oggCache
 	syncer    *segment.Syncer // nil: segments are synced one by one
 	deferred  deferral
+	apart     atomic.Bool // spool and store lie on different file systems
 
 	mu   sync.Mutex      // guards all following
 	live map[string]bool // recordings that have an open sink
@@ -176,6 +178,15 @@ func (a *Archive) Close() error {
 		err = a.syncer.Close()
 	}
 	return errors.Join(err, a.catalogue.close())
+}
+
+// durable makes a file of the spool's file system durable, if there is one, and
+// the entries of directories, together with whoever else wants that now.
+func (a *Archive) durable(f vfs.File, dirs ...string) error {
+	if a.syncer != nil {
+		return a.syncer.Await(f, dirs...)
+	}
+	return vfs.Durable(a.fsys, f, dirs...)
 }
 
 // spool returns a path below the spool.

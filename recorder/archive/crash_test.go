@@ -11,30 +11,46 @@ import (
 
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
+)
+
+// layout is how spool and store lie, and how they are synced.
+type layout string
+
+const (
+	oneDisk  layout = "one disk"  // a recording moves from spool to store in one step
+	twoDisks layout = "two disks" // each file is copied
+	grouped  layout = "one disk, synced together"
 )
 
 // TestCrashAfterEveryOperation takes a call and lets the machine die, or an
 // operation fail, at every file operation. What was acknowledged must be
 // published after the restart, whole and in its place, and verify must pass.
 func TestCrashAfterEveryOperation(t *testing.T) {
-	for _, kind := range []vfstest.Kind{vfstest.Crash, vfstest.FailFrom, vfstest.Fail, vfstest.ShortWrite, vfstest.DoneButErr} {
-		t.Run(kind.String(), func(t *testing.T) {
-			t.Parallel()
-			n := 1
-			for crashRun(t, kind, n) {
-				n++
-			}
-			t.Logf("%d operations", n-1)
-		})
+	for _, on := range []layout{oneDisk, twoDisks, grouped} {
+		kinds := []vfstest.Kind{vfstest.Crash, vfstest.DoneButErr, vfstest.FailFrom, vfstest.Fail, vfstest.ShortWrite}
+		if on != oneDisk {
+			kinds = kinds[:2]
+		}
+		for _, kind := range kinds {
+			t.Run(fmt.Sprintf("%s/%s", on, kind), func(t *testing.T) {
+				t.Parallel()
+				n := 1
+				for crashRun(t, on, kind, n) {
+					n++
+				}
+				t.Logf("%d operations", n-1)
+			})
+		}
 	}
 }
 
-func crashRun(t *testing.T, kind vfstest.Kind, n int) bool {
+func crashRun(t *testing.T, on layout, kind vfstest.Kind, n int) bool {
 	t.Helper()
 	mem := vfstest.NewMem()
 	f := &vfstest.Faults{FS: mem, At: n, Kind: kind, Err: syscall.EIO}
-	k, final, err := takeOn(f)
+	k, final, err := takeOn(f, mem, on)
 	if errors.Is(err, errGaveUp) || err == nil {
 		// The process dies here in any case; what it was told is what counts.
 		seeds := uint64(1)
@@ -53,11 +69,22 @@ func crashRun(t *testing.T, kind vfstest.Kind, n int) bool {
 
 // takeOn takes the test call on a file system; final is the manifest when it
 // was published.
-func takeOn(f *vfstest.Faults) (*taking, *recorder.Manifest, error) {
+func takeOn(f *vfstest.Faults, mem *vfstest.Mem, on layout) (*taking, *recorder.Manifest, error) {
 	k := &taking{c: newTestCall(testID, codec.WAVPCM16), retries: 3}
-	a, err := openOn(f, newMemCatalog())
+	if on == twoDisks {
+		mem.OtherDevice("/data/store")
+	}
+	k.cat = newMemCatalog()
+	k.cat.dead = func() bool { return f.Kind == vfstest.Crash && f.Hit() != "" }
+	a, err := openOn(f, k.cat)
 	if err != nil {
 		return k, nil, err
+	}
+	if on == grouped {
+		// Without Start, so that the order of operations is always the same.
+		if a.syncer, err = segment.NewSyncer(f, a.cfg.SpoolDir); err != nil {
+			return k, nil, err
+		}
 	}
 	if k.sink, err = a.NewSink(context.Background(), k.c.id, k.c.prefix()); err != nil {
 		return k, nil, err
@@ -102,9 +129,12 @@ func checkRecovered(t *testing.T, disk *vfstest.Mem, what string, k *taking, fin
 		t.Errorf("%s: published as %s, %d ms", what, m.Call.EndCause, m.RealMS)
 	}
 	checkAudio(t, a, m, what)
-	// When all was published and the machine died then, the catalogue of this
-	// test lacks the row.
+	// When all was published and the machine died then, the row is in the
+	// catalogue of before.
 	if _, ok := cat.rows[testID]; !ok {
+		if _, ok := k.cat.rows[testID]; !ok {
+			t.Errorf("%s: published without a row", what)
+		}
 		if err := a.Rebuild(context.Background(), nil); err != nil {
 			t.Errorf("%s: rebuild: %v", what, err)
 		}
@@ -170,7 +200,7 @@ func checkAudio(t *testing.T, a *Archive, m *recorder.Manifest, what string) {
 func TestCrashInRecover(t *testing.T) {
 	for _, at := range []int{30, 45, 60, 75} {
 		mem := vfstest.NewMem()
-		k, final, err := takeOn(&vfstest.Faults{FS: mem, At: at, Kind: vfstest.Crash})
+		k, final, err := takeOn(&vfstest.Faults{FS: mem, At: at, Kind: vfstest.Crash}, mem, oneDisk)
 		if err == nil {
 			t.Fatalf("the call ended before operation %d", at)
 		}
@@ -179,14 +209,17 @@ func TestCrashInRecover(t *testing.T) {
 			for n := 1; ; n++ {
 				disk := mem.CrashClone(uint64(at))
 				f := &vfstest.Faults{FS: disk, At: n, Kind: kind, Err: syscall.ENOSPC}
-				if a, err := openOn(f, newMemCatalog()); err == nil {
+				k := *k
+				k.cat = newMemCatalog()
+				k.cat.dead = func() bool { return f.Kind == vfstest.Crash && f.Hit() != "" }
+				if a, err := openOn(f, k.cat); err == nil {
 					_, _ = a.Recover(context.Background()) // it dies or fails; the next one counts
 				}
 				if f.Hit() == "" {
 					break
 				}
 				ops++
-				checkRecovered(t, disk.CrashClone(uint64(n)), fmt.Sprintf("call died at %d, recovery at %s", at, f.Hit()), k, final)
+				checkRecovered(t, disk.CrashClone(uint64(n)), fmt.Sprintf("call died at %d, recovery at %s", at, f.Hit()), &k, final)
 			}
 		}
 		t.Logf("call died at operation %d: recovery failed or died at %d places", at, ops)

@@ -144,17 +144,17 @@ func (a *Archive) writeJob(j *job) error {
 	return vfs.WriteFile(a.fsys, a.jobFile(j.Recording), js)
 }
 
-// deferEncoding queues a recording that was just published, if it is one of
-// those that are coded anew. What has no room, or cannot be noted, stays as it
-// is: its manifest tells in which format.
-func (a *Archive) deferEncoding(m *recorder.Manifest, prefix string) {
+// noteJob notes a recording durably if it is one of those that are coded anew;
+// nil when it is not. What has no room, or cannot be noted, stays as it is: its
+// manifest tells in which format.
+func (a *Archive) noteJob(m *recorder.Manifest, prefix string) *job {
 	d := &a.deferred
 	if a.cfg.Deferred.Options == nil || !slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isPCM(formatOf(m, s)) }) {
-		return
+		return nil
 	}
 	opt, ok := a.cfg.Deferred.Options(m)
 	if !ok {
-		return
+		return nil
 	}
 	j := &job{
 		Version: 1, Recording: m.ID, Prefix: prefix,
@@ -164,13 +164,20 @@ func (a *Archive) deferEncoding(m *recorder.Manifest, prefix string) {
 		j.Bytes += s.Bytes
 	}
 	if d.waits(m.ID) {
-		return // its publication is being repeated
+		return nil // its publication is being repeated
 	}
 	if !d.room(j, a.cfg.Deferred) || a.writeJob(j) != nil {
 		d.stats.Kept.Add(1)
-		return
+		return nil
 	}
-	d.push(j)
+	return j
+}
+
+// add queues the job of a recording that is published; nil: it has none.
+func (d *deferral) add(j *job) {
+	if j != nil && !d.waits(j.Recording) {
+		d.push(j)
+	}
 }
 
 func isPCM(format string) bool {

@@ -23,6 +23,9 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 	if a.isLive(j.Recording) {
 		return errBusy
 	}
+	if _, err := a.fsys.Stat(a.spool(j.Recording)); err == nil && !a.has(ctx, j.Prefix) {
+		return errBusy // it is noted before it is published: recovery is still to do it
+	}
 	// While the spool has the recording, Recover would put its manifest over ours.
 	if err := a.dropSpool(j.Recording); err != nil {
 		return err

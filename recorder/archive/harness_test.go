@@ -38,6 +38,7 @@ type memCatalog struct {
 	mu   sync.Mutex
 	rows map[string]recorder.Row
 	err  error
+	dead func() bool // the machine died; nil: it does not
 }
 
 func newMemCatalog() *memCatalog { return &memCatalog{rows: map[string]recorder.Row{}} }
@@ -51,6 +52,9 @@ func (c *memCatalog) fail(err error) {
 func (c *memCatalog) Save(_ context.Context, r recorder.Row) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.dead != nil && c.dead() {
+		return vfstest.ErrCrashed
+	}
 	if c.err == nil {
 		c.rows[r.Manifest.ID] = r
 	}
@@ -197,6 +201,7 @@ type taking struct {
 	audio   int64 // taken
 	durable int64 // acknowledged
 	retries int
+	cat     *memCatalog // of the archive, when a test asks it
 }
 
 var errGaveUp = errors.New("gave up")

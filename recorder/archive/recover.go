@@ -19,6 +19,20 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
+// markerFile is in folders of the spool that were begun by version 1.0 of the
+// daemon: it tells whose folder it is. The headers of segments and manifest do so, too.
+const markerFile = "sink.json"
+
+const markerBytesMax = 64 << 10
+
+// marker is the content of markerFile.
+type marker struct {
+	Version   int                 `json:"version"` // 1
+	Recording string              `json:"recording"`
+	Prefix    string              `json:"prefix"`
+	Key       recorder.WrappedKey `json:"key"`
+}
+
 // Recovered tells what became of a recording that a crash left in the spool.
 type Recovered struct {
 	ID       string             `json:"id"`
@@ -142,12 +156,15 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 	var first error
 	something := false
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), segment.SpoolExt) || strings.HasPrefix(f.Name(), vfs.TempPrefix) {
-			something = something || f.Name() == markerFile || f.Name() == segment.ManifestFile
+		if _, ok := segment.NumberOf(f.Name()); !ok {
+			something = something || f.Name() == markerFile
+			continue
+		}
+		s, err := r.salvage(r.a.spool(r.ID, f.Name()))
+		if errors.Is(err, errTorn) {
 			continue
 		}
 		something = true
-		s, err := r.salvage(r.a.spool(r.ID, f.Name()))
 		if err == nil && s.Header.Recording == r.ID && r.a.checkNew(r.ID, s.Header.Prefix) == nil {
 			r.marker = marker{1, r.ID, s.Header.Prefix, s.Header.Key}
 			r.Prefix = s.Header.Prefix
@@ -157,19 +174,22 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 			first = err
 		}
 	}
-	if !something {
-		r.empty = true // the machine died before the marker was there, or after all was published
-		return nil
-	}
-	if _, head, err := r.openManifest(r.a.spool(r.ID, segment.ManifestFile)); err == nil {
-		// The machine died while the folder of a published recording was removed.
+	_, head, err := r.openManifest(r.a.spool(r.ID, segment.ManifestFile))
+	if err == nil {
+		// Nothing else was recorded, or the machine died while the folder of a
+		// published recording was removed.
 		r.marker = marker{1, r.ID, head.Prefix, head.Key}
 		r.Prefix = head.Prefix
 		return nil
-	} else if first == nil || errors.Is(first, fs.ErrNotExist) {
+	}
+	if !something && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn)) {
+		r.empty = true // the machine died before anything was durable, or after all was published
+		return nil
+	}
+	if first == nil || errors.Is(first, fs.ErrNotExist) {
 		first = err
 	}
-	if !errors.Is(first, recorder.ErrTampered) && !errors.Is(first, fs.ErrNotExist) {
+	if !errors.Is(first, recorder.ErrTampered) && !errors.Is(first, fs.ErrNotExist) && !errors.Is(first, errTorn) {
 		return first // the key may come back, the disk may recover
 	}
 	if err := r.aside(r.a.spool(r.ID), r.ID); err != nil {
@@ -184,7 +204,23 @@ func (r *recovery) salvage(name string) (segment.Salvaged, error) {
 		return segment.Salvaged{}, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	return segment.Salvage(r.ctx, b, r.a.sealer)
+	s, err := segment.Salvage(r.ctx, b, r.a.sealer)
+	return s, orTorn(b, err)
+}
+
+// errTorn says of a file that nothing of it was durable when the machine died.
+var errTorn = errors.New("nothing of it was durable")
+
+// orTorn returns errTorn instead of an error that the state of a file explains.
+func orTorn(b recorder.Blob, err error) error {
+	if !errors.Is(err, recorder.ErrTampered) {
+		return err
+	}
+	torn, terr := segment.Torn(b)
+	if torn && terr == nil {
+		return errTorn
+	}
+	return errors.Join(err, terr)
 }
 
 // aside moves a file or folder into quarantine.
@@ -212,16 +248,19 @@ func (r *recovery) aside(name, as string) error {
 // readSpool reads the segments of the spool and moves aside what is none.
 func (r *recovery) readSpool(files []fs.DirEntry) error {
 	for _, f := range files {
-		if strings.HasPrefix(f.Name(), vfs.TempPrefix) || !strings.HasSuffix(f.Name(), segment.SpoolExt) {
+		n, ok := segment.NumberOf(f.Name())
+		if !ok {
 			continue
 		}
 		name := r.a.spool(r.ID, f.Name())
 		s, err := r.salvage(name)
-		if err == nil && (s.Header.Recording != r.ID || s.Header.Prefix != r.Prefix || segment.SpoolName(s.Header.N) != f.Name()) {
+		if err == nil && (s.Header.Recording != r.ID || s.Header.Prefix != r.Prefix || s.Header.N != n) {
 			err = fmt.Errorf("%s: it is segment %d of recording %s: %w", f.Name(), s.Header.N, s.Header.Recording, recorder.ErrTampered)
 		}
 		switch {
 		case err == nil:
+		case errors.Is(err, errTorn):
+			continue // it goes with the folder
 		case errors.Is(err, recorder.ErrTampered):
 			if err := r.aside(name, r.ID+"-"+f.Name()); err != nil {
 				return err
@@ -282,11 +321,13 @@ func (r *recovery) finalManifest() (*recorder.Manifest, []byte, error) {
 			r.Finished = m.Call.EndCause != string(media.CauseCrash)
 			return m, content, nil
 		}
-		if !errors.Is(err, recorder.ErrTampered) {
+		if !errors.Is(err, recorder.ErrTampered) && !errors.Is(err, errTorn) {
 			return nil, nil, err
 		}
-		if err := r.aside(name, r.ID+"-"+segment.ManifestFile); err != nil {
-			return nil, nil, err
+		if errors.Is(err, recorder.ErrTampered) {
+			if err := r.aside(name, r.ID+"-"+segment.ManifestFile); err != nil {
+				return nil, nil, err
+			}
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
@@ -310,6 +351,7 @@ func (r *recovery) openManifest(name string) (*recorder.Manifest, segment.Header
 	}
 	defer func() { _ = b.Close() }() // only read
 	m, head, err := segment.OpenManifest(r.ctx, b, r.a.sealer)
+	err = orTorn(b, err)
 	if err == nil && (m.ID != r.ID || r.Prefix != "" && head.Prefix != r.Prefix || r.a.checkNew(r.ID, head.Prefix) != nil) {
 		err = recorder.ErrTampered
 	}
@@ -348,7 +390,7 @@ func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
 	if err := r.a.saveRow(r.ctx, recorder.Row{Manifest: *m, Prefix: r.Prefix}); err != nil {
 		return err
 	}
-	r.a.deferEncoding(m, r.Prefix)
+	r.a.deferred.add(r.a.noteJob(m, r.Prefix))
 	return r.a.dropSpool(r.ID)
 }
 

@@ -2,7 +2,9 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -195,8 +197,36 @@ func crashed(t *testing.T, frames int) *vfstest.Mem {
 
 const spooled = "/data/spool/" + testID + "/"
 
+// olden makes of a folder in the spool what version 1.0 of the daemon left: with
+// a marker, and with names that segments bear only there.
+func olden(t *testing.T, mem *vfstest.Mem) {
+	t.Helper()
+	entries, err := mem.ReadDir(spooled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		n, ok := segment.NumberOf(e.Name())
+		if !ok {
+			continue
+		}
+		b, err := segment.OpenFile(mem, spooled+e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := segment.Salvage(context.Background(), b, testSealer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		js, err := json.Marshal(marker{Version: 1, Recording: testID, Prefix: testPrefix, Key: s.Header.Key})
+		if err := errors.Join(err, vfs.WriteFile(mem, spooled+markerFile, js), mem.Rename(spooled+e.Name(), spooled+segment.SpoolName(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestRecoverDamagedSpool: what a disk has eaten is set aside and told, what is
-// left is published.
+// left is published; in spools of today and of version 1.0.
 func TestRecoverDamagedSpool(t *testing.T) {
 	flip := func(mem *vfstest.Mem, name string, at int) error {
 		b, err := vfs.ReadFile(mem, name, 1<<30)
@@ -209,60 +239,129 @@ func TestRecoverDamagedSpool(t *testing.T) {
 		b[at] ^= 1
 		return vfs.WriteFile(mem, name, b)
 	}
-	for _, c := range []struct {
-		name    string
-		frames  int
-		harm    func(*vfstest.Mem) error
-		audioMS int64 // published; -1: nothing
-		aside   int
-		fails   bool
-	}{
-		{"nothing", 2, func(*vfstest.Mem) error { return nil }, 1000, 0, false},
-		{"marker gone", 2, func(m *vfstest.Mem) error { return m.Remove(spooled + markerFile) }, 1000, 0, false},
-		{"marker damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+markerFile, 20) }, 1000, 0, false},
-		{"last frame damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+"0001.part", -1) }, 500, 0, false},
-		{"frame in the middle damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+"0001.part", 2000) }, -2, 1, false},
-		{"header damaged", 4, func(m *vfstest.Mem) error { return flip(m, spooled+"0002.part", 3) }, 1500, 1, false},
-		{"only segment and marker damaged", 2, func(m *vfstest.Mem) error {
-			return errors.Join(flip(m, spooled+"0001.part", 3), flip(m, spooled+markerFile, 0))
-		}, -1, 1, true},
-		{"stray file", 2, func(m *vfstest.Mem) error { return vfs.WriteFile(m, spooled+vfs.TempPrefix+"x", []byte("x")) }, 1000, 0, false},
-		{"zeros at the end", 2, func(m *vfstest.Mem) error {
-			b, err := vfs.ReadFile(m, spooled+"0001.part", 1<<30)
-			return errors.Join(err, vfs.WriteFile(m, spooled+"0001.part", append(b, make([]byte, 4096)...)))
-		}, 1000, 0, false},
+	for _, old := range []bool{false, true} {
+		name := segment.FileName
+		if old {
+			name = segment.SpoolName
+		}
+		for _, c := range []struct {
+			name    string
+			frames  int
+			harm    func(*vfstest.Mem) error
+			audioMS int64 // published; -1: nothing
+			aside   int
+			fails   bool
+			onlyOld bool
+		}{
+			{"nothing", 2, func(*vfstest.Mem) error { return nil }, 1000, 0, false, false},
+			{"marker gone", 2, func(m *vfstest.Mem) error { return m.Remove(spooled + markerFile) }, 1000, 0, false, true},
+			{"marker damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+markerFile, 20) }, 1000, 0, false, true},
+			{"last frame damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+name(1), -1) }, 500, 0, false, false},
+			{"frame in the middle damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+name(1), 2000) }, -2, 1, false, false},
+			{"header damaged", 4, func(m *vfstest.Mem) error { return flip(m, spooled+name(2), 3) }, 1500, 1, false, false},
+			{"first header damaged", 4, func(m *vfstest.Mem) error { return flip(m, spooled+name(1), 3) }, -3, 1, false, false},
+			{"only segment damaged", 2, func(m *vfstest.Mem) error { return flip(m, spooled+name(1), 3) }, -1, 1, true, false},
+			{"only segment and marker damaged", 2, func(m *vfstest.Mem) error {
+				return errors.Join(flip(m, spooled+name(1), 3), flip(m, spooled+markerFile, 0))
+			}, -1, 1, true, true},
+			{"stray file", 2, func(m *vfstest.Mem) error { return vfs.WriteFile(m, spooled+vfs.TempPrefix+"x", []byte("x")) }, 1000, 0, false, false},
+			{"empty segment", 2, func(m *vfstest.Mem) error { return vfs.WriteFile(m, spooled+name(2), nil) }, 1000, 0, false, false},
+			{"segment of zeros", 2, func(m *vfstest.Mem) error { return vfs.WriteFile(m, spooled+name(2), make([]byte, 5000)) }, 1000, 0, false, false},
+			{"torn manifest", 2, func(m *vfstest.Mem) error {
+				return vfs.WriteFile(m, spooled+segment.ManifestFile, []byte("TRUNKTAP\x01M\x00\x00"))
+			}, 1000, 0, false, false},
+			{"damaged manifest", 2, func(m *vfstest.Mem) error {
+				return vfs.WriteFile(m, spooled+segment.ManifestFile, []byte("TRUNKTAQ\x01M\x00\x00"))
+			}, 1000, 1, false, false},
+			{"zeros at the end", 2, func(m *vfstest.Mem) error {
+				b, err := vfs.ReadFile(m, spooled+name(1), 1<<30)
+				return errors.Join(err, vfs.WriteFile(m, spooled+name(1), append(b, make([]byte, 4096)...)))
+			}, 1000, 0, false, false},
+		} {
+			if c.onlyOld && !old || old && c.name == "only segment damaged" {
+				continue
+			}
+			t.Run(fmt.Sprintf("%s/old=%v", c.name, old), func(t *testing.T) {
+				mem := crashed(t, c.frames)
+				if old {
+					olden(t, mem)
+				}
+				if err := c.harm(mem); err != nil {
+					t.Fatal(err)
+				}
+				checkDamaged(t, mem, c.audioMS, c.aside, c.fails)
+			})
+		}
+	}
+}
+
+// checkDamaged recovers and compares; audioMS -1: nothing is published, -2:
+// something, -3: something of which verify tells that a segment is missing.
+func checkDamaged(t *testing.T, mem *vfstest.Mem, audioMS int64, aside int, fails bool) {
+	t.Helper()
+	a := mustOpenOn(t, mem, newMemCatalog())
+	got, err := a.Recover(context.Background())
+	if err != nil || len(got) != 1 {
+		t.Fatalf("Recover: %+v, %v", got, err)
+	}
+	r := got[0]
+	if (r.Err != nil) != fails || len(r.Aside) != aside {
+		t.Errorf("recovered %+v", r)
+	}
+	if audioMS == -1 {
+		if r.Manifest != nil {
+			t.Error("published something")
+		}
+	} else if r.Manifest == nil || audioMS >= 0 && r.AudioMS != audioMS {
+		t.Errorf("published %d ms, want %d", r.AudioMS, audioMS)
+	}
+	if audioMS == -3 {
+		v, err := a.Verify(context.Background(), VerifyQuery{}, nil)
+		if err != nil || len(v.Findings) != 1 || v.Findings[0].Fault != FaultMissing {
+			t.Errorf("verify: %+v, %v", v, err)
+		}
+	} else if !fails {
+		mustVerify(t, a, "recovered")
+	}
+	if again, err := a.Recover(context.Background()); err != nil || len(again) != 0 {
+		t.Errorf("again: %+v, %v", again, err)
+	}
+	if _, err := mem.Stat(spooled); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the spool still has it")
+	}
+}
+
+// TestRecoverNothing: a folder in which nothing was durable when the machine
+// died goes, without a word.
+func TestRecoverNothing(t *testing.T) {
+	for name, files := range map[string]map[string]string{
+		"empty folder":    {},
+		"empty segment":   {"0001.seg": ""},
+		"zeros":           {"0001.seg": "\x00\x00\x00\x00"},
+		"half a header":   {"0001.seg": "TRUNKTAP\x01S\x00\x00\x01\x00{\"recording\":\x00\x00"},
+		"old marker only": {markerFile: "", "0001.part": ""},
+		"torn manifest":   {segment.ManifestFile: "TRUNKTAP\x01M\x00\x00\x00\x05{    }\x04\x00"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			mem := crashed(t, c.frames)
-			if err := c.harm(mem); err != nil {
+		mem := vfstest.NewMem()
+		a := mustOpenOn(t, mem, newMemCatalog())
+		if err := vfs.MkdirAll(mem, spooled); err != nil {
+			t.Fatal(err)
+		}
+		for f, content := range files {
+			if err := vfs.WriteFile(mem, spooled+f, []byte(content)); err != nil {
 				t.Fatal(err)
 			}
-			a := mustOpenOn(t, mem, newMemCatalog())
-			got, err := a.Recover(context.Background())
-			if err != nil || len(got) != 1 {
-				t.Fatalf("Recover: %+v, %v", got, err)
+		}
+		got, err := a.Recover(context.Background())
+		if name == "old marker only" {
+			if err != nil || len(got) != 1 || got[0].Err == nil {
+				t.Errorf("%s: %+v, %v", name, got, err)
 			}
-			r := got[0]
-			if (r.Err != nil) != c.fails || len(r.Aside) != c.aside {
-				t.Errorf("recovered %+v", r)
-			}
-			if c.audioMS == -1 {
-				if r.Manifest != nil {
-					t.Error("published something")
-				}
-			} else if r.Manifest == nil || c.audioMS >= 0 && r.AudioMS != c.audioMS {
-				t.Errorf("published %d ms, want %d", r.AudioMS, c.audioMS)
-			}
-			if !c.fails {
-				mustVerify(t, a, "recovered")
-			}
-			if again, err := a.Recover(context.Background()); err != nil || len(again) != 0 {
-				t.Errorf("again: %+v, %v", again, err)
-			}
-			if _, err := mem.Stat(spooled); !errors.Is(err, fs.ErrNotExist) {
-				t.Error("the spool still has it")
-			}
-		})
+			continue
+		}
+		if err != nil || len(got) != 0 || len(mem.Files()) != 0 {
+			t.Errorf("%s: %+v, %v; left: %v", name, got, err, mem.Files())
+		}
 	}
 }
 

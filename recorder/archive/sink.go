@@ -2,11 +2,12 @@ package archive
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
+	"syscall"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
@@ -14,17 +15,10 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// markerFile tells a restart whose folder of the spool it lies in.
-const markerFile = "sink.json"
-
-const markerBytesMax = 64 << 10
-
-// marker is the content of markerFile.
-type marker struct {
-	Version   int                 `json:"version"` // 1
-	Recording string              `json:"recording"`
-	Prefix    string              `json:"prefix"`
-	Key       recorder.WrappedKey `json:"key"`
+// folderStore is a store that takes a recording in one step, when spool and
+// store lie on one file system; see store.Dir.
+type folderStore interface {
+	PublishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error
 }
 
 // sink takes one recording.
@@ -34,8 +28,12 @@ type sink struct {
 	prefix  string
 	dir     string // in the spool
 	key     recorder.DataKey
-	begun   bool          // dir and marker are durable
+	folder  folderStore   // takes dir when all is in it; nil: the store takes each file
+	begun   bool          // dir is there
+	untidy  bool          // dir may have files that are not the recording's
 	writers []*sinkWriter // of all segments begun
+	content []byte        // sealed manifest, once it is durable in the spool
+	job     *job          // to be coded anew when it is published; nil: not
 	done    bool          // published or discarded
 }
 
@@ -71,7 +69,11 @@ func (a *Archive) NewSink(ctx context.Context, recordingID, prefix string) (reco
 		a.release(recordingID)
 		return nil, fmt.Errorf("new recording: %w", err)
 	}
-	return &sink{a: a, id: recordingID, prefix: prefix, dir: a.spool(recordingID), key: key}, nil
+	s := &sink{a: a, id: recordingID, prefix: prefix, dir: a.spool(recordingID), key: key}
+	if f, ok := a.store.(folderStore); ok && !a.apart.Load() {
+		s.folder = f
+	}
+	return s, nil
 }
 
 func (a *Archive) checkNew(id, prefix string) error {
@@ -116,19 +118,17 @@ func (a *Archive) isLive(id string) bool {
 	return a.live[id]
 }
 
-// begin makes the recording's folder in the spool.
+// begin makes the recording's folder in the spool. It becomes durable with what
+// is written into it.
 func (s *sink) begin() error {
 	if s.begun {
 		return nil
 	}
-	if err := vfs.MkdirAll(s.a.fsys, s.dir); err != nil {
-		return err
+	err := s.a.fsys.Mkdir(s.dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = vfs.MkdirAll(s.a.fsys, s.dir) // somebody removed the spool
 	}
-	js, err := json.Marshal(marker{Version: 1, Recording: s.id, Prefix: s.prefix, Key: s.key.Wrapped()})
-	if err != nil {
-		return err
-	}
-	if err := vfs.WriteFile(s.a.fsys, path.Join(s.dir, markerFile), js); err != nil {
+	if err != nil && !errors.Is(err, fs.ErrExist) { // a call before may have failed behind it
 		return err
 	}
 	s.begun = true
@@ -154,10 +154,15 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	if err := s.begin(); err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
-	w, err := segment.Create(segment.WriterConfig{
-		FS: s.a.fsys, Store: s.a.store, Key: s.key, Dir: s.dir, Info: i, SyncEvery: s.a.cfg.SyncEvery, Syncer: s.a.syncer,
-	})
+	cfg := segment.WriterConfig{
+		FS: s.a.fsys, Key: s.key, Dir: s.dir, Info: i, Parents: []string{s.a.cfg.SpoolDir}, SyncEvery: s.a.cfg.SyncEvery, Syncer: s.a.syncer,
+	}
+	if s.folder == nil {
+		cfg.Store = s.a.store
+	}
+	w, err := segment.Create(cfg)
 	if err != nil {
+		s.untidy = true
 		return nil, err
 	}
 	sw := &sinkWriter{Writer: w, n: i.N}
@@ -193,6 +198,27 @@ func (s *sink) publish(m *recorder.Manifest) error {
 			return err
 		}
 	}
+	if err := s.spoolManifest(m); err != nil {
+		return err
+	}
+	if s.folder == nil {
+		return s.publishFiles(m)
+	}
+	err := s.publishFolder(m)
+	if errors.Is(err, syscall.EXDEV) {
+		s.a.apart.Store(true) // recordings that begin from now on need not try
+		s.folder = nil
+		return s.publishFiles(m)
+	}
+	return err
+}
+
+// spoolManifest makes the manifest durable in the spool: from then on a restart
+// publishes it instead of making one up.
+func (s *sink) spoolManifest(m *recorder.Manifest) error {
+	if s.content != nil {
+		return nil
+	}
 	if err := s.begin(); err != nil {
 		return err
 	}
@@ -200,20 +226,90 @@ func (s *sink) publish(m *recorder.Manifest) error {
 	if err != nil {
 		return err
 	}
-	// From here on a restart publishes this manifest instead of making one up.
-	if err := vfs.WriteFile(s.a.fsys, path.Join(s.dir, segment.ManifestFile), content); err != nil {
+	// A crash that tears it leaves what recovery knows as such.
+	f, err := s.a.fsys.OpenFile(path.Join(s.dir, segment.ManifestFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
 		return err
 	}
+	if _, err = f.WriteAt(content, 0); err == nil {
+		err = s.a.durable(f, s.dir, s.a.cfg.SpoolDir)
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		s.content = content
+	}
+	return err
+}
+
+// publishFolder moves the recording from spool to store in one step. The row
+// goes before it: behind it nothing in the spool would tell that it is missing.
+func (s *sink) publishFolder(m *recorder.Manifest) error {
 	ctx := context.Background()
-	if err := s.a.store.Put(ctx, path.Join(s.prefix, segment.ManifestFile), content); err != nil {
+	if err := s.a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: s.prefix}); err != nil {
+		return err
+	}
+	if s.job == nil {
+		s.job = s.a.noteJob(m, s.prefix)
+	}
+	if s.untidy {
+		if err := s.tidy(m); err != nil {
+			return err
+		}
+	}
+	err := s.folder.PublishFolder(ctx, s.prefix, s.dir, func(dirs ...string) error { return s.a.durable(nil, dirs...) })
+	if err != nil {
+		return err
+	}
+	s.a.deferred.add(s.job)
+	return nil
+}
+
+// tidy removes from the folder what is not the recording's.
+func (s *sink) tidy(m *recorder.Manifest) error {
+	entries, err := s.a.fsys.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // a call before moved it
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		n, ok := segment.NumberOf(e.Name())
+		if e.Name() == segment.ManifestFile || ok && listed(m, n) {
+			continue
+		}
+		if err := vfs.RemoveAll(s.a.fsys, path.Join(s.dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishFiles publishes what the store does not have yet, the manifest last.
+func (s *sink) publishFiles(m *recorder.Manifest) error {
+	ctx := context.Background()
+	for _, w := range s.writers {
+		if !w.Sealed() || w.Published() {
+			continue
+		}
+		if err := s.a.store.Publish(ctx, path.Join(s.prefix, segment.FileName(w.n)), w.Path()); err != nil {
+			return err
+		}
+	}
+	if err := s.a.store.Put(ctx, path.Join(s.prefix, segment.ManifestFile), s.content); err != nil {
 		return err
 	}
 	if err := s.a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: s.prefix}); err != nil {
 		return err
 	}
-	s.a.deferEncoding(m, s.prefix)
+	if s.job == nil {
+		s.job = s.a.noteJob(m, s.prefix)
+	}
+	s.a.deferred.add(s.job)
 	// What cannot be removed now is found done by the next Recover.
-	_ = s.a.dropSpool(s.id)
+	_ = vfs.RemoveAll(s.a.fsys, s.dir)
 	return nil
 }
 

@@ -173,7 +173,7 @@ func (v *verification) rows(inStore map[string]bool) error {
 		err = eachRow(v.ctx, c, func(r recorder.Row) {
 			id := r.Manifest.ID
 			rows[id] = true
-			if !inStore[id] && !v.a.has(v.ctx, r.Prefix) {
+			if !inStore[id] && !v.a.has(v.ctx, r.Prefix) && !v.beingTaken(id) {
 				v.found.addf(id, "", FaultNoObject, "the catalogue has it in %s, the store has not", r.Prefix)
 			}
 		})

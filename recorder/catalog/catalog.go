@@ -68,6 +68,9 @@ type SQLite struct {
 	path  string
 	db    *bun.DB
 	write chan struct{} // held by the one that writes: SQLite has one writer, and its own queue is a race of sleeps
+
+	upsert *sql.Stmt
+	saver  saver
 }
 
 var _ recorder.Catalog = (*SQLite)(nil)
@@ -118,6 +121,10 @@ func (c *SQLite) open(ctx context.Context) error {
 	sqldb.SetMaxOpenConns(connsMax)
 	if err := migrate(ctx, sqldb); err != nil {
 		_ = sqldb.Close() // the first error is the one to report
+		return err
+	}
+	if c.upsert, err = sqldb.PrepareContext(ctx, upsertSQL()); err != nil {
+		_ = sqldb.Close() // as above
 		return err
 	}
 	c.db = bun.NewDB(sqldb, sqlitedialect.New())
@@ -241,7 +248,7 @@ func decodeRow(r row) (recorder.Row, error) {
 }
 
 // writing runs f as the only writer of this process, within callTimeout.
-func (c *SQLite) writing(ctx context.Context, op string, f func(ctx context.Context, tx bun.Tx) error) error {
+func (c *SQLite) writing(ctx context.Context, op string, f func(tx *sql.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	turn := time.NewTimer(callTimeout - busyWait)
@@ -254,48 +261,11 @@ func (c *SQLite) writing(ctx context.Context, op string, f func(ctx context.Cont
 	case <-ctx.Done():
 		return c.fail(op, ctx.Err())
 	}
-	if err := c.db.RunInTx(ctx, nil, f); err != nil {
+	if err := c.transact(f); err != nil {
 		return c.fail(op, err)
 	}
 	return nil
 }
-
-// Save implements recorder.Catalog.
-func (c *SQLite) Save(ctx context.Context, r recorder.Row) error {
-	return c.SaveAll(ctx, []recorder.Row{r})
-}
-
-// SaveAll saves many rows, some hundred in one transaction.
-func (c *SQLite) SaveAll(ctx context.Context, rs []recorder.Row) error {
-	for len(rs) > 0 {
-		n := min(len(rs), saveBatchMax)
-		batch := make([]row, n)
-		for i, r := range rs[:n] {
-			var err error
-			if batch[i], err = encodeRow(r); err != nil {
-				return fmt.Errorf("catalogue: save: %w", err)
-			}
-		}
-		rs = rs[n:]
-		err := c.writing(ctx, "save", func(ctx context.Context, tx bun.Tx) error {
-			_, err := tx.NewInsert().Model(&batch).On("CONFLICT (id) DO UPDATE").Set(upsert).Exec(ctx)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// upsert replaces every column but the id.
-var upsert = func() string {
-	var sets []string
-	for _, col := range strings.Fields("conversation kind user trunk sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix manifest") {
-		sets = append(sets, fmt.Sprintf("%[1]q = EXCLUDED.%[1]q", col)) // user is a word of SQL
-	}
-	return strings.Join(sets, ", ")
-}()
 
 // Get implements recorder.Catalog.
 func (c *SQLite) Get(ctx context.Context, id string) (recorder.Row, error) {
@@ -319,8 +289,8 @@ func (c *SQLite) Get(ctx context.Context, id string) (recorder.Row, error) {
 // Delete implements recorder.Catalog.
 func (c *SQLite) Delete(ctx context.Context, id string) error {
 	gone := false
-	err := c.writing(ctx, "delete", func(ctx context.Context, tx bun.Tx) error {
-		res, err := tx.NewDelete().Model((*row)(nil)).Where("id = ?", id).Exec(ctx)
+	err := c.writing(ctx, "delete", func(tx *sql.Tx) error {
+		res, err := tx.Exec("DELETE FROM recordings WHERE id = ?", id)
 		if err != nil {
 			return err
 		}
@@ -339,9 +309,8 @@ var errRollBack = errors.New("roll back")
 
 // Check implements recorder.Catalog: it writes and takes it back.
 func (c *SQLite) Check(ctx context.Context) error {
-	err := c.writing(ctx, "check", func(ctx context.Context, tx bun.Tx) error {
-		probe := []row{{ID: "check", Manifest: "{}"}}
-		if _, err := tx.NewInsert().Model(&probe).On("CONFLICT (id) DO UPDATE").Set(upsert).Exec(ctx); err != nil {
+	err := c.writing(ctx, "check", func(tx *sql.Tx) error {
+		if err := c.put(tx, []row{{ID: "check", Manifest: "{}"}}); err != nil {
 			return err
 		}
 		return errRollBack
@@ -354,6 +323,7 @@ func (c *SQLite) Check(ctx context.Context) error {
 
 // Close implements recorder.Catalog.
 func (c *SQLite) Close() error {
+	_ = c.upsert.Close() // it ends with the database at the latest
 	if err := c.db.Close(); err != nil {
 		return c.fail("close", err)
 	}

@@ -126,7 +126,7 @@ func TestSaveReplacesEveryColumn(t *testing.T) {
 	}
 	columns := mustColumns(t, c)
 	for _, col := range columns {
-		if col != "id" && !strings.Contains(upsert, `"`+col+`" =`) {
+		if sql := upsertSQL() + ","; col != "id" && !strings.Contains(strings.ReplaceAll(sql, `"`, ""), col+" = EXCLUDED."+col+",") {
 			t.Errorf("column %s is not replaced", col)
 		}
 	}

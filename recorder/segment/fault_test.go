@@ -110,6 +110,13 @@ func afterCrash(t *testing.T, b bench, disk *vfstest.Mem, what string, acked, as
 		return
 	}
 	s, err := Salvage(context.Background(), blob, b.sealer)
+	torn, terr := Torn(blob)
+	if terr != nil || torn && (err == nil || len(acked) > 0) {
+		t.Errorf("%s: torn with %d frames durable: %v, %v", what, len(acked), err, terr)
+	}
+	if torn {
+		return
+	}
 	if err != nil {
 		t.Errorf("%s: salvage: %v", what, err)
 		return

@@ -1,26 +1,29 @@
 package segment
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// groupMin is from how many files on one sync of the whole file system is
-// cheaper than one for each file.
-const groupMin = 4
+// groupMin is from how many files and directories on one sync of the whole file
+// system is cheaper than one for each.
+const groupMin = 3
 
 // Syncer makes durable, together, what many Writers wrote: at a thousand calls
 // an fsync for each frame costs more than all else that is done to it. Safe for
 // concurrent use.
 type Syncer struct {
+	fsys     vfs.FS
 	group    vfs.Group // nil: files are synced one by one
 	groupMin int       // dirty files from which on the group is synced
 
 	mu     sync.Mutex // guards all following, and the ledgers
 	dirty  []*ledger
 	spare  []*ledger // of the last round
+	wishes []*wish
 	rounds int64
 
 	round sync.Mutex    // one round at a time; taken before mu
@@ -29,14 +32,16 @@ type Syncer struct {
 	ended chan struct{} // closed when the goroutine has ended; nil: there is none
 }
 
-// ledger is what a Syncer knows of one file. Its fields are guarded by the
-// Syncer's mu.
+// ledger is what a Syncer knows of one file.
 type ledger struct {
-	file vfs.File
+	file vfs.File // constant
+	dirs []string // constant: the directories by which it is found
 
-	dirty  bool
-	gen    int  // rises when the file was cut back: rounds under way tell nothing of it
-	failed bool // a round failed: what was not durable must be written again
+	// guarded by the Syncer's mu
+	entered bool // the entries in dirs are durable
+	dirty   bool
+	gen     int  // rises when the file was cut back: rounds under way tell nothing of it
+	failed  bool // a round failed: what was not durable must be written again
 
 	at, taken, durable place // of what was written, what a round took, what it made durable
 }
@@ -48,13 +53,22 @@ type place struct {
 	gen    int
 }
 
+// wish is what a call of Await waits for. Done and err are guarded by round.
+type wish struct {
+	file vfs.File // may be nil
+	dirs []string
+	done bool
+	err  error
+}
+
 // NewSyncer returns a Syncer for files below dir. Where the file system has no
-// groups it syncs file by file. Nothing is synced before Start, but by Round.
+// groups it syncs file by file. Nothing is synced before Start, but by Round
+// and Await.
 func NewSyncer(fsys vfs.FS, dir string) (*Syncer, error) {
-	s := &Syncer{groupMin: groupMin, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	s := &Syncer{fsys: fsys, groupMin: groupMin, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	if g, ok := fsys.(vfs.Grouper); ok {
 		group, err := g.OpenGroup(dir)
-		if err != nil {
+		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
 			return nil, err
 		}
 		s.group = group
@@ -102,36 +116,102 @@ func (s *Syncer) Rounds() int64 {
 	return s.rounds
 }
 
+// Await makes durable what was written to a file, if there is one, and the
+// entries of directories, all of the file system that the Syncer is for. Those
+// that wait at the same time share a round: nobody waits for the period.
+func (s *Syncer) Await(f vfs.File, dirs ...string) error {
+	if s.group == nil {
+		return vfs.Durable(s.fsys, f, dirs...)
+	}
+	w := &wish{file: f, dirs: dirs}
+	s.mu.Lock()
+	s.wishes = append(s.wishes, w)
+	s.mu.Unlock()
+	s.round.Lock()
+	defer s.round.Unlock()
+	if !w.done { // else the one before did it
+		s.sync(false)
+	}
+	return w.err
+}
+
 // Round makes durable what was written before it. A failure is told to the
 // files' writers, each of which writes again what it has not durable.
 func (s *Syncer) Round() {
 	s.round.Lock()
 	defer s.round.Unlock()
+	s.sync(true)
+}
+
+// sync is a round: of wishes, and of dirty files when it is time for them or
+// when they cost nothing more. The round lock is held.
+func (s *Syncer) sync(due bool) {
 	s.mu.Lock()
-	batch := s.dirty
-	s.dirty, s.spare = s.spare[:0], nil
-	for _, l := range batch {
-		l.dirty, l.taken = false, l.at
-		l.taken.gen = l.gen
+	wishes := s.wishes
+	s.wishes = nil
+	things := len(s.dirty)
+	for _, w := range wishes {
+		things += len(w.dirs) + 1
 	}
+	together := s.group != nil && things >= s.groupMin
+	var batch []*ledger
+	if due || together {
+		batch = s.take()
+	}
+	s.mu.Unlock()
+	var err error
+	if together {
+		err = s.group.Sync()
+	}
+	for _, w := range wishes {
+		if w.err = err; !together {
+			w.err = vfs.Durable(s.fsys, w.file, w.dirs...)
+		}
+		w.done = true
+	}
+	for _, l := range batch {
+		if together {
+			s.settle(l, err)
+		} else {
+			s.settle(l, s.syncOne(l))
+		}
+	}
+	if batch != nil {
+		clear(batch)
+		s.mu.Lock()
+		s.spare = batch[:0]
+		s.mu.Unlock()
+	}
+}
+
+// take empties the list of dirty files. mu is held.
+func (s *Syncer) take() []*ledger {
+	batch := s.spare[:0]
+	for _, l := range s.dirty {
+		if l.dirty = false; l.at.bytes == 0 {
+			continue // cut back or closed since
+		}
+		l.taken = l.at
+		l.taken.gen = l.gen
+		batch = append(batch, l)
+	}
+	clear(s.dirty)
+	s.dirty, s.spare = s.dirty[:0], nil
 	if len(batch) > 0 {
 		s.rounds++
 	}
-	s.mu.Unlock()
-	if s.group != nil && len(batch) >= s.groupMin {
-		err := s.group.Sync()
-		for _, l := range batch {
-			s.settle(l, err)
-		}
-	} else {
-		for _, l := range batch {
-			s.settle(l, l.file.Sync())
-		}
-	}
-	clear(batch)
+	return batch
+}
+
+// syncOne makes one file durable.
+func (s *Syncer) syncOne(l *ledger) error {
 	s.mu.Lock()
-	s.spare = batch[:0]
+	dirs := l.dirs
+	if l.entered {
+		dirs = nil
+	}
 	s.mu.Unlock()
+	return vfs.Durable(s.fsys, l.file, dirs...)
 }
 
 // settle notes what became of a file in a round.
@@ -143,7 +223,7 @@ func (s *Syncer) settle(l *ledger, err error) {
 	case err != nil:
 		l.failed = true
 	default:
-		l.durable = l.taken
+		l.durable, l.entered = l.taken, true
 	}
 }
 

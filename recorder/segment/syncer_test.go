@@ -193,7 +193,7 @@ func TestLateSyncer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := disk.files.Load()
+	before := disk.files.Load() + disk.groups.Load()
 	for k := range 12 {
 		if err := w.Write(testAudio(1, k), nil); err != nil {
 			t.Fatal(err)
@@ -202,7 +202,7 @@ func TestLateSyncer(t *testing.T) {
 			t.Errorf("%d writes are not durable", w.writes)
 		}
 	}
-	if got := disk.files.Load() - before; got != 3 {
+	if got := disk.files.Load() + disk.groups.Load() - before; got != 3 {
 		t.Errorf("synced %d times", got)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -19,8 +21,17 @@ import (
 // SpoolExt ends the names of segments that are being written.
 const SpoolExt = ".part"
 
-// SpoolName returns the name of segment n in its recording's spool folder.
+// SpoolName returns the name that segment n has in the spool when the store
+// takes it for itself.
 func SpoolName(n int) string { return fmt.Sprintf("%04d%s", n, SpoolExt) }
+
+// NumberOf returns the number of the segment that has a name in a recording's
+// spool folder; false when the name is no segment's.
+func NumberOf(name string) (int, bool) {
+	base, _, _ := strings.Cut(name, ".")
+	n, err := strconv.Atoi(base)
+	return n, err == nil && (name == FileName(n) || name == SpoolName(n))
+}
 
 // syncEveryMax bounds WriterConfig.SyncEvery, and by it the memory that holds
 // what is not durable.
@@ -29,11 +40,14 @@ const syncEveryMax = 16
 // WriterConfig is what a Writer needs.
 type WriterConfig struct {
 	FS    vfs.FS
-	Store recorder.Store
+	Store recorder.Store // nil: Finish leaves the file in Dir, under the name it has in the store
 	Key   recorder.DataKey
 	Dir   string // spool folder of the recording; it exists
 	Info  recorder.SegmentInfo
 	File  string // its name in its folder of the store; empty: FileName of its number
+
+	// Parents are directories above Dir whose entries need not be durable yet.
+	Parents []string
 
 	// SyncEvery is after how many calls of Write the file is synced; 0 and 1:
 	// after each, at most 16. What a Write took is durable only then.
@@ -55,8 +69,11 @@ type Writer struct {
 	path string
 	head Header
 	bind binding
+	dirs []string // Dir and Parents
 	file vfs.File // nil once sealed or aborted
 
+	entered bool   // the entries in dirs are durable
+	ragged  bool   // the file may be longer than what was written to it
 	synced  int64  // durable bytes
 	pending []byte // logical content behind them
 	written int    // bytes of pending that the file has
@@ -74,12 +91,17 @@ type Writer struct {
 
 var _ recorder.SegmentWriter = (*Writer)(nil)
 
-// Create begins a segment: when it returns, its spool file and header are
-// durable. A spool file of that number, left by a failed Create, is replaced.
+// Create begins a segment. Nothing of it is durable before its first frame; a
+// crash until then leaves a file that Torn knows. A file of that name, left by
+// a failed Create, is replaced.
 func Create(cfg WriterConfig) (*Writer, error) {
 	i := cfg.Info
-	w := &Writer{cfg: cfg, hash: sha256.New(), path: filepath.Join(cfg.Dir, SpoolName(i.N))}
+	w := &Writer{cfg: cfg, hash: sha256.New(), dirs: append([]string{cfg.Dir}, cfg.Parents...)}
 	w.cfg.File = cmp.Or(cfg.File, FileName(i.N))
+	w.path = filepath.Join(cfg.Dir, SpoolName(i.N))
+	if cfg.Store == nil {
+		w.path = filepath.Join(cfg.Dir, w.cfg.File)
+	}
 	w.cfg.SyncEvery = min(max(cfg.SyncEvery, 1), syncEveryMax)
 	w.head = Header{
 		Recording: i.Recording, Prefix: i.Prefix, Key: cfg.Key.Wrapped(), N: i.N, Format: i.Format,
@@ -91,41 +113,12 @@ func Create(cfg WriterConfig) (*Writer, error) {
 	}
 	w.bind = newBinding(head)
 	_, _ = w.hash.Write(head) // never fails
-	if err := w.begin(head); err != nil {
+	if w.file, err = cfg.FS.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
+	w.pending = head // it goes with the first frame
+	w.ledger = &ledger{file: w.file, dirs: w.dirs}
 	return w, nil
-}
-
-// begin gives the spool file its name only when the header is in it, so that
-// no crash leaves a spool file that cannot be read.
-func (w *Writer) begin(head []byte) error {
-	fsys := w.cfg.FS
-	tmp, err := vfs.TempName(w.path)
-	if err != nil {
-		return err
-	}
-	f, err := fsys.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt(head, 0); err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = fsys.Rename(tmp, w.path)
-	}
-	if err == nil {
-		err = fsys.SyncDir(w.cfg.Dir)
-	}
-	if err != nil {
-		_ = f.Close()        // the first error is the one to report
-		_ = fsys.Remove(tmp) // as above; under either name it holds no audio
-		return err
-	}
-	w.file, w.synced = f, int64(len(head))
-	w.ledger = &ledger{file: f}
-	return nil
 }
 
 // errFinished is given to calls after Finish or Abort.
@@ -165,7 +158,7 @@ func (w *Writer) absorb() (failed bool) {
 	if n := int(durable.bytes - w.synced); n > 0 {
 		w.pending = w.pending[:copy(w.pending, w.pending[n:])]
 		w.synced, w.written = durable.bytes, w.written-n
-		w.writes = int(w.total - durable.writes)
+		w.writes, w.entered = int(w.total-durable.writes), true
 	}
 	if failed {
 		w.written = 0
@@ -222,7 +215,23 @@ func (w *Writer) flush(sync bool) error {
 	if !sync {
 		return nil
 	}
-	return w.file.Sync()
+	return w.sync()
+}
+
+// sync makes durable what the file has.
+func (w *Writer) sync() error {
+	dirs := w.dirs
+	if w.entered {
+		dirs = nil
+	}
+	var err error
+	if w.cfg.Syncer != nil {
+		err = w.cfg.Syncer.Await(w.file, dirs...)
+	} else {
+		err = vfs.Durable(w.cfg.FS, w.file, dirs...)
+	}
+	w.entered = w.entered || err == nil
+	return err
 }
 
 // commit takes the frames behind fresh into the hash and, when everything is
@@ -247,7 +256,7 @@ func (w *Writer) rollBack(before Writer) {
 	w.leaveRound()
 	// What was torn lies where the next frames go; cutting it off only saves
 	// recovery from reading it.
-	_ = w.file.Truncate(w.synced)
+	w.ragged = w.file.Truncate(w.synced) != nil
 }
 
 // leaveRound keeps a round of the Syncer that is under way from telling of what
@@ -267,7 +276,7 @@ func (w *Writer) Finish(account *recorder.Manifest) (recorder.Segment, error) {
 			return recorder.Segment{}, fmt.Errorf("finish segment %d: %w", w.head.N, err)
 		}
 	}
-	if !w.published {
+	if !w.published && w.cfg.Store != nil {
 		if err := w.cfg.Store.Publish(context.Background(), path.Join(w.head.Prefix, w.sealed.File), w.path); err != nil {
 			return w.sealed, fmt.Errorf("publish segment %d: %w", w.head.N, err)
 		}
@@ -288,8 +297,7 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 		err = w.frame(frameLast, w.sum.encode())
 	}
 	size := w.synced + int64(len(w.pending))
-	if err == nil {
-		// A failed Write may have left more than there is now.
+	if err == nil && w.ragged {
 		err = w.file.Truncate(w.synced + int64(w.written))
 	}
 	if err == nil {
@@ -312,6 +320,9 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 
 // Published tells whether the store has the segment.
 func (w *Writer) Published() bool { return w.published }
+
+// Path returns where the file lies in the spool.
+func (w *Writer) Path() string { return w.path }
 
 // Sealed tells whether the last frame is durable, in the spool or in the store.
 func (w *Writer) Sealed() bool { return w.sealed.File != "" }

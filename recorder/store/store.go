@@ -92,6 +92,7 @@ type Dir struct {
 	names [64]sync.Mutex
 	tree  sync.RWMutex
 	mkdir sync.Mutex // a folder is used only when its entry is durable
+	made  string     // guarded by mkdir: the folder that was made or found last
 }
 
 var _ recorder.Store = (*Dir)(nil)
@@ -121,15 +122,86 @@ func (d *Dir) path(name string) string { return filepath.Join(d.root, filepath.F
 
 // folder makes the folder of an object.
 func (d *Dir) folder(name string) error {
+	dir := filepath.Dir(d.path(name))
 	d.mkdir.Lock()
 	defer d.mkdir.Unlock()
-	return vfs.MkdirAll(d.fsys, filepath.Dir(d.path(name)))
+	if dir == d.made {
+		return nil
+	}
+	if err := vfs.MkdirAll(d.fsys, dir); err != nil {
+		return err
+	}
+	d.made = dir
+	return nil
+}
+
+// forget makes the next call of folder look again.
+func (d *Dir) forget() {
+	d.mkdir.Lock()
+	defer d.mkdir.Unlock()
+	d.made = ""
+}
+
+// PublishFolder moves a local folder of finished files into the store, all of
+// them in one step; name is that of the folder there. It calls durable with the
+// directories whose entries are to be made durable: when it returns nil they
+// are, and the local folder is gone. It may be called again after an error.
+// syscall.EXDEV when the folder lies on another file system; recorder.ErrExists
+// when the name is taken.
+func (d *Dir) PublishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error {
+	if err := d.publishFolder(ctx, name, localDir, durable); err != nil {
+		d.forget() // what it remembers may be why
+		return fmt.Errorf("publish %s: %w", name, err)
+	}
+	return nil
+}
+
+func (d *Dir) publishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	l := d.lock(name)
+	l.Lock()
+	defer l.Unlock()
+	d.tree.RLock()
+	defer d.tree.RUnlock()
+	if err := d.moveFolder(name, localDir); err != nil {
+		return err
+	}
+	return durable(filepath.Dir(d.path(name)))
+}
+
+func (d *Dir) moveFolder(name, localDir string) error {
+	target := d.path(name)
+	if err := d.folder(name); err != nil {
+		return err
+	}
+	err := d.fsys.Rename(localDir, target)
+	switch {
+	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTEMPTY):
+		return recorder.ErrExists
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if _, serr := d.fsys.Stat(localDir); serr == nil {
+		return err // somebody removed the folder in the store
+	} else if !errors.Is(serr, fs.ErrNotExist) {
+		return serr
+	}
+	if _, serr := d.fsys.Stat(target); serr != nil {
+		return err
+	}
+	return nil // a call before failed in its last step
 }
 
 // Publish implements recorder.Store. The local file may lie on another file
 // system; it is copied then.
 func (d *Dir) Publish(ctx context.Context, name, localFile string) error {
 	if err := d.publish(ctx, name, localFile); err != nil {
+		d.forget() // what it remembers may be why
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
 	return nil
@@ -312,6 +384,7 @@ func (d *Dir) Put(ctx context.Context, name string, content []byte) error {
 		err = vfs.WriteFile(d.fsys, d.path(name), content)
 	}
 	if err != nil {
+		d.forget() // what it remembers may be why
 		return fmt.Errorf("put %s: %w", name, err)
 	}
 	return nil
@@ -400,6 +473,7 @@ func (d *Dir) remove(target string) error {
 func (d *Dir) prune(dir string) {
 	d.tree.Lock()
 	defer d.tree.Unlock()
+	defer d.forget()
 	for dir != d.root && strings.HasPrefix(dir, d.root) {
 		if d.fsys.Remove(dir) != nil {
 			return // not empty, or it stays: an empty folder harms nobody

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 
@@ -14,8 +15,15 @@ var _ Grouper = OS{}
 type group struct{ dir *os.File }
 
 // OpenGroup implements Grouper by syncfs(2), which flushes what other programs
-// wrote to the file system as well.
+// wrote to the file system as well. A server of FUSE need not be told of it.
 func (OS) OpenGroup(dir string) (Group, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	if int64(s.Type) == unix.FUSE_SUPER_MAGIC { //nolint:unconvert // its type differs between systems
+		return nil, &fs.PathError{Op: "syncfs", Path: dir, Err: errors.ErrUnsupported}
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return nil, err

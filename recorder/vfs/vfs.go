@@ -102,6 +102,21 @@ func WriteFile(fsys FS, name string, content []byte) error {
 	return fsys.SyncDir(filepath.Dir(name))
 }
 
+// Durable syncs a file, if there is one, and then the entries of directories.
+func Durable(fsys FS, f File, dirs ...string) error {
+	if f != nil {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	for _, d := range dirs {
+		if err := fsys.SyncDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TempPrefix begins the names of files that are not finished. What bears it
 // after a crash holds nothing that anybody was promised.
 const TempPrefix = ".tmp-"

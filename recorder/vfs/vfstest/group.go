@@ -14,8 +14,7 @@ var (
 
 type memGroup struct{ m *Mem }
 
-// OpenGroup implements vfs.Grouper. Entries of directories need their SyncDir
-// all the same.
+// OpenGroup implements vfs.Grouper.
 func (m *Mem) OpenGroup(string) (vfs.Group, error) { return memGroup{m}, nil }
 
 func (g memGroup) Sync() error {
@@ -31,6 +30,10 @@ func (g memGroup) Sync() error {
 		}
 	}
 	walk(g.m.root)
+	for _, op := range g.m.pending {
+		op.apply()
+	}
+	g.m.pending = nil
 	return nil
 }
 
