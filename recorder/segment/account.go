@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +23,14 @@ var deflaters = sync.Pool{New: func() any {
 	return w
 }}
 
-// encodeAccount returns a manifest as deflated JSON.
+// inflaters are kept because each one holds some forty kilobytes.
+var inflaters = sync.Pool{New: func() any { return flate.NewReader(nil) }}
+
+// storedBytesMax is up to which size an account is stored in a block as it is:
+// to find out how a few kilobytes could be fewer costs more than to keep them.
+const storedBytesMax = 4 << 10
+
+// encodeAccount returns a manifest as JSON in DEFLATE (RFC 1951).
 func encodeAccount(m *recorder.Manifest) ([]byte, error) {
 	js, err := json.Marshal(m)
 	if err != nil {
@@ -30,6 +38,9 @@ func encodeAccount(m *recorder.Manifest) ([]byte, error) {
 	}
 	if len(js) > AccountBytesMax {
 		return nil, fmt.Errorf("account of %d bytes: at most %d", len(js), AccountBytesMax)
+	}
+	if len(js) <= storedBytesMax {
+		return storedBlock(js), nil
 	}
 	var b bytes.Buffer
 	w := deflaters.Get().(*flate.Writer)
@@ -44,8 +55,22 @@ func encodeAccount(m *recorder.Manifest) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// storedBlock returns at most 65535 bytes as one block without compression, the
+// last of its stream (RFC 1951 section 3.2.4).
+func storedBlock(p []byte) []byte {
+	b := append(make([]byte, 0, 5+len(p)), 1)
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(p)))
+	b = binary.LittleEndian.AppendUint16(b, ^uint16(len(p)))
+	return append(b, p...)
+}
+
 func decodeAccount(b []byte) (*recorder.Manifest, error) {
-	js, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(b)), AccountBytesMax+1))
+	r := inflaters.Get().(io.ReadCloser)
+	defer inflaters.Put(r)
+	if err := r.(flate.Resetter).Reset(bytes.NewReader(b), nil); err != nil {
+		return nil, fmt.Errorf("read account: %w", err)
+	}
+	js, err := io.ReadAll(io.LimitReader(r, AccountBytesMax+1))
 	if err != nil {
 		return nil, fmt.Errorf("read account: %w", err)
 	}

@@ -141,15 +141,15 @@ func TestGolden(t *testing.T) {
 		t.Errorf("the golden files open to something else (-want +got):\n%s", d)
 	}
 
-	// The other way round: sealing is randomised, so what is sealed again is
-	// opened again.
+	// The other way round: sealing is randomised, and accounts may be deflated in
+	// several ways, so what is sealed again is opened again.
 	key, err := s.OpenKey(context.Background(), testRec, want.Header.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	seg, trm := encodeGolden(t, want, s, key)
-	if len(seg) != len(files[0]) || string(seg[:preambleBytes]) != string(files[0][:preambleBytes]) {
-		t.Errorf("written anew: %d bytes, want %d with the same preamble", len(seg), len(files[0]))
+	if string(seg[:preambleBytes]) != string(files[0][:preambleBytes]) {
+		t.Errorf("written anew: the preamble is %q, was %q", seg[:preambleBytes], files[0][:preambleBytes])
 	}
 	if d := cmp.Diff(want, decodeGolden(t, s, seg, trm)); d != "" {
 		t.Errorf("written anew and read (-want +got):\n%s", d)

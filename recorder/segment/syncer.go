@@ -12,6 +12,10 @@ import (
 // system is cheaper than one for each.
 const groupMin = 3
 
+// gather is how long a round waits for company while many want one: each sync
+// costs as much CPU as the rest of what a short recording does to the disk.
+const gather = 2 * time.Millisecond
+
 // Syncer makes durable, together, what many Writers wrote: at a thousand calls
 // an fsync for each frame costs more than all else that is done to it. Safe for
 // concurrent use.
@@ -26,7 +30,8 @@ type Syncer struct {
 	wishes []*wish
 	rounds int64
 
-	round sync.Mutex    // one round at a time; taken before mu
+	round chan struct{} // one slot, full during a round; taken before mu
+	crowd int           // wishes of the last round; guarded by round
 	wake  chan struct{} // one slot: something is dirty
 	stop  chan struct{} // closed by Close
 	ended chan struct{} // closed when the goroutine has ended; nil: there is none
@@ -65,7 +70,7 @@ type wish struct {
 // groups it syncs file by file. Nothing is synced before Start, but by Round
 // and Await.
 func NewSyncer(fsys vfs.FS, dir string) (*Syncer, error) {
-	s := &Syncer{fsys: fsys, groupMin: groupMin, wake: make(chan struct{}, 1), stop: make(chan struct{})}
+	s := &Syncer{fsys: fsys, groupMin: groupMin, round: make(chan struct{}, 1), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	if g, ok := fsys.(vfs.Grouper); ok {
 		group, err := g.OpenGroup(dir)
 		if err != nil && !errors.Is(err, errors.ErrUnsupported) {
@@ -127,19 +132,23 @@ func (s *Syncer) Await(f vfs.File, dirs ...string) error {
 	s.mu.Lock()
 	s.wishes = append(s.wishes, w)
 	s.mu.Unlock()
-	s.round.Lock()
-	defer s.round.Unlock()
-	if !w.done { // else the one before did it
-		s.sync(false)
+	s.round <- struct{}{}
+	defer func() { <-s.round }()
+	if w.done { // by the round before
+		return w.err
 	}
+	if s.crowd >= s.groupMin {
+		time.Sleep(gather)
+	}
+	s.sync(false)
 	return w.err
 }
 
 // Round makes durable what was written before it. A failure is told to the
 // files' writers, each of which writes again what it has not durable.
 func (s *Syncer) Round() {
-	s.round.Lock()
-	defer s.round.Unlock()
+	s.round <- struct{}{}
+	defer func() { <-s.round }()
 	s.sync(true)
 }
 
@@ -148,7 +157,7 @@ func (s *Syncer) Round() {
 func (s *Syncer) sync(due bool) {
 	s.mu.Lock()
 	wishes := s.wishes
-	s.wishes = nil
+	s.wishes, s.crowd = nil, len(wishes)
 	things := len(s.dirty)
 	for _, w := range wishes {
 		things += len(w.dirs) + 1
