@@ -1,6 +1,6 @@
-// Package seal makes, wraps and opens the data keys of recordings. All
-// cryptography is Tink's; the package says which keys there are and what they
-// are bound to.
+// Package seal makes, wraps and opens the data keys of recordings. Keys and
+// formats are Tink's; the package says which keys there are and what they are
+// bound to.
 package seal
 
 import (
@@ -268,63 +268,4 @@ func (l *Local) OpenKey(_ context.Context, recording string, w recorder.WrappedK
 		return nil, fmt.Errorf("unwrap data key: %w", recorder.ErrTampered)
 	}
 	return newDataKey(h, w)
-}
-
-// dataKey is an open data key.
-type dataKey struct {
-	wrapped recorder.WrappedKey
-
-	mu   sync.RWMutex // guards aead
-	aead tink.AEAD    // nil after Close
-}
-
-func newDataKey(h *keyset.Handle, w recorder.WrappedKey) (*dataKey, error) {
-	a, err := aead.New(h)
-	if err != nil {
-		return nil, fmt.Errorf("use data key: %w", err)
-	}
-	return &dataKey{wrapped: w, aead: a}, nil
-}
-
-// Wrapped implements recorder.DataKey.
-func (k *dataKey) Wrapped() recorder.WrappedKey { return k.wrapped }
-
-func (k *dataKey) open() (tink.AEAD, error) {
-	k.mu.RLock()
-	defer k.mu.RUnlock()
-	if k.aead == nil {
-		return nil, fmt.Errorf("%w: data key is closed", recorder.ErrKey)
-	}
-	return k.aead, nil
-}
-
-// Seal implements recorder.DataKey.
-func (k *dataKey) Seal(plaintext, bind []byte) ([]byte, error) {
-	a, err := k.open()
-	if err != nil {
-		return nil, err
-	}
-	return a.Encrypt(plaintext, bind)
-}
-
-// Open implements recorder.DataKey.
-func (k *dataKey) Open(sealed, bind []byte) ([]byte, error) {
-	a, err := k.open()
-	if err != nil {
-		return nil, err
-	}
-	b, err := a.Decrypt(sealed, bind)
-	if err != nil {
-		// Tink says no more than that it failed, on purpose.
-		return nil, recorder.ErrTampered
-	}
-	return b, nil
-}
-
-// Close implements recorder.DataKey. Go offers no way to wipe what Tink holds;
-// the key is left to the garbage collector.
-func (k *dataKey) Close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.aead = nil
 }

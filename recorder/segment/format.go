@@ -173,16 +173,31 @@ func appendFrame(dst []byte, key recorder.DataKey, bind *binding, index int, typ
 	if index >= FramesMax {
 		return dst, fmt.Errorf("frame %d: a file has at most %d", index, FramesMax)
 	}
-	sealed, err := key.Seal(plaintext, bind.at(index, typ))
+	start := len(dst)
+	dst = append(dst, typ, 0, 0, 0, 0)
+	dst, err := appendSealed(dst, key, plaintext, bind.at(index, typ))
 	if err != nil {
-		return dst, fmt.Errorf("seal frame %d: %w", index, err)
+		return dst[:start], fmt.Errorf("seal frame %d: %w", index, err)
 	}
-	if len(sealed) > FrameBytesMax {
-		return dst, fmt.Errorf("frame %d of %d bytes: at most %d", index, len(sealed), FrameBytesMax)
+	n := len(dst) - start - frameHead
+	if n > FrameBytesMax {
+		return dst[:start], fmt.Errorf("frame %d of %d bytes: at most %d", index, n, FrameBytesMax)
 	}
-	dst = append(dst, typ)
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(sealed)))
-	return append(dst, sealed...), nil
+	binary.BigEndian.PutUint32(dst[start+1:], uint32(n))
+	return dst, nil
+}
+
+// appender is a data key that can seal into a buffer of ours.
+type appender interface {
+	AppendSeal(dst, plaintext, bind []byte) ([]byte, error)
+}
+
+func appendSealed(dst []byte, key recorder.DataKey, plaintext, bind []byte) ([]byte, error) {
+	if a, ok := key.(appender); ok {
+		return a.AppendSeal(dst, plaintext, bind)
+	}
+	sealed, err := key.Seal(plaintext, bind)
+	return append(dst, sealed...), err
 }
 
 func appendAudio(dst []byte, a recorder.Audio) []byte {

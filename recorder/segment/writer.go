@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -166,6 +167,9 @@ func (w *Writer) absorb() (failed bool) {
 	return failed
 }
 
+// plains are buffers for a frame's plaintext, which nobody needs once it is sealed.
+var plains = sync.Pool{New: func() any { return new([]byte) }}
+
 // frames appends the frames of one Write to pending. The account goes first:
 // a crash between the two then never leaves audio behind a window that nobody
 // tells of.
@@ -188,7 +192,10 @@ func (w *Writer) frames(a recorder.Audio, account *recorder.Manifest) error {
 	if a.SegMS < w.sum.endMS {
 		return fmt.Errorf("audio at %d ms of the segment: %d ms are written", a.SegMS, w.sum.endMS)
 	}
-	if err := w.frame(frameAudio, appendAudio(make([]byte, 0, audioHead+len(a.Data)), a)); err != nil {
+	plain := plains.Get().(*[]byte)
+	defer plains.Put(plain)
+	*plain = appendAudio((*plain)[:0], a)
+	if err := w.frame(frameAudio, *plain); err != nil {
 		return err
 	}
 	w.sum.add(a, w.head.SampleRate)
