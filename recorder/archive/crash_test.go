@@ -198,7 +198,7 @@ func checkAudio(t *testing.T, a *Archive, m *recorder.Manifest, what string) {
 // TestCrashInRecover kills the recovery of several states at each of its
 // operations, then recovers for good.
 func TestCrashInRecover(t *testing.T) {
-	for _, at := range []int{30, 45, 60, 75} {
+	for _, at := range []int{30, 50, 65} {
 		mem := vfstest.NewMem()
 		k, final, err := takeOn(&vfstest.Faults{FS: mem, At: at, Kind: vfstest.Crash}, mem, oneDisk)
 		if err == nil {

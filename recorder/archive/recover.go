@@ -19,7 +19,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// markerFile is in folders of the spool that were begun by version 1.0 of the
+// markerFile is in folders of the spool that were begun by earlier versions of the
 // daemon: it tells whose folder it is. The headers of segments and manifest do so, too.
 const markerFile = "sink.json"
 

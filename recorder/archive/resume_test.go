@@ -197,7 +197,7 @@ func crashed(t *testing.T, frames int) *vfstest.Mem {
 
 const spooled = "/data/spool/" + testID + "/"
 
-// olden makes of a folder in the spool what version 1.0 of the daemon left: with
+// olden makes of a folder in the spool what earlier versions of the daemon left: with
 // a marker, and with names that segments bear only there.
 func olden(t *testing.T, mem *vfstest.Mem) {
 	t.Helper()
@@ -226,7 +226,7 @@ func olden(t *testing.T, mem *vfstest.Mem) {
 }
 
 // TestRecoverDamagedSpool: what a disk has eaten is set aside and told, what is
-// left is published; in spools of today and of version 1.0.
+// left is published; in spools of today and of earlier versions.
 func TestRecoverDamagedSpool(t *testing.T) {
 	flip := func(mem *vfstest.Mem, name string, at int) error {
 		b, err := vfs.ReadFile(mem, name, 1<<30)

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"runtime"
@@ -231,6 +232,86 @@ func TestTorn(t *testing.T) {
 			bad[n] ^= 0x20
 			if torn, err := Torn(blobOf(bad)); err != nil || torn && n < 10 {
 				t.Errorf("%s: byte %d altered: torn %v, %v", kind, n, torn, err)
+			}
+		}
+	}
+}
+
+// TestWriteAllocatesNothing: a frame makes no garbage, from the caller's data to
+// the disk.
+func TestWriteAllocatesNothing(t *testing.T) {
+	dir := t.TempDir()
+	b := mustBench(t, vfstest.NewMem())
+	s, err := NewSyncer(vfs.OS{}, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := Create(WriterConfig{FS: vfs.OS{}, Store: b.store, Key: b.key, Dir: dir, Info: testInfo(1), SyncEvery: 4, Syncer: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := 0
+	data := testAudio(1, 0).Data
+	n := testing.AllocsPerRun(50, func() {
+		a := testAudio(1, 0)
+		a.Data = data
+		a.SegMS, a.RealMS, a.AudioMS = int64(i)*500, a.RealMS+int64(i)*500, a.AudioMS+int64(i)*500
+		if err := w.Write(a, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.Round()
+		i++
+	})
+	made := testing.AllocsPerRun(50, func() { _ = testAudio(1, 0) })
+	if n > made {
+		t.Errorf("%v allocations a frame", n-made)
+	}
+	w.Release()
+}
+
+// TestBuffersGoBack: what is durable holds no memory, and the buffer of one
+// recording serves another without a trace of the first in it.
+func TestBuffersGoBack(t *testing.T) {
+	disk := vfstest.NewMem()
+	b := mustBench(t, disk)
+	s, err := NewSyncer(disk, testDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var writers [4]*Writer
+	for i := range writers {
+		if writers[i], err = Create(WriterConfig{FS: disk, Store: b.store, Key: b.key, Dir: testDir, Info: testInfo(i + 1), SyncEvery: 4, Syncer: s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for k := range 12 {
+		for i, w := range writers {
+			if err := w.Write(testAudio(i+1, k), testAccount(k)); err != nil {
+				t.Fatal(err)
+			}
+			if (k+i)%3 == 0 {
+				s.Round()
+				if w.pending != nil || w.ledger.parked != nil {
+					t.Fatalf("writer %d holds %d bytes that are durable", i, len(unsynced(w)))
+				}
+			}
+		}
+	}
+	for i, w := range writers {
+		if i == 3 {
+			w.Release()
+			continue
+		}
+		if _, err := w.Finish(testAccount(12)); err != nil {
+			t.Fatal(err)
+		}
+		frames, _, err := readAll(b.content(t, i+1), b.sealer, Want{testRec, i + 1})
+		if err != nil || len(frames) != 12 {
+			t.Errorf("writer %d: %d frames, %v", i, len(frames), err)
+		}
+		for k, f := range frames {
+			if !bytes.Equal(f.Data, testAudio(i+1, k).Data) {
+				t.Errorf("writer %d: frame %d has other audio", i, k)
 			}
 		}
 	}

@@ -43,7 +43,8 @@ type ledger struct {
 	dirs []string // constant: the directories by which it is found
 
 	// guarded by the Syncer's mu
-	entered bool // the entries in dirs are durable
+	entered bool   // the entries in dirs are durable
+	parked  buffer // what is not durable, between two calls of the writer; nil: nothing is
 	dirty   bool
 	gen     int  // rises when the file was cut back: rounds under way tell nothing of it
 	failed  bool // a round failed: what was not durable must be written again
@@ -233,13 +234,18 @@ func (s *Syncer) settle(l *ledger, err error) {
 		l.failed = true
 	default:
 		l.durable, l.entered = l.taken, true
+		if l.parked != nil && l.durable.bytes == l.at.bytes {
+			l.parked.free()
+			l.parked = nil
+		}
 	}
 }
 
-// wrote says how far a file reaches now.
-func (s *Syncer) wrote(l *ledger, bytes, writes int64) {
+// wrote says how far a file reaches now. The Syncer frees the buffer of what is
+// not durable once it is, unless the writer takes it back before.
+func (s *Syncer) wrote(l *ledger, bytes, writes int64, b buffer) {
 	s.mu.Lock()
-	l.at.bytes, l.at.writes = bytes, writes
+	l.at.bytes, l.at.writes, l.parked = bytes, writes, b
 	first := !l.dirty
 	if first {
 		l.dirty = true
@@ -255,13 +261,14 @@ func (s *Syncer) wrote(l *ledger, bytes, writes int64) {
 	}
 }
 
-// state returns how far a file is durable, and whether a round has failed since
-// it was asked last.
-func (s *Syncer) state(l *ledger) (durable place, failed bool) {
+// state returns how far a file is durable, whether a round has failed since it
+// was asked last, and gives the buffer back.
+func (s *Syncer) state(l *ledger) (durable place, failed bool, b buffer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	failed, l.failed = l.failed, false
-	return l.durable, failed
+	b, l.parked = l.parked, nil
+	return l.durable, failed, b
 }
 
 // forget makes rounds that are under way mean nothing for a file.

@@ -156,7 +156,7 @@ func TestFailedRoundIsWrittenAgain(t *testing.T) {
 	bad := error(syscall.EIO)
 	disk.err.Store(&bad)
 	s.Round()
-	held := len(w.pending)
+	held := len(unsynced(w))
 	if err := w.Write(testAudio(1, 2), nil); !errors.Is(err, syscall.EIO) {
 		t.Errorf("a write on a disk that fails: %v", err)
 	}
@@ -165,8 +165,8 @@ func TestFailedRoundIsWrittenAgain(t *testing.T) {
 	}
 	disk.err.Store(nil)
 	size := disk.writes.Load()
-	if err := w.Write(testAudio(1, 2), nil); err != nil || disk.writes.Load() != size+1 || w.written != len(w.pending) {
-		t.Errorf("after it recovered: %v, %d of %d bytes written", err, w.written, len(w.pending))
+	if err := w.Write(testAudio(1, 2), nil); err != nil || disk.writes.Load() != size+1 || w.written != len(unsynced(w)) {
+		t.Errorf("after it recovered: %v, %d of %d bytes written", err, w.written, len(unsynced(w)))
 	}
 	s.Round()
 	w.absorb()

@@ -76,7 +76,8 @@ type Writer struct {
 	entered bool   // the entries in dirs are durable
 	ragged  bool   // the file may be longer than what was written to it
 	synced  int64  // durable bytes
-	pending []byte // logical content behind them
+	pending []byte // logical content behind them; nil: empty, or parked in the ledger
+	home    buffer // of pending
 	written int    // bytes of pending that the file has
 	writes  int    // since the last sync
 	total   int64  // writes in all
@@ -117,7 +118,8 @@ func Create(cfg WriterConfig) (*Writer, error) {
 	if w.file, err = cfg.FS.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
-	w.pending = head // it goes with the first frame
+	w.borrow()
+	w.pending = append(w.pending, head...) // it goes with the first frame
 	w.ledger = &ledger{file: w.file, dirs: w.dirs}
 	return w, nil
 }
@@ -155,16 +157,41 @@ func (w *Writer) absorb() (failed bool) {
 	if w.cfg.Syncer == nil {
 		return false
 	}
-	durable, failed := w.cfg.Syncer.state(w.ledger)
+	durable, failed, parked := w.cfg.Syncer.state(w.ledger)
+	if parked != nil {
+		w.home, w.pending = parked, *parked
+	}
 	if n := int(durable.bytes - w.synced); n > 0 {
-		w.pending = w.pending[:copy(w.pending, w.pending[n:])]
-		w.synced, w.written = durable.bytes, w.written-n
+		if w.pending == nil {
+			w.written = 0 // all was durable, and the buffer is somebody else's
+		} else {
+			w.pending = w.pending[:copy(w.pending, w.pending[n:])]
+			w.written -= n
+		}
+		w.synced = durable.bytes
 		w.writes, w.entered = int(w.total-durable.writes), true
 	}
 	if failed {
 		w.written = 0
 	}
 	return failed
+}
+
+// buffer is what holds frames until they are durable. Those of all writers are
+// shared: most of the time most recordings need none.
+type buffer = *pendingBytes
+
+type pendingBytes []byte
+
+// bufferBytesMax is up to which size buffers are kept for others.
+const bufferBytesMax = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new(pendingBytes) }}
+
+func (b *pendingBytes) free() {
+	if cap(*b) <= bufferBytesMax {
+		buffers.Put(b)
+	}
 }
 
 // plains are buffers for a frame's plaintext, which nobody needs once it is sealed.
@@ -203,6 +230,9 @@ func (w *Writer) frames(a recorder.Audio, account *recorder.Manifest) error {
 }
 
 func (w *Writer) frame(typ byte, plain []byte) error {
+	if w.pending == nil {
+		w.borrow()
+	}
 	b, err := appendFrame(w.pending, w.cfg.Key, &w.bind, w.index, typ, plain)
 	if err != nil {
 		return err
@@ -247,12 +277,31 @@ func (w *Writer) commit(fresh int, synced bool) {
 	_, _ = w.hash.Write(w.pending[fresh:]) // never fails
 	if synced {
 		w.synced += int64(len(w.pending))
-		w.pending, w.written, w.writes = w.pending[:0], 0, 0
+		w.written, w.writes = 0, 0
+		w.giveBack()
 		return
 	}
 	if w.cfg.Syncer != nil {
-		w.cfg.Syncer.wrote(w.ledger, w.synced+int64(len(w.pending)), w.total)
+		size, home := w.synced+int64(len(w.pending)), w.home
+		*home = w.pending
+		w.home, w.pending = nil, nil
+		w.cfg.Syncer.wrote(w.ledger, size, w.total, home)
 	}
+}
+
+// borrow makes pending empty and gives it a buffer.
+func (w *Writer) borrow() {
+	w.home = buffers.Get().(buffer)
+	w.pending = (*w.home)[:0]
+}
+
+// giveBack empties pending.
+func (w *Writer) giveBack() {
+	if w.home != nil {
+		*w.home = w.pending
+		w.home.free()
+	}
+	w.home, w.pending = nil, nil
 }
 
 // rollBack forgets the frames of a failed Write. All that is not durable will
@@ -272,6 +321,15 @@ func (w *Writer) leaveRound() {
 	if w.cfg.Syncer != nil {
 		w.cfg.Syncer.forget(w.ledger)
 	}
+}
+
+// close closes the file. Nothing that was promised is left to fail.
+func (w *Writer) close() {
+	w.absorb()
+	w.leaveRound()
+	_ = w.file.Close() // as above
+	w.file = nil
+	w.giveBack()
 }
 
 // Finish implements recorder.SegmentWriter. When the segment is durable in the
@@ -315,9 +373,7 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 		return err
 	}
 	_, _ = w.hash.Write(w.pending[len(before.pending):]) // never fails
-	w.leaveRound()
-	_ = w.file.Close() // all is synced; nothing is left to fail
-	w.file, w.pending = nil, nil
+	w.close()
 	w.sealed = recorder.Segment{
 		N: w.head.N, File: w.cfg.File, RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
 		DurationMS: w.sum.endMS, Bytes: size, SHA256: hex.EncodeToString(w.hash.Sum(nil)),
@@ -338,9 +394,7 @@ func (w *Writer) Sealed() bool { return w.sealed.File != "" }
 // until the recording is discarded.
 func (w *Writer) Release() {
 	if w.file != nil {
-		w.leaveRound()
-		_ = w.file.Close() // what was promised is synced
-		w.file, w.pending = nil, nil
+		w.close()
 	}
 }
 

@@ -142,61 +142,6 @@ func (d *Dir) forget() {
 	d.made = ""
 }
 
-// PublishFolder moves a local folder of finished files into the store, all of
-// them in one step; name is that of the folder there. It calls durable with the
-// directories whose entries are to be made durable: when it returns nil they
-// are, and the local folder is gone. It may be called again after an error.
-// syscall.EXDEV when the folder lies on another file system; recorder.ErrExists
-// when the name is taken.
-func (d *Dir) PublishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error {
-	if err := d.publishFolder(ctx, name, localDir, durable); err != nil {
-		d.forget() // what it remembers may be why
-		return fmt.Errorf("publish %s: %w", name, err)
-	}
-	return nil
-}
-
-func (d *Dir) publishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error {
-	if err := CheckName(name); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	l := d.lock(name)
-	l.Lock()
-	defer l.Unlock()
-	d.tree.RLock()
-	defer d.tree.RUnlock()
-	if err := d.moveFolder(name, localDir); err != nil {
-		return err
-	}
-	return durable(filepath.Dir(d.path(name)))
-}
-
-func (d *Dir) moveFolder(name, localDir string) error {
-	target := d.path(name)
-	if err := d.folder(name); err != nil {
-		return err
-	}
-	err := d.fsys.Rename(localDir, target)
-	switch {
-	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTEMPTY):
-		return recorder.ErrExists
-	case !errors.Is(err, fs.ErrNotExist):
-		return err
-	}
-	if _, serr := d.fsys.Stat(localDir); serr == nil {
-		return err // somebody removed the folder in the store
-	} else if !errors.Is(serr, fs.ErrNotExist) {
-		return serr
-	}
-	if _, serr := d.fsys.Stat(target); serr != nil {
-		return err
-	}
-	return nil // a call before failed in its last step
-}
-
 // Publish implements recorder.Store. The local file may lie on another file
 // system; it is copied then.
 func (d *Dir) Publish(ctx context.Context, name, localFile string) error {
