@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -121,10 +122,23 @@ func (a *Archive) openParts() error {
 			return &store.CheckError{Path: dir, Hint: "make the spool directory writable for the daemon's user", Err: err}
 		}
 	}
+	a.lookApart()
 	if err := a.loadDeferred(); err != nil {
 		return err
 	}
 	return a.startSyncer()
+}
+
+// lookApart finds out whether the spool lies on another file system than the
+// store: rename(2) says so of a name that is not there as well. Where it does
+// not, the first recording finds out.
+func (a *Archive) lookApart() {
+	name, err := vfs.TempName(a.spool("apart"))
+	if err != nil {
+		return
+	}
+	err = a.fsys.Rename(name, filepath.Join(a.cfg.StoreDir, filepath.Base(name)))
+	a.apart.Store(errors.Is(err, syscall.EXDEV))
 }
 
 // syncEveryDefault is how many writes of 500 ms a segment may have that are

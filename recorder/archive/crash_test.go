@@ -21,6 +21,7 @@ type layout string
 const (
 	oneDisk  layout = "one disk"  // a recording moves from spool to store in one step
 	twoDisks layout = "two disks" // each file is copied
+	lateTwo  layout = "two disks, found out by the first recording"
 	grouped  layout = "one disk, synced together"
 )
 
@@ -28,7 +29,7 @@ const (
 // operation fail, at every file operation. What was acknowledged must be
 // published after the restart, whole and in its place, and verify must pass.
 func TestCrashAfterEveryOperation(t *testing.T) {
-	for _, on := range []layout{oneDisk, twoDisks, grouped} {
+	for _, on := range []layout{oneDisk, twoDisks, lateTwo, grouped} {
 		kinds := []vfstest.Kind{vfstest.Crash, vfstest.DoneButErr, vfstest.FailFrom, vfstest.Fail, vfstest.ShortWrite}
 		if on != oneDisk {
 			kinds = kinds[:2]
@@ -71,7 +72,7 @@ func crashRun(t *testing.T, on layout, kind vfstest.Kind, n int) bool {
 // was published.
 func takeOn(f *vfstest.Faults, mem *vfstest.Mem, on layout) (*taking, *recorder.Manifest, error) {
 	k := &taking{c: newTestCall(testID, codec.WAVPCM16), retries: 3}
-	if on == twoDisks {
+	if on == twoDisks || on == lateTwo {
 		mem.OtherDevice("/data/store")
 	}
 	k.cat = newMemCatalog()
@@ -79,6 +80,9 @@ func takeOn(f *vfstest.Faults, mem *vfstest.Mem, on layout) (*taking, *recorder.
 	a, err := openOn(f, k.cat)
 	if err != nil {
 		return k, nil, err
+	}
+	if on == lateTwo {
+		a.apart.Store(false)
 	}
 	if on == grouped {
 		// Without Start, so that the order of operations is always the same.

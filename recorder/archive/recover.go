@@ -19,8 +19,9 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// markerFile is in folders of the spool that were begun by earlier versions of the
-// daemon: it tells whose folder it is. The headers of segments and manifest do so, too.
+// markerFile tells whose folder of the spool it lies in. It is where segments go
+// to the store one by one, and in the spools of earlier versions of the daemon;
+// elsewhere the headers of segments and manifest tell.
 const markerFile = "sink.json"
 
 const markerBytesMax = 64 << 10

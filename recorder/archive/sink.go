@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -124,6 +125,13 @@ func (s *sink) begin() error {
 	if s.begun {
 		return nil
 	}
+	if s.folder == nil {
+		if err := s.mark(); err != nil {
+			return err
+		}
+		s.begun = true
+		return nil
+	}
 	err := s.a.fsys.Mkdir(s.dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = vfs.MkdirAll(s.a.fsys, s.dir) // somebody removed the spool
@@ -133,6 +141,19 @@ func (s *sink) begin() error {
 	}
 	s.begun = true
 	return nil
+}
+
+// mark makes a durable folder with a marker: its segments leave it one by one,
+// and a restart must know of what is in the store without a manifest.
+func (s *sink) mark() error {
+	if err := vfs.MkdirAll(s.a.fsys, s.dir); err != nil {
+		return err
+	}
+	js, err := json.Marshal(marker{Version: 1, Recording: s.id, Prefix: s.prefix, Key: s.key.Wrapped()})
+	if err != nil {
+		return err
+	}
+	return vfs.WriteFile(s.a.fsys, path.Join(s.dir, markerFile), js)
 }
 
 // errDone is given to calls after Publish or Discard.
