@@ -159,14 +159,39 @@ func describe(m *recorder.Manifest) string {
 	for _, g := range m.Gaps[:a.table(len(m.Gaps), "GAP", "CHANNEL", "REAL", "MS", "FILLED WITH", "DETAIL")] {
 		a.line(g.Cause, g.Channel, picture.Clock(g.RealMS, true), g.DurationMS, g.Filled, g.Detail)
 	}
-	for _, s := range m.Streams[:a.table(len(m.Streams), "STREAM", "CHANNEL", "CODEC", "PACKETS", "LOST", "LATE", "DUPLICATE", "REORDERED", "SKEW PPM")] {
-		a.line(fmt.Sprintf("%08x", s.SSRC), s.Channel, s.Codec, s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, fmt.Sprintf("%.1f", s.SkewPPM))
+	for _, s := range m.Streams[:a.table(len(m.Streams), "STREAM", "CHANNEL", "CODEC", "PACKETS", "LOST", "LATE", "DUPLICATE", "REORDERED", "RECOVERED", "SKEW PPM")] {
+		a.line(fmt.Sprintf("%08x", s.SSRC), s.Channel, s.Codec, s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, s.Recovered, fmt.Sprintf("%.1f", s.SkewPPM))
 	}
+	a.quality(m)
 	_ = a.w.Flush() // never fails
 	if n := max(len(m.Segments), len(m.Windows), len(m.Signals), len(m.Gaps), len(m.Streams)); n > rowsShown {
 		fmt.Fprintf(&a.b, "(tables cut at %d rows, --json has all)\n", rowsShown)
 	}
 	return a.b.String()
+}
+
+// quality is how the streams arrived, one row a source.
+func (a *account) quality(m *recorder.Manifest) {
+	var rated []recorder.Stream
+	for _, s := range m.Streams {
+		if s.Quality != nil {
+			rated = append(rated, s)
+		}
+	}
+	for _, s := range rated[:a.table(len(rated), "QUALITY", "CHANNEL", "MOS", "LOST %", "TOO LATE %", "BURSTS", "JITTER MS", "MOST", "ROUND TRIP MS", "FAR END LOST %")] {
+		q, mos, trip, far := s.Quality, "-", "-", "-"
+		if q.MOS > 0 {
+			mos = fmt.Sprintf("%.2f", q.MOS)
+		}
+		if q.RTTMS > 0 {
+			trip = fmt.Sprintf("%.0f", q.RTTMS)
+		}
+		if q.Remote != nil {
+			far = fmt.Sprintf("%.2f", q.Remote.LossPct)
+		}
+		a.line(fmt.Sprintf("%08x", s.SSRC), s.Channel, mos, fmt.Sprintf("%.2f", q.LossPct), fmt.Sprintf("%.2f", q.DiscardPct), q.Bursts,
+			fmt.Sprintf("%.1f", q.JitterMS), fmt.Sprintf("%.1f", q.JitterMaxMS), trip, far)
+	}
 }
 
 // head is what there is one of.
