@@ -240,6 +240,9 @@ func TestTorn(t *testing.T) {
 // TestWriteAllocatesNothing: a frame makes no garbage, from the caller's data to
 // the disk.
 func TestWriteAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes pools forget")
+	}
 	dir := t.TempDir()
 	b := mustBench(t, vfstest.NewMem())
 	s, err := NewSyncer(vfs.OS{}, dir)
