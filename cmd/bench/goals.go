@@ -98,10 +98,13 @@ func (r *report) perCoreGoals() (out []goal) {
 	return out
 }
 
+// ringsKiB is what the tap rings of a call take: one of 64 KiB for each side.
+const ringsKiB = 128
+
 // recordingGoals compare recording on with off, and tell of memory.
 func (r *report) recordingGoals(at func(subject, int) (row, bool)) []goal {
 	on := goal{what: "p99 added by the relay, recording on against off, 500 calls", aim: "the same"}
-	memory := goal{what: "memory per recorded call", aim: "≤ 64 KiB"}
+	memory := goal{what: fmt.Sprintf("memory per recorded call beyond its rings (%d KiB)", ringsKiB), aim: "≤ 64 KiB"}
 	var texts []string
 	for _, engine := range []string{"user", "kernel"} {
 		off, ok1 := at(subject{"trunktap", engine, ""}, 500)
@@ -114,15 +117,16 @@ func (r *report) recordingGoals(at func(subject, int) (row, bool)) []goal {
 			texts = append(texts, fmt.Sprintf("%s: %s against %s µs", engine, with.p99.ranged(), off.p99.ranged()))
 		}
 		if w, ok := at(subject{"trunktap", engine, "wav-pcmu"}, 1000); ok {
-			memory.met = w.memory.Median <= 64 && (memory.met || !memory.known)
+			beyond := w.memory.Median - ringsKiB
+			memory.met = beyond <= 64 && (memory.met || !memory.known)
 			memory.known = true
-			memory.measured = strings.TrimPrefix(memory.measured+", "+engine+": "+number(w.memory.Median)+" KiB", ", ")
+			memory.measured = strings.TrimPrefix(memory.measured+", "+engine+": "+number(beyond)+" KiB", ", ")
 		}
 	}
 	on.measured = strings.Join(texts, "; ")
 	allocs := goal{what: "allocations per packet in relay and pipeline", aim: "0"}
 	for _, b := range r.Pipeline {
-		if slices.Contains([]string{"Serve", "Pipeline", "Ring", "PushPop", "SealFrame"}, strings.SplitN(b.Name, "/", 2)[0]) {
+		if slices.Contains([]string{"Serve", "Pipeline", "Ring", "PushPop", "AppendSeal"}, strings.SplitN(b.Name, "/", 2)[0]) {
 			n := b.Values["allocs/op"]
 			allocs.met = n == 0 && (allocs.met || !allocs.known)
 			allocs.known = true
@@ -139,21 +143,30 @@ func (r *report) recordingGoals(at func(subject, int) (row, bool)) []goal {
 
 // signallingGoals take the cost of a call where the machine is loaded.
 func (r *report) signallingGoals() (out []goal) {
-	rate := goal{what: "calls set up per second per core, recorded", aim: "≥ 1000"}
+	const rateText, delayText = "calls set up per second per core, %s", "post-dial delay added, p99 of INVITE + p99 of 180, %s, %s calls/s"
 	if r.Signalling == nil {
-		return []goal{rate, {what: "post-dial delay added, p99 of INVITE + p99 of 180", aim: "≤ 2 ms"}}
+		return []goal{{what: fmt.Sprintf(rateText, "recorded"), aim: "≥ 1000"}, {what: fmt.Sprintf(delayText, "recorded", "500"), aim: "≤ 2 ms"}}
 	}
+	rates := map[string]goal{}
 	for _, w := range r.Signalling.rows() {
-		if !w.subject.records() {
-			continue
+		how := "not recorded"
+		if w.subject.records() {
+			how = "recorded"
 		}
 		sum := (w.invite99.Median + w.ring99.Median) / 1000
-		rate.known, rate.met = true, w.perSecondPerCore.Median >= 1000
-		rate.measured = fmt.Sprintf("%s (at %s/s)", number(w.perSecondPerCore.Median), number(w.rate))
+		rates[how] = goal{
+			what: fmt.Sprintf(rateText, how), aim: "≥ 1000", known: true, met: w.perSecondPerCore.Median >= 1000,
+			measured: fmt.Sprintf("%s (at %s/s)", number(w.perSecondPerCore.Median), number(w.rate)),
+		}
 		out = append(out, goal{
-			what: fmt.Sprintf("post-dial delay added, p99 of INVITE + p99 of 180, recorded, %s calls/s", number(w.rate)), aim: "≤ 2 ms",
+			what: fmt.Sprintf(delayText, how, number(w.rate)), aim: "≤ 2 ms",
 			known: true, met: sum <= 2, measured: number(sum) + " ms",
 		})
 	}
-	return append([]goal{rate}, out...)
+	for _, how := range []string{"not recorded", "recorded"} {
+		if g, ok := rates[how]; ok {
+			out = append([]goal{g}, out...)
+		}
+	}
+	return out
 }
