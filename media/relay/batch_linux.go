@@ -84,6 +84,9 @@ func (in *inbound) wire(i int) []byte {
 	return in.bufs[at : at+int(in.msgs[i].len) : at+datagramBytesMax]
 }
 
+// shorten leaves the first bytes of message i.
+func (in *inbound) shorten(i, size int) { in.msgs[i].len = uint32(size) }
+
 // replace puts another packet in the place of message i.
 func (in *inbound) replace(i int, wire []byte) {
 	at := i * bufferStride

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 )
 
 const (
@@ -27,9 +28,15 @@ type connSocket struct{ conn Conn }
 
 func (c *connSocket) close() error { return c.conn.Close() }
 
+func (c *connSocket) send(b []byte, to netip.AddrPort) error {
+	_, err := c.conn.WriteToUDPAddrPort(b, to)
+	return err
+}
+
 // connPlace is what the engine keeps about a stream.
 type connPlace struct {
 	mu      sync.Mutex // held while a packet of the stream is handled
+	sealed  []byte     // made with the first packet that is to be protected
 	readers sync.WaitGroup
 }
 
@@ -92,12 +99,20 @@ func (p *connPlace) handle(s *Stream, side media.Side, k kind, from netip.AddrPo
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := s.refresh()
+	s.rekey()
+	wire, ok := s.unprotect(r, side, k, from, wire, arrival)
+	if !ok {
+		return
+	}
 	rtcp, ok := s.accept(r, side, k, from, wire, arrival)
 	if !ok {
 		return
 	}
 	wire = s.overlay(side, rtcp, arrival, wire)
 	p.forward(s, r, side, rtcp, wire)
+	if wire, ok = s.reveal(r, side, k, wire, arrival); !ok {
+		return
+	}
 	if slot := s.taps[side].Load(); slot != nil {
 		defer s.tapFailed(side, slot)
 		slot.tap.Put(arrival, wire)
@@ -109,6 +124,12 @@ func (p *connPlace) forward(s *Stream, r *route, side media.Side, rtcp bool, wir
 	k, to, ok := s.destination(r, side.Other(), rtcp)
 	if !ok {
 		c.unroutable.Add(1)
+		return
+	}
+	if p.sealed == nil && s.sec.on.Load() {
+		p.sealed = make([]byte, datagramBytesMax+srtp.OverheadBytesMax)
+	}
+	if wire, ok = s.protect(side.Other(), rtcp, p.sealed, wire); !ok {
 		return
 	}
 	if _, err := s.ends[side.Other()].socks[k].(*connSocket).conn.WriteToUDPAddrPort(wire, to); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 )
 
 const (
@@ -172,6 +173,7 @@ type loop struct {
 	ticking  bool
 	in       *inbound
 	out      [2]*outbound // RTP, RTCP
+	sealed   []byte       // what is protected, a place for each of a batch; only the pages that packets touch become resident
 	taken    [batchPackets]bool
 	arrivals [batchPackets]time.Time
 	errands  []*errand
@@ -186,6 +188,7 @@ func newLoop(socks *table, cfg Config) (*loop, error) {
 		socks: socks, cpu: -1, short: runtime.GOMAXPROCS(0) > cfg.Loops, done: make(chan struct{}),
 		base: time.Now(), pace: pace{max: max(0, cfg.CoalesceMax)},
 		in: newInbound(), out: [2]*outbound{newOutbound(), newOutbound()},
+		sealed: make([]byte, batchPackets*(bufferStride+srtp.OverheadBytesMax)),
 	}
 	var err error
 	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -343,6 +346,7 @@ func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 	}
 	s := f.stream
 	r := s.refresh()
+	s.rekey()
 	for i := range n {
 		age, lost := l.in.control(i, wall)
 		l.arrivals[i] = now.Add(-plausible(age))
@@ -351,7 +355,11 @@ func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 			past = true
 			continue
 		}
-		wire := l.in.wire(i)
+		wire, ok := s.unprotect(r, f.side, f.kind, l.in.from(i), l.in.wire(i), l.arrivals[i])
+		if !ok {
+			continue
+		}
+		l.in.shorten(i, len(wire))
 		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), wire, l.arrivals[i])
 		if l.taken[i] = ok; !ok {
 			continue
@@ -360,16 +368,13 @@ func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 		if out := s.overlay(f.side, rtcp, l.arrivals[i], wire); unsafe.SliceData(out) != unsafe.SliceData(wire) {
 			l.in.replace(i, out)
 		}
-		group := kindRTP
-		if rtcp {
-			group = kindRTCP
-		}
-		l.out[group].add(l.in.wire(i))
+		l.seal(s, f.side, rtcp, i)
 	}
 	s.recheck(r, f.side)
 	for group := range l.out {
 		l.forward(s, r, f.side, kind(group))
 	}
+	l.reveal(s, r, f, n)
 	s.tapBegin(f.side)
 	for i := 0; i < n; {
 		i = l.tap(s, f.side, i, n)
@@ -379,6 +384,20 @@ func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 		l.in.arm(i)
 	}
 	return n, past
+}
+
+// seal puts an accepted packet among those to be forwarded.
+func (l *loop) seal(s *Stream, from media.Side, rtcp bool, i int) {
+	const stride = bufferStride + srtp.OverheadBytesMax
+	wire, ok := s.protect(from.Other(), rtcp, l.sealed[i*stride:(i+1)*stride:(i+1)*stride], l.in.wire(i))
+	if !ok {
+		return
+	}
+	group := kindRTP
+	if rtcp {
+		group = kindRTCP
+	}
+	l.out[group].add(wire)
 }
 
 // forward sends the RTP or the RTCP of a batch to the other side.
@@ -399,6 +418,21 @@ func (l *loop) forward(s *Stream, r *route, from media.Side, group kind) {
 	c.forwarded.Add(uint64(sent))
 	if sent < n {
 		c.sendErrors.Add(uint64(n - sent))
+	}
+}
+
+// reveal decrypts what was forwarded protected, for the tap.
+func (l *loop) reveal(s *Stream, r *route, f *fdSocket, n int) {
+	if s.sec.sides[f.side].mode != srtp.Passed {
+		return
+	}
+	for i := range n {
+		if !l.taken[i] {
+			continue
+		}
+		plain, ok := s.reveal(r, f.side, f.kind, l.in.wire(i), l.arrivals[i])
+		l.taken[i] = ok
+		l.in.shorten(i, len(plain))
 	}
 }
 

@@ -156,7 +156,7 @@ func (s *Stream) move(r *route, side media.Side) {
 	}
 	defer s.off.mu.Unlock()
 	m, ok := s.wanted(r, side)
-	if !ok || s.off.closed || s.route.Load() != r || s.overlays[side].Load() != nil || s.off.moved[side].Load() != nil {
+	if !ok || s.off.closed || s.sec.on.Load() || s.route.Load() != r || s.overlays[side].Load() != nil || s.off.moved[side].Load() != nil {
 		return
 	}
 	var err error

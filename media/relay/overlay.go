@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 )
 
 type overlaySlot struct{ overlay media.Overlay }
@@ -38,7 +39,7 @@ func (s *Stream) SetOverlay(side media.Side, o media.Overlay) {
 // a packet that is valid until the next call.
 func (s *Stream) overlay(side media.Side, rtcp bool, arrival time.Time, wire []byte) []byte {
 	slot := s.overlays[side].Load()
-	if slot == nil || rtcp || !s.rtp {
+	if slot == nil || rtcp || !s.rtp || s.sec.sides[side].mode == srtp.Passed {
 		return wire
 	}
 	return s.applied(side, slot, arrival, wire)

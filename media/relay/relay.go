@@ -20,6 +20,8 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/relay/kernel"
+	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/media/srtp/dtls"
 )
 
 // Errors of Open that callers branch on.
@@ -83,7 +85,10 @@ type Config struct {
 	// syscall.EADDRINUSE.
 	Open func(netip.AddrPort) (Conn, error)
 
-	// Log is told when a tap or an overlay is taken out after a panic; nil: nobody is.
+	// Certificate is shown in DTLS handshakes; nil: none are made.
+	Certificate *dtls.Certificate
+
+	// Log is told when a handshake fails, and when a tap or an overlay is taken out after a panic; nil: nobody is.
 	Log *slog.Logger
 }
 
@@ -135,7 +140,12 @@ type engine interface {
 }
 
 // socket is one bound socket of an engine.
-type socket interface{ close() error }
+type socket interface {
+	// send sends a datagram without waiting. Safe for all, as long as the stream
+	// is not detached.
+	send(b []byte, to netip.AddrPort) error
+	close() error
+}
 
 // Relay owns the media ports and the goroutines that serve them. Safe for
 // concurrent use.
@@ -210,6 +220,9 @@ type Options struct {
 	// RTP lets only RTP and RTCP through, by the latching rules. Without it any
 	// datagram of the side's SDP address, else of the first source, goes through.
 	RTP bool
+
+	// Suites that each side's DTLS may agree on; see dtls.Config.
+	Suites [2][]srtp.Suite
 }
 
 // Open binds a pair of ports per side and relays between them. local is the
@@ -380,6 +393,8 @@ func (t *SideStats) add(s SideStats) {
 	t.Overrun += s.Overrun
 	t.Forwarded += s.Forwarded
 	t.Unroutable += s.Unroutable
+	t.Undecrypted += s.Undecrypted
+	t.Unprotected += s.Unprotected
 	t.SendErrors += s.SendErrors
 	t.TapPanics += s.TapPanics
 	t.Overlaid += s.Overlaid

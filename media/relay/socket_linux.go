@@ -27,6 +27,14 @@ type fdSocket struct {
 
 func (f *fdSocket) close() error { return os.NewSyscallError("close", unix.Close(f.fd)) }
 
+func (f *fdSocket) send(b []byte, to netip.AddrPort) error {
+	sa, err := sockaddr(to)
+	if err != nil {
+		return err
+	}
+	return os.NewSyscallError("sendto", unix.Sendto(f.fd, b, unix.MSG_DONTWAIT, sa))
+}
+
 // countOverrun takes the socket's total of lost datagrams, which wraps around.
 func (f *fdSocket) countOverrun(lost uint32) {
 	if lost == 0 || lost == f.lost {

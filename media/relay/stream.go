@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/latch"
+	"github.com/trunktap/trunktap/media/srtp"
 )
 
 // kind tells the two sockets of a side apart.
@@ -54,6 +56,8 @@ type Stream struct {
 	rtp   bool
 	place any // what the engine keeps about it
 
+	suites [2][]srtp.Suite
+
 	// handed from control to the packet path
 	route    atomic.Pointer[route]
 	taps     [2]atomic.Pointer[tapSlot]
@@ -70,6 +74,7 @@ type Stream struct {
 	seen *route
 
 	off offloading
+	sec securing
 }
 
 // end is one side of a stream.
@@ -96,8 +101,9 @@ type counters struct {
 }
 
 // SideStats is what came from one side so far. A packet is in exactly one of
-// Packets, RejectedSource, RejectedForm and Unnegotiated; an accepted one is in
-// exactly one of Forwarded, Unroutable and SendErrors.
+// Packets, RejectedSource, RejectedForm, Unnegotiated and Undecrypted (but see
+// there), or is of a handshake; an accepted one is in exactly one of Forwarded,
+// Unroutable, SendErrors and Unprotected.
 type SideStats struct {
 	Packets uint64 // accepted, RTP and RTCP
 	Bytes   uint64 // of their payloads of UDP
@@ -106,6 +112,11 @@ type SideStats struct {
 	RejectedForm   uint64 // neither RTP nor RTCP, or unable to make a source
 	Unnegotiated   uint64 // before SetRemote
 
+	// Undecrypted counts packets that could not be decrypted: without keys,
+	// forged, or repeated. Of a protected side they were dropped; of one whose
+	// protection is passed on, the tap did not get them.
+	Undecrypted uint64
+
 	// Overrun counts datagrams of any kind that were lost before the relay saw
 	// them because it did not keep up. The kernel tells with the packet that follows.
 	Overrun uint64
@@ -113,6 +124,10 @@ type SideStats struct {
 	Forwarded  uint64
 	Unroutable uint64 // the other side has no address to send to (not negotiated, or on hold)
 	SendErrors uint64 // refused by the kernel, a full send buffer included
+
+	// Unprotected counts accepted packets that were not sent because they could
+	// not be protected for the other side: it has no keys yet, or they came twice.
+	Unprotected uint64
 
 	TapPanics     uint64 // each took its tap out
 	Overlaid      uint64 // packets that an overlay changed
@@ -130,7 +145,7 @@ type SideStats struct {
 type Stats [2]SideStats
 
 func newStream(r *Relay, opt Options) *Stream {
-	s := &Stream{relay: r, rtp: opt.RTP}
+	s := &Stream{relay: r, rtp: opt.RTP, suites: opt.Suites}
 	for i := range s.ends {
 		s.ends[i].latch.Any = !opt.RTP
 	}
@@ -188,7 +203,8 @@ func (s *Stream) Close() error {
 	}
 	s.closed = true
 	s.endOffload()
-	err := s.relay.engine.detach(s)
+	err := errors.Join(s.closeEndpoints(), s.relay.engine.detach(s))
+	s.forgetKeys()
 	s.relay.retire(s)
 	return err
 }
@@ -207,6 +223,7 @@ func (s *Stream) Stats() Stats {
 			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
 			TapPanics: c.tapPanics.Load(), Overlaid: c.overlaid.Load(), OverlayPanics: c.overlayPanics.Load(),
 			Kernel: c.kernel.Load(), Untapped: c.untapped.Load(),
+			Undecrypted: s.sec.sides[i].refused.in.Load(), Unprotected: s.sec.sides[i].refused.out.Load(),
 			LastRTP: s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
 		if p := c.source.Load(); p != nil {

@@ -1,0 +1,372 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/latch"
+	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/media/srtp/dtls"
+)
+
+// securing is what a stream keeps about SRTP.
+//
+// Control derives keys and pushes them as changes; the packet path takes them over
+// between two packets and alone uses what they are in. It touches no lock of
+// control: an endpoint's goroutine pushes while control waits for it.
+type securing struct {
+	on      atomic.Bool            // some side is not Clear: the kernel gets no flow
+	changes atomic.Pointer[change] // the latest first
+
+	// owned by control
+	ends [2]srtp.End
+
+	sides [2]secured
+}
+
+// secured is what the packet path knows of one side.
+type secured struct {
+	mode        srtp.Mode
+	association uint32
+	in          atomic.Pointer[srtp.Unprotector] // stored by the packet path, loaded by Stats too
+	out         atomic.Pointer[srtp.Protector]
+
+	endpoint atomic.Pointer[dtls.Endpoint]   // stored by control; nil: no DTLS yet
+	peer     atomic.Pointer[netip.AddrPort]  // where DTLS comes from, stored by the packet path
+	refused  struct{ in, out atomic.Uint64 } // packets that could not be decrypted, and protected
+}
+
+// change is new keys for a side, or a new mode.
+type change struct {
+	side          media.Side
+	established   bool // by a handshake: mode stays, association tells whether it still counts
+	mode          srtp.Mode
+	association   uint32
+	receive, send *srtp.Keys // nil: those there are stay
+	restart       bool
+	before        *change
+}
+
+// Protect says how the media of both sides is protected from the next packet on,
+// as srtp.Line.Ends returns it; to say the same again changes nothing. Tap and
+// overlay get plain packets. Of a side whose media is protected nothing is
+// accepted and to it nothing is sent until there are keys. Where protection is
+// passed from party to party, packets are forwarded as they are, no overlay
+// touches them, and the tap gets those that could be decrypted.
+//
+// DTLS handshakes begin here, on the socket of RTP; they need Config.Certificate.
+// An error leaves the sides before it changed, and lets nothing through in clear.
+func (s *Stream) Protect(ends [2]srtp.End) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	if ends[0].Mode != srtp.Clear || ends[1].Mode != srtp.Clear {
+		s.sec.on.Store(true)
+		s.withdraw(media.External, media.Internal)
+	}
+	var errs []error
+	for side := range ends {
+		if err := s.protectSide(media.Side(side), ends[side]); err != nil {
+			errs = append(errs, fmt.Errorf("protect the media of the %s side: %w", media.Side(side), err))
+		}
+	}
+	if ends[0].Mode == srtp.Clear && ends[1].Mode == srtp.Clear {
+		s.sec.on.Store(false)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Stream) protectSide(side media.Side, e srtp.End) error {
+	former := s.sec.ends[side]
+	if e.Mode == former.Mode && e.Association == former.Association && !e.Restarts(former) &&
+		sameLine(e.Receive, former.Receive) && sameLine(e.Send, former.Send) {
+		return nil
+	}
+	receive, send, err := e.Keys()
+	s.sec.ends[side] = e
+	s.push(&change{
+		side: side, mode: e.Mode, association: e.Association, receive: receive, send: send, restart: e.Restarts(former),
+	})
+	if err != nil {
+		s.sec.ends[side].Receive, s.sec.ends[side].Send = srtp.Crypto{}, srtp.Crypto{}
+		return err
+	}
+	if e.Mode != srtp.KeyedDTLS {
+		return nil
+	}
+	endpoint, err := s.endpoint(side)
+	if err != nil {
+		return err
+	}
+	endpoint.Start(dtls.Association{Number: e.Association, Role: e.Role, Fingerprints: e.Fingerprints})
+	return nil
+}
+
+func sameLine(a, b srtp.Crypto) bool {
+	return a.Zero() && b.Zero() || !a.Zero() && !b.Zero() && a.SameKeys(b)
+}
+
+// push hands a change to the packet path.
+func (s *Stream) push(c *change) {
+	for {
+		c.before = s.sec.changes.Load()
+		if s.sec.changes.CompareAndSwap(c.before, c) {
+			return
+		}
+	}
+}
+
+// endpoint returns the side's end of DTLS, made when it is first needed.
+func (s *Stream) endpoint(side media.Side) (*dtls.Endpoint, error) {
+	sec := &s.sec.sides[side]
+	if e := sec.endpoint.Load(); e != nil {
+		return e, nil
+	}
+	if s.relay.cfg.Certificate == nil {
+		return nil, errors.New("DTLS needs a certificate")
+	}
+	e, err := dtls.New(dtls.Config{
+		Certificate: s.relay.cfg.Certificate, Suites: s.suites[side],
+		Send: func(b []byte) error { return s.sendDTLS(side, b) },
+		Established: func(k dtls.Keys) {
+			s.push(&change{side: side, established: true, association: k.Association, receive: k.Receive, send: k.Send, restart: true})
+		},
+		Failed: func(err error) {
+			s.relay.cfg.Log.Warn("DTLS handshake failed: the side has no media", "side", side, "local", s.ends[side].local, "error", err)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("begin DTLS: %w", err)
+	}
+	sec.endpoint.Store(e)
+	return e, nil
+}
+
+var errNoWay = errors.New("the peer's address is not known")
+
+// sendDTLS sends a datagram of a handshake: to where the side's media comes from,
+// else its handshake, else where its SDP wants it.
+func (s *Stream) sendDTLS(side media.Side, b []byte) error {
+	var to netip.AddrPort
+	if r := s.route.Load(); r.known[side] {
+		to = r.remote[side].RTP
+	}
+	if p := s.sec.sides[side].peer.Load(); p != nil {
+		to = *p
+	}
+	if p := s.stats[side].source.Load(); p != nil && p.IsValid() {
+		to = *p
+	}
+	if !sendable(to) {
+		return errNoWay
+	}
+	return s.ends[side].socks[kindRTP].send(b, to)
+}
+
+// rekey takes over what control has pushed. It is called between packets.
+func (s *Stream) rekey() {
+	if s.sec.changes.Load() == nil {
+		return
+	}
+	var inOrder *change
+	for c := s.sec.changes.Swap(nil); c != nil; {
+		c, c.before, inOrder = c.before, inOrder, c
+	}
+	for c := inOrder; c != nil; c = c.before {
+		s.sec.sides[c.side].take(c)
+	}
+}
+
+func (sec *secured) take(c *change) {
+	if c.established {
+		if sec.mode != srtp.KeyedDTLS || sec.association != c.association {
+			wipe(c.receive, c.send)
+			return
+		}
+	} else {
+		sec.mode, sec.association = c.mode, c.association
+	}
+	if sec.mode == srtp.Clear {
+		sec.wipe()
+		return
+	}
+	if sec.mode == srtp.Passed {
+		sec.wipeOut()
+	}
+	sec.takeReceive(c.receive)
+	sec.takeSend(c.send, c.restart)
+}
+
+// takeReceive and takeSend end with ErrNoKeys for each packet where keys cannot be
+// used, which NewKeys has made sure of before.
+func (sec *secured) takeReceive(k *srtp.Keys) {
+	if k == nil {
+		return
+	}
+	if in := sec.in.Load(); in != nil {
+		if in.Rekey(k) != nil {
+			in.Wipe()
+		}
+		return
+	}
+	if in, err := srtp.NewUnprotector(k, 0); err == nil {
+		sec.in.Store(in)
+	}
+}
+
+func (sec *secured) takeSend(k *srtp.Keys, restart bool) {
+	if k == nil {
+		return
+	}
+	if out := sec.out.Load(); out != nil {
+		if out.Rekey(k, restart) != nil {
+			out.Wipe()
+		}
+		return
+	}
+	if out, err := srtp.NewProtector(k); err == nil {
+		sec.out.Store(out)
+	}
+}
+
+func wipe(keys ...*srtp.Keys) {
+	for _, k := range keys {
+		if k != nil {
+			k.Wipe()
+		}
+	}
+}
+
+func (sec *secured) wipe() {
+	if in := sec.in.Swap(nil); in != nil {
+		in.Wipe()
+	}
+	sec.wipeOut()
+}
+
+func (sec *secured) wipeOut() {
+	if out := sec.out.Swap(nil); out != nil {
+		out.Wipe()
+	}
+}
+
+// closeEndpoints ends the handshakes, before the sockets go.
+func (s *Stream) closeEndpoints() (err error) {
+	for i := range s.sec.sides {
+		if e := s.sec.sides[i].endpoint.Load(); e != nil {
+			err = errors.Join(err, e.Close())
+		}
+	}
+	return err
+}
+
+// forgetKeys zeroes all keys. The packet path is through with the stream.
+func (s *Stream) forgetKeys() {
+	s.rekey()
+	for i := range s.sec.sides {
+		s.sec.sides[i].wipe()
+	}
+	s.sec.ends = [2]srtp.End{}
+}
+
+// unprotect is the first thing that is done with a datagram of a side: it returns
+// the plain packet, in the same place, or what came where nothing is to be
+// decrypted. What is not ok is dropped and counted.
+func (s *Stream) unprotect(r *route, side media.Side, k kind, from netip.AddrPort, wire []byte, arrival time.Time) (plain []byte, ok bool) {
+	sec := &s.sec.sides[side]
+	switch sec.mode {
+	case srtp.Clear, srtp.Passed:
+		return wire, true
+	case srtp.KeyedSDES, srtp.KeyedDTLS:
+	}
+	if sec.mode == srtp.KeyedDTLS && dtls.IsDTLS(wire) {
+		s.deliver(r, side, k, from, wire)
+		return nil, false
+	}
+	plain, ok = sec.decrypt(s.isRTCP(r, side, k, wire), wire, arrival)
+	if !ok {
+		sec.refused.in.Add(1)
+	}
+	return plain, ok
+}
+
+func (s *Stream) isRTCP(r *route, side media.Side, k kind, wire []byte) bool {
+	return k == kindRTCP || s.rtp && r.remote[side].Mux && latch.IsRTCP(wire)
+}
+
+func (sec *secured) decrypt(rtcp bool, wire []byte, arrival time.Time) ([]byte, bool) {
+	in := sec.in.Load()
+	if in == nil {
+		return nil, false
+	}
+	if rtcp {
+		plain, err := in.RTCP(wire, wire, arrival)
+		return plain, err == nil
+	}
+	plain, err := in.RTP(wire, wire, arrival)
+	return plain, err == nil
+}
+
+// deliver gives a datagram to the handshake. One of a stranger could only make it
+// fail, and is let through while the side's own source is not known.
+func (s *Stream) deliver(r *route, side media.Side, k kind, from netip.AddrPort, wire []byte) {
+	sec, e := &s.sec.sides[side], s.sec.sides[side].endpoint.Load()
+	if k != kindRTP || e == nil || !r.known[side] {
+		return
+	}
+	from = latch.Unmap(from)
+	if source, latched := s.ends[side].latch.Source(); latched && source != from && r.remote[side].RTP != from {
+		s.stats[side].rejectedSource.Add(1)
+		return
+	}
+	if p := sec.peer.Load(); p == nil || *p != from {
+		peer := from
+		sec.peer.Store(&peer)
+	}
+	e.Deliver(wire)
+}
+
+// protect returns what a side is sent of a plain packet: the packet itself, or it
+// protected in dst, which has room for srtp.OverheadBytesMax more. What is not ok
+// must not be sent; it is counted at the side it came from.
+func (s *Stream) protect(to media.Side, rtcp bool, dst, plain []byte) (wire []byte, ok bool) {
+	sec := &s.sec.sides[to]
+	switch sec.mode {
+	case srtp.Clear, srtp.Passed:
+		return plain, true
+	case srtp.KeyedSDES, srtp.KeyedDTLS:
+	}
+	if out := sec.out.Load(); out != nil {
+		var err error
+		if rtcp {
+			wire, err = out.RTCP(dst, plain)
+		} else {
+			wire, err = out.RTP(dst, plain)
+		}
+		if err == nil {
+			return wire, true
+		}
+	}
+	s.sec.sides[to.Other()].refused.out.Add(1)
+	return nil, false
+}
+
+// reveal returns what the tap gets of an accepted packet that was forwarded: the
+// packet, or its plain text in the same place where it was passed on protected.
+func (s *Stream) reveal(r *route, side media.Side, k kind, wire []byte, arrival time.Time) (plain []byte, ok bool) {
+	sec := &s.sec.sides[side]
+	if sec.mode != srtp.Passed {
+		return wire, true
+	}
+	plain, ok = sec.decrypt(s.isRTCP(r, side, k, wire), wire, arrival)
+	if !ok {
+		sec.refused.in.Add(1)
+	}
+	return plain, ok
+}
