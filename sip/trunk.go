@@ -8,12 +8,15 @@ import (
 	"sync"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 )
 
 // Trunk joins the two sides between which calls are passed.
 type Trunk struct {
 	Name  string
 	Sides [2]Side // indexed by media.Side
+
+	SRTP *srtp.Config // nil, or off on both sides: descriptions and media pass as they are
 }
 
 // Side is one side of a trunk.
@@ -85,6 +88,11 @@ func (t *Trunk) Validate() error {
 	}
 	if t.Name == "" {
 		fault("has no name")
+	}
+	if t.SRTP != nil {
+		if err := t.SRTP.Validate(); err != nil {
+			fault("%w", err)
+		}
 	}
 	for i := range t.Sides {
 		s, side := &t.Sides[i], media.Side(i)

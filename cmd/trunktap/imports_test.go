@@ -41,13 +41,13 @@ var mayImport = map[string][]string{
 	"media/overlay":    {"media", "media/codec", "media/source"},
 	"media/mediatest":  {"media", "media/source", "media/codec"},
 
-	"sip":           {"media", "suppress"},
+	"sip":           {"media", "media/srtp", "suppress"},
 	"sip/sdp":       {"media", "suppress"},
 	"sip/dialog":    {"sip", "sip/sdp"},
 	"sip/callstate": {"sip", "sip/sdp", "media", "suppress"},
-	"sip/b2bua":     {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "suppress"},
+	"sip/b2bua":     {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/replay":    {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "suppress"},
-	"sip/siptest":   {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest"},
+	"sip/siptest":   {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 
 	"suppress":           {},
 	"suppress/feed":      {"suppress"},

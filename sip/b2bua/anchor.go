@@ -38,6 +38,7 @@ type line struct {
 	stream *relay.Stream // nil: not anchored
 	rtp    bool
 	next   *relay.Stream // for an offer that wants another protocol in this place
+	sec    *protection   // nil: SRTP is not ended here, or it never was audio
 }
 
 // agreed is an offer with its answer.
@@ -68,16 +69,22 @@ func (a *anchor) offer(from media.Side, body []byte) ([]byte, error) {
 	if len(d.Media()) > streamsMax {
 		return nil, errLines
 	}
-	if err := a.open(d); err != nil {
+	sec, err := a.protectOffer(from, d)
+	if err != nil {
 		return nil, err
 	}
+	if err := a.open(d); err != nil {
+		a.rejectProtection(from)
+		return nil, err
+	}
+	a.moved(from, d)
 	a.neg.OfferParsed(from, d)
 	a.offers[from] = d
 	if !a.opened {
 		a.opened = true
 		a.expectEarly(from, d)
 	}
-	return a.rewrite(from, d), nil
+	return a.rewrite(from, d, sec), nil
 }
 
 // open makes sure that every m= line that the relay can carry has a stream.
@@ -90,7 +97,7 @@ func (a *anchor) open(d *sdp.Description) error {
 		if m.Rejected || !datagrams(m) || l.stream != nil && l.rtp == isRTP(m) || l.next != nil {
 			continue
 		}
-		s, err := a.relay.Open([2]netip.Addr{a.bind(media.External), a.bind(media.Internal)}, relay.Options{RTP: isRTP(m)})
+		s, err := a.relay.Open([2]netip.Addr{a.bind(media.External), a.bind(media.Internal)}, a.options(m))
 		if err != nil {
 			return fmt.Errorf("anchor media %d: %w", m.Index, err)
 		}
@@ -101,6 +108,16 @@ func (a *anchor) open(d *sdp.Description) error {
 		}
 	}
 	return nil
+}
+
+func (a *anchor) options(m sdp.Media) relay.Options {
+	opt := relay.Options{RTP: isRTP(m)}
+	if a.secures() {
+		for side := range opt.Suites {
+			opt.Suites[side] = a.trunk.SRTP.Sides[side].Suites
+		}
+	}
+	return opt
 }
 
 func (a *anchor) bind(side media.Side) netip.Addr {
@@ -128,8 +145,9 @@ func (a *anchor) at(m sdp.Media) *relay.Stream {
 	return l.stream
 }
 
-// rewrite returns what the other side sees of a side's description.
-func (a *anchor) rewrite(from media.Side, d *sdp.Description) []byte {
+// rewrite returns what the other side sees of a side's description; sec is the
+// protection by m= lines, or nil.
+func (a *anchor) rewrite(from media.Side, d *sdp.Description, sec []*sdp.Protection) []byte {
 	to := from.Other()
 	list := d.Media()
 	targets := make([]sdp.Target, len(list))
@@ -137,15 +155,19 @@ func (a *anchor) rewrite(from media.Side, d *sdp.Description) []byte {
 		if s := a.at(m); s != nil {
 			targets[i] = sdp.Target{Addr: a.trunk.Sides[to].MediaAddr, Port: s.Local(to).Port()}
 		}
+		if sec != nil {
+			targets[i].Protection = sec[i]
+		}
 	}
 	return d.Rewrite(targets)
 }
 
 // expectEarly lets media of the answerer through before its description has
-// come: it may send as soon as it has the offer (RFC 3264 section 5.1).
+// come: it may send as soon as it has the offer (RFC 3264 section 5.1). Where SRTP is
+// ended here nobody knows whether it is protected, and by which keys.
 func (a *anchor) expectEarly(from media.Side, d *sdp.Description) {
 	for _, m := range d.Media() {
-		if s := a.at(m); s != nil {
+		if s := a.at(m); s != nil && a.lines[m.Index].sec == nil {
 			s.SetRemote(from, remoteOf(m, false, m.Formats))
 			s.SetRemote(from.Other(), relay.Remote{PayloadTypes: types(m.Formats)})
 		}
@@ -177,7 +199,15 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 	if err != nil {
 		return nil, fmt.Errorf("answer of the %s side: %w", from, err)
 	}
-	out := a.rewrite(from, d)
+	sec, err := a.protectAnswer(from, d)
+	if err != nil {
+		return nil, err
+	}
+	a.moved(from, d)
+	if !early {
+		a.settled()
+	}
+	out := a.rewrite(from, d, sec)
 	res, err := a.neg.AnswerParsed(from, d, at, early)
 	if err != nil {
 		if errors.Is(err, sdp.ErrNoOffer) {
@@ -200,6 +230,7 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 
 // confirm takes a 2xx to an INVITE without a description.
 func (a *anchor) confirm(from media.Side, at time.Time) {
+	a.settled()
 	res, err := a.neg.Answer(from, nil, at, false)
 	if err != nil {
 		a.log.Debug("nothing to confirm", "error", err)
@@ -215,6 +246,7 @@ func (a *anchor) confirm(from media.Side, at time.Time) {
 // reject drops the open offer of a side.
 func (a *anchor) reject(from media.Side) {
 	a.neg.RejectFrom(from)
+	a.rejectProtection(from)
 	a.offers[from], a.tentative = nil, nil
 	for i := range a.lines {
 		l := &a.lines[i]
@@ -242,6 +274,7 @@ func (a *anchor) apply(p *agreed) {
 		if l.stream == nil {
 			continue
 		}
+		a.protectStream(i)
 		mux := o.RTCPMux && w.RTCPMux
 		l.stream.SetRemote(p.from.Other(), remoteOf(o, mux, w.Formats))
 		l.stream.SetRemote(p.from, remoteOf(w, mux, o.Formats))
@@ -252,7 +285,7 @@ func (a *anchor) closeLine(i int) {
 	l := &a.lines[i]
 	a.closeStream(l.stream)
 	a.closeStream(l.next)
-	*l = line{}
+	*l = line{sec: l.sec}
 }
 
 func (a *anchor) closeStream(s *relay.Stream) {
@@ -283,6 +316,7 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 		if s == nil {
 			continue
 		}
+		st, _ = a.revealed(st)
 		st.Local = s.Local(st.Side)
 		a.streams = slices.DeleteFunc(a.streams, func(old media.Stream) bool { return old.ID == st.ID })
 		a.streams = append(a.streams, st)
@@ -335,6 +369,10 @@ func (a *anchor) sending() bool {
 func (a *anchor) close() {
 	for i := range a.lines {
 		a.closeLine(i)
+		if p := a.lines[i].sec; p != nil {
+			p.line.Wipe()
+			a.lines[i].sec = nil
+		}
 	}
 	a.neg = sdp.NewNegotiation()
 	a.offers, a.tentative, a.streams = [2]*sdp.Description{}, nil, nil

@@ -38,6 +38,9 @@ func (a *anchor) overlay(st media.Stream) {
 			s.SetOverlay(st.Side, nil)
 		}
 	}()
+	if _, passed := a.revealed(st); passed {
+		st.Secure = true
+	}
 	s.SetOverlay(st.Side, a.overlays.ask(a.trunk.Name, st, a.overlays.at, a.tap.session()))
 }
 

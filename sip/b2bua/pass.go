@@ -55,7 +55,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 		c.log.Warn("request refused: its media cannot be anchored", "method", m.Method, "error", err)
 		c.inviteOver(ex)
 		status, reason := statusOf(err)
-		c.refuse(ex, now, status, reason)
+		c.refuse(ex, now, status, reason, warning(err)...)
 		return
 	}
 	if err := c.passRequest(ex, m, body, now); err != nil {
@@ -162,6 +162,9 @@ func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
 func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
 	req := ex.server.Req
 	out := incoming(res, req, c.responseBody(ex, res, now))
+	if len(out.Body) == 0 && len(res.Body) > 0 {
+		out.Set("Content-Type")
+	}
 	if targets(ex.method) && res.Status > 100 && res.Status < 300 {
 		ours, _, err := c.b.agent.Local(req.Flow, c.trunk.Sides[c.at(ex.from)].Address)
 		if err == nil {
@@ -187,6 +190,10 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 		return
 	}
 	if ex.answered() {
+		return
+	}
+	if err := c.vet(ex, res); err != nil {
+		c.refuseChange(ex, res, err, now)
 		return
 	}
 	if !ok {
@@ -256,6 +263,10 @@ func (c *call) takeAck(m *sip.Message, now time.Time) {
 		if err != nil {
 			c.log.Warn("answer in ACK cannot be read", "error", err)
 			body = m.Body
+			if c.media.secures() {
+				c.refuseAck(ex, d, m, now)
+				return
+			}
 		}
 		out, flow, err := c.inDialog(d, from.Other(), m, body)
 		if err != nil {
@@ -265,6 +276,16 @@ func (c *call) takeAck(m *sip.Message, now time.Time) {
 		return
 	}
 	c.b.counters.Unknown.Add(1)
+}
+
+// refuseAck ends a call whose answer came in an ACK and cannot be taken.
+func (c *call) refuseAck(ex *exchange, d *dialogState, ack *sip.Message, now time.Time) {
+	out, flow, err := c.inDialog(d, ex.from.Other(), ack, nil)
+	if err == nil {
+		out.Set("Content-Type")
+		c.acknowledge(ex, out, flow)
+	}
+	c.hangUp(now, media.CauseFailed, "488", "SRTP")
 }
 
 // requestBody anchors the description in a request, if there is one, and
@@ -337,6 +358,10 @@ func (c *call) responseBody(ex *exchange, res *sip.Message, now time.Time) []byt
 		out, err = c.media.answer(side, body, now, c.answered == nil, false)
 	default:
 		return res.Body
+	}
+	if err != nil && c.media.secures() {
+		c.log.Warn("description held back", "status", res.Status, "error", err)
+		return nil
 	}
 	if err != nil {
 		c.log.Warn("description passes without being anchored", "status", res.Status, "error", err)

@@ -30,7 +30,7 @@ func (c *call) begin(req *sip.Message) {
 		c.log.Warn("call refused: its media cannot be anchored", "error", err)
 		c.b.counters.CallsRefused.Add(1)
 		status, reason := statusOf(err)
-		c.fail(ex, now, status, reason)
+		c.fail(ex, now, status, reason, warning(err)...)
 		return
 	}
 	c.setupBody = body
@@ -308,6 +308,10 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	case ex.cancelled || ex.answered(): // CANCEL and 200 crossed, RFC 3261 section 9.1
 		c.dismiss(ex, res, now)
 		c.fail(ex, now, 487, "Request Terminated")
+		return
+	}
+	if err := c.vet(ex, res); err != nil {
+		c.refuseSetup(ex, res, err, now)
 		return
 	}
 	ex.wait.stop()

@@ -16,6 +16,15 @@ type Target struct {
 	// RTCPPort is written into an a=rtcp that is there; no line is added. 0
 	// means: Port when the line named the RTP port, else the port above it.
 	RTCPPort uint16
+
+	Protection *Protection // nil: that of the description stays
+}
+
+// Protection is what an m= section says about the protection of its media, in
+// place of what it said: a=crypto, a=fingerprint, a=setup and a=tls-id.
+type Protection struct {
+	Profile    string   // of the m= line
+	Attributes []string // "name:value", without "a="
 }
 
 func (t Target) anchored() bool { return t.Addr.IsValid() }
@@ -29,22 +38,34 @@ var iceAttributes = []string{
 
 // Rewrite returns the description with the addresses of the targets, by index
 // of the m= lines; there may be fewer targets than m= lines. It changes c=,
-// the port of m= and a=rtcp, and drops ICE attributes; every other byte stays.
+// the port of m= and a=rtcp, drops ICE attributes, and writes the protection that
+// a target has; every other byte stays. Where a target has one, the attributes of
+// protection of the session move into the sections that go on needing them.
 // A zero c= (the hold of RFC 2543) stays zero and a port of 0 stays 0. Where
 // the session's c= cannot serve all m= lines, an anchored one gets its own.
 func (d *Description) Rewrite(targets []Target) []byte {
 	r := rewriter{d: d, targets: targets, out: make([]byte, 0, len(d.body)+64)}
+	r.protects = slices.ContainsFunc(targets, func(t Target) bool { return t.Protection != nil })
 	session := r.sessionAddr()
 	for _, l := range d.lines[:d.session.to] {
 		r.sessionLine(l, session)
 	}
 	for i, part := range d.parts {
 		t := r.target(i)
-		if !t.anchored() {
+		switch {
+		case t.anchored():
+			r.part(i, part, t, session)
+		case t.Protection != nil: // a refused line
+			r.mLine(d.lines[part.from], t)
+			for _, l := range d.lines[part.from+1 : part.to] {
+				if !d.isProtection(l) {
+					r.copy(l)
+				}
+			}
+		default:
 			r.copy(d.lines[part.from:part.to]...)
-			continue
 		}
-		r.part(i, part, t, session)
+		r.protection(i, t)
 	}
 	return r.out
 }
@@ -53,6 +74,29 @@ type rewriter struct {
 	d       *Description
 	targets []Target
 	out     []byte
+
+	protects bool // some target has a protection
+}
+
+// protection ends a section with what is to be said about its protection: what its
+// target has, or what it had from the session.
+func (r *rewriter) protection(i int, t Target) {
+	if t.Protection != nil {
+		for _, attr := range t.Protection.Attributes {
+			r.insert("a=" + attr)
+		}
+		return
+	}
+	if !r.protects || !r.d.media[i].Secure {
+		return
+	}
+	session, own := r.d.Protection(i)
+	for _, attr := range session {
+		name, _ := attribute(attr)
+		if !slices.ContainsFunc(own, func(a string) bool { n, _ := attribute(a); return n == name }) {
+			r.insert("a=" + attr)
+		}
+	}
 }
 
 func (r *rewriter) target(i int) Target {
@@ -106,6 +150,7 @@ func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 	switch {
 	case typ == 'c' && addr.IsValid() && !isZero(value):
 		r.replace(l, connectionLine(addr))
+	case r.protects && r.d.isProtection(l):
 	case typ == 'a' && isICE(value) && slices.ContainsFunc(r.targets, Target.anchored):
 	default:
 		r.copy(l)
@@ -136,6 +181,7 @@ func (r *rewriter) part(i int, part section, t Target, session netip.Addr) {
 		case typ == 'c' && !isZero(value):
 			r.replace(l, connectionLine(t.Addr))
 		case typ == 'a' && isICE(value):
+		case t.Protection != nil && r.d.isProtection(l):
 		case typ == 'a' && name == "rtcp":
 			r.replace(l, rtcpLine(rest, t, m.Port))
 		default:
@@ -161,11 +207,14 @@ func (r *rewriter) insert(content string) {
 func (r *rewriter) mLine(l line, t Target) {
 	_, value := r.d.field(l)
 	m := parseMLine(value)
-	if m.port == 0 {
-		r.copy(l)
-		return
+	port, rest := value[:m.portTo], value[m.portTo:]
+	if m.port != 0 && t.anchored() {
+		port = value[:m.portAt] + strconv.Itoa(int(t.Port))
 	}
-	r.replace(l, "m="+value[:m.portAt]+strconv.Itoa(int(t.Port))+value[m.portTo:])
+	if t.Protection != nil && m.proto != "" {
+		rest = strings.Replace(rest, m.proto, t.Protection.Profile, 1)
+	}
+	r.replace(l, "m="+port+rest)
 }
 
 func rtcpLine(value string, t Target, was uint16) string {

@@ -150,6 +150,31 @@ func (d *Description) Bytes() []byte { return []byte(d.body) }
 // Media returns the media descriptions in their order. Read only.
 func (d *Description) Media() []Media { return slices.Clip(d.media) }
 
+// protections are the attributes that say how media is protected (RFC 4568, RFC
+// 8122, RFC 4145, RFC 8842).
+var protections = []string{"crypto", "fingerprint", "setup", "tls-id"}
+
+// Protection returns the attributes of protection that the session and the i-th
+// media description have of their own, as "name:value". They may hold keys.
+func (d *Description) Protection(i int) (session, own []string) {
+	list := func(s section) (out []string) {
+		for _, l := range d.lines[s.from:s.to] {
+			if d.isProtection(l) {
+				_, value := d.field(l)
+				out = append(out, value)
+			}
+		}
+		return out
+	}
+	return list(d.session), list(d.parts[i])
+}
+
+func (d *Description) isProtection(l line) bool {
+	typ, value := d.field(l)
+	name, _ := attribute(value)
+	return typ == 'a' && slices.Contains(protections, name)
+}
+
 // field returns the type letter and the value of a line; 0 for one that is no field.
 func (d *Description) field(l line) (byte, string) {
 	if l.end < l.start+2 || d.body[l.start+1] != '=' {
