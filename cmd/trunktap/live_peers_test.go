@@ -164,7 +164,20 @@ func TestLiveBaresip(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	baresipCall(t, [2]baresipMedia{}).stop()
+}
+
+// baresipMedia is how the media of one side is protected.
+type baresipMedia struct {
+	encryption string   // of baresip
+	srtp       []string // of the trunk's configuration
+	mux        bool
+}
+
+// baresipCall makes a call with a hold and checks all that comes of it.
+func baresipCall(t *testing.T, with [2]baresipMedia) *liveDaemon {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	hz := [2]float64{440, 1000}
 	var ns [2]*siptest.Namespace
@@ -179,7 +192,7 @@ func TestLiveBaresip(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		tc.Sides[side] = liveSide{Peer: n.Peer, NextHop: fmt.Sprintf("sip:%s:5060", n.Peer), Media: n.Host}
+		tc.Sides[side] = liveSide{Peer: n.Peer, NextHop: fmt.Sprintf("sip:%s:5060", n.Peer), Media: n.Host, SRTP: with[side].srtp}
 		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", n.Host))
 	}
 	cfg.Trunks = []liveTrunkConfig{tc}
@@ -190,14 +203,14 @@ func TestLiveBaresip(t *testing.T) {
 		dir := t.TempDir()
 		source := filepath.Join(dir, "tone.wav")
 		writeTone(t, source, hz[side])
-		b, err := siptest.StartBaresip(ctx, siptest.BaresipConfig{Net: ns[side], Dir: dir, User: "desk", Answer: side == 1, Source: source})
+		b, err := siptest.StartBaresip(ctx, siptest.BaresipConfig{Net: ns[side], Dir: dir, User: "desk", Answer: side == 1, Source: source, Encryption: with[side].encryption, Mux: with[side].mux})
 		skipWithout(t, err)
 		peers[side] = b
 	}
 	if err := peers[0].Dial(ctx, fmt.Sprintf("sip:desk@%s:5060", ns[0].Host)); err != nil {
 		t.Fatal(err)
 	}
-	d.within(10*time.Second, "the call is answered", func() error {
+	d.within(30*time.Second, "the call is answered", func() error {
 		var live struct{ Calls []recorder.LiveCall }
 		if err := d.get("/v1/calls", &live); err != nil {
 			return err
@@ -241,7 +254,7 @@ func TestLiveBaresip(t *testing.T) {
 		}
 	}
 	t.Log(strings.TrimSpace(d.command("verify")))
-	d.stop()
+	return d
 }
 
 // writeTone writes a WAV file of one channel, 8 kHz, 20 s.

@@ -102,6 +102,7 @@ type liveSide struct {
 	Peer    netip.Addr
 	NextHop string
 	Media   netip.Addr // of the daemon, to this side
+	SRTP    []string   // keys about it
 }
 
 var liveTemplate = template.Must(template.New("live").Parse(`
@@ -121,6 +122,9 @@ trunks:
       peers: ["{{$s.Peer}}"]
       next_hops: ["{{$s.NextHop}}"]
       media_address: "{{$s.Media}}"
+{{- range $s.SRTP}}
+      {{.}}
+{{- end}}
 {{- end}}
     recording:
       format: {{.Format}}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/recorder"
 	rules "github.com/trunktap/trunktap/recorder/policy"
 	"github.com/trunktap/trunktap/sip"
@@ -204,15 +206,18 @@ func replayTrunks(cfg *config.Config) []replay.Trunk {
 
 // sipTrunks tells signalling about the trunks. Where the file names no media
 // address the routing table gives it.
-func sipTrunks(cfg *config.Config) ([]sip.Trunk, error) {
+func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, error) {
 	out := make([]sip.Trunk, len(cfg.Trunks))
 	for i := range cfg.Trunks {
 		t := &cfg.Trunks[i]
 		out[i].Name = t.Name
+		var err error
+		if out[i].SRTP, err = srtpConfig(t, fingerprint); err != nil {
+			return nil, fmt.Errorf("trunk %s: %w", t.Name, err)
+		}
 		for side, s := range t.Sides() {
 			addr := cfg.MediaAddress(t, side)
 			if !addr.IsValid() {
-				var err error
 				if addr, err = localAddress(s.NextHops[0]); err != nil {
 					return nil, fmt.Errorf("trunk %s, %s side: no media address: %w (give media.address)", t.Name, media.Side(side), err)
 				}
@@ -221,6 +226,25 @@ func sipTrunks(cfg *config.Config) ([]sip.Trunk, error) {
 		}
 	}
 	return out, nil
+}
+
+// srtpConfig is a trunk's policy of SRTP; fingerprint is of the certificate that
+// the process shows by DTLS.
+func srtpConfig(t *config.Trunk, fingerprint srtp.Fingerprint) (*srtp.Config, error) {
+	c := &srtp.Config{Pass: t.SRTPPass, Fingerprint: fingerprint}
+	for side, s := range t.Sides() {
+		to := &c.Sides[side]
+		errs := []error{to.Policy.UnmarshalText([]byte(s.SRTP)), to.Method.UnmarshalText([]byte(s.SRTPMethod))}
+		for _, name := range s.SRTPSuites {
+			var suite srtp.Suite
+			errs = append(errs, suite.UnmarshalText([]byte(name)))
+			to.Suites = append(to.Suites, suite)
+		}
+		if err := errors.Join(errs...); err != nil {
+			return nil, fmt.Errorf("%s side: %w", media.Side(side), err)
+		}
+	}
+	return c, nil
 }
 
 func nextHops(hops []config.NextHop) []sip.NextHop {

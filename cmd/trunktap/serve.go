@@ -20,6 +20,7 @@ import (
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/media/relay/kernel"
+	"github.com/trunktap/trunktap/media/srtp/dtls"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
@@ -92,6 +93,9 @@ type daemon struct {
 	rec     *recorder.Recorder
 	relay   *relay.Relay
 	b2bua   *b2bua.B2BUA
+
+	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
+
 	sounds  *sounds
 	quality *qualityMetrics
 	feeds   []feed.Source
@@ -247,17 +251,20 @@ func (d *daemon) startRecorder(context.Context) (err error) {
 // startSignalling makes the relay and the B2BUA; calls come with Start.
 func (d *daemon) startSignalling(context.Context) (err error) {
 	m := d.cfg.Media
+	if d.certificate, err = dtls.NewCertificate(time.Now(), nil); err != nil {
+		return err
+	}
 	d.relay, err = relay.New(relay.Config{
 		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log,
 		Loops: cmp.Or(len(m.CPUs), runtime.NumCPU()), CPUs: m.CPUs, CoalesceMax: orNever(m.CoalesceMax),
-		Engine: relay.Engine(m.Engine),
+		Engine: relay.Engine(m.Engine), Certificate: d.certificate,
 		Kernel: kernel.Config{Interfaces: m.Kernel.Interfaces, RingBytes: int(m.Kernel.RingSize), PinDir: m.Kernel.Pin},
 	})
 	if err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.relay.Close)
-	trunks, err := sipTrunks(d.cfg)
+	trunks, err := sipTrunks(d.cfg, d.certificate.Fingerprint())
 	if err != nil {
 		return err
 	}
@@ -375,7 +382,7 @@ func (d *daemon) reload(path string) {
 	state, err := newCallState(cfg)
 	var trunks []sip.Trunk
 	if err == nil {
-		trunks, err = sipTrunks(cfg)
+		trunks, err = sipTrunks(cfg, d.certificate.Fingerprint())
 	}
 	if err == nil {
 		err = d.b2bua.Reload(trunks)

@@ -37,6 +37,11 @@ type BaresipConfig struct {
 	Answer bool   // calls are answered at once; else they ring
 	Codec  Codec  // zero: PCMU
 	Source string // a WAV file, 8 kHz mono 16 bits, that it speaks
+
+	// Encryption of its media: srtp-mand (SDES) or dtls_srtp, the latter with
+	// rtcp-mux; empty: none.
+	Encryption string
+	Mux        bool // a=rtcp-mux
 }
 
 // Baresip is a running baresip, one host of its own. Its methods wait for what
@@ -96,7 +101,14 @@ func (b *Baresip) configure() error {
 	if c.Answer {
 		mode = "auto"
 	}
-	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/8000/1\n", c.User, c.Net.Peer, mode, c.Codec.Name)
+	encryption, mux := "", "no"
+	if c.Encryption != "" {
+		encryption = ";mediaenc=" + c.Encryption
+	}
+	if c.Mux || c.Encryption == "dtls_srtp" {
+		mux = "yes"
+	}
+	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/8000/1%s\n", c.User, c.Net.Peer, mode, c.Codec.Name, encryption)
 	config := fmt.Sprintf(`sip_listen %s
 sip_cafile
 call_max_calls 4
@@ -108,7 +120,7 @@ auplay_srate 8000
 ausrc_channels 1
 auplay_channels 1
 rtp_ports 20000-20100
-rtcp_mux no
+rtcp_mux %s
 jitter_buffer_delay 5-10
 snd_path %s
 module_path %s
@@ -116,11 +128,13 @@ module g711.so
 module aufile.so
 module aubridge.so
 module sndfile.so
+module srtp.so
+module dtls_srtp.so
 module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
 ctrl_tcp_listen %s
-`, b.Addr(), c.Source, c.Dir, baresipModules, b.control())
+`, b.Addr(), c.Source, mux, c.Dir, baresipModules, b.control())
 	return errors.Join(
 		os.WriteFile(filepath.Join(c.Dir, "config"), []byte(config), 0o600),
 		os.WriteFile(filepath.Join(c.Dir, "accounts"), []byte(account), 0o600),

@@ -19,6 +19,7 @@ func (d *decoder) check(c *Config) {
 			path := fmt.Sprintf("trunks[%d].%s", i, [2]string{"external", "internal"}[j])
 			d.defaultPeers(path, s)
 			d.checkHops(path, s, c)
+			d.checkSRTP(path, s)
 		}
 	}
 	d.checkOverlaps(c)
@@ -45,6 +46,20 @@ func (d *decoder) position(path string) position {
 
 func (d *decoder) faultAt(path, problem, allowed string) {
 	d.fault(d.position(path), path, problem, allowed)
+}
+
+// checkSRTP looks for suites that stand there twice or that the method cannot use.
+func (d *decoder) checkSRTP(path string, s *Side) {
+	usable := len(s.SRTPSuites) == 0
+	for i, suite := range s.SRTPSuites {
+		usable = usable || !strings.HasPrefix(suite, "AES_256_CM")
+		if slices.Contains(s.SRTPSuites[:i], suite) {
+			d.faultAt(fmt.Sprintf("%s.srtp_suites[%d]", path, i), suite+" stands there twice", "once")
+		}
+	}
+	if s.SRTPMethod == "dtls" && !usable {
+		d.faultAt(path+".srtp_suites", "none of them can be used with srtp_method: dtls", "one with GCM or AES_CM_128 as well")
+	}
 }
 
 func (d *decoder) checkListeners(c *Config) {

@@ -82,6 +82,7 @@ type Trunk struct {
 	Internal     Side
 	Identity     string     // transparent
 	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
+	SRTPPass     bool       // keys of SDES stay with the parties
 	Recording    TrunkRecording
 }
 
@@ -90,6 +91,10 @@ type Side struct {
 	Peers        []netip.Prefix // who may send; never empty
 	NextHops     []NextHop      // where calls go, the first that answers; never empty
 	MediaAddress netip.Addr     // advertised to this side; zero: that of the trunk
+
+	SRTP       string   // off | optional | required
+	SRTPMethod string   // sdes | dtls
+	SRTPSuites []string // allowed, by preference; names in SDP. Empty: all
 }
 
 // NextHop is where calls to one side are sent.

@@ -41,11 +41,11 @@ func TestMinimal(t *testing.T) {
 	want.Trunks[0].Name = "a"
 	want.Trunks[0].External = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
-		NextHops: []NextHop{{"192.0.2.1", 5060, "udp"}},
+		NextHops: []NextHop{{"192.0.2.1", 5060, "udp"}}, SRTP: "off", SRTPMethod: "sdes",
 	}
 	want.Trunks[0].Internal = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")},
-		NextHops: []NextHop{{"10.0.0.5", 5070, "tcp"}},
+		NextHops: []NextHop{{"10.0.0.5", 5070, "tcp"}}, SRTP: "off", SRTPMethod: "sdes",
 	}
 	if d := cmp.Diff(want, mustParse(t, minimal), cmpNet); d != "" {
 		t.Error(d)
@@ -59,6 +59,8 @@ var (
 
 var beepDefault = Beep{Preset: "none", Frequency: 1400, Duration: 200 * time.Millisecond, Interval: 14 * time.Second, Level: -24, To: "both"}
 
+var plainSide = Side{SRTP: "off", SRTPMethod: "sdes"}
+
 // TestDefaults states the published defaults once more, by hand.
 func TestDefaults(t *testing.T) {
 	c := Default()
@@ -67,7 +69,7 @@ func TestDefaults(t *testing.T) {
 			{"udp", netip.MustParseAddrPort("0.0.0.0:5060")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:5060")},
 		}},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, CoalesceMax: time.Millisecond, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
-		Trunks: []Trunk{{Name: "trunk", Role: "trunk", Identity: "transparent", Recording: TrunkRecording{
+		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Identity: "transparent", Recording: TrunkRecording{
 			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true,
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},

@@ -109,6 +109,8 @@ func trunkTable(t *Trunk) *node {
 			choice(&t.Identity, []string{"transparent"}, []string{"hide"})).is("transparent"),
 		key("media_address", "The address advertised in SDP to both sides. Without the key: media.address.",
 			mediaAddress(&t.MediaAddress)).shown("203.0.113.10"),
+		key("srtp_pass", "Whether two sides that both do SRTP by SDES keep their keys: packets pass as they are, and are decrypted for the recording alone.",
+			boolean(&t.SRTPPass)).is("false"),
 		trunkRecordingTable(&t.Recording),
 	)
 }
@@ -121,8 +123,22 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 			list(&s.NextHops, 1, nextHopsMax, nextHop)).must().shown(hopsShown),
 		key("media_address", "The address advertised in SDP to this side. Without the key: that of the trunk.",
 			mediaAddress(&s.MediaAddress)).shown("203.0.113.10"),
+		key("srtp", "Whether the audio of this side is protected (RFC 3711). optional: where the side can. required: else calls are refused. off on both sides: what the parties agree on passes untouched; off on one: that side has plain RTP alone. See docs/srtp.md.",
+			choice(&s.SRTP, []string{"off", "optional", "required"}, nil)).is("off"),
+		key("srtp_method", "How keys are agreed on where this side leaves the choice: sdes (RFC 4568), in the SDP, or dtls (RFC 5763).",
+			choice(&s.SRTPMethod, []string{"sdes", "dtls"}, nil)).is("sdes"),
+		key("srtp_suites", "The suites allowed, by preference; those with 256 bits and SHA1 are of sdes alone. Without the key: all.",
+			list(&s.SRTPSuites, 1, len(srtpSuites), srtpSuite)).shown("[AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80]"),
 	))
 }
+
+// srtpSuites are the names in SDP (RFC 4568, RFC 6188, RFC 7714).
+var srtpSuites = []string{
+	"AEAD_AES_256_GCM", "AEAD_AES_128_GCM", "AES_256_CM_HMAC_SHA1_80", "AES_CM_128_HMAC_SHA1_80",
+	"AES_256_CM_HMAC_SHA1_32", "AES_CM_128_HMAC_SHA1_32",
+}
+
+func srtpSuite(target *string) *node { return choice(target, srtpSuites, nil) }
 
 func recordingTable(r *Recording) *node {
 	return key("recording", "What all recordings share.", object(
