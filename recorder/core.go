@@ -48,13 +48,15 @@ type output interface {
 // and mixed once; each recording takes the sealed chunks by rules of its own.
 type core struct {
 	// constant after newCore
-	plan    Plan
 	session media.Session
 	base    time.Time
 	hold    int64 // ns between a sample and its sealing
 	outlet  func(recordingInfo) output
 	vault   vault
-	perMS   int64 // samples a millisecond
+
+	// constant after settle
+	plan  Plan
+	perMS int64 // samples a millisecond; 0: not settled, no side has a track
 
 	now      int64
 	look     int64 // the time at which packets are looked at; never beyond now
@@ -63,6 +65,9 @@ type core struct {
 	started  bool
 	answered time.Time
 	ended    bool
+
+	waiting   bool // the answer has come and not been taken; see takeAnswer
+	waitingNS int64
 
 	streams []streamLane // in the order in which they were announced
 	rtcp    quality.Relay
@@ -109,16 +114,17 @@ func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordin
 	c := &core{
 		plan: p, session: s, base: s.Start, outlet: outlet, vault: v, conv: conv,
 		hold:  int64(max(p.Lookback, holdMin)),
-		perMS: int64(p.SampleRate / 1000),
 		state: suppress.New(p.Rules),
 		endMS: -1,
 	}
 	for i := range c.sides {
-		c.sides[i] = newSide(media.Side(i), p.SampleRate, c.horizon())
+		c.sides[i] = newSide(media.Side(i))
 		c.typists[i] = newTypist(p, media.Side(i))
-		c.chunk.pcm[i] = make([]int16, chunkMS*c.perMS)
 	}
 	c.kinds.init()
+	if p.SampleRate != RateAuto {
+		c.settle()
+	}
 	if !p.NoTrunk {
 		c.open(KindTrunk, "", "", media.Internal)
 	}
@@ -170,11 +176,10 @@ func (c *core) answer(t time.Time) {
 	}
 	c.answered = t
 	c.advance(c.ns(t))
-	c.start(c.now)
-	for _, r := range c.recs {
-		r.answered, r.account.dirty = t, true // those of early media began without
+	c.waiting, c.waitingNS = true, c.now
+	if c.perMS != 0 || c.agreedRate() > 0 {
+		c.takeAnswer()
 	}
-	c.openStations()
 }
 
 // stream announces a stream or what a renegotiation made of it.
@@ -231,12 +236,16 @@ func (c *core) streamEnded(id media.StreamID, t time.Time) {
 		return
 	}
 	c.advance(c.ns(t))
+	c.takeAnswer()
 	l.sending = false
 	c.negotiated(l.side)
 }
 
 // negotiated tells a side's track whether anything is to be expected of it.
 func (c *core) negotiated(side media.Side) {
+	if c.perMS == 0 {
+		return // settle makes up for it
+	}
 	sending := false
 	for _, s := range c.streams {
 		sending = sending || s.lane.side == side && s.lane.sending
@@ -253,6 +262,9 @@ func (c *core) packet(id media.StreamID, arrival int64, wire []byte, dropped uin
 	}
 	c.advance(arrival)
 	c.look = c.now
+	if c.perMS == 0 {
+		c.settleBy(l, wire)
+	}
 	s := c.sides[l.side]
 	if !s.accept(c, l, arrival, wire, dropped) {
 		return
@@ -276,6 +288,9 @@ const (
 // between alone, not on when it is called.
 func (c *core) advance(now int64) {
 	c.now = max(c.now, now)
+	if c.waiting && c.now >= c.waitingNS+c.answerWait() {
+		c.takeAnswer()
+	}
 	if !c.started || c.ended {
 		return
 	}
@@ -322,6 +337,7 @@ func (c *core) end(t time.Time, cause media.Cause) {
 		return
 	}
 	c.advance(c.ns(t))
+	c.takeAnswer()
 	c.look = c.now
 	c.cause, c.endTime = cause, c.timeOf(c.now)
 	if !c.started {

@@ -72,6 +72,9 @@ func (c *core) signal(sig suppress.Signal) effect {
 	}
 	if !c.ended {
 		c.advance(c.ns(received))
+		if c.now > c.waitingNS {
+			c.takeAnswer()
+		}
 	}
 	return c.apply(sig)
 }
@@ -230,6 +233,9 @@ func (c *core) planOf(kind Kind, user string) (Plan, bool) {
 		if c.plan.Rules.ConsentRequired && !p.Rules.ConsentRequired {
 			p.requireConsent(c.plan)
 		}
+		if p.SampleRate == RateAuto {
+			p.SampleRate = c.plan.SampleRate // its samples are the call's
+		}
 		return p, ok && p.SampleRate == c.plan.SampleRate && p.Validate() == nil
 	case KindConsult:
 		return p, p.Consult
@@ -310,6 +316,7 @@ func (c *core) stop(r *recording, at time.Time, cause media.Cause) {
 // bridged ends the trunk's recording of a call that was bridged with another
 // external party: the conversation's oldest call has both of them.
 func (c *core) bridged(at time.Time) {
+	c.takeAnswer()
 	for _, r := range c.recs {
 		if r.kind == KindTrunk && r.stopMS < 0 && c.started {
 			c.stop(r, at, causeBridged)

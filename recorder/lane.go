@@ -29,6 +29,8 @@ type lane struct {
 type format struct {
 	media.Format
 	event, noise, red, decodable bool
+
+	rate int // Hz that its decoder gives at best; 0: not decodable
 }
 
 func (l *lane) negotiate(s media.Stream) {
@@ -49,6 +51,7 @@ func (l *lane) meaning(f media.Format) *format {
 	if !e.event && !e.noise && !e.red {
 		d, err := codec.NewDecoder(f, codec.DecoderOptions{})
 		if e.decodable = err == nil; e.decodable {
+			e.rate = d.Rate()
 			d.Close()
 		}
 	}
@@ -83,7 +86,7 @@ func (l *lane) format(pt uint8) *format {
 // side is everything that comes from one side of the call.
 type side struct {
 	is          media.Side
-	track       *mix.Track
+	track       *mix.Track // nil until the core is settled
 	sources     map[uint32]*stream
 	last        *stream   // whose packet came last
 	order       []*stream // in order of first packet: the order of draining and of the manifest
@@ -95,9 +98,7 @@ type side struct {
 	malformed   int64 // RTCP
 }
 
-func newSide(is media.Side, rate int, horizonNS int64) *side {
-	return &side{is: is, track: mix.NewTrack(mix.Config{Rate: rate, HorizonMaxNS: horizonNS}), sources: make(map[uint32]*stream)}
-}
+func newSide(is media.Side) *side { return &side{is: is, sources: make(map[uint32]*stream)} }
 
 // stream is one synchronisation source (RFC 3550 section 3).
 type stream struct {

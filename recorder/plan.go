@@ -15,7 +15,16 @@ const (
 	FormatWAVPCMU  = "wav-pcmu"
 	FormatWAVPCMA  = "wav-pcma"
 	FormatOggOpus  = "ogg-opus"
+	FormatFLAC     = "flac"
 )
+
+// RateAuto as Plan.SampleRate is the rate of the best codec that is agreed when
+// the first packet or the answer comes, whichever is first: 8000, 16000 or
+// 48000 Hz, the least that takes nothing from it. It stays for the whole call.
+const RateAuto = 0
+
+// rateNarrow is the rate of telephony, and of the companded formats.
+const rateNarrow = 8000
 
 // Values of Plan.Suppressed.
 const (
@@ -34,9 +43,10 @@ const (
 // reload changes the plans of later calls alone.
 type Plan struct {
 	Kind       Kind
-	Format     string // wav-pcm16 | wav-pcmu | wav-pcma | ogg-opus
-	SampleRate int    // Hz; 8000, 16000 or 48000
+	Format     string // wav-pcm16 | wav-pcmu | wav-pcma | ogg-opus | flac
+	SampleRate int    // Hz; 8000, 16000, 48000 or RateAuto; of wav-pcmu and wav-pcma 8000
 	Mono       bool   // mix both channels into one file channel
+	Level      bool   // bring quiet and loud speakers near to each other (media/level)
 	Rules      suppress.Rules
 	Suppressed string // cut | silence
 	EarlyMedia bool   // the origin is the first media packet instead of the answer
@@ -101,14 +111,18 @@ func (p *Plan) requireConsent(as Plan) {
 func (p Plan) Validate() error {
 	var errs []error
 	switch p.Format {
-	case FormatWAVPCM16, FormatWAVPCMU, FormatWAVPCMA, FormatOggOpus:
+	case FormatWAVPCM16, FormatOggOpus, FormatFLAC:
+	case FormatWAVPCMU, FormatWAVPCMA:
+		if p.SampleRate != rateNarrow {
+			errs = append(errs, fmt.Errorf("format %s at a sample rate of %d (0: auto): want 8000, or another format", p.Format, p.SampleRate))
+		}
 	default:
-		errs = append(errs, fmt.Errorf("format %q: want wav-pcm16, wav-pcmu, wav-pcma or ogg-opus", p.Format))
+		errs = append(errs, fmt.Errorf("format %q: want wav-pcm16, wav-pcmu, wav-pcma, ogg-opus or flac", p.Format))
 	}
 	switch p.SampleRate {
-	case 8000, 16000, 48000:
+	case RateAuto, 8000, 16000, 48000:
 	default:
-		errs = append(errs, fmt.Errorf("sample rate %d: want 8000, 16000 or 48000", p.SampleRate))
+		errs = append(errs, fmt.Errorf("sample rate %d: want 8000, 16000, 48000 or 0 for auto", p.SampleRate))
 	}
 	if p.Suppressed != SuppressedCut && p.Suppressed != SuppressedSilence {
 		errs = append(errs, fmt.Errorf("suppressed %q: want cut or silence", p.Suppressed))

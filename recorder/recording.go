@@ -5,6 +5,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/level"
 	"github.com/trunktap/trunktap/media/mix"
 	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/suppress"
@@ -27,13 +28,15 @@ type recording struct {
 	id          string
 	kind        Kind
 	user, other string
-	plan        Plan
 	session     media.Session
 	base        time.Time
-	perMS       int64
 	flip        bool // channel 1 is the external side
 	out         output
 	vault       vault
+
+	// constant after settle
+	plan  Plan
+	perMS int64
 
 	now      int64 // the call's
 	begun    bool
@@ -55,6 +58,7 @@ type recording struct {
 	owedMS   int64 // silence of the time before consent, which is written with what follows it
 
 	pcm    [2][]int16
+	level  [2]*level.Control // nil: as loud as it comes
 	spans  []suppress.Span
 	detail [2]string
 	strays [2]strayList
@@ -76,15 +80,15 @@ type recording struct {
 func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, internal media.Side) *recording {
 	p.Kind = kind
 	r := &recording{
-		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base, perMS: c.perMS,
+		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base,
 		flip: internal == media.External, vault: c.vault, stopMS: -1, now: c.now,
 		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, streams: c.rows, quality: c.qualityOf,
 	}
 	if p.Suppressed == SuppressedSilence {
 		r.gate = suppress.NewGate(suppress.Silence)
 	}
-	for i := range r.pcm {
-		r.pcm[i] = make([]int16, chunkMS*c.perMS)
+	if c.perMS != 0 {
+		r.settle(c.plan.SampleRate)
 	}
 	if p.Rules.ConsentRequired {
 		r.consent = consentPending
@@ -119,7 +123,7 @@ func (r *recording) side(channel int) media.Side {
 
 // beginning is read after a panic: plain fields alone.
 func (r *recording) beginning() beginning {
-	b := beginning{started: r.begun, origin: r.timeOf(r.origin).UTC().Round(0)}
+	b := beginning{rate: r.plan.SampleRate, started: r.begun, origin: r.timeOf(r.origin).UTC().Round(0)}
 	if !r.answered.IsZero() {
 		b.answered = r.answered.UTC().Round(0)
 	}
@@ -269,6 +273,7 @@ func (r *recording) record(kept [2][]int16) {
 	at := 0
 	for _, sp := range r.spans {
 		if sp.Suppressed && r.plan.Suppressed == SuppressedCut {
+			r.relevel(sp)
 			continue
 		}
 		if !sp.Suppressed {
@@ -278,6 +283,10 @@ func (r *recording) record(kept [2][]int16) {
 			r.owedMS += sp.ToMS - sp.FromMS
 			at += int((sp.ToMS - sp.FromMS) * r.perMS)
 			continue
+		}
+		if r.plan.Level {
+			n := int((sp.ToMS - sp.FromMS) * r.perMS)
+			r.control(sp, [2][]int16{kept[0][at : at+n], kept[1][at : at+n]})
 		}
 		for from := sp.FromMS; from < sp.ToMS; {
 			if r.parties.take(from) {

@@ -9,6 +9,7 @@ import (
 
 // beginning is what a salvaged account needs of a core that failed.
 type beginning struct {
+	rate             int // Hz; 0: not known yet
 	started          bool
 	origin, answered time.Time
 }
@@ -54,7 +55,7 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 		w.abandon()
 	}
 	if w.open {
-		w.segInfo.DurationMS = w.samples * 1000 / int64(w.info.head.SampleRate)
+		w.segInfo.DurationMS = w.samples * 1000 / int64(w.rate)
 		if n := len(c.Segments); n > 0 && c.Segments[n-1].N == w.segInfo.N {
 			c.Segments = c.Segments[:n-1]
 		}
@@ -121,6 +122,9 @@ func (w *writer) refuse(b beginning, state consentState, end time.Time, cause me
 // emptyAccount is the manifest of a recording of which nothing was written.
 func (w *writer) emptyAccount(b beginning) *Manifest {
 	m := w.info.head
-	m.Origin, m.Call.Answer = b.origin, b.answered
+	m.Origin, m.Call.Answer, m.SampleRate = b.origin, b.answered, b.rate
+	if b.rate == RateAuto {
+		m.SampleRate = rateNarrow // there is no audio that could have another
+	}
 	return &m
 }

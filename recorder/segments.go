@@ -85,7 +85,7 @@ func (g *segmentState) frameBytes(r *recording, samples int) int {
 	switch {
 	case r.plan.Format == FormatWAVPCM16:
 		return 2 * n
-	case g.enc.Granule() > 1:
+	case r.plan.Format == FormatOggOpus:
 		return n / 4
 	}
 	return n

@@ -367,6 +367,9 @@ func (s *session) apply(c control) {
 // a gap, with why it is one. Nothing of the call itself depends on it.
 func (s *session) fail(why string, stack []byte) {
 	s.broken = why
+	if c := s.core; c.waiting {
+		s.begun = beginning{started: true, origin: c.answered.UTC().Round(0), answered: c.answered.UTC().Round(0)}
+	}
 	s.capturing.Store(false)
 	s.mu.Lock()
 	s.failed, s.liveRecs = true, nil

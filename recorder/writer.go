@@ -29,6 +29,7 @@ type writer struct {
 	// owned by the session's owner: what salvage needs
 	last      *Manifest // the account handed on last
 	open      bool
+	rate      int // Hz; of the segments
 	segInfo   Segment
 	samples   int64
 	realEndMS int64 // behind the last audio or account handed on
@@ -147,7 +148,7 @@ func accountBytes(m *Manifest) int64 {
 }
 
 func (w *writer) begin(info SegmentInfo) {
-	w.open, w.samples = true, 0
+	w.open, w.samples, w.rate = true, 0, info.SampleRate
 	w.segInfo = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
 	w.push(op{kind: opBegin, info: info}, true)
 }
@@ -156,8 +157,8 @@ func (w *writer) audio(a Audio, account *Manifest) bool {
 	if !w.push(op{kind: opAudio, audio: a, account: account}, false) {
 		return false
 	}
-	w.samples = max(w.samples, a.SegMS*int64(w.info.head.SampleRate)/1000+int64(a.Samples))
-	ms := int64(a.Samples) * 1000 / int64(w.info.head.SampleRate)
+	w.samples = max(w.samples, a.SegMS*int64(w.rate)/1000+int64(a.Samples))
+	ms := int64(a.Samples) * 1000 / int64(w.rate)
 	w.realEndMS, w.audioMS = a.RealMS+ms, a.AudioMS+ms
 	w.segInfo.EndRealMS = w.realEndMS
 	if account != nil {

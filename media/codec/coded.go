@@ -36,6 +36,8 @@ func NewCodedDecoder(format string, rate, channels int) (CodedDecoder, error) {
 		return &pcmDecoder{channels: channels, width: 1, linear: &muLawLinear}, nil
 	case WAVPCMA:
 		return &pcmDecoder{channels: channels, width: 1, linear: &aLawLinear}, nil
+	case FLAC:
+		return flacDecoder{rate, channels}, nil
 	}
 	d := &opusDecoder{rate: rate, skip: opusLookahead(rate), pcm: make([]int16, rate*opusGranuleMS/1000)}
 	for range channels {

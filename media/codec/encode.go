@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/trunktap/trunktap/media/level"
 )
 
 // Formats of recordings, as configuration and manifest spell them.
@@ -13,6 +15,7 @@ const (
 	WAVPCMU  = "wav-pcmu"
 	WAVPCMA  = "wav-pcma"
 	OggOpus  = "ogg-opus"
+	FLAC     = "flac"
 )
 
 // ErrFormat says that a recording format is unknown or cannot have what was
@@ -24,13 +27,18 @@ var ErrFormat = errors.New("recording format")
 //
 //   - wav-pcm16: interleaved little-endian samples; wav-pcmu, wav-pcma:
 //     interleaved bytes;
+//
 //   - ogg-opus: for every 20 ms, and therein for each channel, a big-endian
 //     uint16 length and an Opus packet of one mono stream. The channels are
 //     coded by two encoders, so nothing of one can be heard in the other. A
 //     channel in which nothing is heard (see opusChannel) costs next to nothing.
 //
-// With one channel both inputs are averaged, which cannot clip. Not safe for
-// concurrent use; one Encoder per segment.
+//   - flac: FLAC frames (RFC 9639 section 9) without the head of a file, each
+//     complete in itself.
+//
+// With one channel both inputs are mixed by level.Mono, which cannot clip; where
+// the second is nil the first is the mix. Not safe for concurrent use; one
+// Encoder per segment.
 type Encoder interface {
 	// Granule is the number of samples that Encode wants multiples of.
 	Granule() int
@@ -60,10 +68,13 @@ func NewEncoder(format string, rate int, opt Options) (Encoder, error) {
 	if err := checkShape(format, rate, opt.Channels); err != nil {
 		return nil, err
 	}
-	if format != OggOpus {
-		return &pcmEncoder{channels: opt.Channels, format: format}, nil
+	switch format {
+	case OggOpus:
+		return newOpusEncoder(rate, opt)
+	case FLAC:
+		return newFLACEncoder(rate, opt.Channels)
 	}
-	return newOpusEncoder(rate, opt)
+	return &pcmEncoder{channels: opt.Channels, format: format}, nil
 }
 
 // checkShape refuses unknown formats, rates and numbers of channels.
@@ -72,7 +83,7 @@ func checkShape(format string, rate, channels int) error {
 		return fmt.Errorf("%w %s with %d channels: 1 or 2", ErrFormat, format, channels)
 	}
 	switch format {
-	case WAVPCM16, WAVPCMU, WAVPCMA:
+	case WAVPCM16, WAVPCMU, WAVPCMA, FLAC:
 		if rate < 1000 || rate > 192000 {
 			return fmt.Errorf("%w %s at %d Hz: 1000 to 192000", ErrFormat, format, rate)
 		}
@@ -84,12 +95,12 @@ func checkShape(format string, rate, channels int) error {
 		}
 		return fmt.Errorf("%w %s at %d Hz: 8000, 12000, 16000, 24000 or 48000", ErrFormat, format, rate)
 	}
-	return fmt.Errorf("%w %q is unknown: %s, %s, %s or %s", ErrFormat, format, WAVPCM16, WAVPCMU, WAVPCMA, OggOpus)
+	return fmt.Errorf("%w %q is unknown: %s, %s, %s, %s or %s", ErrFormat, format, WAVPCM16, WAVPCMU, WAVPCMA, OggOpus, FLAC)
 }
 
-// checkChannels refuses samples that an encoder cannot take.
-func checkChannels(ch [2][]int16, granule int) error {
-	if len(ch[0]) != len(ch[1]) {
+// checkChannels refuses samples that an encoder of so many channels cannot take.
+func checkChannels(ch [2][]int16, channels, granule int) error {
+	if len(ch[0]) != len(ch[1]) && !(channels == 1 && ch[1] == nil) {
 		return fmt.Errorf("encode: channels of %d and %d samples differ", len(ch[0]), len(ch[1]))
 	}
 	if len(ch[0])%granule != 0 {
@@ -98,7 +109,17 @@ func checkChannels(ch [2][]int16, granule int) error {
 	return nil
 }
 
-func average(a, b int16) int16 { return int16((int(a) + int(b)) / 2) }
+// mixed returns the mix of two channels in buf; of the second one nil, the first.
+func mixed(buf []int16, ch [2][]int16) []int16 {
+	n := len(ch[0])
+	buf = slices.Grow(buf[:0], n)[:n]
+	if ch[1] == nil {
+		copy(buf, ch[0])
+	} else {
+		level.Mono(buf, ch[0], ch[1])
+	}
+	return buf
+}
 
 type pcmEncoder struct {
 	channels int
@@ -110,15 +131,12 @@ func (*pcmEncoder) Granule() int { return 1 }
 func (*pcmEncoder) Close()       {}
 
 func (e *pcmEncoder) Encode(dst []byte, ch [2][]int16) ([]byte, error) {
-	if err := checkChannels(ch, 1); err != nil {
+	if err := checkChannels(ch, e.channels, 1); err != nil {
 		return dst, err
 	}
 	parts := ch[:]
 	if e.channels == 1 {
-		e.mono = e.mono[:0]
-		for i, a := range ch[0] {
-			e.mono = append(e.mono, average(a, ch[1][i]))
-		}
+		e.mono = mixed(e.mono, ch)
 		parts = [][]int16{e.mono}
 	}
 	n := len(ch[0]) * e.channels * sampleBytes(e.format)

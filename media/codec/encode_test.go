@@ -15,7 +15,7 @@ import (
 	"github.com/go-audio/wav"
 )
 
-var formats = []string{WAVPCM16, WAVPCMU, WAVPCMA, OggOpus}
+var formats = []string{WAVPCM16, WAVPCMU, WAVPCMA, OggOpus, FLAC}
 
 // tone fills n samples at 8000 Hz, from sample first on.
 func tone(hz float64, level float64, first, n int) []int16 {
@@ -44,13 +44,13 @@ func encode(t testing.TB, format string, channels int, ch [2][]int16) []coded {
 	var out []coded
 	at := 0
 	for ; at+step <= len(ch[0]); at += step {
-		data, err := e.Encode(nil, [2][]int16{ch[0][at : at+step], ch[1][at : at+step]})
+		data, err := e.Encode(nil, part(ch, at, at+step))
 		if err != nil {
 			t.Fatal(err)
 		}
 		out = append(out, coded{data, step})
 	}
-	data, err := e.Flush(nil, [2][]int16{ch[0][at:], ch[1][at:]})
+	data, err := e.Flush(nil, part(ch, at, len(ch[0])))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestRoundTrip(t *testing.T) {
 			if lag := shift(ch[0], pcm[0], 8); lag < -1 || lag > 1 || lag != 0 && format != OggOpus {
 				t.Errorf("%s: moved by %d samples", format, lag)
 			}
-			if format == WAVPCM16 && !equal(ch[0], pcm[0]) {
+			if (format == WAVPCM16 || format == FLAC) && !equal(ch[0], pcm[0]) {
 				t.Errorf("%s: samples differ", format)
 			}
 			if d := db(pcm[0]) - db(ch[0]); math.Abs(d) > 1 {
@@ -139,9 +139,43 @@ func equal(a, b []int16) bool {
 
 func TestMonoDoesNotClip(t *testing.T) {
 	ch := [2][]int16{{32767, -32768, 1000, 0}, {32767, -32768, -1000, 500}}
-	pcm := decode(t, WAVPCM16, 1, encode(t, WAVPCM16, 1, ch))
-	if !equal(pcm[0], []int16{32767, -32768, 0, 250}) || len(pcm[1]) != 0 {
-		t.Errorf("%v", pcm)
+	for _, format := range []string{WAVPCM16, FLAC} {
+		pcm := decode(t, format, 1, encode(t, format, 1, ch))
+		if !equal(pcm[0], []int16{31002, -31002, 0, 500}) || len(pcm[1]) != 0 {
+			t.Errorf("%s: %v", format, pcm)
+		}
+	}
+}
+
+// TestMonoOfTwoAtFullScale: two sides that shout at once neither clip nor turn
+// over, and one alone keeps its level, in every format.
+func TestMonoOfTwoAtFullScale(t *testing.T) {
+	loud, usual := tone(440, 32767, 0, 8000), tone(440, 8000, 0, 8000)
+	for _, format := range formats {
+		one := decode(t, format, 1, encode(t, format, 1, [2][]int16{usual, make([]int16, 8000)}))
+		if d := db(one[0][800:7200]) - db(usual[800:7200]); math.Abs(d) > 1 {
+			t.Errorf("%s: one side alone moved by %.1f dB", format, d)
+		}
+		both := decode(t, format, 1, encode(t, format, 1, [2][]int16{loud, loud}))
+		atTop, jump := 0, 0
+		for i, v := range both[0] {
+			if v >= 32767 || v <= -32768 {
+				atTop++
+			}
+			if i > 0 {
+				jump = max(jump, int(v)-int(both[0][i-1]), int(both[0][i-1])-int(v))
+			}
+		}
+		if format != OggOpus && atTop > 0 || jump > 30000 {
+			t.Errorf("%s: %d samples at full scale, the greatest step is %d", format, atTop, jump)
+		}
+		if d := db(both[0]) - db(loud); d > 3 || d < -1 {
+			t.Errorf("%s: two at full scale are %.1f dB above one", format, d)
+		}
+		mix := decode(t, format, 1, encode(t, format, 1, [2][]int16{both[0]})) // a mix is mixed no more
+		if d := db(mix[0][800:7200]) - db(both[0][800:7200]); math.Abs(d) > 1 {
+			t.Errorf("%s: a mix coded again moved by %.1f dB", format, d)
+		}
 	}
 }
 

@@ -36,7 +36,7 @@ func (d l16) Decode(dst []int16, payload []byte) ([]int16, error) {
 	for ; len(payload) > 0; payload = payload[size:] {
 		s := int16(binary.BigEndian.Uint16(payload))
 		if d.channels == 2 {
-			s = average(s, int16(binary.BigEndian.Uint16(payload[2:])))
+			s = int16((int(s) + int(int16(binary.BigEndian.Uint16(payload[2:])))) / 2)
 		}
 		dst = append(dst, s)
 	}

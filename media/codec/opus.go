@@ -229,12 +229,12 @@ func (e *opusEncoder) Close() { e.channels = nil }
 
 // Encode implements Encoder.
 func (e *opusEncoder) Encode(dst []byte, ch [2][]int16) ([]byte, error) {
-	if err := checkChannels(ch, e.granule); err != nil {
+	if err := checkChannels(ch, len(e.channels), e.granule); err != nil {
 		return dst, err
 	}
 	for at := 0; at < len(ch[0]); at += e.granule {
 		var err error
-		if dst, err = e.unit(dst, ch[0][at:at+e.granule], ch[1][at:at+e.granule]); err != nil {
+		if dst, err = e.unit(dst, part(ch, at, at+e.granule)); err != nil {
 			return dst, err
 		}
 		e.in += e.granule
@@ -245,22 +245,27 @@ func (e *opusEncoder) Encode(dst []byte, ch [2][]int16) ([]byte, error) {
 // Flush pads, and codes as much silence more as the decoder needs to get the
 // last sample out past the encoder's delay.
 func (e *opusEncoder) Flush(dst []byte, ch [2][]int16) ([]byte, error) {
-	if err := checkChannels(ch, 1); err != nil {
+	if err := checkChannels(ch, len(e.channels), 1); err != nil {
 		return dst, err
 	}
 	whole := len(ch[0]) / e.granule * e.granule
-	dst, err := e.Encode(dst, [2][]int16{ch[0][:whole], ch[1][:whole]})
+	dst, err := e.Encode(dst, part(ch, 0, whole))
 	if err != nil {
 		return dst, err
 	}
 	var last [2][]int16
 	for i := range last {
 		last[i] = make([]int16, e.granule)
-		copy(last[i], ch[i][whole:])
+		if ch[i] != nil {
+			copy(last[i], ch[i][whole:])
+		}
+	}
+	if ch[1] == nil && len(e.channels) == 1 {
+		last[1] = nil
 	}
 	e.in += len(ch[0]) - whole
 	for e.in > 0 && e.coded < e.in+opusLookahead(e.rate) {
-		if dst, err = e.unit(dst, last[0], last[1]); err != nil {
+		if dst, err = e.unit(dst, last); err != nil {
 			return dst, err
 		}
 		clear(last[0])
@@ -269,23 +274,30 @@ func (e *opusEncoder) Flush(dst []byte, ch [2][]int16) ([]byte, error) {
 	return dst, nil
 }
 
+// part is samples from one position to another.
+func part(ch [2][]int16, from, to int) [2][]int16 {
+	ch[0] = ch[0][from:to]
+	if ch[1] != nil {
+		ch[1] = ch[1][from:to]
+	}
+	return ch
+}
+
 // unit codes one granule of each channel.
-func (e *opusEncoder) unit(dst []byte, a, b []int16) ([]byte, error) {
+func (e *opusEncoder) unit(dst []byte, ch [2][]int16) ([]byte, error) {
 	e.coded += e.granule
 	switch len(e.channels) {
 	case 0:
 		return dst, errors.New("opus encode: encoder is closed")
 	case 1:
-		for i := range e.block {
-			e.block[i] = average(a[i], b[i])
-		}
+		e.block = mixed(e.block, ch)
 		return e.one(dst, &e.channels[0], e.block)
 	}
-	dst, err := e.one(dst, &e.channels[0], a)
+	dst, err := e.one(dst, &e.channels[0], ch[0])
 	if err != nil {
 		return dst, err
 	}
-	return e.one(dst, &e.channels[1], b)
+	return e.one(dst, &e.channels[1], ch[1])
 }
 
 func (e *opusEncoder) one(dst []byte, c *opusChannel, pcm []int16) ([]byte, error) {

@@ -62,7 +62,7 @@ func mustOpus(t testing.TB, opt Options, pcm []int16, rests bool) (out []int16, 
 	}
 	var data []byte
 	if rests {
-		data, err = enc.Flush(nil, [2][]int16{pcm, pcm})
+		data, err = enc.Flush(nil, [2][]int16{pcm})
 	} else {
 		e, buf := enc.(*opusEncoder), make([]byte, opusPacketBytesMax)
 		whole := append(append([]int16{}, pcm...), make([]int16, 2*160-len(pcm)%160)...)

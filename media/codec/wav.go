@@ -24,7 +24,8 @@ type FileWriter interface {
 	Close() error
 }
 
-// NewFileWriter returns a writer of WAV (tags 1, 6 and 7) or Ogg Opus (RFC 7845) files.
+// NewFileWriter returns a writer of WAV (tags 1, 6 and 7), Ogg Opus (RFC 7845)
+// or FLAC (RFC 9639) files.
 func NewFileWriter(format string, w io.WriteSeeker, rate, channels int) (FileWriter, error) {
 	if err := checkShape(format, rate, channels); err != nil {
 		return nil, err
@@ -34,6 +35,8 @@ func NewFileWriter(format string, w io.WriteSeeker, rate, channels int) (FileWri
 		return newOggWriter(w, rate, channels, 1)
 	case WAVPCM16:
 		return newPCMWriter(w, rate, channels)
+	case FLAC:
+		return newFLACWriter(w, rate, channels)
 	}
 	ww := &wavWriter{w: w, format: format, rate: rate, channels: channels, frame: channels * sampleBytes(format)}
 	header, err := WAVHeader(format, rate, channels, 0)

@@ -283,7 +283,7 @@ func (e *encoding) take(a recorder.Audio) error {
 		}
 		_, real := e.t.real(e.s.AudioMS + end*1000/e.rate)
 		e.marks = append(e.marks, mark{end, real})
-		for i := range e.pend {
+		for i := range e.m.Channels {
 			e.pend[i] = append(e.pend[i], make([]int16, hole)...)
 		}
 		end = at
@@ -292,13 +292,8 @@ func (e *encoding) take(a recorder.Audio) error {
 		return err
 	}
 	var err error
-	if e.pend, err = e.dec.Decode(e.pend, a.Data, a.Samples); err != nil {
-		return err
-	}
-	if len(e.m.Channels) == 1 {
-		e.pend[1] = e.pend[0]
-	}
-	return nil
+	e.pend, err = e.dec.Decode(e.pend, a.Data, a.Samples) // of one channel the second stays nil: the first is the mix
+	return err
 }
 
 // leap notes where a frame lies. When it does not follow in real time, what is
@@ -330,7 +325,7 @@ func (e *encoding) realMS() int64 {
 
 // write codes the first n waiting samples, whole granules.
 func (e *encoding) write(n int) error {
-	data, err := e.enc.Encode(e.data[:0], [2][]int16{e.pend[0][:n], e.pend[1][:n]})
+	data, err := e.enc.Encode(e.data[:0], first(e.pend, n))
 	if err != nil {
 		return err
 	}
@@ -345,11 +340,7 @@ func (e *encoding) put(data []byte, n int) error {
 		return err
 	}
 	e.pos += int64(n)
-	for i := range e.pend {
-		if i == 1 && len(e.m.Channels) == 1 {
-			e.pend[1] = e.pend[0]
-			break
-		}
+	for i := range e.m.Channels {
 		e.pend[i] = e.pend[i][:copy(e.pend[i], e.pend[i][n:])]
 	}
 	return nil

@@ -196,31 +196,43 @@ func (p *player) endRun() error {
 
 // samples codes decoded audio, as far as its segment reaches.
 func (p *player) samples(ch [2][]int16) error {
-	if p.channels == 1 {
-		ch[1] = ch[0]
-	}
 	n := int(min(int64(len(ch[0])), max(p.limit-p.pos, 0)))
 	p.pos += int64(n)
-	return p.encode([2][]int16{ch[0][:n], ch[1][:n]})
+	for i := range p.channels {
+		ch[i] = ch[i][:n]
+	}
+	return p.encode(ch)
 }
 
+// encode codes samples; of one channel the second is not looked at, as the first
+// is the mix already.
 func (p *player) encode(ch [2][]int16) error {
-	for i := range p.pend {
+	for i := range p.channels {
 		p.pend[i] = append(p.pend[i], ch[i]...)
 	}
 	n := len(p.pend[0]) - len(p.pend[0])%p.enc.Granule()
 	if n == 0 {
 		return nil
 	}
-	data, err := p.enc.Encode(p.coded[:0], [2][]int16{p.pend[0][:n], p.pend[1][:n]})
+	data, err := p.enc.Encode(p.coded[:0], first(p.pend, n))
 	if err != nil {
 		return fmt.Errorf("encode: %w", err)
 	}
 	p.coded = data
-	for i := range p.pend {
+	for i := range p.channels {
 		p.pend[i] = append(p.pend[i][:0], p.pend[i][n:]...)
 	}
 	return p.out.Write(data, n)
+}
+
+// first is the first n samples of each channel that there is.
+func first(ch [2][]int16, n int) [2][]int16 {
+	for i := range ch {
+		if ch[i] != nil {
+			ch[i] = ch[i][:n]
+		}
+	}
+	return ch
 }
 
 // silence puts out silence; a negative length is none.

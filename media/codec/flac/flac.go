@@ -48,11 +48,8 @@ type Writer struct {
 // "unknown" (RFC 9639 section 8.2), and the frames' own checksums are all there is. w is
 // buffered in between and never closed.
 func NewWriter(w io.Writer, rate, channels int) (*Writer, error) {
-	if rate < 1000 || rate > 192000 {
-		return nil, fmt.Errorf("%w: %d Hz: 1000 to 192000", ErrShape, rate)
-	}
-	if channels != 1 && channels != 2 {
-		return nil, fmt.Errorf("%w: %d channels: 1 or 2", ErrShape, channels)
+	if err := checkShape(rate, channels); err != nil {
+		return nil, err
 	}
 	f := &Writer{out: newOutput(w), channels: channels, rate: uint32(rate), block: blockOf(rate)}
 	info := &meta.StreamInfo{
@@ -71,6 +68,17 @@ func NewWriter(w io.Writer, rate, channels int) (*Writer, error) {
 		f.frame.Subframes = append(f.frame.Subframes, &frame.Subframe{})
 	}
 	return f, nil
+}
+
+// checkShape refuses what a file or a frame cannot be.
+func checkShape(rate, channels int) error {
+	if rate < 1000 || rate > 192000 {
+		return fmt.Errorf("%w: %d Hz: 1000 to 192000", ErrShape, rate)
+	}
+	if channels != 1 && channels != 2 {
+		return fmt.Errorf("%w: %d channels: 1 or 2", ErrShape, channels)
+	}
+	return nil
 }
 
 // blockOf returns the samples of a frame: about 100 to 150 ms, over which
