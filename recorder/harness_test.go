@@ -296,7 +296,7 @@ func accountFault(m *Manifest, sink *memSink) error {
 	if kept != m.AudioMS {
 		return fmt.Errorf("real %d ms less windows is %d ms, audio_ms says %d", m.RealMS, kept, m.AudioMS)
 	}
-	if n := int64(len(sink.pcm()[0])) / 8; n != m.AudioMS {
+	if n := int64(len(sink.pcm()[0])) * 1000 / int64(m.SampleRate); n != m.AudioMS {
 		return fmt.Errorf("%d ms were written, audio_ms says %d", n, m.AudioMS)
 	}
 	sum := int64(0)

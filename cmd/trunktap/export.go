@@ -9,7 +9,7 @@ import (
 type exportCmd struct {
 	configFlag
 	ID       string `arg:"" help:"Id of the recording."`
-	Format   string `help:"Format of the file (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus); without it, the recording's own." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus" default:""`
+	Format   string `help:"Format of the file (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus, flac, mp3); without it, the recording's own." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus,flac,mp3" default:""`
 	Output   string `help:"The file to write; - is standard output." short:"o" placeholder:"FILE" required:""`
 	Progress bool   `help:"Show progress even when standard error is no terminal."`
 }

@@ -26,7 +26,7 @@ type replayCmd struct {
 	Config     string   `help:"Configuration file; without it, the defaults, and wav-pcm16." placeholder:"FILE" short:"c"`
 	External   []cidr   `help:"Network of external parties; may be given again." placeholder:"CIDR" sep:"none"`
 	Signals    string   `help:"File of call-state signals, one JSON object a line." placeholder:"FILE"`
-	Format     string   `help:"Format of the audio (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus)." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus" default:""`
+	Format     string   `help:"Format of the audio (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus, flac)." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus,flac" default:""`
 	Suppressed string   `help:"What becomes of suppressed spans (cut, silence)." enum:",cut,silence" default:""`
 	Out        string   `help:"Directory to write recordings to." placeholder:"DIR" required:""`
 	Progress   bool     `help:"Show progress even when standard error is no terminal."`
@@ -90,8 +90,12 @@ func (c *replayCmd) settings() (*config.Config, error) {
 			return nil, err
 		}
 	}
+	narrow := config.Companded(c.Format) // no trunk and no station has another format then
 	for i := range cfg.Trunks {
 		r := &cfg.Trunks[i].Recording
+		if narrow {
+			r.SampleRate = 8000
+		}
 		r.Encode = liveEncode // there is all the time that it takes
 		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
 	}

@@ -54,7 +54,7 @@ type byID struct {
 
 type mediaInput struct {
 	ID     string `path:"id" maxLength:"128"`
-	Format string `query:"format" enum:"wav-pcm16,wav-pcmu,wav-pcma,ogg-opus" doc:"Without it, the format of the recording."`
+	Format string `query:"format" enum:"wav-pcm16,wav-pcmu,wav-pcma,ogg-opus,flac,mp3" doc:"Without it, the format of the recording."`
 }
 
 type verifyInput struct {

@@ -89,7 +89,7 @@ func TestMedia(t *testing.T) {
 		t.Errorf("damage is not told: %v", h)
 	}
 	f.mustDo(t, "GET", "/v1/recordings/r2/media", "", 404)
-	f.mustDo(t, "GET", "/v1/recordings/r1/media?format=mp3", "", 422)
+	f.mustDo(t, "GET", "/v1/recordings/r1/media?format=aiff", "", 422)
 	if f.lib.closed != 5 {
 		t.Errorf("closed %d times", f.lib.closed)
 	}

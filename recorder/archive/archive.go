@@ -73,7 +73,7 @@ type Archive struct {
 	sealer recorder.Sealer
 
 	catalogue lazyCatalog
-	oggs      oggCache
+	files     fileCache
 	syncer    *segment.Syncer // nil: segments are synced one by one
 	deferred  deferral
 	apart     atomic.Bool // spool and store lie on different file systems

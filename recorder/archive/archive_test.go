@@ -24,7 +24,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
-var formats = []string{codec.WAVPCM16, codec.WAVPCMU, codec.WAVPCMA, codec.OggOpus}
+var formats = []string{codec.WAVPCM16, codec.WAVPCMU, codec.WAVPCMA, codec.OggOpus, codec.FLAC}
 
 func idOf(i int) string { return fmt.Sprintf("20261122T163608Z-%016x", i) }
 
@@ -51,11 +51,11 @@ func TestWhole(t *testing.T) {
 	check := func(a *Archive) {
 		t.Helper()
 		r := mustVerify(t, a, "whole")
-		if r.Recordings != 4 || r.Segments != 4*3 || r.Frames == 0 || r.Bytes == 0 {
+		if r.Recordings != len(formats) || r.Segments != 3*len(formats) || r.Frames == 0 || r.Bytes == 0 {
 			t.Errorf("verified %+v", r)
 		}
 		p, err := a.Find(ctx, recorder.Query{Number: "4930"})
-		if err != nil || len(p.Rows) != 4 {
+		if err != nil || len(p.Rows) != len(formats) {
 			t.Errorf("Find: %d rows, %v", len(p.Rows), err)
 		}
 		for id, m := range want {
@@ -90,7 +90,7 @@ func TestWhole(t *testing.T) {
 	if err := a.Rebuild(ctx, func(done, total int64) { told = append(told, done, total) }); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(told, []int64{1, 4, 2, 4, 3, 4, 4, 4}) {
+	if !slices.Equal(told, []int64{1, 5, 2, 5, 3, 5, 4, 5, 5, 5}) {
 		t.Errorf("progress %v", told)
 	}
 	check(a)
@@ -170,7 +170,7 @@ func TestMediaAndExport(t *testing.T) {
 	a := mustOpenOn(t, vfstest.NewMem(), newMemCatalog())
 	for i, own := range formats {
 		m := record(t, a, newTestCall(idOf(i), own))
-		for _, as := range append([]string{""}, formats...) {
+		for _, as := range append([]string{"", FormatMP3}, formats...) {
 			f := mustMedia(t, a, idOf(i), as)
 			got := mustReadAll(t, f)
 			if int64(len(got)) != f.Size {
@@ -187,7 +187,8 @@ func TestMediaAndExport(t *testing.T) {
 			if done != total || total != m.AudioMS {
 				t.Errorf("%s as %q: progress ended at %d of %d, %d ms of audio", own, as, done, total, m.AudioMS)
 			}
-			if magic := map[bool]string{true: "OggS", false: "RIFF"}[strings.HasSuffix(f.Name, ".ogg")]; string(got[:4]) != magic {
+			magic := map[string]string{".ogg": "OggS", ".wav": "RIFF", ".flac": "fLaC", ".mp3": "\xff"}[filepath.Ext(f.Name)]
+			if magic == "" || !strings.HasPrefix(string(got), magic) {
 				t.Errorf("%s as %q: %s begins with %q", own, as, f.Name, got[:4])
 			}
 			if as == codec.WAVPCM16 {
@@ -195,8 +196,8 @@ func TestMediaAndExport(t *testing.T) {
 			}
 		}
 	}
-	if _, err := a.Media(context.Background(), idOf(0), "flac"); !errors.Is(err, codec.ErrFormat) {
-		t.Errorf("Media as flac: %v", err)
+	if _, err := a.Media(context.Background(), idOf(0), "aiff"); !errors.Is(err, codec.ErrFormat) {
+		t.Errorf("Media as aiff: %v", err)
 	}
 	if _, err := a.Media(context.Background(), "nobody", ""); !errors.Is(err, recorder.ErrNotFound) {
 		t.Errorf("Media of nobody: %v", err)
@@ -212,7 +213,7 @@ func checkHeard(t *testing.T, own string, got [2][]int16, audioMS int64) {
 	}
 	want := pcm(0, audioMS)
 	for ch := range got {
-		if own == codec.WAVPCM16 {
+		if own == codec.WAVPCM16 || own == codec.FLAC {
 			if !slices.Equal(got[ch], want[ch]) {
 				t.Errorf("%s: channel %d differs", own, ch)
 			}

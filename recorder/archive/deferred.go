@@ -149,7 +149,7 @@ func (a *Archive) writeJob(j *job) error {
 // manifest tells in which format.
 func (a *Archive) noteJob(m *recorder.Manifest, prefix string) *job {
 	d := &a.deferred
-	if a.cfg.Deferred.Options == nil || !slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isPCM(formatOf(m, s)) }) {
+	if a.cfg.Deferred.Options == nil || !slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isLossless(formatOf(m, s)) }) {
 		return nil
 	}
 	opt, ok := a.cfg.Deferred.Options(m)
@@ -180,8 +180,9 @@ func (d *deferral) add(j *job) {
 	}
 }
 
-func isPCM(format string) bool {
-	return format == codec.WAVPCMU || format == codec.WAVPCMA || format == codec.WAVPCM16
+// isLossless tells whether a format is one to code Opus from.
+func isLossless(format string) bool {
+	return format == codec.WAVPCMU || format == codec.WAVPCMA || format == codec.WAVPCM16 || format == codec.FLAC
 }
 
 func (d *deferral) waits(id string) bool {

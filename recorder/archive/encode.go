@@ -14,7 +14,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// encodeJob codes the PCM segments of a published recording as Opus, into new
+// encodeJob codes the PCM and FLAC segments of a published recording as Opus, into new
 // files, puts the manifest that names them in the place of the old one in one
 // step, and deletes the old files. It may die or fail anywhere and be repeated:
 // before the manifest is replaced nothing has changed, behind it only files that
@@ -39,7 +39,7 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 	case err != nil:
 		return err
 	}
-	if m.Format != codec.OggOpus && slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isPCM(formatOf(m, s)) }) {
+	if m.Format != codec.OggOpus && slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isLossless(formatOf(m, s)) }) {
 		if err := a.sweep(ctx, j, m); err != nil { // what was begun before a crash
 			return err
 		}
@@ -113,7 +113,7 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 		s := &m.Segments[i]
 		from := formatOf(old, *s)
 		s.Format = "" // the recording's
-		if !isPCM(from) {
+		if !isLossless(from) {
 			continue
 		}
 		e := encoding{a: a, ctx: ctx, j: j, m: old, s: *s, key: wrapped, t: newTimeline(old)}

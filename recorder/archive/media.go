@@ -12,12 +12,32 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/codec/mp3"
 	"github.com/trunktap/trunktap/recorder"
 )
 
-// oggBytesMax bounds an Ogg file that Media holds in memory: about four hours.
-// Beyond it ErrTooLong: take wav-pcm16, or Export.
-const oggBytesMax = 64 << 20
+// FormatMP3 is a format of exports, never of recordings.
+const FormatMP3 = "mp3"
+
+// kind is what a file of a format is called, and how large it may become where
+// it is held in memory, in bytes: beyond that ErrTooLong.
+type kind struct {
+	ext, contentType string
+	bytesMax         int64
+}
+
+// kindOf tells what files of a format are.
+func kindOf(format string) kind {
+	switch format {
+	case codec.OggOpus:
+		return kind{".ogg", "audio/ogg", 64 << 20} // four hours
+	case FormatMP3:
+		return kind{".mp3", "audio/mpeg", 64 << 20} // three hours
+	case codec.FLAC:
+		return kind{".flac", "audio/flac", 128 << 20} // two hours or more at 8000 Hz
+	}
+	return kind{ext: ".wav", contentType: "audio/wav"} // never held
+}
 
 // ErrTooLong says that a recording is too long for what was asked.
 var ErrTooLong = errors.New("recording is too long to be served in this format; take wav-pcm16, or export it")
@@ -26,7 +46,7 @@ var ErrTooLong = errors.New("recording is too long to be served in this format; 
 type Media struct {
 	io.ReadSeekCloser           // used by one goroutine
 	Size              int64     // bytes
-	ContentType       string    // audio/wav or audio/ogg
+	ContentType       string    // audio/wav, audio/ogg, audio/flac or audio/mpeg
 	Name              string    // proposed file name
 	Modified          time.Time // end of the call
 
@@ -40,8 +60,9 @@ func (m *Media) Damage() []Finding { return m.bad.list }
 
 // Media opens the audio of a recording: all its segments as one file, silence
 // where audio is missing. Format "" is the recording's own. WAV is read from
-// the store as it is asked for and never held; Ogg is made in memory, and of a
-// recording of several segments coded anew. Closing it is the caller's.
+// the store as it is asked for and never held; Ogg, FLAC and MP3 are made in
+// memory, whole, so that any range of them can be had: Ogg of a recording of
+// several segments, FLAC and MP3 always, is coded anew. Closing it is the caller's.
 func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err error) {
 	release := a.pin(id)
 	defer func() {
@@ -62,10 +83,10 @@ func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err e
 	bad := &findings{}
 	t := track{a: a, ctx: ctx, m: m, prefix: prefix, bad: bad}
 	a.checkSizes(ctx, &t)
-	out := &Media{Name: id + ".wav", ContentType: "audio/wav", Modified: m.Call.End, bad: bad}
-	if format == codec.OggOpus {
-		out.Name, out.ContentType = id+".ogg", "audio/ogg"
-		content, err := a.oggs.get(t)
+	k := kindOf(format)
+	out := &Media{Name: id + k.ext, ContentType: k.contentType, Modified: m.Call.End, bad: bad}
+	if k.bytesMax > 0 {
+		content, err := a.files.get(t, format)
 		if err != nil {
 			return nil, fmt.Errorf("recording %s: %w", id, err)
 		}
@@ -86,6 +107,15 @@ func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err e
 func playable(m *recorder.Manifest, format string) error {
 	if n := len(m.Channels); n != 1 && n != 2 {
 		return fmt.Errorf("%d channels: want 1 or 2", n)
+	}
+	if format == FormatMP3 {
+		if !mp3.Supported {
+			return mp3.ErrLeftOut
+		}
+		if mp3.Bitrates(m.SampleRate) == nil {
+			return fmt.Errorf("%w: %d Hz", mp3.ErrShape, m.SampleRate)
+		}
+		return nil
 	}
 	enc, err := codec.NewEncoder(format, m.SampleRate, codec.Options{Channels: len(m.Channels)})
 	if err != nil {
@@ -284,15 +314,20 @@ func (a *Archive) Export(ctx context.Context, id, format string, w io.WriteSeeke
 	return nil
 }
 
-func export(t track, format string, w io.WriteSeeker, progress Progress) error {
+func export(t track, format string, w io.WriteSeeker, progress Progress) (err error) {
 	if err := playable(t.m, format); err != nil {
 		return err
 	}
-	f, err := codec.NewFileWriter(format, w, t.m.SampleRate, len(t.m.Channels))
+	f, as, err := newFile(t.m, format, w)
 	if err != nil {
 		return err
 	}
-	p, err := newPlayer(t, format, f)
+	defer func() {
+		if err != nil {
+			_ = f.Close() // the first error is the one to report; it lets go of the coder
+		}
+	}()
+	p, err := newPlayer(t, as, f)
 	if err != nil {
 		return err
 	}
@@ -312,25 +347,25 @@ func export(t track, format string, w io.WriteSeeker, progress Progress) error {
 	}
 }
 
-// oggCache keeps the Ogg file that was made last, because a browser asks for
-// one file many times.
-type oggCache struct {
+// fileCache keeps the file that was made last in memory, because a browser asks
+// for one file many times.
+type fileCache struct {
 	mu      sync.Mutex // guards all following
 	key     string
 	content []byte
 }
 
-// get returns the Ogg file of a recording.
-func (c *oggCache) get(t track) ([]byte, error) {
-	key := cacheKey(t.m)
+// get returns the file of a recording in a format.
+func (c *fileCache) get(t track, format string) ([]byte, error) {
+	key := format + " " + cacheKey(t.m)
 	c.mu.Lock()
 	if c.key == key {
 		defer c.mu.Unlock()
 		return c.content, nil
 	}
 	c.mu.Unlock()
-	w := &memFile{limit: oggBytesMax}
-	if err := export(t, codec.OggOpus, w, nil); err != nil {
+	w := &memFile{limit: kindOf(format).bytesMax}
+	if err := export(t, format, w, nil); err != nil {
 		return nil, err
 	}
 	if len(t.bad.list) == 0 {

@@ -25,7 +25,7 @@ import (
 // ManifestFile is the name of the manifest in a recording's folder.
 const ManifestFile = "recording.json"
 
-// Dir writes recordings into a directory: DIR/<recording id>/0001.wav or .ogg,
+// Dir writes recordings into a directory: DIR/<recording id>/0001.wav, .ogg or .flac,
 // and recording.json. Safe for concurrent use.
 type Dir struct{ root string }
 
@@ -80,6 +80,9 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	return w, nil
 }
 
+// extensions of the files of segments.
+var extensions = []string{".wav", ".ogg", ".flac"}
+
 func (s *sink) create(i recorder.SegmentInfo) (*writer, error) {
 	if i.SampleRate < 1000 || i.N < 1 {
 		return nil, fmt.Errorf("segment %d at %d Hz", i.N, i.SampleRate)
@@ -88,8 +91,11 @@ func (s *sink) create(i recorder.SegmentInfo) (*writer, error) {
 		return nil, err
 	}
 	ext := ".wav"
-	if i.Format == codec.OggOpus {
+	switch i.Format {
+	case codec.OggOpus:
 		ext = ".ogg"
+	case codec.FLAC:
+		ext = ".flac"
 	}
 	w := &writer{info: i, dir: s.tmp, name: fmt.Sprintf("%04d%s", i.N, ext)}
 	f, err := os.OpenFile(w.tmp(), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
@@ -154,7 +160,7 @@ func (s *sink) clear(final string) error {
 		return err
 	}
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); e.IsDir() || e.Name() != ManifestFile && ext != ".wav" && ext != ".ogg" && !strings.HasPrefix(e.Name(), vfs.TempPrefix) {
+		if ext := filepath.Ext(e.Name()); e.IsDir() || e.Name() != ManifestFile && !slices.Contains(extensions, ext) && !strings.HasPrefix(e.Name(), vfs.TempPrefix) {
 			return fmt.Errorf("%s: holds %s, which is no part of a recording: move it away", final, e.Name())
 		}
 	}

@@ -161,7 +161,7 @@ func TestRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, i := range []recorder.SegmentInfo{info(1, "flac"), info(0, codec.WAVPCMU), {N: 1, Format: codec.WAVPCMU}} {
+	for _, i := range []recorder.SegmentInfo{info(1, "mp3"), info(0, codec.WAVPCMU), {N: 1, Format: codec.WAVPCMU}} {
 		if _, err := sink.Begin(i); err == nil {
 			t.Errorf("segment %+v accepted", i)
 		}

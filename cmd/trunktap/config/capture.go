@@ -6,10 +6,12 @@ import "time"
 type TrunkRecording struct {
 	Enabled          bool
 	OnFailure        string // allow | refuse
-	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
+	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma | flac
+	SampleRate       int    // Hz; 0: auto
 	Opus             Opus
 	Encode           Encode
 	DualChannel      bool // false: both sides mixed into one channel
+	LevelControl     bool // quiet and loud speakers come near to each other
 	Conceal          bool // codecs make up for lost packets
 	EarlyMedia       bool
 	Suppress         Suppress
@@ -40,7 +42,7 @@ type Opus struct {
 // Encode says when audio is coded for the format ogg-opus.
 type Encode struct {
 	Mode string // live | deferred
-	As   string // wav-pcmu | wav-pcma: the format until then; only with deferred
+	As   string // wav-pcmu | wav-pcma | wav-pcm16 | flac: the format until then; only with deferred
 }
 
 // ConsentDTMF holds the digits that answer the question for consent.
@@ -101,7 +103,7 @@ type Station struct {
 // StationRecording is how recordings of a station are made.
 type StationRecording struct {
 	Enabled      bool
-	Format       string        // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma
+	Format       string        // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma | flac
 	DualChannel  bool          // false: both sides mixed into one channel
 	Suppressed   string        // cut | silence
 	DiscardBelow time.Duration // recordings with less audio are not kept

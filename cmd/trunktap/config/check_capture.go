@@ -19,6 +19,7 @@ func (d *decoder) checkCapture(c *Config) {
 		}
 	}
 	d.checkStations(c)
+	d.checkRates(c)
 	d.checkCodes(c)
 }
 

@@ -184,7 +184,7 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 `)
 	tr := c.Trunks[0]
 	want := TrunkRecording{
-		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, EarlyMedia: true, Consent: "required",
+		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
 		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 		Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,

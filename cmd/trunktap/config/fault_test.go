@@ -75,7 +75,7 @@ func TestFaults(t *testing.T) {
 		{"quoted number", minimal + "limits: {calls_max: \"10\"}\n", []string{`"10" is no whole number`}},
 		{"yes", rec("enabled: yes"), []string{`6:16: trunks[0].recording.enabled: "yes" is no truth value; allowed: true or false`}},
 		{"quoted true", rec(`enabled: "true"`), []string{`"true" is no truth value`}},
-		{"word", rec("format: mp3"), []string{`trunks[0].recording.format: "mp3" is not known; allowed: ogg-opus, wav-pcm16, wav-pcmu or wav-pcma`}},
+		{"word", rec("format: mp3"), []string{`trunks[0].recording.format: "mp3" is not known; allowed: ogg-opus, wav-pcm16, wav-pcmu, wav-pcma or flac`}},
 		{"near word", rec("format: wav-pcm"), []string{`"wav-pcm" is not known, did you mean "wav-pcmu"?`}},
 		{"truth for word", rec("consent: false"), []string{`trunks[0].recording.consent: "false" is no word; allowed: off or required`}},
 		// names and trunks
@@ -155,7 +155,6 @@ func TestFaults(t *testing.T) {
 		{"one file twice", minimal + "api: {token_file: /var/lib/trunktap/catalog.db}\n", []string{"api.token_file: /var/lib/trunktap/catalog.db is catalog.url already"}},
 		// what this version does not have
 		{"identity hide", trunk("    identity: hide\n"), []string{`5:15: trunks[0].identity: "hide" is not supported by this version; allowed: transparent`}},
-		{"flac", rec("format: flac"), []string{`"flac" is not supported by this version; allowed: ogg-opus`}},
 		{"bad beep", rec("beep: {enabled: false, level: 3}"), []string{"trunks[0].recording.beep.level: 3 is out of range"}},
 		{"kernel", minimal + "media: {kernel: {interfaces: [\"eth 0\"], ring_size: 7B, pin: trunktap}}\n", []string{
 			`"eth 0" is no name of an interface`, "media.kernel.ring_size: 7B is out of range", `"trunktap" is no absolute path`,

@@ -80,6 +80,25 @@ func choice(target *string, words, later []string) *node {
 	})
 }
 
+// sampleRates are those of recordings, in Hz.
+var sampleRates = []string{"8000", "16000", "48000"}
+
+// sampleRate is a rate, or auto, which is 0.
+func sampleRate(target *int) *node {
+	words := append([]string{"auto"}, sampleRates...)
+	schema := map[string]any{"enum": []any{"auto", 8000, 16000, 48000}}
+	return leaf(target, orList(words), schema, func(s scalar) (int, *wrong) {
+		switch {
+		case s.kind == stringScalar && s.text == "auto":
+			return 0, nil
+		case s.kind == intScalar && slices.Contains(sampleRates, s.text):
+			v, _ := strconv.Atoi(s.text) // it is one of the list
+			return v, nil
+		}
+		return 0, wrongf("%v is no sample rate of recordings", s)
+	})
+}
+
 var durationShape = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`)
 
 func duration(target *time.Duration, least, most time.Duration) *node {

@@ -12,7 +12,7 @@ const (
 )
 
 var (
-	formats  = []string{"ogg-opus", "wav-pcm16", "wav-pcmu", "wav-pcma"}
+	formats  = []string{"ogg-opus", "wav-pcm16", "wav-pcmu", "wav-pcma", "flac"}
 	whom     = []string{"both", "external", "internal"}
 	whose    = []string{"any", "external", "internal"}
 	weekdays = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
@@ -23,10 +23,13 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		key("enabled", "Whether calls are recorded at all, in whatever kind of recording.", boolean(&r.Enabled)).is("true"),
 		key("on_failure", "What a call gets when it cannot be recorded: allow lets it through, refuse answers 503.",
 			choice(&r.OnFailure, []string{"allow", "refuse"}, nil)).is("allow"),
-		key("format", "The format of the audio.", choice(&r.Format, formats, []string{"flac"})).is("ogg-opus"),
+		key("format", "The format of the audio.", choice(&r.Format, formats, nil)).is("ogg-opus"),
+		key("sample_rate", "Samples a second and channel. auto: as many as the best codec that the call agrees when it is answered can fill. wav-pcmu and wav-pcma have 8000.",
+			sampleRate(&r.SampleRate)).is("auto").quietly(),
 		opusTable(&r.Opus),
 		encodeTable(&r.Encode),
 		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
+		key("level_control", "Bring quiet and loud speakers near to each other. What is recorded is then not what was heard.", boolean(&r.LevelControl)).is("false"),
 		key("conceal", "Let codecs make up for lost packets, as telephones do; false leaves silence.", boolean(&r.Conceal)).is("true"),
 		key("early_media", "Record what is heard before the answer.", boolean(&r.EarlyMedia)).is("false"),
 		consentTable(r),
@@ -58,9 +61,10 @@ func opusTable(o *Opus) *node {
 
 func encodeTable(e *Encode) *node {
 	return key("encode", "When audio is coded for the format ogg-opus. The mode may stand alone: \"encode: deferred\".", shortly("mode",
-		key("mode", "live: during the call. deferred: after it, when the machine has time; until then, and where there was no room to wait, the recording is G.711.",
+		key("mode", "live: during the call. deferred: after it, when the machine has time; until then, and where there was no room to wait, the recording has the format below.",
 			choice(&e.Mode, []string{"live", "deferred"}, nil)).is("live"),
-		key("as", "The format until then; that of the carrier loses nothing.", choice(&e.As, []string{"wav-pcmu", "wav-pcma"}, nil)).is("wav-pcmu"),
+		key("as", "The format until then; that of the carrier loses nothing. Above 8000 samples a second it is wav-pcm16 or flac.",
+			choice(&e.As, []string{"wav-pcmu", "wav-pcma", "wav-pcm16", "flac"}, nil)).is("wav-pcmu"),
 	))
 }
 
@@ -150,7 +154,7 @@ func stationTable(s *Station) *node {
 func stationRecordingTable(r *StationRecording, base bool) *node {
 	n := object(
 		key("enabled", "Whether the user is recorded.", boolean(&r.Enabled)).is("true"),
-		key("format", "The format of the audio.", choice(&r.Format, formats, []string{"flac"})).is("ogg-opus"),
+		key("format", "The format of the audio. Its sample rate is that of the trunk.", choice(&r.Format, formats, nil)).is("ogg-opus"),
 		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
 		key("suppressed", "cut takes suppressed spans out of the audio, silence leaves digital silence.",
 			choice(&r.Suppressed, []string{"cut", "silence"}, nil)).is("cut"),
