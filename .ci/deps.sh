@@ -4,11 +4,11 @@
 set -euo pipefail
 
 declare -A packages=(
-	[build]="gcc libc6-dev libopencore-amrnb-dev libopencore-amrwb-dev libopus-dev libopusfile-dev pkg-config"
+	[build]="gcc libc6-dev libopencore-amrnb-dev libopencore-amrwb-dev libmp3lame-dev libopus-dev libopusfile-dev pkg-config"
 	[bpf]="clang llvm libbpf-dev gcc"
 	[demo]="espeak-ng"
 	[bench]="rtpengine-daemon iproute2 util-linux"
-	[test]="sip-tester baresip-core espeak-ng ffmpeg tcpdump tshark opus-tools sox iproute2"
+	[test]="sip-tester baresip-core espeak-ng ffmpeg flac tcpdump tshark opus-tools sox iproute2"
 )
 
 wanted=()
@@ -33,7 +33,7 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
 	fi
 	cat >&2 <<-TEXT
 		deps: this is no Debian machine, so nothing was installed. What is needed, by its Debian names:
-		  to build: a C compiler, pkg-config, and the headers of libopus, libopusfile and opencore-amr
+		  to build: a C compiler, pkg-config, and the headers of libopus, libopusfile, opencore-amr and libmp3lame
 		  for the demo: espeak-ng (without it the demo uses tones)
 		  for the tests: ${packages[test]} (a test whose peer is missing says so and is skipped)
 	TEXT

@@ -19,7 +19,16 @@ func TestDocumentedCodecs(t *testing.T) {
 	}
 	listed := map[media.Format]bool{}
 	row := regexp.MustCompile("(?m)^\\| (`[^|]+`) \\| ([0-9 ]+) \\| ([^|]+) \\|")
-	for _, m := range row.FindAllStringSubmatch(string(page), -1) {
+	decoded, recorded, ok := strings.Cut(string(page), "## Formats of recordings")
+	if !ok {
+		t.Fatal("the page has no section of recording formats")
+	}
+	for _, format := range formats {
+		if !strings.Contains(recorded, "`"+format+"`") {
+			t.Errorf("recording format %s is not listed", format)
+		}
+	}
+	for _, m := range row.FindAllStringSubmatch(decoded, -1) {
 		for _, name := range strings.Fields(m[1]) {
 			for _, clock := range strings.Fields(m[2]) {
 				f := media.Format{Name: strings.Trim(name, "`"), ClockRate: must(strconv.Atoi(clock))}
