@@ -57,6 +57,7 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	st.pcm = pcm
 	st.packetTicks = ticks(len(pcm), d.Rate(), clockOf(f))
 	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
+	st.soundTS = st.nextTS
 	s.track.AudioAt(st.key, p.TS, d.Rate(), pcm)
 	s.watch(c, st.key, p, st.packetTicks)
 	c.typists[s.is].audio(c, s, st.key, p, heard{pcm, d.Rate(), clockOf(f)})
@@ -104,7 +105,10 @@ func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64
 	if fec {
 		until = max(from, p.TS-st.packetTicks)
 	}
-	if c.plan.Conceal {
+	// Behind a pause it would sound like what was heard before that, which may
+	// have been in a window.
+	conceal := c.plan.Conceal && from == st.soundTS
+	if conceal {
 		from = st.conceal(s, d, clock, from, min(until, bound))
 	}
 	if !fec {
@@ -112,7 +116,7 @@ func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64
 	}
 	pcm, ok := recoverer.Recover(st.pcm[:0], p.Payload, int((p.TS-until)*int64(d.Rate())/int64(clock)))
 	if !ok {
-		if c.plan.Conceal && from == until {
+		if conceal && from == until {
 			from = st.conceal(s, d, clock, from, min(p.TS, bound))
 		}
 		return from
@@ -125,6 +129,9 @@ func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64
 		st.row.recovered++
 	}
 	s.track.AudioAt(st.key, until, d.Rate(), pcm)
+	q := p // as if it had come in its time
+	q.TS, q.Arrival = until, p.Arrival-(p.TS-until)*1e9/int64(clock)
+	s.watch(c, st.key, q, p.TS-until)
 	return p.TS
 }
 
@@ -161,6 +168,9 @@ func (st *stream) redundant(c *core, s *side, p source.Packet, lost int64) {
 		q.PT, q.Payload, q.TS = b.PayloadType, b.Payload, p.TS-int64(b.Offset)
 		primary := i == len(blocks)-1
 		f := st.lane.format(q.PT)
+		if !f.event {
+			q.Arrival -= int64(b.Offset) * 1e9 / int64(clockOf(f)) // as if it had come in its time
+		}
 		switch {
 		case f.red, len(q.Payload) == 0 && !primary:
 		case f.event:

@@ -117,6 +117,7 @@ type stream struct {
 	key          mix.Key
 	nextTS       int64 // timestamp behind the last audio taken
 	haveTS       bool
+	soundTS      int64 // timestamp behind what the decoder heard last: what it makes up continues that
 	packetTicks  int64 // of the last audio packet
 	overrun      int64 // packets the tap dropped, not yet met as a hole
 	dropped      int64 // packets the tap dropped
@@ -254,7 +255,7 @@ func (st *stream) late(c *core) {
 // tooLate handles a packet whose turn has passed: where its place is not sealed
 // yet it is used, else that becomes a late gap instead of a lost one.
 func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
-	if st.fill(s, f, p) {
+	if st.fill(c, s, f, p) {
 		if st.row != nil && c.started {
 			st.row.lost = max(0, st.row.lost-1)
 		}
@@ -273,16 +274,23 @@ func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
 
 // fill lays a packet that comes after those behind it; only where the codec has
 // no memory that it would disturb.
-func (st *stream) fill(s *side, f *format, p source.Packet) bool {
+func (st *stream) fill(c *core, s *side, f *format, p source.Packet) bool {
 	if st.decoder == nil || st.decoderOf != f || f.Name != "PCMU" && f.Name != "PCMA" && f.Name != "L16" {
 		return false
 	}
-	pcm, err := st.decoder.Decode(st.pcm[:0], p.Payload)
+	// A decoder of its own: what the stream's makes up must not continue this.
+	d, err := codec.NewDecoder(f.Format, codec.DecoderOptions{})
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	pcm, err := d.Decode(st.pcm[:0], p.Payload)
 	if err != nil || len(pcm) == 0 {
 		return false
 	}
 	st.pcm = pcm
-	return s.track.Fill(keyOf(p), p.TS, st.decoder.Rate(), pcm) > 0
+	s.watch(c, keyOf(p), p, ticks(len(pcm), d.Rate(), clockOf(f)))
+	return s.track.Fill(keyOf(p), p.TS, d.Rate(), pcm) > 0
 }
 
 func keyOf(p source.Packet) mix.Key { return mix.Key{SSRC: p.SSRC, Epoch: p.Epoch} }

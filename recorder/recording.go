@@ -314,7 +314,7 @@ func (r *recording) addGap(channel int, m mix.Mark, fromMS, toMS int64, pcm []in
 	if at >= to {
 		return
 	}
-	if m.Concealed && r.suppressedBefore(channel, at/r.perMS, fromMS) {
+	if m.Concealed && (at-concealBackMS*r.perMS < r.strays[channel].muteUntil || r.suppressedBefore(channel, at/r.perMS, fromMS)) {
 		clear(pcm[at-fromMS*r.perMS : to-fromMS*r.perMS])
 		m.Concealed = false
 	}

@@ -59,6 +59,11 @@ func (s *scribes) begin(w *writer) {
 func (s *scribes) enqueue(w *writer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.head > 64 && s.head > len(s.ready)/2 {
+		n := copy(s.ready, s.ready[s.head:]) // it may never become empty
+		clear(s.ready[n:])
+		s.ready, s.head = s.ready[:n], 0
+	}
 	s.ready = append(s.ready, w)
 	switch {
 	case s.idle > 0:
@@ -186,9 +191,9 @@ func newFrame(bytes int) []byte {
 
 // releaseFrame wipes a buffer and keeps it for another frame.
 func releaseFrame(b []byte) {
+	clear(b)
 	if cap(b) == 0 || cap(b) > frameBytesMax {
 		return
 	}
-	clear(b)
 	framePool.Put(&b)
 }

@@ -80,6 +80,7 @@ type session struct {
 	batch   []control
 	feeds   []*streamTap
 	done    bool
+	ending  *control  // the end of the call, once the core has been told
 	broken  string    // why the rest of the call is not recorded
 	begun   beginning // of a call that broke before its core knew
 	answers []answer
@@ -353,6 +354,7 @@ func (s *session) apply(c control) {
 	case controlConversation:
 		s.core.belongTo(c.conv)
 	case controlEnded:
+		s.ending = &c
 		s.core.end(c.at, c.cause)
 		s.done = true
 		for _, late := range s.batch {
@@ -406,6 +408,10 @@ func (s *session) skip() (ended bool) {
 			s.salvage(c)
 			s.done = true
 		}
+	}
+	if s.ending != nil && !s.done { // the core broke over it
+		s.salvage(*s.ending)
+		s.done = true
 	}
 	clear(s.batch)
 	s.batch = s.batch[:0]

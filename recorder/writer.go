@@ -127,6 +127,7 @@ func (w *writer) dropQueue() {
 	for i := 1; i < len(w.queue); i++ {
 		w.bytes -= w.queue[i].bytes
 		w.rec.queued.Add(-w.queue[i].bytes)
+		releaseFrame(w.queue[i].audio.Data)
 		w.queue[i] = op{}
 	}
 	w.queue = w.queue[:min(1, len(w.queue))]
