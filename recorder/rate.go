@@ -75,8 +75,8 @@ func (c *core) takeAnswer() {
 // that is understood.
 func (c *core) agreedRate() (best int) {
 	for _, s := range c.streams {
-		for _, f := range s.lane.formats {
-			if f != nil {
+		for i := range s.lane.formats {
+			if f := s.lane.formats[i]; f != nil {
 				best = max(best, f.rate)
 			}
 		}

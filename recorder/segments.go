@@ -82,10 +82,10 @@ func (g *segmentState) keep(r *recording, ch [2][]int16) {
 // frameBytes is the room that so many samples need in the largest coding.
 func (g *segmentState) frameBytes(r *recording, samples int) int {
 	n := r.channels() * samples
-	switch {
-	case r.plan.Format == FormatWAVPCM16:
+	switch r.plan.Format {
+	case FormatWAVPCM16:
 		return 2 * n
-	case r.plan.Format == FormatOggOpus:
+	case FormatOggOpus:
 		return n / 4
 	}
 	return n

@@ -159,7 +159,7 @@ func TestMonoOfTwoAtFullScale(t *testing.T) {
 		both := decode(t, format, 1, encode(t, format, 1, [2][]int16{loud, loud}))
 		atTop, jump := 0, 0
 		for i, v := range both[0] {
-			if v >= 32767 || v <= -32768 {
+			if v == math.MaxInt16 || v == math.MinInt16 {
 				atTop++
 			}
 			if i > 0 {

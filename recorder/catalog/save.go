@@ -132,6 +132,7 @@ func (c *SQLite) transact(f func(tx *sql.Tx) error) error {
 func (c *SQLite) put(tx *sql.Tx, rows []row) error {
 	ctx := context.Background()
 	stmt := tx.StmtContext(ctx, c.upsert)
+	defer func() { _ = stmt.Close() }() // its transaction tells what failed
 	for i := range rows {
 		if _, err := stmt.ExecContext(ctx, rows[i].values()...); err != nil {
 			return err
