@@ -155,6 +155,14 @@ type SessionTap interface {
 	Ended(time.Time, Cause)
 }
 
+// DigitTap is implemented by a SessionTap that takes the digits of which the
+// signalling tells (SIP INFO). Digit is called like its other methods: digit is
+// one of 0123456789*#ABCD, at is when the request passed, down how long the key
+// was down, zero when that is not told.
+type DigitTap interface {
+	Digit(side Side, at time.Time, digit byte, down time.Duration)
+}
+
 // Capturing is implemented by a SessionTap that can tell whether anything of the
 // call is captured at the moment: a tone that tells of recording is heard only
 // then. It may be called from any goroutine, on the packet path too.

@@ -73,6 +73,7 @@ type core struct {
 	rtcp    quality.Relay
 	sides   [2]*side
 	typists [2]typist
+	masks   [2]masks // by side
 
 	sealedMS int64
 	endMS    int64 // -1 while the call goes on
@@ -113,7 +114,7 @@ type chunk struct {
 func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordingInfo) output) *core {
 	c := &core{
 		plan: p, session: s, base: s.Start, outlet: outlet, vault: v, conv: conv,
-		hold:  int64(max(p.Lookback, holdMin)),
+		hold:  int64(max(p.Lookback, holdMin+p.maskLag())),
 		state: suppress.New(p.Rules),
 		endMS: -1,
 	}
@@ -133,7 +134,7 @@ func newCore(s media.Session, p Plan, conv string, v vault, outlet func(recordin
 
 func (c *core) ns(t time.Time) int64      { return int64(t.Sub(c.base)) }
 func (c *core) timeOf(ns int64) time.Time { return c.base.Add(time.Duration(ns)) }
-func (c *core) reorderWindow() int64      { return c.hold - int64(reorderSlack) }
+func (c *core) reorderWindow() int64      { return c.hold - int64(reorderSlack+c.plan.maskLag()) }
 func (c *core) realMSOf(ns int64) int64   { return (ns - c.origin) / int64(time.Millisecond) }
 
 // horizon is how far the newest audio may lie before what is sealed, in ns: as
@@ -246,11 +247,14 @@ func (c *core) negotiated(side media.Side) {
 	if c.perMS == 0 {
 		return // settle makes up for it
 	}
-	sending := false
+	sending, events := false, false
 	for _, s := range c.streams {
-		sending = sending || s.lane.side == side && s.lane.sending
+		if s.lane.side == side {
+			sending, events = sending || s.lane.sending, events || s.lane.events()
+		}
 	}
 	c.sides[side].track.Negotiated(c.now, sending)
+	c.typists[side].agreed = events
 }
 
 // packet takes one RTP or RTCP packet; dropped counts those that the tap had
@@ -380,6 +384,9 @@ func (c *core) sealTo(toMS int64) {
 	for i, s := range c.sides {
 		k.pcm[i] = k.pcm[i][:n]
 		k.marks[i] = s.track.Read(k.pcm[i], k.marks[i][:0])
+		if c.plan.MaskDTMF {
+			k.marks[i] = c.masks[i].silence(c.sealedMS*c.perMS, k.pcm[i], k.marks[i])
+		}
 		k.resolved[i] = s.track.Resolved()
 		k.detail[i] = s.undecodable
 	}

@@ -1,5 +1,10 @@
 package recorder
 
+import (
+	"cmp"
+	"slices"
+)
+
 // gapsMax bounds the gaps listed per channel. What comes beyond it is counted
 // and added to the last one listed, whose detail then says so: durations stay
 // complete.
@@ -135,4 +140,26 @@ func (l *gapList) cover(s span, cause, detail string) {
 	if !placed {
 		l.merge(gap{span: s, cause: cause, detail: detail})
 	}
+}
+
+// without returns the parts of s in which no gap of that cause is listed.
+func (l *gapList) without(cause string, s span) []span {
+	first, _ := slices.BinarySearchFunc(l.gaps, s.from, func(g gap, at int64) int { return cmp.Compare(g.to, at) })
+	var out []span
+	for _, g := range l.gaps[first:] {
+		if g.from >= s.to {
+			break
+		}
+		if g.cause != cause {
+			continue
+		}
+		if s.from < g.from {
+			out = append(out, span{s.from, g.from})
+		}
+		s.from = max(s.from, g.to)
+	}
+	if s.from < s.to {
+		out = append(out, s)
+	}
+	return out
 }

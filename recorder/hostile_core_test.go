@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -371,6 +372,11 @@ func randomCall(rng *rand.Rand, length int) []coreEvent {
 	for _, side := range []media.Side{media.External, media.Internal} {
 		rec := &recordingTap{}
 		tc := &testCall{taps: map[media.StreamID]media.Tap{media.StreamID(side): rec}}
+		if rng.IntN(2) == 0 {
+			for ms := range 6 {
+				rec.packets = append(rec.packets, toneBurst(rng, side, 500+1200*ms)...)
+			}
+		}
 		steps := impaired(rng, side, rng.IntN(1000), length, rng.Float64()*300-150, rng.Float64()*0.1, rng.IntN(300), 0x30)
 		for range rng.IntN(6) {
 			steps = append(steps, digit(side, rng.IntN(length-500), byte(rng.IntN(16)), uint16(rng.Uint32()))...)
@@ -398,10 +404,29 @@ func randomCall(rng *rand.Rand, length int) []coreEvent {
 			c.signal(suppress.Signal{V: 1, Event: e, At: t, Received: t.Add(lag), Source: "t", User: user, Role: suppress.RoleAgent})
 		})
 	}
+	for range rng.IntN(6) {
+		t, d := at(rng.IntN(length)), infoDigit{media.Side(rng.IntN(2)), "0123456789*#ABCD"[rng.IntN(16)], time.Duration(rng.IntN(900)) * time.Millisecond}
+		add(t, func(c *core) { c.pressed(t, d) })
+	}
 	a := at(rng.IntN(300))
 	add(a, func(c *core) { c.answer(a) })
 	slices.SortStableFunc(ev, func(a, b coreEvent) int { return int(a.ns - b.ns) })
 	return ev
+}
+
+// toneBurst is a key of 60 to 160 ms in band.
+func toneBurst(rng *rand.Rand, side media.Side, ms int) (out []tapped) {
+	pcm := make([]int16, 160*(3+rng.IntN(6)))
+	mediatest.DTMF{Rate: 8000, Low: -8, High: -8}.Add(pcm, "0123456789*#ABCD"[rng.IntN(16)])
+	ssrc, seq, ts := rng.Uint32(), uint16(rng.Uint32()), rng.Uint32()
+	for i := 0; i < len(pcm); i += 160 {
+		payload := make([]byte, 160)
+		for k := range payload {
+			payload[k] = mediatest.MuLaw(pcm[i+k])
+		}
+		out = append(out, tapped{at(ms + i/8), packet(0, seq+uint16(i/160), ts+uint32(i), ssrc, payload)})
+	}
+	return out
 }
 
 type tapped struct {
@@ -424,6 +449,8 @@ func TestHostileAdvanceAtAnyTimeChangesNothing(t *testing.T) {
 		plan.Lookback = time.Duration(rng.IntN(800)) * time.Millisecond
 		plan.EarlyMedia = rng.IntN(3) == 0
 		plan.Rules.ConsentRequired = false
+		plan.MaskDTMF = rng.IntN(2) == 0
+		plan.InbandDTMF = []string{InbandAuto, InbandOn, InbandOff}[rng.IntN(3)]
 		if rng.IntN(2) == 0 {
 			plan.Suppressed = SuppressedSilence
 		}

@@ -3,6 +3,7 @@ package recorder
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/pion/rtp"
 
@@ -56,6 +57,11 @@ func (l *lane) meaning(f media.Format) *format {
 		}
 	}
 	return e
+}
+
+// events tells whether digits of RFC 4733 are agreed.
+func (l *lane) events() bool {
+	return slices.ContainsFunc(l.formats[:], func(f *format) bool { return f != nil && f.event })
 }
 
 // static are payload types that mean the same without any negotiation (RFC
@@ -422,6 +428,7 @@ func (st *stream) event(c *core, s *side, p source.Packet) {
 	e, err := codec.ParseEvent(p.Payload)
 	if err == nil {
 		s.track.Silent(st.key, p.TS, p.TS+int64(e.Duration))
+		c.typists[s.is].covers(c, s, st.key, p, e)
 	}
 	d, ok := st.digits.Feed(p.Seq, p.TS, p.Payload)
 	if ok {

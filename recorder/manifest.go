@@ -165,6 +165,7 @@ const (
 	GapOverrun     = "overrun"     // the recorder could not take it: a full ring, a spent write budget, a failing store
 	GapRestart     = "restart"     // the daemon was not there
 	GapUndecodable = "undecodable" // packets came in a form that is not understood
+	GapMasked      = "masked"      // it came, and was silenced for a key that was heard in it
 )
 
 // Gap is a span inside the audio that is filled, not captured.
@@ -200,9 +201,17 @@ type Stream struct {
 	Quality *quality.Account `json:"quality,omitempty"`
 }
 
-// Digit is one RFC 4733 digit outside windows.
+// Digit is one digit that was dialled outside windows. Of a key that came in
+// several ways the first of RFC 4733, INFO and tone is listed.
 type Digit struct {
 	Channel int    `json:"channel"`
-	RealMS  int64  `json:"real_ms"`
+	RealMS  int64  `json:"real_ms"` // where the key went down; of INFO as its arrival and duration tell
 	Digit   string `json:"digit"`
+	Method  string `json:"method,omitempty"` // info | inband; empty: RFC 4733
 }
+
+// Values of Digit.Method.
+const (
+	DigitInfo   = "info"   // SIP INFO, application/dtmf-relay or application/dtmf
+	DigitInband = "inband" // a tone in the audio
+)

@@ -32,6 +32,13 @@ const (
 	SuppressedSilence = "silence"
 )
 
+// Values of Plan.InbandDTMF.
+const (
+	InbandAuto = "auto"
+	InbandOn   = "on"
+	InbandOff  = "off"
+)
+
 // Bounds of a Plan.
 const (
 	lookbackMax   = 5 * time.Second
@@ -66,6 +73,16 @@ type Plan struct {
 
 	DiscardBelow time.Duration // recordings with less audio are not kept
 
+	// InbandDTMF says whether tones are listed as digits: auto looks for them
+	// where a side has not agreed on RFC 4733, on everywhere, off never. What is
+	// found for the sake of Codes or MaskDTMF is listed too, unless it is off.
+	// Empty: auto.
+	InbandDTMF string
+
+	// MaskDTMF silences the keys of both sides in the audio: tones and events,
+	// from maskBefore before them to maskAfter behind them.
+	MaskDTMF bool
+
 	// Codes are digits that are signals when that side types them.
 	Codes [2][]suppress.Code // by media.Side
 
@@ -98,6 +115,7 @@ func DefaultPlan() Plan {
 		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
 		Suppressed: SuppressedCut, Conceal: true, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
 		OpusBitrate: 16000, OpusComplexity: 1, OpusApplication: "voip", ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,
+		InbandDTMF: InbandAuto,
 	}
 }
 
@@ -105,6 +123,14 @@ func DefaultPlan() Plan {
 func (p *Plan) requireConsent(as Plan) {
 	p.Rules.ConsentRequired = true
 	p.ConsentPreroll, p.ConsentTimeout = as.ConsentPreroll, as.ConsentTimeout
+}
+
+// maskLag is what audio is held back longer for the sake of MaskDTMF.
+func (p *Plan) maskLag() time.Duration {
+	if p.MaskDTMF {
+		return maskLag
+	}
+	return 0
 }
 
 // Validate lists every fault of the plan.
@@ -126,6 +152,11 @@ func (p Plan) Validate() error {
 	}
 	if p.Suppressed != SuppressedCut && p.Suppressed != SuppressedSilence {
 		errs = append(errs, fmt.Errorf("suppressed %q: want cut or silence", p.Suppressed))
+	}
+	switch p.InbandDTMF {
+	case "", InbandAuto, InbandOn, InbandOff:
+	default:
+		errs = append(errs, fmt.Errorf("inband_dtmf %q: want auto, on or off", p.InbandDTMF))
 	}
 	if p.Lookback < 0 || p.Lookback > lookbackMax {
 		errs = append(errs, fmt.Errorf("lookback %v: want 0 to %v", p.Lookback, lookbackMax))

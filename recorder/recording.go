@@ -67,6 +67,7 @@ type recording struct {
 	account accountState
 	parties partySet
 	digits  []pendingDigit // not yet sealed, in order of position
+	crowds  [2]crowd       // by channel: what digits has no room for
 	dtmf    []Digit
 	attrs   map[string]string
 	conv    string
@@ -371,12 +372,14 @@ func (r *recording) resolve(channel int, list []mix.Resolution) {
 		}
 		r.account.dirty = true
 		r.seg.stale(s.from / r.perMS)
-		if x.Withdrawn {
-			l.recause(s, "", "")
-			continue
-		}
-		for _, k := range r.keptSpans(channel, s) {
-			l.cover(k, gapCause(x.Cause), r.detailOf(channel, x.Cause))
+		for _, s := range l.without(GapMasked, s) {
+			if x.Withdrawn {
+				l.recause(s, "", "")
+				continue
+			}
+			for _, k := range r.keptSpans(channel, s) {
+				l.cover(k, gapCause(x.Cause), r.detailOf(channel, x.Cause))
+			}
 		}
 	}
 }
@@ -437,6 +440,8 @@ func gapCause(m mix.Cause) string {
 		return GapUndecodable
 	case mix.Overrun:
 		return GapOverrun
+	case maskedCause:
+		return GapMasked
 	case mix.Loss:
 	}
 	return GapLoss

@@ -29,6 +29,7 @@ type control struct {
 	sig    suppress.Signal
 	cause  media.Cause
 	conv   string
+	digit  infoDigit
 	passed bool        // the signal is another call's of the conversation
 	reply  chan effect // buffered; nil when nobody waits
 }
@@ -46,6 +47,7 @@ const (
 	controlStreamEnded
 	controlAnswered
 	controlSignal
+	controlDigit
 	controlConversation
 	controlBridged
 	controlEnded
@@ -349,6 +351,8 @@ func (s *session) apply(c control) {
 		if !c.passed && !e.Duplicate {
 			s.rec.pass(s, c.sig)
 		}
+	case controlDigit:
+		s.core.pressed(c.at, c.digit)
 	case controlBridged:
 		s.core.bridged(c.sig.At)
 	case controlConversation:

@@ -6,42 +6,65 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
-	"github.com/trunktap/trunktap/media/dtmf"
 	"github.com/trunktap/trunktap/media/mix"
-	"github.com/trunktap/trunktap/media/source"
 	"github.com/trunktap/trunktap/suppress"
 )
 
 // sourceDTMF is the source of signals that were typed.
 const sourceDTMF = "dtmf"
 
+const (
+	// sameKey is how far two digits may lie apart that tell of one key.
+	sameKey = time.Second
+	// infoDown is how long a key of INFO is taken to be down that does not say
+	// it, and infoDownMax the longest that one may say.
+	infoDown    = 100 * time.Millisecond
+	infoDownMax = 5 * time.Second
+	// infoDelay is how long an INFO may be under way: T1, after which one that
+	// was lost is sent again (RFC 3261 section 17.1.2.1), and its way.
+	infoDelay = 700 * time.Millisecond
+)
+
+// method is how a digit came. Of one key that comes in several ways the greater
+// method counts.
+type method uint8
+
+const (
+	methodInband method = iota + 1
+	methodInfo
+	methodRFC4733
+)
+
 // typist follows what one side types, to find codes. Without codes it passes
 // digits on.
 type typist struct {
-	side     media.Side
-	codes    *suppress.Codes // nil: there are none
-	detector *dtmf.Detector
-	rate     int  // Hz, of the detector
-	events   bool // it sends RFC 4733: tones beside them are echoes of the same keys
-	down     bool // a key of RFC 4733 is down
-	key      mix.Key
-	ts       int64   // where that key began
-	heard    int64   // sample behind the last audio, by its timestamps
-	bridge   []int16 // silence for one lost packet
-	held     []heldDigit
-	found    []dtmf.Event
-	presses  []suppress.Press
+	side   media.Side
+	codes  *suppress.Codes // nil: there are none
+	inband string          // InbandAuto | InbandOn | InbandOff
+	mask   bool            // tones and events are silenced
+	agreed bool            // RFC 4733 is negotiated
+	best   method          // of those the side has used
+
+	down    bool // a key of RFC 4733 is down
+	key     mix.Key
+	ts      int64 // where that key began
+	infoEnd int64 // ns: when the last key of INFO was up
+
+	listener
+	held    []heldDigit
+	presses []suppress.Press
 }
 
 // heldDigit is a digit of which it is not known whether it belongs to a code.
 type heldDigit struct {
 	at, arrival int64 // ns
+	from        int64 // ns: the key may have gone down from here on
 	digit       byte
-	tone        bool // heard in band; such digits are not listed
+	method      method
 }
 
 func newTypist(p Plan, side media.Side) typist {
-	t := typist{side: side}
+	t := typist{side: side, inband: p.InbandDTMF, mask: p.MaskDTMF}
 	if codes := p.Codes[side]; len(codes) > 0 {
 		t.codes = suppress.NewCodes(codes)
 	}
@@ -72,13 +95,8 @@ func (c *core) nsOf(s *side, k mix.Key, ts, otherwise int64) int64 {
 // event takes the beginning of an RFC 4733 digit.
 func (t *typist) event(c *core, s *side, k mix.Key, d codec.Digit, arrival int64) {
 	at := min(arrival, c.nsOf(s, k, d.TS, arrival))
-	if t.codes == nil {
-		c.digit(t.side, at, arrival, d.Text)
-		return
-	}
-	t.events = true
-	t.begin(c, heldDigit{at: at, arrival: arrival, digit: d.Text})
-	t.down, t.key, t.ts = true, k, d.TS
+	t.begin(c, heldDigit{at: at, arrival: arrival, from: at, digit: d.Text, method: methodRFC4733})
+	t.down, t.key, t.ts = t.codes != nil, k, d.TS
 }
 
 // released takes the end of an RFC 4733 event that began at ts.
@@ -89,54 +107,49 @@ func (t *typist) released(c *core, s *side, k mix.Key, ts, duration, arrival int
 	}
 }
 
-// heard is decoded audio: its samples' rate and the media clock's, in Hz.
-type heard struct {
-	pcm         []int16
-	rate, clock int
+// pressed takes a key that the signalling told of (SIP INFO) after so long a
+// time of being down.
+func (t *typist) pressed(c *core, digit byte, down time.Duration) {
+	arrival, ns := c.now, int64(min(max(down, 0), infoDownMax))
+	if ns == 0 {
+		ns = int64(infoDown)
+	}
+	at := max(arrival-ns, t.infoEnd)
+	t.infoEnd = arrival
+	d := heldDigit{at: at, arrival: arrival, from: arrival - ns - int64(infoDelay), digit: digit, method: methodInfo}
+	if t.begin(c, d) && t.codes != nil {
+		t.end(c, arrival)
+	}
 }
 
-// samples converts a timestamp to samples.
-func (h heard) samples(ts int64) int64 { return ts * int64(h.rate) / int64(h.clock) }
-
-// ts converts a number of samples to the media clock.
-func (h heard) ts(samples int64) int64 { return samples * int64(h.clock) / int64(h.rate) }
-
-// audio looks for tones, and ends a key whose end was lost.
-func (t *typist) audio(c *core, s *side, k mix.Key, p source.Packet, h heard) {
+// begin takes a key that went down; false when the side types in a better way,
+// of which this is an echo.
+func (t *typist) begin(c *core, d heldDigit) bool {
+	if d.method < t.best {
+		return false
+	}
+	t.best = d.method
+	if d.method > methodInband {
+		t.withdraw(c, d)
+	}
 	if t.codes == nil {
-		return
+		t.tell(c, d)
+		return true
 	}
-	if t.down && k == t.key && p.TS > t.ts {
-		t.down = false
-		t.end(c, c.nsOf(s, k, p.TS, p.Arrival))
-	}
-	if t.events {
-		return
-	}
-	if t.rate != h.rate {
-		t.rate, t.detector, t.bridge = h.rate, dtmf.New(h.rate), make([]int16, h.rate/50)
-	}
-	t.found = t.found[:0]
-	at := h.samples(p.TS)
-	if hole := at - t.heard; k == t.key && hole > 0 && hole <= int64(len(t.bridge)) {
-		t.found = t.detector.Feed(t.heard, t.bridge[:hole], t.found) // a lost packet is no second key
-	}
-	t.key, t.heard = k, at+int64(len(h.pcm))
-	t.found = t.detector.Feed(at, h.pcm, t.found)
-	for _, e := range t.found {
-		at := c.nsOf(s, k, h.ts(e.At), p.Arrival)
-		if e.End {
-			t.end(c, at)
-		} else {
-			t.begin(c, heldDigit{at: at, arrival: p.Arrival, digit: e.Digit, tone: true})
-		}
-	}
-}
-
-func (t *typist) begin(c *core, d heldDigit) {
 	t.held = append(t.held, d)
 	m, ok := t.codes.Begin(d.digit, d.at) // ends a key that is still down
 	t.take(c, m, ok)
+	return true
+}
+
+// withdraw forgets what told of the same key before, in a lesser way.
+func (t *typist) withdraw(c *core, d heldDigit) {
+	t.held = slices.DeleteFunc(t.held, func(o heldDigit) bool {
+		return o.digit == d.digit && o.method < d.method && max(o.at-d.at, d.at-o.at) <= int64(sameKey)
+	})
+	for _, r := range c.recs {
+		r.withdraw(r.channel(t.side), d)
+	}
 }
 
 func (t *typist) end(c *core, at int64) {
@@ -181,10 +194,10 @@ func (t *typist) keep(c *core, m suppress.CodeMatch) {
 	})
 }
 
-// tell passes on one digit; what was heard in band is not listed.
+// tell passes on one digit that is to be listed.
 func (t *typist) tell(c *core, d heldDigit) {
-	if !d.tone {
-		c.digit(t.side, d.at, d.arrival, d.digit)
+	if d.method != methodInband || t.inband != InbandOff {
+		c.digit(t.side, d)
 	}
 }
 

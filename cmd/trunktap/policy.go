@@ -115,6 +115,7 @@ func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	p.Format, p.Suppressed, p.EarlyMedia, p.Mono = during(r.Format, r.Encode), r.Suppressed, r.EarlyMedia, !r.DualChannel
 	p.OpusBitrate, p.OpusComplexity, p.OpusApplication = r.Opus.Bitrate, r.Opus.Complexity, r.Opus.Application
 	p.Conceal, p.SampleRate, p.Level = r.Conceal, r.SampleRate, r.LevelControl
+	p.InbandDTMF, p.MaskDTMF = r.InbandDTMF, r.MaskDTMF
 	p.Lookback, p.SegmentMax = cfg.Recording.Lookback, cfg.Recording.SegmentMax
 	p.RefuseUnready = r.OnFailure == "refuse"
 	p.Rules = suppress.Rules{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -71,6 +72,16 @@ func (g *guard) signal(s suppress.Signal) {
 		s.Received = g.forward(s.Received)
 	}
 	g.do("Signal", func(t media.SessionTap) { t.Signal(s) })
+}
+
+// digit passes on a key of which an INFO told.
+func (g *guard) digit(from media.Side, at time.Time, d callstate.Digit) {
+	t, ok := g.tap.(media.DigitTap)
+	if !ok {
+		return
+	}
+	at = g.forward(at)
+	g.do("Digit", func(media.SessionTap) { t.Digit(from, at, d.Digit, d.Down) })
 }
 
 // ended is the last call; the recorder is gone after it.

@@ -3,12 +3,16 @@ package b2bua
 import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 )
 
 // tell passes on what a request that passes says of the state of the call.
 func (c *call) tell(req *sip.Message, from media.Side) {
 	if c.state == nil || c.tap.tap == nil {
 		return
+	}
+	if d, ok := callstate.DigitOf(req); ok {
+		c.tap.digit(from, req.Arrival, d)
 	}
 	signals, refused := c.state.Request(req, from, req.Arrival)
 	if refused > 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -75,6 +76,11 @@ func (t *tracker) request(c *call, m *message, sender media.Side) {
 func (t *tracker) tell(c *call, m *message, from media.Side) {
 	if c.tap == nil {
 		return
+	}
+	if digits, ok := c.tap.(media.DigitTap); ok {
+		if d, ok := callstate.DigitOf(m.Message); ok {
+			digits.Digit(from, t.now, d.Digit, d.Down)
+		}
 	}
 	signals, refused := c.state.Request(m.Message, from, t.now)
 	t.stats.SignalsRefused += int64(refused)

@@ -10,9 +10,11 @@ type TrunkRecording struct {
 	SampleRate       int    // Hz; 0: auto
 	Opus             Opus
 	Encode           Encode
-	DualChannel      bool // false: both sides mixed into one channel
-	LevelControl     bool // quiet and loud speakers come near to each other
-	Conceal          bool // codecs make up for lost packets
+	DualChannel      bool   // false: both sides mixed into one channel
+	LevelControl     bool   // quiet and loud speakers come near to each other
+	Conceal          bool   // codecs make up for lost packets
+	InbandDTMF       string // auto | on | off: whether tones are listed as digits
+	MaskDTMF         bool   // keys are silenced in the audio
 	EarlyMedia       bool
 	Suppress         Suppress
 	Suppressed       string        // cut | silence
