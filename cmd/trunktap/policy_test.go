@@ -37,13 +37,14 @@ trunks:
 func TestPlanOfCaptureRules(t *testing.T) {
 	cfg := mustConfig(t, `consent: {mode: required, preroll: true, timeout: 90s, dtmf: {grant: "1", deny: "2"}},
       suppress: {queue: false, flows: {a: false}, queues: {b: true}}, pause_auto_resume: 5m, discard_below: 2s,
-      consult: true, adhoc: false, snippets: false`, "", `signals: {dtmf: {pause: "*#0", resume: "*#1", from: any}}`)
+      consult: true, adhoc: false, snippets: false, inband_dtmf: on, mask_dtmf: true`, "", `signals: {dtmf: {pause: "*#0", resume: "*#1", from: any}}`)
 	want := recorder.DefaultPlan()
 	want.Rules = suppress.Rules{
 		IVR: true, Hold: true, Flows: map[string]bool{"a": false}, Queues: map[string]bool{"b": true},
 		ConsentRequired: true, ExternalTransferStop: true, PauseAutoResume: 5 * time.Minute,
 	}
 	want.ConsentPreroll, want.ConsentTimeout, want.DiscardBelow = true, 90*time.Second, 2*time.Second
+	want.InbandDTMF, want.MaskDTMF = recorder.InbandOn, true
 	want.Consult, want.Adhoc, want.Snippets = true, false, false
 	pause := []suppress.Code{{Digits: "*#0", Event: suppress.PauseStart}, {Digits: "*#1", Event: suppress.PauseEnd}}
 	consent := []suppress.Code{{Digits: "1", Event: suppress.ConsentGranted}, {Digits: "2", Event: suppress.ConsentDenied}}

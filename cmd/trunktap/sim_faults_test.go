@@ -81,13 +81,23 @@ func (w *heardSegment) Write(a recorder.Audio, m *recorder.Manifest) error {
 
 // canaryCall speaks and dials the canary inside pauses and holds of several
 // kinds: at once, late within lookback, nested, and ended by the wrong signal.
-func canaryCall(w *world) {
+// The digits come by RFC 4733, INFO or as tones.
+func canaryCall(w *world, by string) {
 	second := time.Second
 	c := w.inbound(siptest.CallOptions{}, siptest.Answer{Ring: second})
 	secret := func(dials *siptest.Call, d time.Duration) {
 		c.external.Media().Play(siptest.Tone(canaryHz, 0.5))
 		c.internal.Media().Play(siptest.Tone(canaryHz, 0.5))
-		w.ok(dials.Media().SendDigits(w.ctx, canaryDigits))
+		switch by {
+		case "info":
+			c.infoDigits(dials, canaryDigits)
+		case "tones":
+			dials.Media().Play(toneKeys(canaryDigits))
+			time.Sleep(toneKeysLast(canaryDigits))
+			dials.Media().Play(siptest.Tone(canaryHz, 0.5))
+		default:
+			w.ok(dials.Media().SendDigits(w.ctx, canaryDigits))
+		}
 		time.Sleep(d)
 		c.external.Media().Play(siptest.Tone(440, 0.3))
 		c.internal.Media().Play(siptest.Tone(1000, 0.3))
@@ -123,19 +133,21 @@ func canaryCall(w *world) {
 func TestSimCanary(t *testing.T) {
 	for _, format := range []string{recorder.FormatWAVPCM16, recorder.FormatOggOpus} {
 		for _, mode := range []string{recorder.SuppressedCut, recorder.SuppressedSilence} {
-			t.Run(format+" "+mode, func(t *testing.T) { canary(t, format, mode) })
+			for _, by := range []string{"events", "info", "tones"} {
+				t.Run(format+" "+mode+" "+by, func(t *testing.T) { canary(t, format, mode, by) })
+			}
 		}
 	}
 }
 
-func canary(t *testing.T, format, mode string) {
+func canary(t *testing.T, format, mode, by string) {
 	dir := t.TempDir()
 	var mu sync.Mutex
 	var heard [2][]int16
 	var told bytes.Buffer // logs, events, accounts and API answers
 	var arch *archive.Archive
 	cfg := worldConfig{plan: simPlan()}
-	cfg.plan.Format, cfg.plan.Suppressed = format, mode
+	cfg.plan.Format, cfg.plan.Suppressed, cfg.plan.InbandDTMF = format, mode, recorder.InbandOn
 	cfg.rec.Log = slog.New(slog.NewJSONHandler(&lockedWriter{w: &told, mu: &mu}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	cfg.rec.NewSink = func(ctx context.Context, id, prefix string) (recorder.Sink, error) {
 		s, err := arch.NewSink(ctx, id, prefix)
@@ -147,7 +159,7 @@ func canary(t *testing.T, format, mode string) {
 		}))(w.t)
 		w.net.Impair(simCarrier.Addr(), simOutside.Addr(), mediatest.Impairment{Delay: 4 * time.Millisecond, Jitter: 120 * time.Millisecond, Reorder: 0.05, Loss: 0.01})
 		events, cancel := w.rec.Subscribe()
-		canaryCall(w)
+		canaryCall(w, by)
 		cancel()
 		for e := range events {
 			w.ok(json.NewEncoder(&lockedWriter{w: &told, mu: &mu}).Encode(e))

@@ -410,6 +410,23 @@ func simScenarios() []simScenario {
 			time.Sleep(second)
 			c.bye(c.internal)
 		}},
+		{name: "digits by INFO and as tones, masked", plan: func(p *recorder.Plan) { p.InbandDTMF, p.MaskDTMF = recorder.InbandOn, true }, run: func(w *world) {
+			c := plain(w)
+			time.Sleep(second)
+			c.infoDigits(c.external, "15")
+			time.Sleep(second)
+			c.external.Media().Play(toneKeys("2#"))
+			time.Sleep(second)
+			c.signal(suppress.PauseStart, 0)
+			c.infoDigits(c.internal, "42")
+			c.signal(suppress.PauseEnd, 0)
+			time.Sleep(second)
+			c.infoDigits(c.internal, "7")
+			time.Sleep(second)
+			w.ok(c.external.Media().SendDigits(w.ctx, "9"))
+			time.Sleep(second)
+			c.bye(c.external)
+		}},
 		{name: "two segments, cut at their most", plan: func(p *recorder.Plan) { p.SegmentMax = 2 * second }, run: func(w *world) {
 			c := plain(w)
 			time.Sleep(5 * second)

@@ -65,6 +65,10 @@ func (c *stateCall) StreamEnded(id media.StreamID, at time.Time) { c.note(at, "s
 func (c *stateCall) Answered(at time.Time)                       { c.note(at, "answered") }
 func (c *stateCall) Ended(at time.Time, cause media.Cause)       { c.note(at, "ended %s", cause) }
 
+func (c *stateCall) Digit(side media.Side, at time.Time, digit byte, down time.Duration) {
+	c.note(at, "digit %s %c %v", side, digit, down)
+}
+
 func (c *stateCall) Signal(s suppress.Signal) {
 	at, ago := s.At, time.Duration(0)
 	if !s.Received.IsZero() {
@@ -180,6 +184,7 @@ func wantState() []string {
 		"300ms stream external",
 		"400ms info pause.start (30ms ago)",
 		"600ms info pause.end", "600ms info queue.end gold",
+		"700ms digit external 5 100ms",
 		"800ms header ivr.start",
 		"900ms header call.linked dialog:consult@pbx;2 dialog:consult@pbx;1",
 		"1s ended bye",

@@ -132,6 +132,10 @@ func (c *notedCall) Answered(at time.Time) {
 	c.note(at, "answered")
 }
 
+func (c *notedCall) Digit(side media.Side, at time.Time, digit byte, down time.Duration) {
+	c.note(at, "digit %s %c %v", side, digit, down)
+}
+
 func (c *notedCall) Signal(s suppress.Signal) { c.note(s.At, "%s %s", s.Event, s.Party) }
 
 func (c *notedCall) Ended(at time.Time, cause media.Cause) {
