@@ -32,6 +32,9 @@ func (c *core) pressed(t time.Time, d infoDigit) {
 		return
 	}
 	c.advance(c.ns(t))
+	if c.now > c.waitingNS {
+		c.takeAnswer()
+	}
 	c.look = c.now
 	c.typists[d.side].pressed(c, d.digit, d.down)
 	c.takeTyped()
