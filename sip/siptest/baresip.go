@@ -276,7 +276,10 @@ type lockedBuffer struct {
 	buf bytes.Buffer
 }
 
-const outputBytesMax = 1 << 20
+const (
+	outputBytesMax  = 1 << 20
+	outputTailBytes = 4000
+)
 
 // Write never fails: what is too much is left out.
 func (l *lockedBuffer) Write(p []byte) (int, error) {
@@ -292,5 +295,8 @@ func (l *lockedBuffer) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := l.buf.Bytes()
-	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
+	return strings.TrimSpace(string(b[max(0, len(b)-outputTailBytes):]))
 }
+
+// Output is the end of what it has printed.
+func (b *Baresip) Output() string { return b.output.tail() }
