@@ -206,6 +206,11 @@ func baresipCall(t *testing.T, with [2]baresipMedia) *liveDaemon {
 		b, err := siptest.StartBaresip(ctx, siptest.BaresipConfig{Net: ns[side], Dir: dir, User: "desk", Answer: side == 1, Source: source, Encryption: with[side].encryption, Mux: with[side].mux})
 		skipWithout(t, err)
 		peers[side] = b
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Log("baresip", side, b.Output())
+			}
+		})
 	}
 	if err := peers[0].Dial(ctx, fmt.Sprintf("sip:desk@%s:5060", ns[0].Host)); err != nil {
 		t.Fatal(err)

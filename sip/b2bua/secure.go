@@ -58,9 +58,20 @@ func (a *anchor) protectOffer(from media.Side, d *sdp.Description) ([]*sdp.Prote
 			return nil, err
 		}
 		p.open, p.offerer, p.untouched = true, from, m.Rejected || !isRTP(m)
+		offered.Profile = plainProfile(offered.Profile, m.Proto)
 		out[i] = p.write(offered)
 	}
 	return out, nil
+}
+
+// plainProfile leaves the feedback out where a plain profile takes the place of a
+// secure one: many endpoints without SRTP refuse RTP/AVPF, and parties of the two
+// profiles understand each other (RFC 4585 section 5).
+func plainProfile(offered, was string) string {
+	if offered == "RTP/AVPF" && !strings.EqualFold(was, offered) {
+		return "RTP/AVP"
+	}
+	return offered
 }
 
 // protectAnswer is protectOffer for an answer.

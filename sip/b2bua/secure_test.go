@@ -253,3 +253,31 @@ func TestSecureUntouched(t *testing.T) {
 		w.a.want("404")
 	})
 }
+
+// A plain side is not offered the profile with feedback of a secure one.
+func TestSecureFeedbackStaysOutside(t *testing.T) {
+	inBubble(t, withSRTP(srtp.Required, srtp.Off), func(w *bench) {
+		lines := (&securePeer{t: t}).offer(false)
+		begin(w.a, outside, "avpf", strings.Replace(sdpOf(carrier.Addr(), 7000, lines...), "RTP/AVP", "RTP/SAVPF", 1))
+		w.a.want("100")
+		p := w.p.take(inside)
+		if got := said(t, p.invite); got.Profile != "RTP/AVP" {
+			t.Errorf("the PBX is offered %s", got.Profile)
+		}
+		w.p.reply(p.invite, 200, "pbx", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8000))
+		ok := w.a.want("200")
+		if got := said(t, ok); got.Profile != "RTP/SAVPF" {
+			t.Errorf("the carrier is answered %s", got.Profile)
+		}
+		w.a.send(outside, begunAck(ok))
+		w.p.want("ACK")
+	})
+}
+
+// begunAck acknowledges the 200 of a call that the bench ends.
+func begunAck(ok *sip.Message) string {
+	return message("ACK sip:"+outside.String()+" SIP/2.0", []string{
+		"Via: SIP/2.0/UDP " + carrier.String() + ";rport;branch=z9hG4bK-ack", "Max-Forwards: 70",
+		"From: " + ok.Get("From"), "To: " + ok.Get("To"), "Call-ID: " + ok.CallID(), "CSeq: 1 ACK",
+	}, "")
+}
