@@ -169,7 +169,7 @@ const (
 	hearingRange = 0.040 // s, to both sides
 	hearingEdge  = 0.025 // s, left out at both ends of what is said
 	hearingSure  = 0.8   // correlation, from which on the place of a piece is no chance
-	hearingNear  = 20.0  // correlation that a place must be better for a second of distance
+	hearingNear  = 60.0  // correlation that a place must be better for a second of distance
 	hearingTail  = 0.120 // s, in which concealment and filters die away
 )
 
