@@ -92,7 +92,7 @@ func wantLike(t testing.TB, what string, got, want [2][]int16) {
 }
 
 func TestDeferredEncoding(t *testing.T) {
-	for _, format := range []string{codec.WAVPCMU, codec.WAVPCMA, codec.WAVPCM16} {
+	for _, format := range []string{codec.WAVPCMU, codec.WAVPCMA, codec.WAVPCM16, codec.FLAC} {
 		mem, cat := vfstest.NewMem(), newMemCatalog()
 		a := mustDefer(t, mem, cat, deferAll)
 		before := record(t, a, newTestCall(testID, format))
