@@ -215,6 +215,7 @@ func (m *memSink) pcm() [2][]int16 {
 
 func testPlan() Plan {
 	p := DefaultPlan()
+	p.SampleRate = 8000
 	p.Conceal = false // what is filled is told from what was captured by its silence
 	p.Format = FormatWAVPCM16
 	return p

@@ -111,7 +111,7 @@ type Stations interface {
 // DefaultPlan is what the configuration's defaults amount to.
 func DefaultPlan() Plan {
 	return Plan{
-		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: 8000,
+		Kind: KindTrunk, Format: FormatOggOpus, SampleRate: RateAuto,
 		Rules:      suppress.Rules{IVR: true, Queue: true, Hold: true, ExternalTransferStop: true},
 		Suppressed: SuppressedCut, Conceal: true, Lookback: 500 * time.Millisecond, SegmentMax: 5 * time.Minute,
 		OpusBitrate: 16000, OpusComplexity: 1, OpusApplication: "voip", ConsentTimeout: time.Minute, Adhoc: true, Snippets: true,

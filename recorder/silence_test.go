@@ -30,6 +30,7 @@ func TestSilenceBeforeConsent(t *testing.T) {
 func silentUntil(t *testing.T, format string, grantedMS int) {
 	dir := t.TempDir()
 	p := recorder.DefaultPlan()
+	p.SampleRate = 8000
 	p.Format, p.Suppressed, p.SegmentMax, p.Rules.ConsentRequired = format, recorder.SuppressedSilence, 2*time.Second, true
 	r, err := recorder.New(recorder.Config{Policy: onePlan{p}, NewSink: plain.New(dir).NewSink, Synchronous: true})
 	if err != nil {

@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"media/relay/kernel":            {},
 	"media/relay/kernel/kerneltest": {"media/relay/kernel"},
 
-	"media/codec":      {"media", "media/codec/amr"},
+	"media/codec":      {"media", "media/codec/amr", "media/codec/flac", "media/level"},
 	"media/codec/amr":  {},
 	"media/codec/flac": {},
 	"media/codec/mp3":  {},
@@ -55,7 +55,7 @@ var mayImport = map[string][]string{
 	"suppress/feed/esl":  {"suppress", "suppress/feed"},
 	"suppress/feed/nats": {"suppress", "suppress/feed"},
 
-	"recorder":                 {"media", "media/source", "media/jitter", "media/codec", "media/mix", "media/dtmf", "media/quality", "suppress"},
+	"recorder":                 {"media", "media/source", "media/jitter", "media/codec", "media/level", "media/mix", "media/dtmf", "media/quality", "suppress"},
 	"recorder/policy":          {"recorder", "media", "suppress"},
 	"recorder/vfs":             {},
 	"recorder/vfs/vfstest":     {"recorder/vfs"},
@@ -67,7 +67,7 @@ var mayImport = map[string][]string{
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
 	"recorder/archive": {
 		"recorder", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
-		"media", "media/codec",
+		"media", "media/codec", "media/codec/flac", "media/codec/mp3",
 	},
 	"recorder/api": {"recorder", "suppress"},
 

@@ -119,7 +119,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"check"}, 2, "--config, --schema and --example"},
 		{[]string{"check", "--schema", "--example"}, 2, "can't be used together"},
 		{[]string{"show", "--config", "x"}, 2, "<id>"},
-		{[]string{"export", "--config", "x", "id", "-o", "f", "--format", "mp3"}, 2, "--format"},
+		{[]string{"export", "--config", "x", "id", "-o", "f", "--format", "aiff"}, 2, "--format"},
 		{[]string{"export", "--config", "x", "id"}, 2, "--output"},
 		{[]string{"replay", "--out", "x"}, 2, "<capture>"},
 		{[]string{"replay", "x.pcap"}, 2, "--out"},

@@ -65,6 +65,7 @@ type worldConfig struct {
 
 func simPlan() recorder.Plan {
 	p := recorder.DefaultPlan()
+	p.SampleRate = 8000
 	p.Format = recorder.FormatWAVPCM16
 	return p
 }

@@ -88,6 +88,7 @@ func liveRecorder(b *testing.B, format string) (*recorder.Recorder, *Archive) {
 		b.Fatal(err)
 	}
 	plan := recorder.DefaultPlan()
+	plan.SampleRate = 8000
 	plan.Kind, plan.Format = recorder.KindTrunk, format
 	r, err := recorder.New(recorder.Config{Policy: everyCall{plan}, NewSink: a.NewSink, Workers: runtime.NumCPU()})
 	if err != nil {
