@@ -2,8 +2,11 @@ package recorder
 
 import (
 	"context"
+	"encoding/binary"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/suppress"
@@ -101,4 +104,66 @@ func TestPanicInTheEnd(t *testing.T) {
 	if len(r.sessions) != 0 || r.QueuedBytes() != 0 || sink.manifest == nil && !sink.discarded {
 		t.Errorf("%d sessions left, %d bytes queued, manifest %v", len(r.sessions), r.QueuedBytes(), sink.manifest)
 	}
+}
+
+// TestNothingOfAWindowIsHeard: a party that speaks inside windows alone is never
+// heard, whatever is lost, comes late or comes again (RFC 2198); the account holds.
+func TestNothingOfAWindowIsHeard(t *testing.T) {
+	red := media.Format{PayloadType: 97, Name: "RED", ClockRate: 8000, Params: "0/0"}
+	rapid.Check(t, func(rt *rapid.T) {
+		p := concealing()
+		p.Suppressed = rapid.SampledFrom([]string{SuppressedCut, SuppressedSilence}).Draw(rt, "mode")
+		shut := make([]bool, 200) // by packet
+		var signals []step
+		for n, on := 10, false; n < 190; n += rapid.IntRange(2, 40).Draw(rt, "length") {
+			event := suppress.PauseStart
+			if on {
+				event = suppress.PauseEnd
+			}
+			on = !on
+			signals = append(signals, signalAt(20*n, event))
+			for i := n; i < len(shut); i++ {
+				shut[i] = on
+			}
+		}
+		said := func(n int) []byte {
+			if shut[n] {
+				return loudUntil(20*n, 20*n+1)
+			}
+			return loudUntil(20*n, 0)
+		}
+		var steps []step
+		for n := range shut {
+			delay := 0
+			fate := 9 // the first packets place the stream
+			if n > 4 {
+				fate = rapid.IntRange(0, 9).Draw(rt, "fate")
+			}
+			switch fate {
+			case 0, 1, 2:
+				continue
+			case 3:
+				delay = rapid.IntRange(0, 600).Draw(rt, "delay")
+			}
+			pt, payload := byte(0), said(n)
+			if n > 0 && rapid.Bool().Draw(rt, "red") {
+				before := said(n - 1)
+				head := binary.BigEndian.AppendUint32(nil, 0x80<<24|160<<10|uint32(len(before)))
+				pt, payload = 97, append(append(append(head, 0), before...), payload...)
+			}
+			wire, when := packet(pt, uint16(n), uint32(160*n), 0x2000, payload), at(20*n+delay)
+			if 20*n+delay < 4000 {
+				steps = append(steps, step{at: when, do: func(c *testCall) { c.put(media.External, when, wire) }})
+			}
+		}
+		sink, m := replayed(t, p, script(inFormats(4000, red, g711Formats[0]), signals, steps))
+		if err := accountFault(m, sink); err != nil {
+			rt.Fatal(err)
+		}
+		for i, x := range sink.pcm()[0] {
+			if x != 0 {
+				rt.Fatalf("sample %d at %d ms of audio is %d, windows %+v, gaps %+v", i, i/8, x, m.Windows, m.Gaps)
+			}
+		}
+	})
 }
