@@ -65,6 +65,7 @@ type heldChunk struct {
 	fromMS, toMS int64 // on the call's timeline
 	marks        [2][]mix.Mark
 	resolved     [2][]mix.Resolution
+	blends       [2][]blend
 	detail       [2]string
 }
 
@@ -123,7 +124,7 @@ func (p *preroll) hold(r *recording, k *chunk) bool {
 	copy(b, k.pcm[1][skip:])
 	h := heldChunk{fromMS: from, toMS: to, detail: k.detail}
 	for c := range k.marks {
-		h.marks[c], h.resolved[c] = slices.Clone(k.marks[c]), slices.Clone(k.resolved[c])
+		h.marks[c], h.resolved[c], h.blends[c] = slices.Clone(k.marks[c]), slices.Clone(k.resolved[c]), slices.Clone(k.blends[c])
 	}
 	p.held = append(p.held, h)
 	return true
@@ -144,7 +145,7 @@ func (p *preroll) empty(r *recording, keep bool) {
 		a, b := p.slot(r, i)
 		k := chunk{fromMS: h.fromMS, toMS: h.toMS, pcm: [2][]int16{a, b}}
 		if keep {
-			k.marks, k.resolved, k.detail = h.marks, h.resolved, h.detail
+			k.marks, k.resolved, k.blends, k.detail = h.marks, h.resolved, h.blends, h.detail
 		} else {
 			clear(a)
 			clear(b)

@@ -106,7 +106,8 @@ type chunk struct {
 	pcm          [2][]int16
 	marks        [2][]mix.Mark
 	resolved     [2][]mix.Resolution
-	detail       [2]string // the codec that is not understood
+	blends       [2][]blend // by side, those that reach behind fromMS
+	detail       [2]string  // the codec that is not understood
 }
 
 // newCore returns a core for a session whose plan is valid. outlet gives each
@@ -389,6 +390,7 @@ func (c *core) sealTo(toMS int64) {
 		}
 		k.resolved[i] = s.track.Resolved()
 		k.detail[i] = s.undecodable
+		k.blends[i] = s.blendsFrom(k.fromMS * c.perMS)
 	}
 	c.spans = c.state.Seal(toMS, c.spans[:0])
 	c.sealedMS = toMS

@@ -59,6 +59,10 @@ func (st *stream) audio(c *core, s *side, f *format, p source.Packet) {
 	st.nextTS, st.haveTS = p.TS+st.packetTicks, true
 	st.soundTS = st.nextTS
 	s.track.AudioAt(st.key, p.TS, d.Rate(), pcm)
+	if st.made {
+		s.blended(st.key, p.TS, st.madeTS)
+		st.made = false
+	}
 	s.watch(c, st.key, p, st.packetTicks)
 	c.typists[s.is].audio(c, s, st.key, p, heard{pcm, d.Rate(), clockOf(f)})
 }
@@ -129,6 +133,9 @@ func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64
 		st.row.recovered++
 	}
 	s.track.AudioAt(st.key, until, d.Rate(), pcm)
+	if st.made {
+		s.blended(st.key, until, st.madeTS)
+	}
 	q := p // as if it had come in its time
 	q.TS, q.Arrival = until, p.Arrival-(p.TS-until)*1e9/int64(clock)
 	s.watch(c, st.key, q, p.TS-until)
@@ -141,8 +148,14 @@ func (st *stream) conceal(s *side, d codec.Decoder, clock int, from, to int64) i
 	if n <= 0 {
 		return from
 	}
+	if pos, ok := s.track.PositionOf(st.key, from); ok && pos < s.track.Cursor() {
+		return from // its place is read: what would be made up could only be heard in the joint with the next packet
+	}
 	st.pcm = d.Conceal(st.pcm[:0], n)
 	s.track.ConcealAt(st.key, from, d.Rate(), st.pcm, mix.Loss)
+	if !st.made {
+		st.made, st.madeTS = true, from
+	}
 	st.concealed += int64(len(st.pcm)) * 1000 / int64(d.Rate())
 	return from + ticks(len(st.pcm), d.Rate(), clock)
 }

@@ -102,6 +102,7 @@ type side struct {
 	overrun     uint32    // dropped by the tap before the source was known
 	reports     source.Reports
 	malformed   int64 // RTCP
+	blends      []blend
 }
 
 func newSide(is media.Side) *side { return &side{is: is, sources: make(map[uint32]*stream)} }
@@ -130,6 +131,8 @@ type stream struct {
 	unknownTS    int64 // timestamp of an undecodable packet whose length is not known yet
 	unknown      bool
 	unknownTicks int64 // of it, 0 when its format does not tell
+	made         bool  // what the decoder gave last was made up,
+	madeTS       int64 // from this timestamp on
 	concealed    int64 // ms
 	blocks       []codec.Block
 	quality      quality.Stream

@@ -250,13 +250,13 @@ func (r *recording) process(k *chunk) {
 		r.account.dirty = true // a window begins or ends; what was written when its signal came tells nothing of it
 	}
 	var silenced [2]span
+	var blended [2][]span
 	for i := range ch {
 		side := r.side(i)
 		copy(ch[i], k.pcm[side][skip:skip+n])
 		r.detail[i] = k.detail[side]
-		for _, m := range k.marks[side] {
-			r.addGap(i, m, from, to, ch[i])
-		}
+		r.addGaps(i, k.marks[side], from, to, ch[i])
+		blended[i] = r.unblend(i, k.blends[side], from, to, ch[i])
 		r.resolve(i, k.resolved[side])
 		silenced[i] = r.strays[i].mute(from*r.perMS, ch[i])
 	}
@@ -264,6 +264,7 @@ func (r *recording) process(k *chunk) {
 	r.sealedMS = to
 	for i := range silenced {
 		r.muted(i, silenced[i])
+		r.unblended(i, blended[i])
 	}
 	r.keepDigits()
 	r.record(kept)
@@ -306,29 +307,68 @@ func (r *recording) record(kept [2][]int16) {
 	r.seg.tick(r)
 }
 
-// addGap lists the kept parts of a mark that lie in [fromMS, toMS), whose
-// samples are pcm: what lies inside a window is not listed. What a codec made up
-// out of samples that are not kept is silenced.
-func (r *recording) addGap(channel int, m mix.Mark, fromMS, toMS int64, pcm []int16) {
-	at := m.At - r.offsetMS*r.perMS
-	at, to := max(at, fromMS*r.perMS), min(at+int64(m.N), toMS*r.perMS)
-	if at >= to {
-		return
+// addGaps lists marks that lie in [fromMS, toMS), whose samples are pcm, and
+// silences what was made up of what is not kept.
+func (r *recording) addGaps(channel int, marks []mix.Mark, fromMS, toMS int64, pcm []int16) {
+	first, last := fromMS*r.perMS, toMS*r.perMS
+	for _, m := range marks {
+		at := m.At - r.offsetMS*r.perMS
+		s := span{max(at, first), min(at+int64(m.N), last)}
+		if s.from >= s.to {
+			continue
+		}
+		if m.Concealed && r.madeOfSuppressed(channel, s.from, fromMS) {
+			clear(pcm[s.from-first : s.to-first])
+			m.Concealed = false
+		}
+		r.listGap(channel, gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed})
 	}
-	if m.Concealed && (at-concealBackMS*r.perMS < r.strays[channel].muteUntil || r.suppressedBefore(channel, at/r.perMS, fromMS)) {
-		clear(pcm[at-fromMS*r.perMS : to-fromMS*r.perMS])
-		m.Concealed = false
+}
+
+// unblend silences the beginnings of packets that are blended with something that
+// was made up of what is not kept, and returns where that was.
+func (r *recording) unblend(channel int, blends []blend, fromMS, toMS int64, pcm []int16) (silenced []span) {
+	first, last, shift := fromMS*r.perMS, toMS*r.perMS, r.offsetMS*r.perMS
+	for _, x := range blends {
+		s := span{max(x.from-shift, first), min(x.to-shift, last)}
+		if s.from < s.to && r.madeOfSuppressed(channel, x.of-shift, fromMS) {
+			clear(pcm[s.from-first : s.to-first])
+			silenced = append(silenced, s)
+		}
 	}
+	return silenced
+}
+
+// unblended accounts for what was silenced, once the gate has passed it.
+func (r *recording) unblended(channel int, silenced []span) {
+	for _, s := range silenced {
+		for _, x := range r.keptSpans(channel, s) {
+			r.account.gaps[channel].cover(x, GapLoss, "joined with what was made up of suppressed audio")
+			r.account.dirty = true
+		}
+	}
+}
+
+// listGap lists the kept parts of a gap: what lies inside a window is not listed.
+func (r *recording) listGap(channel int, g gap) {
 	for _, sp := range r.spans {
 		if sp.Suppressed || sp.Mic && channel == 1 {
 			continue
 		}
-		s := span{max(at, sp.FromMS*r.perMS), min(to, sp.ToMS*r.perMS)}
+		s := span{max(g.from, sp.FromMS*r.perMS), min(g.to, sp.ToMS*r.perMS)}
 		if s.from < s.to {
-			r.account.gaps[channel].add(gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed})
+			r.account.gaps[channel].add(g.of(s))
 			r.account.dirty = true
 		}
 	}
+}
+
+// madeOfSuppressed tells whether what was made up at a position, in samples, may
+// sound like something that is not kept: a window, the time before the recording,
+// or a packet that was silenced.
+func (r *recording) madeOfSuppressed(channel int, at, fromMS int64) bool {
+	back := at - concealBackMS*r.perMS
+	return back < 0 || back < r.strays[channel].muteUntil || r.suppressedBefore(channel, at/r.perMS, fromMS)
 }
 
 // concealBackMS is how far back what is made up in place of lost audio may
