@@ -47,3 +47,58 @@ func (s *side) blendsFrom(position int64) []blend {
 	s.blends = rest
 	return rest
 }
+
+// unblend silences the beginnings of packets that are blended with something that
+// was made up of what is not kept, and returns where that was.
+func (r *recording) unblend(channel int, blends []blend, fromMS, toMS int64, pcm []int16) (silenced []span) {
+	first, last, shift := fromMS*r.perMS, toMS*r.perMS, r.offsetMS*r.perMS
+	for _, x := range blends {
+		s := span{max(x.from-shift, first), min(x.to-shift, last)}
+		if s.from < s.to && r.madeOfSuppressed(channel, x.of-shift, fromMS) {
+			clear(pcm[s.from-first : s.to-first])
+			silenced = append(silenced, s)
+			r.tainted[channel] = max(r.tainted[channel], s.to)
+		}
+	}
+	return silenced
+}
+
+// unblended accounts for what was silenced, once the gate has passed it.
+func (r *recording) unblended(channel int, silenced []span) {
+	for _, s := range silenced {
+		for _, x := range r.keptSpans(channel, s) {
+			r.account.gaps[channel].cover(x, GapLoss, "joined with what was made up of suppressed audio")
+			r.account.dirty = true
+		}
+	}
+}
+
+// madeOfSuppressed tells whether what was made up at a position, in samples, may
+// sound like something that is not kept: a window, the time before the recording,
+// a packet that was silenced, or what was made up of those.
+func (r *recording) madeOfSuppressed(channel int, at, fromMS int64) bool {
+	back := at - concealBackMS*r.perMS
+	return back < 0 || back < max(r.strays[channel].muteUntil, r.tainted[channel]) || r.suppressedBefore(channel, at/r.perMS, fromMS)
+}
+
+// concealBackMS is how far back what is made up in place of lost audio may
+// sound like what was heard: the longest that is concealed, and what a codec
+// looks at to do it.
+const concealBackMS = 200
+
+// suppressedBefore tells whether anything of a channel that concealment at a
+// position may have been made of is not kept. Spans from fromMS on are in r.spans.
+func (r *recording) suppressedBefore(channel int, atMS, fromMS int64) bool {
+	first := max(0, atMS-concealBackMS)
+	for ms := first; ms < fromMS; ms++ {
+		if !r.gate.Heard(channel, ms) {
+			return true
+		}
+	}
+	for _, sp := range r.spans {
+		if (sp.Suppressed || sp.Mic && channel == 1) && sp.FromMS <= atMS {
+			return true
+		}
+	}
+	return false
+}

@@ -62,6 +62,9 @@ type recording struct {
 	spans  []suppress.Span
 	detail [2]string
 	strays [2]strayList
+	// tainted is the sample up to which something of a channel was silenced because
+	// it was made up of what is not kept.
+	tainted [2]int64
 
 	seg     segmentState
 	account accountState
@@ -319,33 +322,9 @@ func (r *recording) addGaps(channel int, marks []mix.Mark, fromMS, toMS int64, p
 		}
 		if m.Concealed && r.madeOfSuppressed(channel, s.from, fromMS) {
 			clear(pcm[s.from-first : s.to-first])
-			m.Concealed = false
+			m.Concealed, r.tainted[channel] = false, max(r.tainted[channel], s.to)
 		}
 		r.listGap(channel, gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed})
-	}
-}
-
-// unblend silences the beginnings of packets that are blended with something that
-// was made up of what is not kept, and returns where that was.
-func (r *recording) unblend(channel int, blends []blend, fromMS, toMS int64, pcm []int16) (silenced []span) {
-	first, last, shift := fromMS*r.perMS, toMS*r.perMS, r.offsetMS*r.perMS
-	for _, x := range blends {
-		s := span{max(x.from-shift, first), min(x.to-shift, last)}
-		if s.from < s.to && r.madeOfSuppressed(channel, x.of-shift, fromMS) {
-			clear(pcm[s.from-first : s.to-first])
-			silenced = append(silenced, s)
-		}
-	}
-	return silenced
-}
-
-// unblended accounts for what was silenced, once the gate has passed it.
-func (r *recording) unblended(channel int, silenced []span) {
-	for _, s := range silenced {
-		for _, x := range r.keptSpans(channel, s) {
-			r.account.gaps[channel].cover(x, GapLoss, "joined with what was made up of suppressed audio")
-			r.account.dirty = true
-		}
 	}
 }
 
@@ -361,36 +340,6 @@ func (r *recording) listGap(channel int, g gap) {
 			r.account.dirty = true
 		}
 	}
-}
-
-// madeOfSuppressed tells whether what was made up at a position, in samples, may
-// sound like something that is not kept: a window, the time before the recording,
-// or a packet that was silenced.
-func (r *recording) madeOfSuppressed(channel int, at, fromMS int64) bool {
-	back := at - concealBackMS*r.perMS
-	return back < 0 || back < r.strays[channel].muteUntil || r.suppressedBefore(channel, at/r.perMS, fromMS)
-}
-
-// concealBackMS is how far back what is made up in place of lost audio may
-// sound like what was heard: the longest that is concealed, and what a codec
-// looks at to do it.
-const concealBackMS = 200
-
-// suppressedBefore tells whether anything of a channel that concealment at a
-// position may have been made of is not kept. Spans from fromMS on are in r.spans.
-func (r *recording) suppressedBefore(channel int, atMS, fromMS int64) bool {
-	first := max(0, atMS-concealBackMS)
-	for ms := first; ms < fromMS; ms++ {
-		if !r.gate.Heard(channel, ms) {
-			return true
-		}
-	}
-	for _, sp := range r.spans {
-		if (sp.Suppressed || sp.Mic && channel == 1) && sp.FromMS <= atMS {
-			return true
-		}
-	}
-	return false
 }
 
 // detailOf names, for the operator, what an undecodable span consisted of.
