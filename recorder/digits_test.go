@@ -180,12 +180,21 @@ func TestCodesByInfo(t *testing.T) {
 		want  []string
 		dtmf  string
 	}{
-		"INFO alone": {media.Internal, append(infos(media.Internal, keys...), typed(media.Internal, 6000, false)...),
-			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"}, "1@1000 7 info"},
-		"beside events": {media.Internal, append(infos(media.Internal, keys...), typed(media.Internal, 6000, false, keys...)...),
-			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"}, "1@1000 7"},
-		"before the first event": {media.Internal, append([]step{info(media.Internal, 1195, '*', 0)}, typed(media.Internal, 6000, false, keys[1:]...)...),
-			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"}, ""},
+		"INFO alone": {
+			media.Internal, append(infos(media.Internal, keys...), typed(media.Internal, 6000, false)...),
+			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"},
+			"1@1000 7 info",
+		},
+		"beside events": {
+			media.Internal, append(infos(media.Internal, keys...), typed(media.Internal, 6000, false, keys...)...),
+			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"},
+			"1@1000 7",
+		},
+		"before the first event": {
+			media.Internal, append([]step{info(media.Internal, 1195, '*', 0)}, typed(media.Internal, 6000, false, keys[1:]...)...),
+			[]string{"dtmf 1200–1700", "pause 1200–3500", "dtmf 3000–3500"},
+			"",
+		},
 		"of who may not": {media.External, infos(media.External, keys[:4]...), nil, "0@1000 7 info, 0@1200 * info, 0@1400 # info, 0@1600 0 info"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,7 +20,7 @@ func partyMediaAddr(side, call int) netip.AddrPort {
 // sdpOf describes a party's one stream of G.711 mu-law (RFC 8866).
 func sdpOf(at netip.AddrPort) string {
 	return fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %[1]s\r\ns=-\r\nc=IN IP4 %[1]s\r\nt=0 0\r\n"+
-		"m=audio %[2]d RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na=ptime:20\r\na=sendrecv\r\n", at.Addr(), at.Port())
+		"m=audio %[2]d RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-15\r\na=ptime:20\r\na=sendrecv\r\n", at.Addr(), at.Port())
 }
 
 // mediaOf finds where the audio of a description is to be sent to.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
-	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
@@ -23,11 +22,10 @@ func withSRTP(ext, in srtp.Policy) func(*Config) {
 
 // securePeer is a party's own end of SDES.
 type securePeer struct {
-	t    *testing.T
-	x    srtp.Exchange
-	out  *srtp.Protector
-	in   *srtp.Unprotector
-	conn *mediatest.Conn
+	t   *testing.T
+	x   srtp.Exchange
+	out *srtp.Protector
+	in  *srtp.Unprotector
 }
 
 // offer writes the lines of an offer; fresh keys with renew.
