@@ -87,10 +87,10 @@ func (r *recording) madeOfSuppressed(channel int, at, fromMS int64) bool {
 const concealBackMS = 200
 
 // suppressedBefore tells whether anything of a channel that concealment at a
-// position may have been made of is not kept. Spans from fromMS on are in r.spans.
+// position, concealBackMS or more behind the beginning, may have been made of is not
+// kept. Spans from fromMS on are in r.spans.
 func (r *recording) suppressedBefore(channel int, atMS, fromMS int64) bool {
-	first := max(0, atMS-concealBackMS)
-	for ms := first; ms < fromMS; ms++ {
+	for ms := atMS - concealBackMS; ms < fromMS; ms++ {
 		if !r.gate.Heard(channel, ms) {
 			return true
 		}

@@ -26,17 +26,11 @@ func (d *Dir) PublishFolder(ctx context.Context, name, localDir string, durable 
 }
 
 func (d *Dir) publishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error {
-	if err := CheckName(name); err != nil {
+	release, err := d.hold(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	l := d.lock(name)
-	l.Lock()
-	defer l.Unlock()
-	d.tree.RLock()
-	defer d.tree.RUnlock()
+	defer release()
 	if err := d.moveFolder(name, localDir); err != nil {
 		return err
 	}

@@ -142,6 +142,24 @@ func (d *Dir) forget() {
 	d.made = ""
 }
 
+// hold keeps others from changing an object, and folders on the way to it from
+// being removed, until release is called.
+func (d *Dir) hold(ctx context.Context, name string) (release func(), err error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	l := d.lock(name)
+	l.Lock()
+	d.tree.RLock()
+	return func() {
+		d.tree.RUnlock()
+		l.Unlock()
+	}, nil
+}
+
 // Publish implements recorder.Store. The local file may lie on another file
 // system; it is copied then.
 func (d *Dir) Publish(ctx context.Context, name, localFile string) error {
@@ -153,17 +171,11 @@ func (d *Dir) Publish(ctx context.Context, name, localFile string) error {
 }
 
 func (d *Dir) publish(ctx context.Context, name, localFile string) error {
-	if err := CheckName(name); err != nil {
+	release, err := d.hold(ctx, name)
+	if err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	l := d.lock(name)
-	l.Lock()
-	defer l.Unlock()
-	d.tree.RLock()
-	defer d.tree.RUnlock()
+	defer release()
 
 	target := d.path(name)
 	same, err := d.same(target, localFile)
@@ -313,18 +325,11 @@ func (d *Dir) copyFile(to, from string) error {
 
 // Put implements recorder.Store.
 func (d *Dir) Put(ctx context.Context, name string, content []byte) error {
-	err := CheckName(name)
-	if err == nil {
-		err = ctx.Err()
-	}
+	release, err := d.hold(ctx, name)
 	if err != nil {
 		return fmt.Errorf("put %s: %w", name, err)
 	}
-	l := d.lock(name)
-	l.Lock()
-	defer l.Unlock()
-	d.tree.RLock()
-	defer d.tree.RUnlock()
+	defer release()
 	if err = d.folder(name); err == nil {
 		err = vfs.WriteFile(d.fsys, d.path(name), content)
 	}
