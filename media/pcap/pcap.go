@@ -57,8 +57,9 @@ type Proto uint8
 
 // Transports, numbered as in the IP header.
 const (
-	TCP Proto = 6
-	UDP Proto = 17
+	None Proto = 0 // of a live link: nothing came, only the time went on
+	TCP  Proto = 6
+	UDP  Proto = 17
 )
 
 // Packet is one UDP datagram, or a run of in-order bytes of one direction of a
@@ -81,6 +82,9 @@ type Packet struct {
 	// Gap (TCP) says that bytes are missing before Payload, or that the
 	// connection was open before the capture began: framing must be found anew.
 	Gap bool
+
+	// Lost (of a live link) counts the frames that were lost before this one.
+	Lost uint64
 
 	// End (TCP) says that no more bytes will come in this direction.
 	End bool
@@ -118,6 +122,7 @@ type Reader struct {
 	told    int      // of them, how many Next has returned
 	stats   Stats
 	last    time.Time // of the last record
+	lost    uint64    // frames lost since the last packet was returned
 	err     error     // sticky
 }
 
@@ -156,7 +161,9 @@ func (r *Reader) Next() (Packet, error) {
 	for {
 		if r.told < len(r.pending) {
 			r.told++
-			return r.pending[r.told-1], nil
+			p := r.pending[r.told-1]
+			p.Lost, r.lost = r.lost, 0
+			return p, nil
 		}
 		if r.err != nil {
 			return Packet{}, r.err
@@ -167,9 +174,13 @@ func (r *Reader) Next() (Packet, error) {
 			r.finish(err)
 			continue
 		}
+		r.last, r.lost = rec.at, r.lost+rec.lost
+		if rec.idle {
+			r.pending = append(r.pending, Packet{At: rec.at})
+			continue
+		}
 		r.stats.Packets++
 		r.stats.Bytes += int64(len(rec.data))
-		r.last = rec.at
 		r.frame(rec)
 	}
 }

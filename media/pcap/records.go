@@ -20,6 +20,8 @@ type record struct {
 	link uint32 // LINKTYPE_ value
 	data []byte // valid until the next record
 	cut  bool   // the frame was longer
+	lost uint64 // live: frames before it that could not be kept
+	idle bool   // live: no frame, the time alone
 }
 
 // recordReader yields the frames of a file; io.EOF at the end of a whole file,

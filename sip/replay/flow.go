@@ -20,6 +20,7 @@ type flow struct {
 
 	dests   []netip.AddrPort // where byDest has it, oldest first
 	source  netip.AddrPort   // where bySource has it
+	holes   holes            // live
 	direct  bool             // packets came to the address in the SDP
 	learned netip.AddrPort   // where they went instead: the receiver is behind a NAT, or its SDP is not known
 }
@@ -190,9 +191,13 @@ func (t *tracker) deliver(f *flow, p pcap.Packet, rtcp bool) {
 	}
 	t.touch(f.call)
 	t.stats.RTP++
-	if f.tap != nil {
-		f.tap.Put(t.now, p.Payload)
+	if f.tap == nil {
+		return
 	}
+	if t.cfg.Live != nil && !rtcp {
+		f.holes.take(p.Payload, uint64(t.stats.Lost), f.tap)
+	}
+	f.tap.Put(t.now, p.Payload)
 }
 
 // follow finds the stream of a packet to an unknown address by where it comes

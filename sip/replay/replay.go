@@ -71,6 +71,9 @@ type Config struct {
 	// OnSignal before the first packet that is not earlier.
 	Signals  []suppress.Signal
 	OnSignal func(suppress.Signal)
+
+	// Live is for packets of a live link: see Live.
+	Live *Live
 }
 
 // Stats counts what Run met.
@@ -94,6 +97,10 @@ type Stats struct {
 	StreamSkipped int64 // bytes of TCP streams that belong to no message
 
 	SignalsRefused int64 // call-state signals and links in messages that could not be taken
+
+	Strangers  int64 // live: messages that begin no call because they are of no trunk
+	Unrecorded int64 // live: calls that the observer could not take
+	Lost       int64 // live: packets that were lost before they could be read
 }
 
 // Progress is how far Run is.
@@ -125,6 +132,7 @@ func Run(ctx context.Context, src Source, cfg Config, obs media.Observer, progre
 		cause = media.CauseShutdown
 	}
 	t.close(cause)
+	t.count()
 	progress(t.progress())
 	return t.stats, err
 }
@@ -153,6 +161,10 @@ func (t *tracker) run(src Source, progress func(Progress)) error {
 // packet brings the clock to a packet and takes it.
 func (t *tracker) packet(p pcap.Packet) {
 	t.advance(p.At)
+	t.lost(p.Lost)
+	if p.Proto == pcap.None {
+		return
+	}
 	t.stats.Packets++
 	if p.Proto == pcap.TCP {
 		t.stream(p)

@@ -48,7 +48,7 @@ func TestSides(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.cfg.locate(tt.src, tt.dst); got != (place{tt.trunk, tt.caller}) {
+			if got, _ := tt.cfg.locate(tt.src, tt.dst); got != (place{tt.trunk, tt.caller}) {
 				t.Errorf("got %+v", got)
 			}
 		})

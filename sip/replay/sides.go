@@ -20,8 +20,9 @@ func (p place) direction() media.Direction {
 	return media.Outbound
 }
 
-// locate decides trunk and sides from the addresses of the INVITE.
-func (c *Config) locate(src, dst netip.AddrPort) place {
+// locate decides trunk and sides from the addresses of the INVITE, and tells
+// whether one of them is a peer of a trunk.
+func (c *Config) locate(src, dst netip.AddrPort) (_ place, known bool) {
 	from, to := src.Addr().Unmap(), dst.Addr().Unmap()
 	p := place{caller: media.External}
 	if len(c.Trunks) > 0 {
@@ -32,7 +33,7 @@ func (c *Config) locate(src, dst netip.AddrPort) place {
 		side media.Side // of the caller, when addr is external
 	}{{from, media.External}, {to, media.Internal}} {
 		if i := slices.IndexFunc(c.Trunks, func(t Trunk) bool { return within(t.External, end.addr) || within(t.Internal, end.addr) }); i >= 0 {
-			p.trunk, p.caller = c.Trunks[i].Name, end.side
+			p.trunk, p.caller, known = c.Trunks[i].Name, end.side, true
 			if !within(c.Trunks[i].External, end.addr) {
 				p.caller = end.side.Other()
 			}
@@ -45,7 +46,7 @@ func (c *Config) locate(src, dst netip.AddrPort) place {
 			p.caller = media.Internal
 		}
 	}
-	return p
+	return p, known
 }
 
 func within(prefixes []netip.Prefix, a netip.Addr) bool {

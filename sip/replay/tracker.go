@@ -31,6 +31,7 @@ type tracker struct {
 	framers  framers
 	byDest   map[netip.AddrPort][]destination
 	bySource map[netip.AddrPort][]*flow
+	swept    time.Time // live: when silent calls were looked for
 }
 
 func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
@@ -44,14 +45,22 @@ func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
 
 // open begins a call with m, whose dialog began with a request from caller to callee.
 func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
-	p := t.cfg.locate(caller, callee)
+	p, known := t.cfg.locate(caller, callee)
+	if t.cfg.Live != nil && !known {
+		t.stats.Strangers++
+		return nil
+	}
 	from := p.caller
 	if !m.IsRequest() {
 		from = from.Other()
 	}
 	state := t.cfg.CallState.Dialog(p.trunk, m.Message, from)
 	tap, err := t.obs.SessionStarted(t.ctx, t.session(m, p, t.now, state.Links()))
-	if err != nil {
+	switch {
+	case err != nil && t.cfg.Live != nil:
+		t.stats.Unrecorded++ // the call goes on by itself
+		tap = nil
+	case err != nil:
 		t.err = fmt.Errorf("start the recording of call %s: %w", m.CallID(), err)
 		return nil
 	}
@@ -126,6 +135,9 @@ func (t *tracker) silent(c *call) {
 
 // expire closes calls that are silent for too long and forgets those that ended.
 func (t *tracker) expire() {
+	if t.cfg.Live != nil {
+		t.sweep()
+	}
 	for el := t.active.Front(); el != nil && t.now.Sub(el.Value.(*call).last) > CallIdleMax; el = t.active.Front() {
 		t.silent(el.Value.(*call))
 	}
