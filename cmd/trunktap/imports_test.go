@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"media/srtp":       {"media"},
 	"media/srtp/dtls":  {"media/srtp"},
 	"media/pcap":       {},
+	"media/link":       {"media/pcap"},
 	"media/dtmf":       {},
 	"media/overlay":    {"media", "media/codec", "media/source"},
 	"media/mediatest":  {"media", "media/source", "media/codec"},

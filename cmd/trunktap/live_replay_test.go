@@ -22,7 +22,6 @@ import (
 
 	"github.com/trunktap/trunktap/media/pcap"
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/plain"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
 
@@ -135,22 +134,9 @@ func TestLiveEqualsReplay(t *testing.T) {
 	liveHeard := d.export(live.ID)
 	d.stop()
 
-	name := filepath.Join(t.TempDir(), "signals.jsonl")
-	if err := os.WriteFile(name, signals, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out := t.TempDir()
-	d.command("replay", "--signals", name, "--out", out, capture.file)
-	files := must(filepath.Glob(filepath.Join(out, "*", plain.ManifestFile)))(t)
-	if len(files) != 1 {
-		t.Fatalf("%d recordings replayed", len(files))
-	}
-	var again recorder.Manifest
-	if err := json.Unmarshal(must(os.ReadFile(files[0]))(t), &again); err != nil {
-		t.Fatal(err)
-	}
+	again, pcm := replayed(t, d, capture.file, signals)
 	checkAccount(t, live)
-	checkAccount(t, &again)
+	checkAccount(t, again)
 	if len(live.Windows) != 3 || len(again.Windows) != 3 {
 		t.Fatalf("windows live %+v, replayed %+v", live.Windows, again.Windows)
 	}
@@ -160,7 +146,7 @@ func TestLiveEqualsReplay(t *testing.T) {
 	if diff := live.RealMS - again.RealMS; max(diff, -diff) > 5+inside.Milliseconds() {
 		t.Errorf("real time live %d ms, replayed %d ms", live.RealMS, again.RealMS)
 	}
-	compareRuns(t, live, &again, liveHeard, readPCM(t, filepath.Join(filepath.Dir(files[0]), again.Segments[0].File)))
+	compareRuns(t, live, again, liveHeard, pcm)
 }
 
 // transit is how long the first message that begins so took from one agent to

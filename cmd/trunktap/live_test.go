@@ -93,6 +93,7 @@ type liveConfig struct {
 type liveTrunkConfig struct {
 	Name      string
 	Role      string
+	Passive   bool
 	Format    string
 	Recording []string    // further keys of its recording
 	Sides     [2]liveSide // external, internal
@@ -117,10 +118,15 @@ trunks:
 {{- with .Role}}
     role: {{.}}
 {{- end}}
+{{- if .Passive}}
+    passive: true
+{{- end}}
 {{- range $i, $s := .Sides}}
     {{if $i}}internal{{else}}external{{end}}:
       peers: ["{{$s.Peer}}"]
-      next_hops: ["{{$s.NextHop}}"]
+{{- with $s.NextHop}}
+      next_hops: ["{{.}}"]
+{{- end}}
       media_address: "{{$s.Media}}"
 {{- range $s.SRTP}}
       {{.}}

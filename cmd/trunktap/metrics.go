@@ -60,6 +60,10 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sound_packets_total", "Packets sent with a beep or an announcement in them.", &d.sounds.counts.Mixed)
 	unsigned("sound_undecodable_total", "Packets that a beep or an announcement could not be mixed into.", &d.sounds.counts.Undecodable)
 
+	if d.listener != nil {
+		d.listener.register(reg)
+	}
+
 	b := d.b2bua.Counters()
 	gauge("calls", "Calls that are going on, ringing ones included.", func() float64 { return float64(d.b2bua.Calls()) })
 	unsigned("calls_started_total", "Calls.", &b.CallsStarted)

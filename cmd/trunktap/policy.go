@@ -208,12 +208,15 @@ func replayTrunks(cfg *config.Config) []replay.Trunk {
 // sipTrunks tells signalling about the trunks. Where the file names no media
 // address the routing table gives it.
 func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, error) {
-	out := make([]sip.Trunk, len(cfg.Trunks))
+	var out []sip.Trunk
 	for i := range cfg.Trunks {
 		t := &cfg.Trunks[i]
-		out[i].Name = t.Name
+		if t.Passive {
+			continue
+		}
+		to := sip.Trunk{Name: t.Name}
 		var err error
-		if out[i].SRTP, err = srtpConfig(t, fingerprint); err != nil {
+		if to.SRTP, err = srtpConfig(t, fingerprint); err != nil {
 			return nil, fmt.Errorf("trunk %s: %w", t.Name, err)
 		}
 		for side, s := range t.Sides() {
@@ -223,8 +226,9 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, e
 					return nil, fmt.Errorf("trunk %s, %s side: no media address: %w (give media.address)", t.Name, media.Side(side), err)
 				}
 			}
-			out[i].Sides[side] = sip.Side{Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: addr, NextHops: nextHops(s.NextHops)}
+			to.Sides[side] = sip.Side{Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: addr, NextHops: nextHops(s.NextHops)}
 		}
+		out = append(out, to)
 	}
 	return out, nil
 }

@@ -52,7 +52,11 @@ func (c *serveCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
-	log.Info("running", "version", currentVersion().Version, "sip", cfg.SIP.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
+	listen := cfg.SIP.Listen
+	if !cfg.Relays() {
+		listen = nil
+	}
+	log.Info("running", "version", currentVersion().Version, "sip", listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
 	d.wait(e.ctx, c.Config)
 	log.Info("stopping", "calls", d.b2bua.Calls())
 	return d.close()
@@ -99,8 +103,10 @@ type daemon struct {
 	sounds  *sounds
 	quality *qualityMetrics
 	feeds   []feed.Source
-	closers []func() error // of what was started, in order
-	failed  chan error     // a part that ended by itself
+
+	listener *listener      // nil: nothing is captured
+	closers  []func() error // of what was started, in order
+	failed   chan error     // a part that ended by itself
 }
 
 // start starts all parts, or none.
@@ -111,13 +117,15 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startFeeds, d.startAPI, d.startProfiles} {
+	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := d.b2bua.Start(); err != nil {
-		return nil, fmt.Errorf("take calls: %w", err)
+	if cfg.Relays() { // else the ports of SIP belong to others
+		if err := d.b2bua.Start(); err != nil {
+			return nil, fmt.Errorf("take calls: %w", err)
+		}
 	}
 	return d, nil
 }
@@ -254,10 +262,14 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	if d.certificate, err = dtls.NewCertificate(time.Now(), nil); err != nil {
 		return err
 	}
+	engine := relay.Engine(m.Engine)
+	if !d.cfg.Relays() {
+		engine = relay.EngineUser
+	}
 	d.relay, err = relay.New(relay.Config{
 		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log,
 		Loops: cmp.Or(len(m.CPUs), runtime.NumCPU()), CPUs: m.CPUs, CoalesceMax: orNever(m.CoalesceMax),
-		Engine: relay.Engine(m.Engine), Certificate: d.certificate,
+		Engine: engine, Certificate: d.certificate,
 		Kernel: kernel.Config{Interfaces: m.Kernel.Interfaces, RingBytes: int(m.Kernel.RingSize), PinDir: m.Kernel.Pin},
 	})
 	if err != nil {
@@ -304,7 +316,7 @@ func (d *daemon) startAPI(context.Context) error {
 		return err
 	}
 	srv := api.New(api.Config{
-		Runtime: d.rec, Library: library{d.archive}, Ready: readiness(d.archive), Metrics: newMetrics(d), Token: token,
+		Runtime: d.rec, Library: library{d.archive}, Ready: d.withCapture(readiness(d.archive)), Metrics: newMetrics(d), Token: token,
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
 	})
 	ln, err := net.Listen("tcp", d.cfg.API.Listen.String())
@@ -357,8 +369,12 @@ func (d *daemon) wait(ctx context.Context, path string) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	for {
+	watch := time.NewTicker(watchCaptureEvery)
+	defer watch.Stop()
+	for down := false; ; {
 		select {
+		case <-watch.C:
+			down = d.watchCapture(down)
 		case <-ctx.Done():
 			return
 		case err := <-d.failed:
@@ -392,6 +408,11 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	d.b2bua.SetCallState(state)
+	if d.listener != nil {
+		if err := d.listener.reload(cfg); err != nil {
+			d.log.Error("passive trunks were not reloaded", "error", err)
+		}
+	}
 	d.policy.reload(cfg)
 	changes := config.Diff(d.cfg, cfg)
 	d.cfg = cfg

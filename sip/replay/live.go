@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip/callstate"
 )
 
 // Live is what is different when the packets are those of a live link. There
@@ -14,6 +15,10 @@ type Live struct {
 	// IdleMax is how long a call may be without a packet, on hold or not answered
 	// excepted, until it is taken for ended: its BYE was not seen. 0: CallIdleMax.
 	IdleMax time.Duration
+
+	// Trunks returns the trunks and the call-state rules for a call that begins, in
+	// place of those of the Config.
+	Trunks func() ([]Trunk, *callstate.Rules)
 
 	// Tell gets the counts about once a second and at the end; nil: nobody.
 	Tell func(Stats)

@@ -139,7 +139,7 @@ func TestLiveSilentCallsEnd(t *testing.T) {
 	for _, c := range b.calls {
 		ends[c.session.SIPCallID] = fmt.Sprintf("%s at %d", c.cause, c.end.Sub(t0).Milliseconds())
 	}
-	want := map[string]string{"call-1": "media-silence at 500", "held": "capture-end at 650", "ringing": "failed at 700"}
+	want := map[string]string{"call-1": "media-silence at 500", "held": "shutdown at 650", "ringing": "failed at 700"}
 	if fmt.Sprint(ends) != fmt.Sprint(want) {
 		t.Errorf("got %v, want %v", ends, want)
 	}

@@ -125,6 +125,8 @@ func Run(ctx context.Context, src Source, cfg Config, obs media.Observer, progre
 	cause := media.CauseCaptureEnd
 	var cut *pcap.TruncatedError
 	switch {
+	case errors.Is(err, io.EOF) && cfg.Live != nil: // the link was closed, the calls go on
+		err, cause = nil, media.CauseShutdown
 	case errors.Is(err, io.EOF):
 		err = nil
 	case errors.As(err, &cut):

@@ -45,6 +45,9 @@ func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
 
 // open begins a call with m, whose dialog began with a request from caller to callee.
 func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
+	if t.cfg.Live != nil && t.cfg.Live.Trunks != nil {
+		t.cfg.Trunks, t.cfg.CallState = t.cfg.Live.Trunks()
+	}
 	p, known := t.cfg.locate(caller, callee)
 	if t.cfg.Live != nil && !known {
 		t.stats.Strangers++

@@ -18,9 +18,12 @@ func (d *decoder) check(c *Config) {
 		for j, s := range t.Sides() {
 			path := fmt.Sprintf("trunks[%d].%s", i, [2]string{"external", "internal"}[j])
 			d.defaultPeers(path, s)
-			d.checkHops(path, s, c)
+			if !t.Passive {
+				d.checkHops(path, s, c)
+			}
 			d.checkSRTP(path, s)
 		}
+		d.checkPassive(fmt.Sprintf("trunks[%d]", i), t, c)
 	}
 	d.checkOverlaps(c)
 	d.checkPorts(c)
@@ -135,6 +138,9 @@ func (d *decoder) defaultPeers(path string, s *Side) {
 // checkHops demands a socket of the right kind for each next hop: SIP over
 // UDP is sent from the port that it is taken from (RFC 3581).
 func (d *decoder) checkHops(path string, s *Side, c *Config) {
+	if d.given(path) && !d.given(path+".next_hops") {
+		d.faultAt(path+".next_hops", "the key is missing", "a list, each "+nextHopWant)
+	}
 	seen := map[NextHop]bool{}
 	for i, h := range s.NextHops {
 		if h.Host == "" {

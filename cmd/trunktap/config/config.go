@@ -8,6 +8,7 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,7 @@ type Config struct {
 	StationBase  StationRecording // what stations do not say themselves
 	StationsFrom string           // auto | legs | state; see StationsByState
 
+	Capture Capture
 	Signals Signals
 	Storage Storage
 	Catalog Catalog
@@ -78,6 +80,7 @@ func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
 type Trunk struct {
 	Name         string
 	Role         string // trunk | phones
+	Passive      bool   // its calls pass an interface of Capture, not the daemon
 	External     Side
 	Internal     Side
 	Identity     string     // transparent
@@ -86,10 +89,22 @@ type Trunk struct {
 	Recording    TrunkRecording
 }
 
+// Capture is where the calls of passive trunks are listened to.
+type Capture struct {
+	Interfaces  []string // empty: nowhere
+	Promiscuous bool
+	RingSize    int64 // bytes
+}
+
+// Relays tells whether calls of any trunk go through the daemon.
+func (c *Config) Relays() bool {
+	return slices.ContainsFunc(c.Trunks, func(t Trunk) bool { return !t.Passive })
+}
+
 // Side is one end of a trunk.
 type Side struct {
 	Peers        []netip.Prefix // who may send; never empty
-	NextHops     []NextHop      // where calls go, the first that answers; never empty
+	NextHops     []NextHop      // where calls go, the first that answers; empty for passive trunks alone
 	MediaAddress netip.Addr     // advertised to this side; zero: that of the trunk
 
 	SRTP       string   // off | optional | required

@@ -82,6 +82,7 @@ func TestDefaults(t *testing.T) {
 			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "internal"}, DTMF: SignalsDTMF{From: "internal"},
 			NATS: NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
 		},
+		Capture: Capture{Promiscuous: true, RingSize: 64 << 20},
 		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},

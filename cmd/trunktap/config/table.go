@@ -9,8 +9,9 @@ const (
 	nextHopsMax = 16
 	listenMax   = 16
 
-	interfacesMax = 64
-	cpusMax       = 1024
+	interfacesMax        = 64
+	captureInterfacesMax = 16
+	cpusMax              = 1024
 )
 
 // table is the whole contract of the configuration file, bound to c.
@@ -28,6 +29,7 @@ func table(c *Config) *node {
 			off("listen", "Where SIPREC is taken."),
 			off("sources", "Who may send recording sessions."),
 		)),
+		captureTable(&c.Capture),
 		recordingTable(&c.Recording),
 		signalsTable(&c.Signals),
 		storageTable(&c.Storage),
@@ -109,6 +111,8 @@ func trunkTable(t *Trunk) *node {
 			choice(&t.Identity, []string{"transparent"}, []string{"hide"})).is("transparent"),
 		key("media_address", "The address advertised in SDP to both sides. Without the key: media.address.",
 			mediaAddress(&t.MediaAddress)).shown("203.0.113.10"),
+		key("passive", "Whether its calls do not go through the daemon: they are listened to at the interfaces of capture. Its sides need peers and no next_hops.",
+			boolean(&t.Passive)).is("false"),
 		key("srtp_pass", "Whether two sides that both do SRTP by SDES keep their keys: packets pass as they are, and are decrypted for the recording alone.",
 			boolean(&t.SRTPPass)).is("false"),
 		trunkRecordingTable(&t.Recording),
@@ -120,7 +124,7 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 		key("peers", "Who may send to this trunk from this side. Without the key: the next hops, when all of them are addresses.",
 			list(&s.Peers, 1, peersMax, peer)).shown(peersShown).lively(),
 		key("next_hops", "Where calls to this side go: the first, and the next one when it does not answer.",
-			list(&s.NextHops, 1, nextHopsMax, nextHop)).must().shown(hopsShown),
+			list(&s.NextHops, 1, nextHopsMax, nextHop)).shown(hopsShown).lively(),
 		key("media_address", "The address advertised in SDP to this side. Without the key: that of the trunk.",
 			mediaAddress(&s.MediaAddress)).shown("203.0.113.10"),
 		key("srtp", "Whether the audio of this side is protected (RFC 3711). optional: where the side can. required: else calls are refused. off on both sides: what the parties agree on passes untouched; off on one: that side has plain RTP alone. See docs/srtp.md.",
@@ -130,6 +134,15 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 		key("srtp_suites", "The suites allowed, by preference; those with 256 bits and SHA1 are of sdes alone. Without the key: all.",
 			list(&s.SRTPSuites, 1, len(srtpSuites), srtpSuite)).shown("[AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80]"),
 	))
+}
+
+func captureTable(c *Capture) *node {
+	return key("capture", "Where the calls of passive trunks are listened to, as a last resort: what the link loses is lost. See docs/passive.md.", object(
+		key("interfaces", "Interfaces that SIP and media pass, such as the one at a mirror port of a switch. CAP_NET_RAW is needed.",
+			list(&c.Interfaces, 1, captureInterfacesMax, interfaceName)).shown("[eth1]"),
+		key("promiscuous", "Whether frames for other hosts are taken too, as a mirror port sends them.", boolean(&c.Promiscuous)).is("true"),
+		key("ring_size", "The room for frames that wait to be read.", size(&c.RingSize, "2MiB", "1GiB")).is("64MiB"),
+	)).atStart()
 }
 
 // srtpSuites are the names in SDP (RFC 4568, RFC 6188, RFC 7714).
