@@ -63,6 +63,7 @@ type Counters struct {
 	Sent        atomic.Uint64 // messages written
 	Denied      atomic.Uint64 // datagrams and connections of sources that belong to no trunk
 	Unparseable atomic.Uint64 // messages that could not be read
+	Refusals    atomic.Uint64 // of them, requests that were answered with what is wrong
 	KeepAlives  atomic.Uint64
 	SendErrors  atomic.Uint64 // messages that could not be written
 	ConnsOpen   atomic.Int64  // TCP and TLS connections

@@ -131,6 +131,10 @@ func TestStreamFraming(t *testing.T) {
 	if got := receive(t, in); string(got.Body) != "body" || a.Counters.Unparseable.Load() != 1 {
 		t.Error("a broken message costs the one after it")
 	}
+	answer := make([]byte, 4096)
+	if n, err := c.Read(answer); err != nil || !strings.HasPrefix(string(answer[:n]), "SIP/2.0 400 ") {
+		t.Errorf("answer to it: %q %v", answer[:n], err)
+	}
 	if _, err := c.Write([]byte("no sip\r\n\r\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -73,6 +73,9 @@ func (a *Agent) take(msg sipgo.Message) {
 	in.cur = nil
 	if err := m.finish(msg); err != nil {
 		a.Counters.Unparseable.Add(1)
+		if m.IsRequest() && m.Method != Ack {
+			a.answerRefused(m, 400, "Bad Request", err, m.Flow)
+		}
 		return
 	}
 	a.Counters.Received.Add(1)
@@ -153,6 +156,7 @@ func (s *packetSocket) ReadFrom(buf []byte) (int, net.Addr, error) {
 			s.a.Counters.KeepAlives.Add(1)
 		case err != nil:
 			s.a.Counters.Unparseable.Add(1)
+			s.a.refuse(buf[:n], err, Flow{Network: "udp", Local: s.local, Remote: src})
 		default:
 			text := m.excerpt(buf[:0])
 			s.a.expect(s.in, m, Flow{Network: "udp", Local: s.local, Remote: src})

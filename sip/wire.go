@@ -107,8 +107,10 @@ func (w *wireConn) frame() error {
 			return nil
 		case !errors.Is(err, ErrPartial):
 			// As long as it is clear where it ends, it is left out.
+			why := err
 			if rest, err = skip(w.data); err == nil {
 				w.c.a.Counters.Unparseable.Add(1)
+				w.c.a.refuse(w.data, why, w.c.flow)
 				w.data = rest
 				continue
 			}

@@ -80,6 +80,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sip_sent_total", "SIP messages sent.", &t.Sent)
 	unsigned("sip_denied_total", "Datagrams and connections of sources that belong to no trunk.", &t.Denied)
 	unsigned("sip_unparseable_total", "Messages that could not be read.", &t.Unparseable)
+	unsigned("sip_refused_total", "Requests among them that were answered with what is wrong.", &t.Refusals)
 	unsigned("sip_send_errors_total", "SIP messages that could not be sent.", &t.SendErrors)
 	unsigned("sip_connections_refused_total", "TCP connections beyond the limit.", &t.Refused)
 	gauge("sip_connections", "TCP connections.", func() float64 { return float64(t.ConnsOpen.Load()) })

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -92,9 +93,16 @@ func TestMalformedIsCounted(t *testing.T) {
 			good + "X: a\nb\r\n\r\n", good + "X: a\rb\r\n\r\n", good + "To: <sip:c>\r\n\r\n",
 			strings.Replace(good, "1 OPTIONS", "1 INVITE", 1) + "\r\n",
 		}
+		for i := range bad { // answers differ, so that none counts as a repetition
+			bad[i] = strings.Replace(bad[i], "Call-ID: 1", "Call-ID: "+strconv.Itoa(i), 1)
+		}
 		for _, m := range bad {
 			w.a.send(outside, m)
+			if strings.HasPrefix(m, "OPTIONS") && !strings.Contains(m, "Form:") {
+				w.a.want("400")
+			}
 		}
+		w.a.quiet(time.Second)
 		for _, m := range []string{"\r\n", "\r\n\r\n", "\x00", ""} {
 			w.a.send(outside, m)
 		}
@@ -115,6 +123,7 @@ func TestTortureDoesNoHarm(t *testing.T) {
 	}
 	inBubble(t, nil, func(w *bench) {
 		a, _ := w.established("torture")
+		w.a.lenient, w.p.lenient = true, true
 		for _, f := range files {
 			data, err := os.ReadFile(f)
 			if err != nil {

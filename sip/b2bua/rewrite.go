@@ -118,6 +118,7 @@ func towardsHop(uri string, hop sip.NextHop) string {
 	}
 	u.Host, u.Port = hop.Host, hop.Port
 	u.Params = u.Params.Without("transport", "maddr", "ttl") + transportParam(hop.Transport)
+	u.Query = "" // header fields in it would be the far end's (RFC 3261 section 19.1.5)
 	return u.String()
 }
 
