@@ -146,6 +146,7 @@ func (c *Call) describe(m *Message, o Offer) {
 	if o.NoSDP {
 		return
 	}
+	o = o.secureOffer(c.media)
 	c.version++
 	m.Set("Content-Type", "application/sdp")
 	m.Body = o.build(c.agent.cfg.Name, uint64(c.media.Local().Port()), c.version, c.media.Local())
@@ -257,6 +258,9 @@ func (c *Call) negotiate(body []byte, o Offer) error {
 	if !ok {
 		return fmt.Errorf("no codec in common: payload types %v", sdp.Payloads)
 	}
+	if err := o.secured(c.media, sdp); err != nil {
+		return err
+	}
 	c.remoteSDP = sdp
 	local := o.direction()
 	if o.Zero {
@@ -282,6 +286,9 @@ func (c *Call) answerOffer(body []byte, wish Offer) (Offer, error) {
 	answer.Mux = wish.Mux && sdp.Mux
 	want := wish.direction()
 	answer.Direction = direction(want.sends() && sdp.Direction.receives(), want.receives() && sdp.Direction.sends())
+	if answer, err = answer.secureAnswer(c.media, sdp); err != nil {
+		return Offer{}, err
+	}
 	c.remoteSDP = sdp
 	c.media.negotiated(codec, sdp, answer.Direction)
 	return answer, nil

@@ -102,6 +102,9 @@ func (c *Call) renegotiate(ctx context.Context, method string, o Offer, headers 
 		return fmt.Errorf("%s: another one is under way", method)
 	}
 	c.reinviting = true
+	if o.SRTP == nil {
+		o.SRTP = c.offer.SRTP
+	}
 	m := c.newRequest(method)
 	m.Headers = append(m.Headers, headers...)
 	c.describe(m, o)
@@ -121,7 +124,7 @@ func (c *Call) renegotiate(ctx context.Context, method string, o Offer, headers 
 		c.target = URI(contact) // both refresh the target (RFC 3261 section 12.2.1.2, RFC 3311 section 5.1)
 	}
 	c.offer = o
-	c.offer.NoSDP = false
+	c.offer.NoSDP, c.offer.SRTP = false, o.SRTP.kept()
 	if method == "UPDATE" {
 		defer c.mu.Unlock()
 		if len(final.Body) == 0 {

@@ -22,10 +22,11 @@ const (
 
 // Packet is one datagram of media as it was on the wire.
 type Packet struct {
-	At   time.Time
-	Peer netip.AddrPort
-	RTCP bool // came to, or left from, the RTCP port, or is RTCP by its type (RFC 5761)
-	Wire []byte
+	At     time.Time
+	Peer   netip.AddrPort
+	RTCP   bool   // came to, or left from, the RTCP port, or is RTCP by its type (RFC 5761)
+	Wire   []byte // of a protected one what it holds
+	Secure []byte // the protected datagram; nil: it was not protected
 }
 
 // Impair spoils what is sent. The functions get the count of the RTP packet
@@ -43,6 +44,7 @@ type Media struct {
 	keepMax   int
 	reports   bool
 	skewPPM   float64
+	sdes      sdes
 
 	stop chan struct{} // closed by close
 	wg   sync.WaitGroup
@@ -360,10 +362,22 @@ func (m *Media) emit(now time.Time, payloadType uint8, ts uint32, marker bool, p
 }
 
 func (m *Media) write(now time.Time, wire []byte) {
-	if _, err := m.rtp.WriteToUDPAddrPort(wire, m.remote); err != nil {
-		return // lost, as packets are
+	m.transmit(m.rtp, Packet{At: now, Peer: m.remote, Wire: wire})
+}
+
+// transmit sends a packet, protected where that was agreed. m.mu is held.
+func (m *Media) transmit(from Conn, p Packet) {
+	secure, err := m.sdes.protect(p.Wire, p.RTCP)
+	if err != nil {
+		return
 	}
-	m.keep(&m.sent, Packet{At: now, Peer: m.remote, Wire: wire})
+	datagram := p.Wire
+	if p.Secure = secure; secure != nil {
+		datagram = secure
+	}
+	if _, err := from.WriteToUDPAddrPort(datagram, p.Peer); err == nil { // else lost, as packets are
+		m.keep(&m.sent, p)
+	}
 }
 
 // keep appends to list as far as keepMax lets it. m.mu is held.
@@ -400,9 +414,7 @@ func (m *Media) sendReport(now time.Time) {
 	if m.remoteC == m.remote {
 		from = m.rtp // rtcp-mux
 	}
-	if _, err := from.WriteToUDPAddrPort(wire, m.remoteC); err == nil {
-		m.keep(&m.sent, Packet{At: now, Peer: m.remoteC, RTCP: true, Wire: wire})
-	}
+	m.transmit(from, Packet{At: now, Peer: m.remoteC, RTCP: true, Wire: wire})
 }
 
 func (m *Media) read(c Conn, rtcp bool) {
@@ -414,6 +426,13 @@ func (m *Media) read(c Conn, rtcp bool) {
 		}
 		p := Packet{At: time.Now(), Peer: unmap(from), RTCP: rtcp, Wire: append([]byte(nil), buf[:n]...)}
 		p.RTCP = rtcp || n >= 2 && buf[1] >= 192 && buf[1] <= 223
+		plain, err := m.sdes.unprotect(p.Wire, p.RTCP)
+		if err != nil {
+			continue
+		}
+		if plain != nil {
+			p.Wire, p.Secure = plain, p.Wire
+		}
 		m.mu.Lock()
 		m.keep(&m.received, p)
 		if m.arrived != nil {

@@ -56,6 +56,9 @@ type SDP struct {
 	Mux       bool           // a=rtcp-mux
 	Direction Direction
 	Payloads  []uint8 // in order of preference
+	Profile   string  // of the m= line
+
+	crypto []sdesLine // that an Agent could use
 }
 
 // ParseSDP reads the first audio media description of body.
@@ -76,7 +79,7 @@ func ParseSDP(body []byte) (SDP, error) {
 			inAudio = !seen && len(f) >= 4 && f[0] == "audio"
 			if inAudio {
 				seen, port = true, f[1]
-				sdp.Payloads = payloads(f[3:])
+				sdp.Profile, sdp.Payloads = f[2], payloads(f[3:])
 			}
 			continue
 		}
@@ -92,6 +95,10 @@ func ParseSDP(body []byte) (SDP, error) {
 			sdp.Mux = true
 		case kind == "a" && strings.HasPrefix(value, "rtcp:"):
 			rtcp, _, _ = strings.Cut(value[len("rtcp:"):], " ")
+		case kind == "a" && strings.HasPrefix(value, "crypto:"):
+			if l, ok := parseSDES(value[len("crypto:"):]); ok && seen {
+				sdp.crypto = append(sdp.crypto, l)
+			}
 		case kind == "a" && slices.Contains([]string{"sendrecv", "sendonly", "recvonly", "inactive"}, value):
 			sdp.Direction = Direction(value)
 		}
@@ -151,6 +158,10 @@ type Offer struct {
 	Mux       bool      // a=rtcp-mux
 	Lines     []string  // further lines of the media description, such as "a=label:1"
 	NoSDP     bool      // no body: the other side makes the offer
+	SRTP      *SRTP     // nil: plain RTP alone
+
+	profile string // "": RTP/AVP
+	crypto  []string
 }
 
 func (o Offer) direction() Direction {
@@ -180,7 +191,11 @@ func (o Offer) build(user string, session, version uint64, local netip.AddrPort)
 	line("s=-")
 	line("c=IN %s %s", family, connection)
 	line("t=0 0")
-	media := fmt.Sprintf("m=audio %d RTP/AVP", local.Port())
+	profile := o.profile
+	if profile == "" {
+		profile = "RTP/AVP"
+	}
+	media := fmt.Sprintf("m=audio %d %s", local.Port(), profile)
 	for _, c := range o.Codecs {
 		media += fmt.Sprintf(" %d", c.PayloadType)
 	}
@@ -194,7 +209,7 @@ func (o Offer) build(user string, session, version uint64, local netip.AddrPort)
 	if o.Mux {
 		line("a=rtcp-mux")
 	}
-	for _, l := range o.Lines {
+	for _, l := range slices.Concat(o.crypto, o.Lines) {
 		line("%s", l)
 	}
 	line("a=%s", o.direction())

@@ -16,22 +16,22 @@ func TestSDP(t *testing.T) {
 	}{
 		"session address": {
 			"v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 8 0 101\r\n",
-			SDP{Addr: addr("192.0.2.1:4000"), RTCP: addr("192.0.2.1:4001"), Direction: SendRecv, Payloads: []uint8{8, 0, 101}},
+			SDP{Addr: addr("192.0.2.1:4000"), RTCP: addr("192.0.2.1:4001"), Direction: SendRecv, Payloads: []uint8{8, 0, 101}, Profile: "RTP/AVP"},
 		},
 		"media address wins, rtcp, direction, video ignored": {
 			"v=0\nc=IN IP4 192.0.2.1\na=inactive\nm=video 1 RTP/AVP 31\nc=IN IP4 192.0.2.8\nm=audio 4000 RTP/AVP 0\nc=IN IP6 2001:db8::1\na=rtcp:5001\na=sendonly\nm=audio 6 RTP/AVP 3\na=recvonly\n",
-			SDP{Addr: addr("[2001:db8::1]:4000"), RTCP: addr("[2001:db8::1]:5001"), Direction: SendOnly, Payloads: []uint8{0}},
+			SDP{Addr: addr("[2001:db8::1]:4000"), RTCP: addr("[2001:db8::1]:5001"), Direction: SendOnly, Payloads: []uint8{0}, Profile: "RTP/AVP"},
 		},
 		"mux": {
 			"c=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\n",
-			SDP{Addr: addr("192.0.2.1:4000"), RTCP: addr("192.0.2.1:4000"), Mux: true, Direction: SendRecv, Payloads: []uint8{0}},
+			SDP{Addr: addr("192.0.2.1:4000"), RTCP: addr("192.0.2.1:4000"), Mux: true, Direction: SendRecv, Payloads: []uint8{0}, Profile: "RTP/AVP"},
 		},
 	} {
 		got, err := ParseSDP([]byte(tc.text))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if d := cmp.Diff(tc.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); d != "" {
+		if d := cmp.Diff(tc.want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }), cmp.AllowUnexported(SDP{})); d != "" {
 			t.Errorf("%s: %s", name, d)
 		}
 	}
