@@ -78,9 +78,7 @@ type association struct {
 type exchange struct {
 	from      media.Side
 	untouched bool
-	fallback  bool // the other side may be offered plain RTP yet
 	passing   bool
-	feedback  bool
 
 	offer    Media        // as it came
 	sent     Media        // what the other side is offered
@@ -108,7 +106,7 @@ func (l *Line) refuse(s media.Side, format string, args ...any) error {
 func (l *Line) Offer(from media.Side, offer Media) (Media, error) {
 	to := from.Other()
 	kind, feedback := profileOf(offer.Profile)
-	o := &exchange{from: from, offer: offer, base: l.agreed, draft: l.agreed, feedback: feedback}
+	o := &exchange{from: from, offer: offer, base: l.agreed, draft: l.agreed}
 	if l.side(from).Policy == Off && l.side(to).Policy == Off || kind == notRTP || offer.Refused {
 		o.untouched, o.sent = true, offer
 		for i := range o.draft {
@@ -127,7 +125,6 @@ func (l *Line) Offer(from media.Side, offer Media) (Media, error) {
 	} else if o.sent, err = l.offerTo(to, &o.draft[to], feedback); err != nil {
 		return Media{}, err
 	}
-	o.fallback = !o.base[to].known && l.side(to).Policy == Optional && o.draft[to].form == formSecure
 	l.open = o
 	return o.sent, nil
 }
@@ -270,7 +267,7 @@ func firstForm(cfg SideConfig) form {
 	switch {
 	case cfg.Policy == Off:
 		return formPlain
-	case cfg.Policy == Optional && !cfg.SecureFirst:
+	case cfg.Policy == Optional:
 		return formOpportunistic
 	}
 	return formSecure
@@ -319,20 +316,6 @@ func (l *Line) offerTo(to media.Side, b *agreement, feedback bool) (Media, error
 	b.become(KeyedDTLS)
 	offer.Fingerprints, offer.Setup, offer.TLSID = []Fingerprint{l.cfg.Fingerprint}, SetupActpass, b.dtls.local
 	return offer, nil
-}
-
-// Fallback returns what to offer when the other side refused the open offer (488,
-// 415 or 606, RFC 3264 section 6; or port 0): plain RTP, where its policy is
-// Optional and it was offered nothing else. Once for each call.
-func (l *Line) Fallback() (Media, bool) {
-	o := l.open
-	if o == nil || !o.fallback {
-		return Media{}, false
-	}
-	o.fallback, o.passing = false, false
-	o.draft[o.from.Other()].become(Clear)
-	o.sent = Media{Profile: plain.profile(o.feedback)}
-	return o.sent, true
 }
 
 // Answer takes the answer to the open offer and returns what the offerer is

@@ -111,13 +111,8 @@ func (tr *trunk) call(t *testing.T, from media.Side, f string) error {
 	}
 	answer, ok := b.answer(t, sent)
 	if !ok {
-		if sent, ok = tr.Fallback(); ok {
-			answer, ok = b.answer(t, sent)
-		}
-		if !ok {
-			tr.Reject()
-			return errRefused
-		}
+		tr.Reject()
+		return errRefused
 	}
 	back, err := tr.Answer(answer)
 	if err != nil {
@@ -181,7 +176,6 @@ func TestCombinations(t *testing.T) {
 	with := func(c Config, change func(*Config)) Config { change(&c); return c }
 	pass := func(c *Config) { c.Pass = true }
 	dtls := func(c *Config) { c.Sides[1].Method = DTLS }
-	first := func(c *Config) { c.Sides[1].SecureFirst = true }
 	both := func(a, b func(*Config)) func(*Config) { return func(c *Config) { a(c); b(c) } }
 	for _, c := range []struct {
 		cfg  Config
@@ -211,10 +205,6 @@ func TestCombinations(t *testing.T) {
 		{pol(Optional, Optional), sdesOnly, plainOnly, "sdes clear"},
 		{pol(Optional, Optional), sdesOnly, opportunist, "sdes sdes"},
 		{pol(Optional, Optional), sdesOnly, sdesOnly, "sdes clear"}, // takes keys in the secure profile alone
-		{with(pol(Optional, Optional), first), sdesOnly, sdesOnly, "sdes sdes"},
-		{with(pol(Optional, Optional), first), sdesOnly, plainOnly, "sdes clear"},
-		{with(pol(Optional, Optional), first), plainOnly, plainOnly, "clear clear"},
-		{with(pol(Optional, Required), first), plainOnly, plainOnly, far},
 
 		{pol(Required, Off), plainOnly, plainOnly, refusal},
 		{pol(Required, Off), opportunist, plainOnly, "sdes clear"},
@@ -235,14 +225,12 @@ func TestCombinations(t *testing.T) {
 		{with(pol(Optional, Optional), pass), opportunist, opportunist, "passed passed"},
 		{with(pol(Optional, Optional), pass), sdesOnly, plainOnly, "sdes clear"},
 		{with(pol(Optional, Optional), pass), plainOnly, opportunist, "clear sdes"},
-		{with(pol(Optional, Optional), both(pass, first)), sdesOnly, sdesOnly, "passed passed"},
-		{with(pol(Optional, Optional), both(pass, first)), sdesOnly, plainOnly, "sdes clear"},
 		{with(pol(Required, Required), pass), dtlsOnly, sdesOnly, "dtls sdes"},
 		{with(pol(Required, Required), both(pass, dtls)), sdesOnly, dtlsOnly, "sdes dtls"},
 		{with(pol(Required, Required), pass), sdesOnly, plainOnly, far},
 	} {
 		for _, f := range []string{"", "F"} {
-			name := fmt.Sprintf("%v %v→%v pass=%t method=%v first=%t %s", c.cfg.Sides[0].Policy, c.a, c.b, c.cfg.Pass, c.cfg.Sides[1].Method, c.cfg.Sides[1].SecureFirst, f)
+			name := fmt.Sprintf("%v %v→%v pass=%t method=%v %s", c.cfg.Sides[0].Policy, c.a, c.b, c.cfg.Pass, c.cfg.Sides[1].Method, f)
 			t.Run(fmt.Sprint(name, " ", c.cfg.Sides[1].Policy), func(t *testing.T) {
 				if err := c.cfg.Validate(); err != nil {
 					t.Fatal(err)
@@ -270,11 +258,11 @@ func TestCombinations(t *testing.T) {
 // check's invariants hold, and what was agreed stays as it is.
 func TestEveryCombinationStays(t *testing.T) {
 	calls := 0
-	for n := range 3 * 3 * 2 * 2 * 2 * 2 * 4 * 4 * 2 {
+	for n := range 3 * 3 * 2 * 2 * 2 * 4 * 4 * 2 {
 		pick := func(k int) int { v := n % k; n /= k; return v }
 		cfg := &Config{Sides: [2]SideConfig{{Policy: Policy(pick(3))}, {Policy: Policy(pick(3))}}, Fingerprint: ourPrint}
 		cfg.Sides[0].Method, cfg.Sides[1].Method = Method(pick(2)), Method(pick(2))
-		cfg.Pass, cfg.Sides[1].SecureFirst = pick(2) == 1, pick(2) == 1
+		cfg.Pass = pick(2) == 1
 		tr := newTrunk(cfg, ability(pick(int(abilitiesEnd))), ability(pick(int(abilitiesEnd))))
 		from := media.Side(pick(2))
 		if err := tr.call(t, from, ""); err != nil {
@@ -326,9 +314,6 @@ func TestRefusalText(t *testing.T) {
 	}
 	if _, err := l.Answer(Media{}); !errors.Is(err, ErrNoOffer) {
 		t.Errorf("%v", err)
-	}
-	if _, ok := l.Fallback(); ok {
-		t.Error("there is something to fall back to")
 	}
 	l.Reject()
 }

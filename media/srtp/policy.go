@@ -14,7 +14,8 @@ import (
 // Policy is what is demanded of one side's media.
 type Policy uint8
 
-// Policies. With Off on both sides the descriptions pass untouched and so does
+// Policies. A side that is Optional is offered the plain profile with keys, which any
+// answerer can take (RFC 8643). With Off on both sides the descriptions pass untouched and so does
 // whatever they agree on; with Off on one, that side has plain RTP alone.
 const (
 	Off Policy = iota
@@ -66,11 +67,6 @@ type SideConfig struct {
 	Policy Policy
 	Suites []Suite // allowed, by preference; DefaultSuites when empty
 	Method Method  // of our own offers, and where an offer leaves the choice
-
-	// SecureFirst makes an Optional side be offered the secure profile, and the
-	// plain one after a refusal (see Line.Fallback). Else it is offered the plain
-	// profile with keys, which any answerer can take (RFC 8643).
-	SecureFirst bool
 
 	PassiveDTLS bool // be the passive end of DTLS where the peer leaves the choice
 	SHA1        bool // let certificates be announced by SHA-1

@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"strings"
@@ -33,13 +34,18 @@ func (a *anchor) secures() bool {
 	return c != nil && (c.Sides[0].Policy != srtp.Off || c.Sides[1].Policy != srtp.Off)
 }
 
-// protectOffer returns what the other side is offered, by m= lines. The error may
-// be a *srtp.Refusal; what was agreed stays then.
+// protectOffer returns what the other side is offered, by m= lines. A line that the
+// policy refuses beside another one of audio that it takes is refused alone: such
+// offers leave the choice between them. The error may be a *srtp.Refusal; what was
+// agreed stays then.
 func (a *anchor) protectOffer(from media.Side, d *sdp.Description) ([]*sdp.Protection, error) {
 	if !a.secures() {
 		return nil, nil
 	}
 	out := make([]*sdp.Protection, len(d.Media()))
+	var refused []sdp.Media
+	var why error
+	taken := false
 	for i, m := range d.Media() {
 		for len(a.lines) <= i {
 			a.lines = append(a.lines, line{})
@@ -51,17 +57,38 @@ func (a *anchor) protectOffer(from media.Side, d *sdp.Description) ([]*sdp.Prote
 			}
 			l.sec = &protection{line: srtp.NewLine(a.trunk.SRTP)}
 		}
-		p := l.sec
-		offered, err := p.line.Offer(from, a.readProtection(p, from, d, m))
+		offered, err := l.sec.line.Offer(from, a.readProtection(l.sec, from, d, m))
+		if errors.Is(err, srtp.ErrNotAcceptable) {
+			refused, why = append(refused, m), cmp.Or(why, err)
+			continue
+		}
 		if err != nil {
 			a.rejectProtection(from)
 			return nil, err
 		}
-		p.open, p.offerer, p.untouched = true, from, m.Rejected || !isRTP(m)
+		taken = taken || !m.Rejected && isRTP(m)
+		l.sec.offered(from, m.Rejected || !isRTP(m))
 		offered.Profile = plainProfile(offered.Profile, m.Proto)
-		out[i] = p.write(offered)
+		out[i] = l.sec.write(offered)
+	}
+	if why != nil && !taken {
+		a.rejectProtection(from)
+		return nil, why
+	}
+	for _, m := range refused {
+		p := a.lines[m.Index].sec
+		if _, err := p.line.Offer(from, srtp.Media{Profile: m.Proto, Refused: true}); err != nil {
+			a.rejectProtection(from)
+			return nil, err
+		}
+		p.offered(from, true)
+		out[m.Index] = &sdp.Protection{Profile: m.Proto, Refused: true}
 	}
 	return out, nil
+}
+
+func (p *protection) offered(from media.Side, untouched bool) {
+	p.open, p.offerer, p.untouched = true, from, untouched
 }
 
 // plainProfile leaves the feedback out where a plain profile takes the place of a

@@ -83,20 +83,25 @@ func inSecureBubble(t *testing.T, cfg *srtp.Config, f func(ctx context.Context, 
 	})
 }
 
-// call makes a call inwards in which both speak when it is answered: what the PBX sends
+// call makes a call inwards in which both speak when it is answered: what a party sends
 // beside its answer may come before it, and there are no keys for it then.
 func (w *secureCalls) call(ctx context.Context, from, to siptest.Offer) (a, p *siptest.Call) {
 	w.t.Helper()
 	w.pbx.Script(func(in *siptest.Incoming) {
 		in.Run(siptest.Answer{Offer: to, Ring: 100 * time.Millisecond, Play: siptest.DTX()})
 	})
-	a, err := w.carrier.Call(ctx, "sip:desk@192.0.2.1", outside, siptest.CallOptions{Offer: from})
+	a, err := w.carrier.Start(ctx, "sip:desk@192.0.2.1", outside, siptest.CallOptions{Offer: from})
 	if err != nil {
+		w.t.Fatal(err)
+	}
+	a.Media().Play(siptest.DTX())
+	if err := a.Wait(ctx); err != nil {
 		w.t.Fatal(err)
 	}
 	if p, err = w.pbx.Accept(ctx); err != nil {
 		w.t.Fatal(err)
 	}
+	time.Sleep(20 * time.Millisecond)
 	a.Media().Play(siptest.Tone(440, 0.5))
 	p.Media().Play(siptest.Tone(1000, 0.5))
 	time.Sleep(300 * time.Millisecond)

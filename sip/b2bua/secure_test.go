@@ -48,12 +48,17 @@ func attributes(lines []srtp.Crypto) (out []string) {
 // said returns what a message says about its media's protection.
 func said(t *testing.T, m *sip.Message) srtp.Media {
 	t.Helper()
+	return saidAt(t, m, 0)
+}
+
+func saidAt(t *testing.T, m *sip.Message, i int) srtp.Media {
+	t.Helper()
 	d, err := sdp.Parse(m.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	session, own := d.Protection(0)
-	got, faults := srtp.ReadMedia(d.Media()[0].Proto, session, own)
+	session, own := d.Protection(i)
+	got, faults := srtp.ReadMedia(d.Media()[i].Proto, session, own)
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}

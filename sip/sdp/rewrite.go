@@ -21,10 +21,13 @@ type Target struct {
 }
 
 // Protection is what an m= section says about the protection of its media, in
-// place of what it said: a=crypto, a=fingerprint, a=setup and a=tls-id.
+// place of what it said: a=crypto, a=fingerprint, a=setup and a=tls-id. Other
+// configurations that the section proposes by capability negotiation (RFC 5939) are
+// left out with those: they are of the other party's protection.
 type Protection struct {
 	Profile    string   // of the m= line
 	Attributes []string // "name:value", without "a="
+	Refused    bool     // the line gets port 0
 }
 
 func (t Target) anchored() bool { return t.Addr.IsValid() }
@@ -58,7 +61,7 @@ func (d *Description) Rewrite(targets []Target) []byte {
 		case t.Protection != nil: // a refused line
 			r.mLine(d.lines[part.from], t)
 			for _, l := range d.lines[part.from+1 : part.to] {
-				if !d.isProtection(l) {
+				if !d.isProtection(l) && !d.isCapability(l) {
 					r.copy(l)
 				}
 			}
@@ -181,7 +184,7 @@ func (r *rewriter) part(i int, part section, t Target, session netip.Addr) {
 		case typ == 'c' && !isZero(value):
 			r.replace(l, connectionLine(t.Addr))
 		case typ == 'a' && isICE(value):
-		case t.Protection != nil && r.d.isProtection(l):
+		case t.Protection != nil && (r.d.isProtection(l) || r.d.isCapability(l)):
 		case typ == 'a' && name == "rtcp":
 			r.replace(l, rtcpLine(rest, t, m.Port))
 		default:
@@ -208,7 +211,10 @@ func (r *rewriter) mLine(l line, t Target) {
 	_, value := r.d.field(l)
 	m := parseMLine(value)
 	port, rest := value[:m.portTo], value[m.portTo:]
-	if m.port != 0 && t.anchored() {
+	switch {
+	case t.Protection != nil && t.Protection.Refused:
+		port = value[:m.portAt] + "0"
+	case m.port != 0 && t.anchored():
 		port = value[:m.portAt] + strconv.Itoa(int(t.Port))
 	}
 	if t.Protection != nil && m.proto != "" {

@@ -175,6 +175,16 @@ func (d *Description) isProtection(l line) bool {
 	return typ == 'a' && slices.Contains(protections, name)
 }
 
+// capabilities are the attributes by which a section proposes other configurations
+// of itself (RFC 5939 sections 3.3 to 3.5, RFC 6871).
+var capabilities = []string{"tcap", "acap", "mcap", "omcap", "rmcap", "mfcap", "mscap", "pcfg", "lcfg", "acfg"}
+
+func (d *Description) isCapability(l line) bool {
+	typ, value := d.field(l)
+	name, _ := attribute(value)
+	return typ == 'a' && slices.Contains(capabilities, name)
+}
+
 // field returns the type letter and the value of a line; 0 for one that is no field.
 func (d *Description) field(l line) (byte, string) {
 	if l.end < l.start+2 || d.body[l.start+1] != '=' {
