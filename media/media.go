@@ -71,6 +71,10 @@ type Session struct {
 	Trunk     string // name in the configuration
 	SIPCallID string
 	FromTag   string
+
+	// OtherSIPCallID is the Call-ID on the callee's leg, where that is another one.
+	OtherSIPCallID string
+
 	Direction Direction
 	From, To  string        // URIs of the From and To header fields, without tags and parameters of the header field
 	Start     time.Time     // the INVITE passed

@@ -75,7 +75,7 @@ func (r *recording) head() *Manifest {
 		Version: Version, ID: r.id, Conversation: r.conv, Kind: r.kind, User: r.user, Other: r.other,
 		Consent: r.consent.String(), Trunk: r.session.Trunk,
 		Call: Call{
-			SIPCallID: r.session.SIPCallID, Direction: string(r.session.Direction), From: r.session.From, To: r.session.To,
+			SIPCallID: r.session.SIPCallID, OtherSIPCallID: r.session.OtherSIPCallID, Direction: string(r.session.Direction), From: r.session.From, To: r.session.To,
 			Start: r.session.Start.UTC().Round(0),
 		},
 		Format: r.plan.Format, SampleRate: r.plan.SampleRate, Suppressed: r.plan.Suppressed, Channels: r.channelList(),

@@ -95,7 +95,10 @@ func Complete(earlier, account *Manifest) *Manifest {
 
 // Call is the signalling's view of what was recorded.
 type Call struct {
-	SIPCallID string    `json:"sip_call_id"`
+	SIPCallID string `json:"sip_call_id"`
+
+	OtherSIPCallID string `json:"other_sip_call_id,omitempty"` // on the callee's leg, where that has another
+
 	Direction string    `json:"direction"`
 	From      string    `json:"from"`
 	To        string    `json:"to"`

@@ -65,7 +65,7 @@ func meant(sig suppress.Signal, s *session) bool {
 	case sig.Call != "":
 		return sig.Call == s.info.ID
 	case sig.SIPCall != "":
-		return sig.SIPCall == s.info.SIPCallID
+		return sig.SIPCall == s.info.SIPCallID || sig.SIPCall == s.info.OtherSIPCallID
 	}
 	return true
 }

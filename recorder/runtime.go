@@ -41,6 +41,7 @@ type LiveCall struct {
 	Conversation string    `json:"conversation"`
 	Trunk        string    `json:"trunk"`
 	SIPCallID    string    `json:"sip_call_id"`
+	OtherCallID  string    `json:"other_sip_call_id,omitempty"` // on the callee's leg, where that has another
 	Direction    string    `json:"direction"`
 	From         string    `json:"from"`
 	To           string    `json:"to"`

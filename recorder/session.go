@@ -489,7 +489,7 @@ func (s *session) live() LiveCall {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := LiveCall{
-		ID: s.info.ID, Conversation: s.conv, Trunk: s.info.Trunk, SIPCallID: s.info.SIPCallID,
+		ID: s.info.ID, Conversation: s.conv, Trunk: s.info.Trunk, SIPCallID: s.info.SIPCallID, OtherCallID: s.info.OtherSIPCallID,
 		Direction: string(s.info.Direction), From: s.info.From, To: s.info.To, Start: s.info.Start, Answer: s.answered,
 		Recording: !s.failed && len(s.liveRecs) > 0, Reasons: append([]string{}, s.reasons...),
 		Recordings: append([]LiveRecording{}, s.liveRecs...),

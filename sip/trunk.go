@@ -17,6 +17,11 @@ type Trunk struct {
 	Sides [2]Side // indexed by media.Side
 
 	SRTP *srtp.Config // nil, or off on both sides: descriptions and media pass as they are
+
+	// Hide keeps each side from seeing the other's Call-IDs, tags and addresses:
+	// what is sent to a callee is a dialog of our own. False: Call-ID, tags and
+	// CSeq are the same on both sides.
+	Hide bool
 }
 
 // Side is one side of a trunk.

@@ -95,6 +95,7 @@ type liveTrunkConfig struct {
 	Role      string
 	Passive   bool
 	Format    string
+	Keys      []string    // further keys of its own
 	Recording []string    // further keys of its recording
 	Sides     [2]liveSide // external, internal
 }
@@ -120,6 +121,9 @@ trunks:
 {{- end}}
 {{- if .Passive}}
     passive: true
+{{- end}}
+{{- range .Keys}}
+    {{.}}
 {{- end}}
 {{- range $i, $s := .Sides}}
     {{if $i}}internal{{else}}external{{end}}:

@@ -215,6 +215,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, e
 			continue
 		}
 		to := sip.Trunk{Name: t.Name}
+		passing(t, &to)
 		var err error
 		if to.SRTP, err = srtpConfig(t, fingerprint); err != nil {
 			return nil, fmt.Errorf("trunk %s: %w", t.Name, err)

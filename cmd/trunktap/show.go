@@ -205,6 +205,7 @@ func (a *account) head(m *recorder.Manifest) {
 	a.line("trunk", m.Trunk)
 	a.line("call", fmt.Sprintf("%s, %s to %s", m.Call.Direction, m.Call.From, m.Call.To))
 	a.line("call-id", m.Call.SIPCallID)
+	a.maybe("other call-id", m.Call.OtherSIPCallID)
 	a.line("started", stamp(m.Call.Start))
 	a.line("answered", stamp(m.Call.Answer))
 	if !m.Origin.IsZero() && !m.Origin.Equal(m.Call.Answer) {

@@ -193,6 +193,7 @@ type row struct {
 	User         string `bun:"user"`
 	Trunk        string `bun:"trunk"`
 	SIPCallID    string `bun:"sip_call_id"`
+	OtherCallID  string `bun:"other_sip_call_id"`
 	From         string `bun:"from_uri"`
 	To           string `bun:"to_uri"`
 	Direction    string `bun:"direction"`
@@ -234,7 +235,7 @@ func encodeRow(r recorder.Row) (row, error) {
 	}
 	return row{
 		ID: m.ID, Conversation: m.Conversation, Kind: string(m.Kind), User: m.User, Trunk: m.Trunk, SIPCallID: m.Call.SIPCallID,
-		From: m.Call.From, To: m.Call.To, Direction: m.Call.Direction, OriginNS: nanos(origin), StartNS: nanos(m.Call.Start),
+		OtherCallID: m.Call.OtherSIPCallID, From: m.Call.From, To: m.Call.To, Direction: m.Call.Direction, OriginNS: nanos(origin), StartNS: nanos(m.Call.Start),
 		RealMS: m.RealMS, AudioMS: m.AudioMS, Prefix: r.Prefix, Manifest: string(js),
 	}, nil
 }
@@ -385,11 +386,14 @@ func filter(sel *bun.SelectQuery, q recorder.Query) *bun.SelectQuery {
 		sel = sel.Where("origin_ns < ?", bound(q.To))
 	}
 	for _, eq := range []struct{ col, val string }{
-		{"trunk", q.Trunk}, {"sip_call_id", q.SIPCallID}, {"conversation", q.Conversation}, {"kind", string(q.Kind)}, {"user", q.User},
+		{"trunk", q.Trunk}, {"conversation", q.Conversation}, {"kind", string(q.Kind)}, {"user", q.User},
 	} {
 		if eq.val != "" {
 			sel = sel.Where("? = ?", bun.Ident(eq.col), eq.val)
 		}
+	}
+	if q.SIPCallID != "" {
+		sel = sel.Where("(sip_call_id = ? OR other_sip_call_id = ? AND other_sip_call_id <> '')", q.SIPCallID, q.SIPCallID)
 	}
 	if q.Number != "" {
 		like := "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(strings.ToLower(q.Number)) + "%"

@@ -159,6 +159,9 @@ func (a *anchor) rewrite(from media.Side, d *sdp.Description, sec []*sdp.Protect
 			targets[i].Protection = sec[i]
 		}
 	}
+	if a.trunk.Hide {
+		return d.RewriteFrom(a.trunk.Sides[to].MediaAddr, targets)
+	}
 	return d.Rewrite(targets)
 }
 

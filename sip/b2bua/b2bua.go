@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ type B2BUA struct {
 	callState atomic.Pointer[callstate.Rules]
 
 	tables atomic.Pointer[[]*tableUse] // the newest first; replaced under mu
+	secret [secretBytes]byte
+	masked masked
 
 	mu       sync.Mutex
 	calls    map[callKey][]*call // guarded by mu: oldest first
@@ -55,6 +58,7 @@ func New(cfg Config) (*B2BUA, error) {
 		cfg:   cfg,
 		calls: map[callKey][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
 	}
+	_, _ = cryptorand.Read(b.secret[:]) // never fails
 	b.SetCallState(cfg.CallState)
 	if err := b.Reload(cfg.Trunks); err != nil {
 		return nil, err
@@ -261,6 +265,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 	c := newCall(b, m, peer, table)
 	b.byID[c.id] = c
 	b.calls[c.key] = append(b.calls[c.key], c)
+	b.mask(c)
 	table.calls++
 	if invite {
 		b.sessions++
@@ -303,23 +308,17 @@ func (b *B2BUA) forget(c *call) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.byID, c.id)
-	list := b.calls[c.key]
-	for i := range list {
-		if list[i] == c {
-			list = append(append([]*call(nil), list[:i]...), list[i+1:]...)
-			break
-		}
-	}
-	if b.calls[c.key] = list; len(list) == 0 {
-		delete(b.calls, c.key)
-	}
+	drop(b.calls, c.key, c)
+	b.unmask(c)
 	if c.table.calls--; c.table.calls == 0 {
 		b.setTables((*b.tables.Load())[0])
 	}
 }
 
-// learn makes the callee's tag known for the choice of the call.
-func (b *B2BUA) learn(c *call, tag string) {
+// learn makes the callee's tag known for the choice of the call, and where the
+// parties are reached.
+func (b *B2BUA) learn(c *call, tag string, d *dialogState) {
+	b.reachable(c, d)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	c.tags = append(c.tags, tag) // dialogsMax at most

@@ -35,36 +35,42 @@ type call struct {
 	table  *tableUse
 	log    *slog.Logger
 	box    mailbox
+	alias  *alias // nil: both legs have one identity
 
 	// guarded by B2BUA.mu
-	tags []string // of callees
-	over bool
+	tags  []string // of callees
+	over  bool
+	reach [2]string // Contacts, by party
 
 	// of the owner
-	setup     *exchange // the first request
-	exchanges []*exchange
-	dialogs   []*dialogState
-	alarms    []*alarm
-	branches  uint64 // numbers our branches
-	pending   int    // answers of other goroutines that will come
-	observed  bool   // the observer has answered, or is waited for no longer
-	media     *anchor
-	tap       *guard
-	state     *callstate.Dialog // nil: nobody observes
-	hops      []sip.NextHop     // not yet tried
-	flows     []sip.Flow        // addresses of the next hop not yet tried
-	hop       sip.NextHop       // being tried
-	timedOut  bool              // the last next hop did not answer
-	answered  *dialogState      // the fork that took the call
-	ended     bool
-	faults    int         // survived
-	setupBody []byte      // of the first request, for the far end
-	usage     *alarm      // end of a subscription
-	closing   bool        // the daemon stops
-	gone      bool        // nothing is left of it
-	later     func() bool // what the owner is to do when it is the owner no more, and whether it is again; nil: nothing
-	timer     *time.Timer
-	alarm     time.Time // when it goes off; zero: not
+	setup       *exchange // the first request
+	exchanges   []*exchange
+	dialogs     []*dialogState
+	alarms      []*alarm
+	branches    uint64 // numbers our branches
+	pending     int    // answers of other goroutines that will come
+	observed    bool   // the observer has answered, or is waited for no longer
+	media       *anchor
+	tap         *guard
+	state       *callstate.Dialog // nil: nobody observes
+	hops        []sip.NextHop     // not yet tried
+	flows       []sip.Flow        // addresses of the next hop not yet tried
+	hop         sip.NextHop       // being tried
+	takeover    string            // Contact of who has the call that this one is to replace
+	takeoverHop sip.NextHop       // and the next hop of that
+	timedOut    bool              // the last next hop did not answer
+	answered    *dialogState      // the fork that took the call
+	ended       bool
+	faults      int          // survived
+	setupBody   []byte       // of the first request, for the far end
+	usage       *alarm       // end of a subscription
+	transfer    *alarm       // end of a transfer that the call asked for
+	arrived     *sip.Message // being taken, as it came; of a hidden call
+	closing     bool         // the daemon stops
+	gone        bool         // nothing is left of it
+	later       func() bool  // what the owner is to do when it is the owner no more, and whether it is again; nil: nothing
+	timer       *time.Timer
+	alarm       time.Time // when it goes off; zero: not
 
 	cancelSent map[*dialog.Client]bool
 	dismissed  map[string]sent // ACKs of forks that nobody wanted, by tag
@@ -86,6 +92,9 @@ func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 	}
 	c.seq, _ = req.CSeq()
 	c.log = slog.New(&callLog{Handler: b.cfg.Log.Handler(), trunk: peer.Trunk.Name, callID: req.CallID()})
+	if peer.Trunk.Hide {
+		c.alias = b.newAlias(req)
+	}
 	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
 	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
 	return c
@@ -220,7 +229,7 @@ func (c *call) finished() bool {
 		return false
 	}
 	if c.method == sip.Invite {
-		return c.ended || c.answered == nil
+		return (c.ended || c.answered == nil) && (c.transfer == nil || c.transfer.at.IsZero())
 	}
 	return c.usage == nil || c.usage.at.IsZero()
 }
@@ -273,6 +282,11 @@ func (c *call) at(p dialog.Party) media.Side {
 
 func (c *call) takeRequest(m *sip.Message) {
 	now := m.Arrival
+	if c.alias != nil {
+		if c.arrived = m; m.CallID() == c.alias.callID {
+			m = c.inward(m, dialog.Callee)
+		}
+	}
 	if c.setup == nil {
 		c.begin(m)
 		return
@@ -304,6 +318,9 @@ func (c *call) takeResponse(res *sip.Message) {
 			pass, ack := cl.Receive(res, res.Arrival)
 			if ack != nil {
 				c.send(ack, cl.Flow)
+			}
+			if pass && c.alias != nil && ex.server != nil && ex.from == dialog.Caller {
+				res = c.inward(res, dialog.Caller)
 			}
 			if pass {
 				c.responded(ex, cl, res, res.Arrival)

@@ -16,6 +16,7 @@ type exchange struct {
 	dlg    *dialogState // nil while no dialog is there
 
 	server  *dialog.Server // nil: the request is our own
+	raw     *sip.Message   // the request as it came; of a hidden call
 	clients []*dialog.Client
 	stale   map[*dialog.Client]bool // attempts that were given up
 	dropped bool                    // the server transaction will get no answer
@@ -149,7 +150,7 @@ func (c *call) deadline(now time.Time) (next time.Time) {
 
 // newExchange notes a request that came.
 func (c *call) newExchange(from dialog.Party, req *sip.Message) *exchange {
-	ex := &exchange{from: from, method: req.Method, server: dialog.NewServer(req)}
+	ex := &exchange{from: from, method: req.Method, server: dialog.NewServer(req), raw: c.arrived}
 	ex.seq, _ = req.CSeq()
 	c.exchanges = append(c.exchanges, ex)
 	return ex
@@ -159,6 +160,9 @@ func (c *call) newExchange(from dialog.Party, req *sip.Message) *exchange {
 func (c *call) respond(ex *exchange, res *sip.Message, now time.Time) {
 	if ex.server == nil || ex.server.Final() != 0 || ex.dropped {
 		return
+	}
+	if ex.raw != nil {
+		res = inAnswerTo(ex.raw, res)
 	}
 	if res.Status >= 200 && (res.Status >= 300 || ex.method != sip.Invite) {
 		res = res.Frozen() // a 2xx to INVITE is let go with its ACK

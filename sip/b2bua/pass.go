@@ -49,6 +49,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 		}
 	case sip.Notify:
 		c.notified(m, now)
+		c.progressed(m, now)
 	}
 	body, err := c.requestBody(ex, m, now)
 	if err != nil {
@@ -117,6 +118,10 @@ func (c *call) inDialog(d *dialogState, to dialog.Party, m *sip.Message, body []
 	if targets(m.Method) {
 		ownContact(out, ours, flow.Network, m.Method == sip.Invite)
 	}
+	c.carry(out, m, c.at(to.Other()), ours, flow)
+	if c.alias != nil && to == dialog.Callee {
+		c.outward(out, dialog.Caller)
+	}
 	return out, flow, nil
 }
 
@@ -165,12 +170,11 @@ func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
 	if len(out.Body) == 0 && len(res.Body) > 0 {
 		out.Set("Content-Type")
 	}
-	if targets(ex.method) && res.Status > 100 && res.Status < 300 {
-		ours, _, err := c.b.agent.Local(req.Flow, c.trunk.Sides[c.at(ex.from)].Address)
-		if err == nil {
-			ownContact(out, ours, req.Flow.Network, ex.method == sip.Invite && res.Status >= 200)
-		}
+	ours, _, err := c.b.agent.Local(req.Flow, c.trunk.Sides[c.at(ex.from)].Address)
+	if err == nil && targets(ex.method) && res.Status > 100 && res.Status < 300 {
+		ownContact(out, ours, req.Flow.Network, ex.method == sip.Invite && res.Status >= 200)
 	}
+	c.carry(out, res, c.at(ex.from.Other()), ours, req.Flow)
 	c.respond(ex, out, now)
 }
 
@@ -203,8 +207,11 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 			ex.dlg.Ends[ex.from].Refresh(ex.server.Req)
 			ex.dlg.Ends[ex.from.Other()].Refresh(res)
 		}
-		if ex.method == sip.Subscribe {
+		switch ex.method {
+		case sip.Subscribe:
 			c.subscribed(res, now)
+		case sip.Refer:
+			c.referAccepted(ex.server.Req, res, now)
 		}
 		if c.answered == nil || ex.dlg == c.answered {
 			c.tellResponse(res, c.at(ex.from.Other()))

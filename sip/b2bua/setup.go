@@ -34,7 +34,7 @@ func (c *call) begin(req *sip.Message) {
 		return
 	}
 	c.setupBody = body
-	c.hops = c.trunk.Sides[c.at(dialog.Callee)].NextHops
+	c.hops = c.firstHops(req)
 	c.observe(req, now)
 }
 
@@ -50,6 +50,10 @@ func (c *call) session(req *sip.Message) media.Session {
 		ID:    media.SessionID(req.CallID(), req.FromTag(), req.Arrival),
 		Trunk: c.trunk.Name, SIPCallID: req.CallID(), FromTag: req.FromTag(),
 		Direction: media.Inbound, Start: req.Arrival, Links: c.state.Links(),
+	}
+	if c.alias != nil {
+		s.OtherSIPCallID = c.alias.callID
+		s.Links = append(s.Links, "call-id:"+c.alias.callID, "dialog:"+c.alias.callID+";"+c.alias.tag)
 	}
 	if c.side == media.Internal {
 		s.Direction = media.Outbound
@@ -205,9 +209,13 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 		return err
 	}
 	req := ex.server.Req
-	m := outgoing(req, towardsHop(req.URI, c.hop), nil, via, c.setupBody)
+	m := outgoing(req, c.requestURI(req.URI), nil, via, c.setupBody)
 	if targets(req.Method) {
 		ownContact(m, ours, flow.Network, true)
+	}
+	c.carry(m, req, c.side, ours, flow)
+	if c.alias != nil {
+		c.outward(m, dialog.Caller)
 	}
 	cl, err := c.request(ex, m, flow, now)
 	if err != nil {
@@ -324,6 +332,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	end.Seq = d.Ends[dialog.Callee].Seq
 	d.Ends[dialog.Callee] = end
 	d.Confirmed, d.to = true, strings.Clone(res.Get("To"))
+	c.b.reachable(c, d)
 	for _, fork := range c.dialogs {
 		fork.InviteDone(dialog.Caller)
 	}
@@ -365,7 +374,7 @@ func (c *call) newDialog(tag, to string, callee dialog.End) *dialogState {
 		d.Invite(dialog.Caller)
 	}
 	c.dialogs = append(c.dialogs, d)
-	c.b.learn(c, tag)
+	c.b.learn(c, tag, d)
 	return d
 }
 

@@ -47,7 +47,13 @@ var iceAttributes = []string{
 // A zero c= (the hold of RFC 2543) stays zero and a port of 0 stays 0. Where
 // the session's c= cannot serve all m= lines, an anchored one gets its own.
 func (d *Description) Rewrite(targets []Target) []byte {
-	r := rewriter{d: d, targets: targets, out: make([]byte, 0, len(d.body)+64)}
+	return d.RewriteFrom(netip.Addr{}, targets)
+}
+
+// RewriteFrom is Rewrite that also names origin, when it is valid, as the address of
+// who made the session (o=). The session's id and version stay.
+func (d *Description) RewriteFrom(origin netip.Addr, targets []Target) []byte {
+	r := rewriter{d: d, targets: targets, origin: origin, out: make([]byte, 0, len(d.body)+64)}
 	r.protects = slices.ContainsFunc(targets, func(t Target) bool { return t.Protection != nil })
 	session := r.sessionAddr()
 	for _, l := range d.lines[:d.session.to] {
@@ -76,6 +82,7 @@ func (d *Description) Rewrite(targets []Target) []byte {
 type rewriter struct {
 	d       *Description
 	targets []Target
+	origin  netip.Addr
 	out     []byte
 
 	protects bool // some target has a protection
@@ -151,6 +158,8 @@ func (r *rewriter) sessionAddr() netip.Addr {
 func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 	typ, value := r.d.field(l)
 	switch {
+	case typ == 'o' && r.origin.IsValid():
+		r.originLine(l, value)
 	case typ == 'c' && addr.IsValid() && !isZero(value):
 		r.replace(l, connectionLine(addr))
 	case r.protects && r.d.isProtection(l):
@@ -158,6 +167,16 @@ func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 	default:
 		r.copy(l)
 	}
+}
+
+// originLine names another address in "o=user id version IN IP4 address".
+func (r *rewriter) originLine(l line, value string) {
+	f := strings.Fields(value)
+	if len(f) != 6 {
+		r.copy(l)
+		return
+	}
+	r.replace(l, "o="+strings.Join(f[:3], " ")+" "+strings.TrimPrefix(connectionLine(r.origin), "c="))
 }
 
 // part writes one anchored media description.

@@ -83,7 +83,7 @@ type Trunk struct {
 	Passive      bool   // its calls pass an interface of Capture, not the daemon
 	External     Side
 	Internal     Side
-	Identity     string     // transparent
+	Identity     string     // transparent | hide
 	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
 	SRTPPass     bool       // keys of SDES stay with the parties
 	Recording    TrunkRecording

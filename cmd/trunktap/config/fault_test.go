@@ -154,7 +154,7 @@ func TestFaults(t *testing.T) {
 		{"token in store", minimal + "api: {token_file: /var/lib/trunktap/recordings/t}\n", []string{"api.token_file: /var/lib/trunktap/recordings/t lies in the storage"}},
 		{"one file twice", minimal + "api: {token_file: /var/lib/trunktap/catalog.db}\n", []string{"api.token_file: /var/lib/trunktap/catalog.db is catalog.url already"}},
 		// what this version does not have
-		{"identity hide", trunk("    identity: hide\n"), []string{`5:15: trunks[0].identity: "hide" is not supported by this version; allowed: transparent`}},
+		{"identity", trunk("    identity: hidden\n"), []string{`5:15: trunks[0].identity: "hidden" is not known`}},
 		{"bad beep", rec("beep: {enabled: false, level: 3}"), []string{"trunks[0].recording.beep.level: 3 is out of range"}},
 		{"kernel", minimal + "media: {kernel: {interfaces: [\"eth 0\"], ring_size: 7B, pin: trunktap}}\n", []string{
 			`"eth 0" is no name of an interface`, "media.kernel.ring_size: 7B is out of range", `"trunktap" is no absolute path`,

@@ -1,0 +1,58 @@
+package b2bua
+
+import (
+	"net/netip"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+)
+
+// crossing is the way of one message from one side to the other.
+type crossing struct {
+	from    media.Side
+	here    netip.AddrPort // our address on that side
+	there   netip.AddrPort // and on the other one
+	network string         // there
+}
+
+// crosses tells the way of a message that came, ours being our address where it goes.
+func (c *call) crosses(m *sip.Message, from media.Side, ours netip.AddrPort, network string) crossing {
+	here, _, err := c.b.agent.Local(m.Flow, c.trunk.Sides[from].Address)
+	if err != nil {
+		here = netip.AddrPort{} // the listener is gone: nothing is taken for ours
+	}
+	return crossing{from: from, here: here, there: ours, network: network}
+}
+
+// plain says whether messages of the call pass but for what outgoing and incoming
+// change.
+func (c *call) plain() bool { return c.alias == nil && c.b.masked.n.Load() == 0 }
+
+// carry finishes out, which passes to the other side by a flow as what m was on the
+// side from. ours is our address there.
+func (c *call) carry(out, m *sip.Message, from media.Side, ours netip.AddrPort, flow sip.Flow) {
+	if c.plain() && m.Method != sip.Refer {
+		return
+	}
+	x := c.crosses(m, from, ours, flow.Network)
+	if m.Method == sip.Refer {
+		c.refer(out, x, flow.Remote)
+	}
+	if c.b.masked.n.Load() > 0 {
+		c.b.rename(out, from)
+	}
+	if c.alias == nil {
+		return
+	}
+	switch _, method := m.CSeq(); {
+	case m.Status < 300 && targets(method):
+		hideContact(out)
+	case m.Status >= 300 && m.Status < 400:
+		c.hideRedirection(out, x)
+	}
+	c.hideIdentities(out, x)
+	out.Body = withoutPlaces(out.Get("Content-Type"), out.Body)
+	if m == c.setup.server.Req {
+		c.introduce(x)
+	}
+}
