@@ -54,4 +54,3 @@ func TestLiveHide(t *testing.T) {
 	livePackets(t, "inwards", caller, callee)
 	d.stop()
 }
-

@@ -45,7 +45,10 @@ func (c *call) carry(out, m *sip.Message, from media.Side, ours netip.AddrPort, 
 		return
 	}
 	switch _, method := m.CSeq(); {
-	case m.Status < 300 && targets(method):
+	case m.Status < 300 && method != sip.Register:
+		if !targets(method) { // of no use there, but some say it
+			ownContact(out, ours, flow.Network, false)
+		}
 		hideContact(out)
 	case m.Status >= 300 && m.Status < 400:
 		c.hideRedirection(out, x)

@@ -23,6 +23,7 @@ var (
 	carrier  = netip.MustParseAddrPort("192.0.2.66:5060")
 	pbx      = netip.MustParseAddrPort("10.0.0.66:5060")
 	pbx2     = netip.MustParseAddrPort("10.0.0.67:5060")
+	other    = netip.MustParseAddrPort("192.0.2.68:5060") // another peer outside
 	stranger = netip.MustParseAddrPort("203.0.113.9:5060")
 )
 
