@@ -18,16 +18,16 @@ import (
 
 // Listen is one address to listen on.
 type Listen struct {
-	Network string         // udp, tcp or tls
+	Network string         // udp, tcp, tls, ws or wss
 	Addr    netip.AddrPort // port 0 lets the system choose
-	TLS     *tls.Config    // for tls
+	TLS     *tls.Config    // for tls and wss
 }
 
 // ParseListen reads "udp://0.0.0.0:5060", "tcp://[::]:5060" and the like.
 func ParseListen(s string) (Listen, error) {
 	network, addr, ok := strings.Cut(s, "://")
 	if !ok || !knownNetwork(network) {
-		return Listen{}, fmt.Errorf("listen %q: write udp://, tcp:// or tls:// and an address with port", s)
+		return Listen{}, fmt.Errorf("listen %q: write udp://, tcp://, tls://, ws:// or wss:// and an address with port", s)
 	}
 	ap, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -53,8 +53,15 @@ type Config struct {
 	// goroutine; it must not block.
 	Handle func(*Message)
 	TLS    *tls.Config // for connections that we open; nil: the system's roots
-	Net    Net
-	Log    *slog.Logger // never gets text of a message
+	// VerifyPeer, which may be nil, is asked for every connection over TLS that a
+	// peer has opened, after its certificate has passed what Listen.TLS demands.
+	VerifyPeer func(src netip.AddrPort, state tls.ConnectionState) error
+	// KeepAlive is how long a connection may be silent before something is sent on
+	// it: CRLF on those that we opened (RFC 5626 section 3.5.1), pings on every
+	// WebSocket (RFC 7118 section 6). 0: never.
+	KeepAlive time.Duration
+	Net       Net
+	Log       *slog.Logger // never gets text of a message
 }
 
 // Counters of an Agent.
@@ -66,8 +73,9 @@ type Counters struct {
 	Refusals    atomic.Uint64 // of them, requests that were answered with what is wrong
 	KeepAlives  atomic.Uint64
 	SendErrors  atomic.Uint64 // messages that could not be written
-	ConnsOpen   atomic.Int64  // TCP and TLS connections
+	ConnsOpen   atomic.Int64  // connections of TCP, TLS and WebSocket
 	Refused     atomic.Uint64 // connections beyond connsMax
+	Handshakes  atomic.Uint64 // connections whose peer did not come through TLS or WebSocket
 }
 
 // Agent sends and receives messages on all transports.
@@ -105,8 +113,8 @@ func New(cfg Config) (*Agent, error) {
 		return nil, errors.New("sip: Handle and Allow are needed")
 	}
 	for _, l := range cfg.Listen {
-		if l.Network == "tls" && l.TLS == nil {
-			return nil, fmt.Errorf("sip: listen on tls://%s: no certificate (set sip.tls.cert and sip.tls.key)", l.Addr)
+		if secured(l.Network) && l.TLS == nil {
+			return nil, fmt.Errorf("sip: listen on %s://%s: no certificate (set sip.tls.cert and sip.tls.key)", l.Network, l.Addr)
 		}
 	}
 	if cfg.Log == nil {
@@ -200,8 +208,8 @@ func (a *Agent) open(l Listen) error {
 		return err
 	}
 	s := &streamSocket{a: a, l: ln, network: l.Network, local: addrPortOf(ln.Addr())}
-	if l.TLS != nil {
-		s.l = tls.NewListener(ln, l.TLS)
+	if secured(l.Network) {
+		s.l = tls.NewListener(ln, a.serverTLS(l.TLS))
 	}
 	a.streams = append(a.streams, s)
 	return nil

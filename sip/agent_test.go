@@ -184,7 +184,7 @@ func TestAccessListComesFirst(t *testing.T) {
 }
 
 func TestListenErrors(t *testing.T) {
-	for _, s := range []string{"", "udp:1.2.3.4:5", "ws://1.2.3.4:5", "udp://host:5060", "udp://1.2.3.4", "udp://1.2.3.4:70000"} {
+	for _, s := range []string{"", "udp:1.2.3.4:5", "sctp://1.2.3.4:5", "udp://host:5060", "udp://1.2.3.4", "udp://1.2.3.4:70000"} {
 		if _, err := ParseListen(s); err == nil {
 			t.Errorf("%q was taken", s)
 		}
@@ -297,7 +297,7 @@ func TestNextHops(t *testing.T) {
 			t.Errorf("%s: %s %v", s, h, err)
 		}
 	}
-	for _, s := range []string{"", "a", "tel:1", "sip:a;transport=ws", "sip:a:0"} {
+	for _, s := range []string{"", "a", "tel:1", "sip:a;transport=sctp", "sip:a:0"} {
 		if _, err := ParseNextHop(s); err == nil {
 			t.Errorf("%q was taken", s)
 		}

@@ -11,10 +11,12 @@ import (
 
 // Flow is the way between us and a peer.
 type Flow struct {
-	Network string         // udp, tcp or tls
+	Network string         // udp, tcp, tls, ws or wss
 	Local   netip.AddrPort // the listener; zero: chosen by the route
 	Remote  netip.AddrPort
-	Name    string // of the peer, for its certificate; empty: its address
+	Name    string     // of the peer, for its certificate; empty: its address
+	TLS     *ClientTLS // of a connection that is opened for it; nil: Config.TLS
+	Hasty   bool       // a connection that is not there soon is given up: there is another way
 }
 
 // Reliable says whether the transport repeats what is lost.

@@ -321,6 +321,15 @@ func (m *Message) Append(dst []byte) []byte {
 	return append(dst, m.Body...)
 }
 
+// SizeAtLeast says how many bytes Append writes, but for a Content-Length that it adds.
+func (m *Message) SizeAtLeast() int {
+	n := len(m.frozen) + len("SIP/2.0 \r\n") + len(m.Method) + len(m.URI) + len(m.Reason) + len(m.Body) + len("\r\n")
+	for i := range m.Headers {
+		n += len(m.Headers[i].Name) + len(m.Headers[i].Value) + len(": \r\n")
+	}
+	return n
+}
+
 func appendHeader(dst []byte, name, value string) []byte {
 	dst = append(dst, name...)
 	dst = append(dst, ": "...)

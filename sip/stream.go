@@ -14,15 +14,18 @@ import (
 
 // Limits of connections.
 const (
-	connsMax        = 1024 // TCP and TLS connections
+	connsMax        = 1024 // connections of TCP, TLS and WebSocket
 	connQueueBytes  = 1 << 20
 	connDialTimeout = 10 * time.Second
+	connHastyMax    = 2 * time.Second  // to open one for which there is another way
+	connGreetingMax = 10 * time.Second // for the handshakes of TLS and WebSocket
 	connWriteMax    = 10 * time.Second
 )
 
 type connKey struct {
 	network string
 	remote  netip.AddrPort
+	tls     *ClientTLS // connections with different certificates do not stand for each other
 }
 
 var (
@@ -37,6 +40,7 @@ type streamConn struct {
 	a    *Agent
 	key  connKey
 	flow Flow
+	ours bool          // we opened it
 	wake chan struct{} // capacity 1
 
 	mu    sync.Mutex
@@ -63,7 +67,7 @@ func (s *streamSocket) serve() { s.a.serveStream(s.network, s) }
 
 func (a *Agent) serveStream(network string, l net.Listener) {
 	serve := a.layer.ServeTCP
-	if network == "tls" {
+	if poolOf(network) == "tls" {
 		serve = a.layer.ServeTLS
 	}
 	a.wg.Go(func() { _ = serve(l) }) // ends when l is closed
@@ -88,6 +92,9 @@ func (s *streamSocket) Accept() (net.Conn, error) {
 			continue
 		}
 		c := s.a.newConn(Flow{Network: s.network, Local: s.local, Remote: remote})
+		if framed(s.network) {
+			conn = newWSConn(conn, s.a.cfg.KeepAlive)
+		}
 		w := c.wire(conn)
 		if !s.a.enter(c) {
 			s.a.Counters.Refused.Add(1)
@@ -135,8 +142,19 @@ func (d *dialListener) Close() error { return nil }
 // Addr is none.
 func (d *dialListener) Addr() net.Addr { return &net.TCPAddr{} }
 
+// poolOf is under which of sipgo's transports connections of ours are: WebSocket is
+// framed by us, and each message looks as one of TCP.
+func poolOf(network string) string {
+	if network == "tls" {
+		return network
+	}
+	return "tcp"
+}
+
+func keyOf(f Flow) connKey { return connKey{f.Network, f.Remote, f.TLS} }
+
 func (a *Agent) newConn(f Flow) *streamConn {
-	return &streamConn{a: a, key: connKey{f.Network, f.Remote}, flow: f, wake: make(chan struct{}, 1)}
+	return &streamConn{a: a, key: keyOf(f), flow: f, wake: make(chan struct{}, 1)}
 }
 
 // enter registers c in place of an older one of the same peer; false when full or closed.
@@ -153,7 +171,7 @@ func (a *Agent) enter(c *streamConn) bool {
 
 func (a *Agent) sendStream(data []byte, f Flow, fail func(error)) error {
 	a.mu.Lock()
-	c := a.conns[connKey{f.Network, f.Remote}]
+	c := a.conns[keyOf(f)]
 	a.mu.Unlock()
 	if c != nil {
 		if err := c.enqueue(data, fail); !errors.Is(err, net.ErrClosed) {
@@ -165,6 +183,7 @@ func (a *Agent) sendStream(data []byte, f Flow, fail func(error)) error {
 		return err
 	}
 	c = a.newConn(f)
+	c.ours = true
 	if err := c.enqueue(data, fail); err != nil {
 		return err
 	}
@@ -194,16 +213,13 @@ func (c *streamConn) enqueue(data []byte, fail func(error)) error {
 }
 
 func (c *streamConn) dial() {
-	ctx, cancel := context.WithTimeout(c.a.ctx, connDialTimeout)
-	defer cancel()
-	conn, err := c.a.cfg.Net.Dial(ctx, "tcp", c.key.remote)
-	if err == nil && c.key.network == "tls" {
-		t := tls.Client(conn, c.a.clientTLS(c.flow))
-		if err = t.HandshakeContext(ctx); err != nil {
-			_ = conn.Close() // the handshake's error says why
-		}
-		conn = t
+	limit := connDialTimeout
+	if c.flow.Hasty {
+		limit = connHastyMax
 	}
+	ctx, cancel := context.WithTimeout(c.a.ctx, limit)
+	defer cancel()
+	conn, err := c.open(ctx)
 	if err != nil {
 		c.shut(err)
 		return
@@ -217,18 +233,29 @@ func (c *streamConn) dial() {
 	}
 }
 
-func (a *Agent) clientTLS(f Flow) *tls.Config {
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
-	if a.cfg.TLS != nil {
-		cfg = a.cfg.TLS.Clone()
+// open connects, up to where messages can be sent.
+func (c *streamConn) open(ctx context.Context) (net.Conn, error) {
+	conn, err := c.a.cfg.Net.Dial(ctx, "tcp", c.key.remote)
+	if err != nil {
+		return nil, err
 	}
-	if cfg.ServerName == "" {
-		cfg.ServerName = f.Name
+	if secured(c.key.network) {
+		t := tls.Client(conn, c.a.clientTLS(c.flow))
+		if err := t.HandshakeContext(ctx); err != nil {
+			_ = conn.Close() // the handshake's error says why
+			return nil, err
+		}
+		conn = t
 	}
-	if cfg.ServerName == "" {
-		cfg.ServerName = f.Remote.Addr().String()
+	if !framed(c.key.network) {
+		return conn, nil
 	}
-	return cfg
+	upgraded, err := dialWS(ctx, conn, c.flow, c.a.cfg.KeepAlive)
+	if err != nil {
+		_ = conn.Close() // as above
+		return nil, err
+	}
+	return upgraded, nil
 }
 
 // write is the owner of the connection's writes. They go through sipgo's
@@ -240,7 +267,7 @@ func (c *streamConn) write(w *wireConn) {
 	case <-c.a.ctx.Done():
 		return
 	}
-	pooled, err := c.a.layer.GetConnection(c.key.network, w.in.source)
+	pooled, err := c.a.layer.GetConnection(poolOf(c.key.network), w.in.source)
 	if err != nil {
 		c.shut(err) // it has ended already
 		return
@@ -250,6 +277,8 @@ func (c *streamConn) write(w *wireConn) {
 		c.shut(ErrNoTransport)
 		return
 	}
+	idle := c.idleTimer(w)
+	defer idle.Stop()
 	for {
 		next, ok := c.next()
 		if !ok {
@@ -258,6 +287,9 @@ func (c *streamConn) write(w *wireConn) {
 		if next.data == nil {
 			select {
 			case <-c.wake:
+			case <-idle.C:
+				c.keepAlive(w)
+				idle.Reset(c.a.cfg.KeepAlive)
 			case <-c.a.ctx.Done():
 				return
 			}
@@ -271,6 +303,27 @@ func (c *streamConn) write(w *wireConn) {
 			return
 		}
 	}
+}
+
+// idleTimer goes off when the connection is to be kept alive; of one that is not, never.
+func (c *streamConn) idleTimer(w *wireConn) *time.Timer {
+	t := time.NewTimer(max(c.a.cfg.KeepAlive, time.Hour))
+	if c.a.cfg.KeepAlive <= 0 || !c.ours && w.ws == nil {
+		t.Stop()
+		return t
+	}
+	t.Reset(c.a.cfg.KeepAlive)
+	return t
+}
+
+// keepAlive sends what nobody needs to answer. Its failure shows at the reader, or
+// with the next message.
+func (c *streamConn) keepAlive(w *wireConn) {
+	if w.ws != nil {
+		_ = w.ws.ping()
+		return
+	}
+	_, _ = w.Write([]byte("\r\n\r\n"))
 }
 
 // next takes what is to be written from the queue; false when the connection is shut.

@@ -39,16 +39,22 @@ type Side struct {
 	MediaAddr netip.Addr
 	// MediaBind is the address that the relay binds; zero: MediaAddr.
 	MediaBind netip.Addr
+
+	// TLS is what connections that are opened to this side are like; nil: Config.TLS.
+	TLS *ClientTLS
+	// PeerName is the name that the certificate of whoever connects from this side
+	// by TLS must have; empty: any that the listener takes.
+	PeerName string
 }
 
 // NextHop is where requests are sent.
 type NextHop struct {
 	Host      string // name or address, without brackets
 	Port      int    // 0: the port of the transport
-	Transport string // udp, tcp or tls
+	Transport string // udp, tcp, tls, ws or wss
 }
 
-// ParseNextHop reads "sip:host[:port][;transport=udp|tcp|tls]", "sips:" meaning tls.
+// ParseNextHop reads "sip:host[:port][;transport=udp|tcp|tls|ws|wss]", "sips:" meaning tls.
 func ParseNextHop(s string) (NextHop, error) {
 	u, err := ParseURI(s)
 	if err != nil {
@@ -62,7 +68,7 @@ func ParseNextHop(s string) (NextHop, error) {
 		h.Transport = strings.ToLower(t)
 	}
 	if !knownNetwork(h.Transport) {
-		return NextHop{}, fmt.Errorf("next hop %q: transport %q is not udp, tcp or tls", s, h.Transport)
+		return NextHop{}, fmt.Errorf("next hop %q: transport %q is not udp, tcp, tls, ws or wss", s, h.Transport)
 	}
 	return h, nil
 }
@@ -72,8 +78,19 @@ func (h NextHop) port() uint16 {
 	switch {
 	case h.Port != 0:
 		return uint16(h.Port)
-	case h.Transport == "tls":
+	}
+	return DefaultPort(h.Transport)
+}
+
+// DefaultPort is the port of a transport (RFC 3261 section 19.1.2, RFC 7118 section 5.4).
+func DefaultPort(network string) uint16 {
+	switch network {
+	case "tls":
 		return 5061
+	case "ws":
+		return 80
+	case "wss":
+		return 443
 	}
 	return 5060
 }
@@ -83,7 +100,15 @@ func (h NextHop) String() string {
 	return "sip:" + joinHostPort(h.Host, h.Port) + ";transport=" + h.Transport
 }
 
-func knownNetwork(s string) bool { return s == "udp" || s == "tcp" || s == "tls" }
+func knownNetwork(s string) bool {
+	return s == "udp" || s == "tcp" || s == "tls" || s == "ws" || s == "wss"
+}
+
+// secured says whether a transport runs over TLS.
+func secured(network string) bool { return network == "tls" || network == "wss" }
+
+// framed says whether a transport brings whole messages in frames of WebSocket.
+func framed(network string) bool { return network == "ws" || network == "wss" }
 
 // Validate lists every fault of t.
 func (t *Trunk) Validate() error {
@@ -114,7 +139,7 @@ func (t *Trunk) Validate() error {
 		}
 		for _, h := range s.NextHops {
 			if h.Host == "" || h.Port < 0 || h.Port > 65535 || !knownNetwork(h.Transport) {
-				fault("%s side has a next hop without host, port from 1 to 65535 and transport udp, tcp or tls: %+v", side, h)
+				fault("%s side has a next hop without host, port from 1 to 65535 and known transport: %+v", side, h)
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package sip
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -16,6 +18,7 @@ import (
 // case and takes the last in the second.
 type wireConn struct {
 	net.Conn
+	ws    *wsConn // Conn, when its messages come in frames
 	c     *streamConn
 	in    *inbound
 	chunk []byte
@@ -28,7 +31,8 @@ type wireConn struct {
 
 // wire makes conn the connection of c. Close waits for its reader.
 func (c *streamConn) wire(conn net.Conn) *wireConn {
-	w := &wireConn{Conn: conn, c: c, in: c.a.register(c.key.network, c), chunk: make([]byte, 4<<10), ready: make(chan struct{})}
+	ws, _ := conn.(*wsConn)
+	w := &wireConn{Conn: conn, ws: ws, c: c, in: c.a.register(c.key.network, c), chunk: make([]byte, 4<<10), ready: make(chan struct{})}
 	c.a.wg.Add(1)
 	c.mu.Lock()
 	shut := c.err != nil
@@ -60,7 +64,17 @@ func (w *wireConn) RemoteAddr() net.Addr { return w.in }
 
 // Read gives sipgo the next message, or the rest of it.
 func (w *wireConn) Read(buf []byte) (int, error) {
-	w.begin.Do(func() { close(w.ready) })
+	var err error
+	w.begin.Do(func() {
+		close(w.ready)
+		err = w.greet()
+	})
+	if err == nil && w.ws != nil && len(w.out) == 0 {
+		err = w.message()
+	}
+	if err != nil {
+		return 0, w.fail(err)
+	}
 	for len(w.out) == 0 {
 		if err := w.frame(); err != nil {
 			w.c.a.Counters.Unparseable.Add(1) // where a message ends is not known any more
@@ -80,9 +94,64 @@ func (w *wireConn) Read(buf []byte) (int, error) {
 	return n, nil
 }
 
+// greet does the handshakes of a connection that was accepted, in a limited time.
+func (w *wireConn) greet() error {
+	t, secure := w.Conn.(*tls.Conn)
+	if w.ws != nil {
+		t, secure = w.ws.Conn.(*tls.Conn)
+	}
+	if w.c.ours || w.ws == nil && !secure {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(w.c.a.ctx, connGreetingMax)
+	defer cancel()
+	if secure {
+		if err := t.HandshakeContext(ctx); err != nil {
+			w.c.a.Counters.Handshakes.Add(1)
+			return err
+		}
+	}
+	if w.ws == nil {
+		return nil
+	}
+	if err := w.ws.accept(time.Now().Add(connGreetingMax)); err != nil {
+		w.c.a.Counters.Handshakes.Add(1)
+		return err
+	}
+	return nil
+}
+
+// message makes the next message of a WebSocket ready: its frames say where it
+// ends, and one that cannot be read costs nothing else (RFC 7118 section 5).
+func (w *wireConn) message() error {
+	for {
+		data, err := w.ws.readMessage()
+		if err != nil {
+			return err
+		}
+		m, _, err := precheck(data, false)
+		switch {
+		case errors.Is(err, ErrKeepAlive):
+			w.c.a.Counters.KeepAlives.Add(1)
+			if err := w.c.enqueue([]byte("\r\n"), nil); err != nil {
+				return err
+			}
+		case err != nil:
+			w.c.a.Counters.Unparseable.Add(1)
+		default:
+			w.c.a.expect(w.in, m, w.c.flow)
+			w.out = m.excerpt(nil)
+			return nil
+		}
+	}
+}
+
 // fail ends the connection and sipgo's reading.
 func (w *wireConn) fail(err error) error {
 	w.c.shut(err)
+	if w.ws != nil {
+		w.ws.open()
+	}
 	w.ended()
 	return io.EOF
 }

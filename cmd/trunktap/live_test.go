@@ -80,6 +80,7 @@ type liveConfig struct {
 	Store       string // "": below Dir
 	Spool       string
 	Listen      []string
+	SIP         []string // further keys of it
 	MediaFirst  int
 	MediaLast   int
 	API         netip.AddrPort
@@ -110,6 +111,9 @@ type liveSide struct {
 var liveTemplate = template.Must(template.New("live").Parse(`
 sip:
   listen: [{{range $i, $l := .Listen}}{{if $i}}, {{end}}"{{$l}}"{{end}}]
+{{- range .SIP}}
+  {{.}}
+{{- end}}
 media:
   ports: {{.MediaFirst}}-{{.MediaLast}}
   quarantine: 0s

@@ -82,8 +82,11 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sip_unparseable_total", "Messages that could not be read.", &t.Unparseable)
 	unsigned("sip_refused_total", "Requests among them that were answered with what is wrong.", &t.Refusals)
 	unsigned("sip_send_errors_total", "SIP messages that could not be sent.", &t.SendErrors)
-	unsigned("sip_connections_refused_total", "TCP connections beyond the limit.", &t.Refused)
-	gauge("sip_connections", "TCP connections.", func() float64 { return float64(t.ConnsOpen.Load()) })
+	unsigned("sip_connections_refused_total", "Connections beyond the limit.", &t.Refused)
+	unsigned("sip_handshakes_failed_total", "Connections whose peer did not come through TLS or WebSocket.", &t.Handshakes)
+	unsigned("sip_large_tcp_total", "Requests too large for UDP that went over TCP.", &b.LargeOverTCP)
+	unsigned("sip_large_udp_total", "Requests too large for UDP that went over it, because the peer does not take TCP.", &b.LargeOverUDP)
+	gauge("sip_connections", "Connections of TCP, TLS and WebSocket.", func() float64 { return float64(t.ConnsOpen.Load()) })
 	return reg
 }
 

@@ -207,7 +207,7 @@ func replayTrunks(cfg *config.Config) []replay.Trunk {
 
 // sipTrunks tells signalling about the trunks. Where the file names no media
 // address the routing table gives it.
-func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, error) {
+func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS) ([]sip.Trunk, error) {
 	var out []sip.Trunk
 	for i := range cfg.Trunks {
 		t := &cfg.Trunks[i]
@@ -227,7 +227,11 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint) ([]sip.Trunk, e
 					return nil, fmt.Errorf("trunk %s, %s side: no media address: %w (give media.address)", t.Name, media.Side(side), err)
 				}
 			}
-			to.Sides[side] = sip.Side{Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: addr, NextHops: nextHops(s.NextHops)}
+			at := &to.Sides[side]
+			*at = sip.Side{Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: addr, NextHops: nextHops(s.NextHops), PeerName: s.TLS.PeerName}
+			if at.TLS, err = secure.side(s.TLS); err != nil {
+				return nil, fmt.Errorf("trunk %s, %s side: %w", t.Name, media.Side(side), err)
+			}
 		}
 		out = append(out, to)
 	}
@@ -261,10 +265,10 @@ func nextHops(hops []config.NextHop) []sip.NextHop {
 	return out
 }
 
-func sipListeners(cfg *config.Config) []sip.Listen {
+func sipListeners(cfg *config.Config, secure *sipTLS) []sip.Listen {
 	out := make([]sip.Listen, len(cfg.SIP.Listen))
 	for i, l := range cfg.SIP.Listen {
-		out[i] = sip.Listen{Network: l.Transport, Addr: l.Addr}
+		out[i] = sip.Listen{Network: l.Transport, Addr: l.Addr, TLS: secure.listener()}
 	}
 	return out
 }

@@ -100,6 +100,8 @@ type daemon struct {
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
+	secure sipTLS // SIP over TLS
+
 	sounds  *sounds
 	quality *qualityMetrics
 	feeds   []feed.Source
@@ -276,7 +278,10 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		return err
 	}
 	d.closers = append(d.closers, d.relay.Close)
-	trunks, err := sipTrunks(d.cfg, d.certificate.Fingerprint())
+	if err := d.secure.load(d.cfg.SIP.TLS); err != nil {
+		return err
+	}
+	trunks, err := sipTrunks(d.cfg, d.certificate.Fingerprint(), &d.secure)
 	if err != nil {
 		return err
 	}
@@ -289,7 +294,8 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	}
 	d.b2bua, err = b2bua.New(b2bua.Config{
 		CallState: state, Overlay: d.sounds.overlay,
-		Trunks: trunks, Listen: sipListeners(d.cfg), Relay: d.relay, Observer: d.rec,
+		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), Relay: d.relay, Observer: d.rec,
+		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {
@@ -398,7 +404,10 @@ func (d *daemon) reload(path string) {
 	state, err := newCallState(cfg)
 	var trunks []sip.Trunk
 	if err == nil {
-		trunks, err = sipTrunks(cfg, d.certificate.Fingerprint())
+		trunks, err = sipTrunks(cfg, d.certificate.Fingerprint(), &d.secure)
+	}
+	if err == nil {
+		err = d.secure.load(d.cfg.SIP.TLS) // its files; other names of them wait for a restart
 	}
 	if err == nil {
 		err = d.b2bua.Reload(trunks)

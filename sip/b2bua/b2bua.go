@@ -27,6 +27,7 @@ type B2BUA struct {
 	wg       sync.WaitGroup // calls
 	stopped  atomic.Bool    // calls must end at once
 	owners   owners
+	udpOnly  udpOnly
 
 	callState atomic.Pointer[callstate.Rules]
 
@@ -65,6 +66,7 @@ func New(cfg Config) (*B2BUA, error) {
 	}
 	agent, err := sip.New(sip.Config{
 		Listen: cfg.Listen, Allow: b.allow, Handle: b.handle, TLS: cfg.TLS, Net: cfg.Net, Log: cfg.Log,
+		VerifyPeer: b.verifyPeer, KeepAlive: cfg.KeepAlive,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("b2bua: %w", err)

@@ -54,6 +54,14 @@ type Config struct {
 	Net    sip.Net     // nil functions: the real network
 	TLS    *tls.Config // for connections that we open
 
+	// KeepAlive is how long a connection may be silent before something is sent on
+	// it; 0: for ever.
+	KeepAlive time.Duration
+
+	// UDPBytesMax is the size above which requests go over TCP instead of UDP,
+	// where the peer takes that (RFC 3261 section 18.1.1). 0: none.
+	UDPBytesMax int
+
 	Relay    *relay.Relay   // anchors the media
 	Observer media.Observer // nil: nothing is recorded
 
@@ -111,6 +119,9 @@ type Counters struct {
 	Panics        atomic.Uint64 // faults of ours, survived
 
 	SignalsRefused atomic.Uint64 // call-state signals and links in messages that could not be taken
+
+	LargeOverTCP atomic.Uint64 // requests too large for UDP that went over TCP
+	LargeOverUDP atomic.Uint64 // and those whose peer does not take TCP
 
 	Transport *sip.Counters
 }

@@ -192,6 +192,16 @@ func (c *call) acknowledge(ex *exchange, ack *sip.Message, flow sip.Flow) {
 
 // request sends a request in a client transaction of ex.
 func (c *call) request(ex *exchange, req *sip.Message, flow sip.Flow, now time.Time) (*dialog.Client, error) {
+	if c.b.tooLarge(req, flow) {
+		if cl, err := c.requestTCP(ex, req, flow, now); err == nil {
+			return cl, nil
+		}
+	}
+	return c.requestPlain(ex, req, flow, now)
+}
+
+// requestPlain is request over the flow that is given, whatever the size.
+func (c *call) requestPlain(ex *exchange, req *sip.Message, flow sip.Flow, now time.Time) (*dialog.Client, error) {
 	cl := dialog.NewClient(req, flow, now)
 	err := c.trySend(req, flow, func() { c.clientFailed(ex, cl, false, time.Now()) })
 	if err != nil {

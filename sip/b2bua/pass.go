@@ -140,8 +140,9 @@ func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
 	ip = ip.Unmap()
 	network := end.Flow.Network
 	if t, ok := u.Params.Get("transport"); ok {
-		switch t = strings.ToLower(t); t {
-		case "udp", "tcp", "tls":
+		switch t = strings.ToLower(t); {
+		case t == "ws" && network == "wss":
+		case t == "udp", t == "tcp", t == "tls", t == "ws":
 			network = t
 		}
 	}
@@ -151,12 +152,13 @@ func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
 	port := u.Port
 	switch {
 	case port != 0:
-	case network == "tls":
-		port = 5061
 	default:
-		port = 5060
+		port = int(sip.DefaultPort(network))
 	}
-	f := sip.Flow{Network: network, Remote: netip.AddrPortFrom(ip, uint16(port))}
+	f := sip.Flow{Network: network, Remote: netip.AddrPortFrom(ip, uint16(port)), TLS: c.trunk.Sides[c.at(p)].TLS}
+	if ip == end.Flow.Remote.Addr() {
+		f.Name = end.Flow.Name
+	}
 	if network == end.Flow.Network {
 		f.Local = end.Flow.Local
 	}

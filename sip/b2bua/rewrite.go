@@ -102,8 +102,11 @@ func contactURI(u sip.URI, ours netip.AddrPort, network string) string {
 }
 
 func transportParam(network string) sip.Params {
-	if network == "udp" {
+	switch network {
+	case "udp":
 		return ""
+	case "wss":
+		network = "ws" // RFC 7118 section 5.4 has one word for both
 	}
 	return sip.Params(";transport=" + network)
 }

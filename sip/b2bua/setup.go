@@ -202,6 +202,7 @@ func (c *call) resolve(hop sip.NextHop) {
 
 // attempt sends the first request to one address.
 func (c *call) attempt(flow sip.Flow, now time.Time) error {
+	flow.TLS = c.trunk.Sides[c.at(dialog.Callee)].TLS
 	ex := c.setup
 	via, ours, flow, err := c.via(c.at(dialog.Callee), flow)
 	if err != nil {
@@ -217,14 +218,13 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 	if c.alias != nil {
 		c.outward(m, dialog.Caller)
 	}
-	cl, err := c.request(ex, m, flow, now)
-	if err != nil {
+	if _, err = c.request(ex, m, flow, now); err != nil {
 		return err
 	}
 	ex.wait.stop()
 	if len(c.flows) > 0 || len(c.hops) > 0 {
 		ex.wait = c.after(nextHopWait, now, func(now time.Time) {
-			ex.giveUp(cl)
+			ex.giveUp(ex.client())
 			c.timedOut = true
 			c.nextHop(now)
 		})

@@ -9,6 +9,7 @@ package siptest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -46,7 +47,8 @@ var (
 type Config struct {
 	Name      string         // user part of its URI; "": agent
 	Addr      netip.AddrPort // of SIP; zero: 127.0.0.1, port 0: any
-	Transport string         // udp | tcp; "": udp
+	Transport string         // udp | tcp | tls; "": udp
+	TLS       *tls.Config    // of tls, as server and as client
 	MediaAddr netip.Addr     // of RTP; zero: that of SIP
 	MediaPort uint16         // RTP port of the first call, the next gets 2 more, and so on; 0: any even port
 	Codecs    []Codec        // in order of preference; nil: PCMU, PCMA
@@ -144,9 +146,11 @@ func New(cfg Config) (*Agent, error) {
 	case "", "udp":
 		a.net, err = newUDP(cfg.Listen, cfg.Addr, take)
 	case "tcp":
-		a.net, err = newTCP(cfg.Addr, take)
+		a.net, err = newTCP(cfg.Addr, nil, take)
+	case "tls":
+		a.net, err = newTCP(cfg.Addr, cfg.TLS, take)
 	default:
-		err = fmt.Errorf("transport %q: udp and tcp are known", cfg.Transport)
+		err = fmt.Errorf("transport %q: udp, tcp and tls are known", cfg.Transport)
 	}
 	if err != nil {
 		a.cancel()

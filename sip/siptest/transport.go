@@ -2,6 +2,7 @@ package siptest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -102,6 +103,7 @@ func (t *udp) close() error {
 
 // tcp is SIP over streams: a listener and the connections of both kinds.
 type tcp struct {
+	secure   *tls.Config // nil: not
 	listener net.Listener
 	addr     netip.AddrPort
 	take     sink
@@ -112,7 +114,7 @@ type tcp struct {
 	conns  map[netip.AddrPort]net.Conn // by remote address
 }
 
-func newTCP(addr netip.AddrPort, take sink) (*tcp, error) {
+func newTCP(addr netip.AddrPort, secure *tls.Config, take sink) (*tcp, error) {
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
 	if err != nil {
 		return nil, fmt.Errorf("listen for SIP on %s: %w", addr, err)
@@ -121,7 +123,7 @@ func newTCP(addr netip.AddrPort, take sink) (*tcp, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("local address %v is no TCP address", l.Addr()), l.Close())
 	}
-	t := &tcp{listener: l, addr: unmap(local.AddrPort()), take: take, conns: map[netip.AddrPort]net.Conn{}}
+	t := &tcp{secure: secure, listener: l, addr: unmap(local.AddrPort()), take: take, conns: map[netip.AddrPort]net.Conn{}}
 	t.wg.Go(t.accept)
 	return t, nil
 }
@@ -131,6 +133,9 @@ func (t *tcp) accept() {
 		c, err := t.listener.Accept()
 		if err != nil {
 			return
+		}
+		if t.secure != nil {
+			c = tls.Server(c, t.secure)
 		}
 		t.keep(c)
 	}
@@ -191,7 +196,13 @@ func (t *tcp) drop(c net.Conn, from netip.AddrPort) {
 	_ = c.Close() // its other end sees it, nobody here waits for more
 }
 
-func (t *tcp) name() string          { return "TCP" }
+func (t *tcp) name() string {
+	if t.secure != nil {
+		return "TLS"
+	}
+	return "TCP"
+}
+
 func (t *tcp) local() netip.AddrPort { return t.addr }
 func (t *tcp) reliable() bool        { return true }
 
@@ -205,6 +216,9 @@ func (t *tcp) send(ctx context.Context, b []byte, to netip.AddrPort) error {
 		var err error
 		if c, err = dialer.DialContext(ctx, "tcp", to.String()); err != nil {
 			return fmt.Errorf("connect to %s: %w", to, err)
+		}
+		if t.secure != nil {
+			c = tls.Client(c, t.secure)
 		}
 		if !t.keep(c) {
 			return net.ErrClosed

@@ -280,7 +280,7 @@ func TestExampleListsUncommented(t *testing.T) {
 		lines = append(lines, line)
 	}
 	c := mustParse(t, strings.Join(lines, "\n"))
-	want := []string{"rules", "stations", "headers", "user_to_user", "ami", "esl"}
+	want := []string{"tls", "tls", "tls", "rules", "stations", "headers", "user_to_user", "ami", "esl"}
 	if d := gocmp.Diff(want, lists); d != "" || len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || len(c.Signals.UserToUser) != 1 {
 		t.Errorf("%s %+v", d, c)
 	}

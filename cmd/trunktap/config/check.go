@@ -12,6 +12,7 @@ import (
 // are zero and are passed over.
 func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
+	d.checkTransport(c)
 	d.checkNames(c)
 	for i := range c.Trunks {
 		t := &c.Trunks[i]
@@ -82,7 +83,7 @@ func (d *decoder) checkListeners(c *Config) {
 	}{{"api.listen", c.API.Listen}, {"pprof.listen", c.PProf.Listen}}
 	for i, w := range web {
 		for j, l := range c.SIP.Listen {
-			if l.Transport == "tcp" && clash(l.Addr, w.addr) {
+			if l.Transport != "udp" && clash(l.Addr, w.addr) {
 				d.faultAt(w.path, fmt.Sprintf("%s is taken by sip.listen[%d]", w.addr, j), "a port of its own")
 			}
 		}

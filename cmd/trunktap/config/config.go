@@ -39,11 +39,15 @@ type Config struct {
 type SIP struct {
 	Listen  []Listener
 	Address netip.Addr // given in Via and Contact; zero: the local address towards the peer
+	TLS     ListenTLS
+
+	KeepAlive   time.Duration // of connections; 0: never
+	UDPBytesMax int           // larger requests go over TCP when the peer takes that; 0: none
 }
 
 // Listener is one socket that SIP is taken from.
 type Listener struct {
-	Transport string // udp | tcp
+	Transport string // udp | tcp | tls | ws | wss
 	Addr      netip.AddrPort
 }
 
@@ -110,13 +114,15 @@ type Side struct {
 	SRTP       string   // off | optional | required
 	SRTPMethod string   // sdes | dtls
 	SRTPSuites []string // allowed, by preference; names in SDP. Empty: all
+
+	TLS SideTLS
 }
 
 // NextHop is where calls to one side are sent.
 type NextHop struct {
 	Host      string // name or address, IPv6 without brackets
 	Port      uint16
-	Transport string // udp | tcp
+	Transport string // udp | tcp | tls | ws | wss
 }
 
 // Recording holds what all recordings share.

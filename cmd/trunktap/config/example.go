@@ -52,8 +52,8 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 		lead = strings.TrimSuffix(indent, "  ") + "- "
 		indent = lead[:len(lead)-2] + "  "
 	}
-	if n.kind == listKind && n.proto().kind == objectKind && !n.required {
-		exampleList(b, n, indent)
+	if n.kind == listKind && n.proto().kind == objectKind && !n.required || n.aside {
+		exampleAside(b, n, indent)
 		return
 	}
 	doc := n.doc
@@ -95,15 +95,21 @@ func exampleItem(b *strings.Builder, n *node, lead string) {
 	}
 }
 
-// exampleList writes a list that may be left out: all of it in a comment.
-func exampleList(b *strings.Builder, n *node, indent string) {
+// exampleAside writes a list or an object that may be left out: all of it in a comment.
+func exampleAside(b *strings.Builder, n *node, indent string) {
 	doc := n.doc
 	if n.restart {
 		doc += " At start."
 	}
 	comment(b, indent, doc)
 	var item strings.Builder
-	exampleItem(&item, n, indent)
+	if n.kind == listKind {
+		exampleItem(&item, n, indent)
+	} else {
+		whole := *n
+		whole.aside, whole.doc = false, ""
+		exampleOf(&item, &whole, indent, false)
+	}
 	for line := range strings.Lines(item.String()) {
 		b.WriteString(indent + "# " + strings.TrimPrefix(line, indent))
 	}
@@ -120,6 +126,9 @@ func allOff(n *node) bool {
 
 // comment writes words as comment lines of bounded width.
 func comment(b *strings.Builder, indent, words string) {
+	if words == "" {
+		return
+	}
 	line := indent + "#"
 	for _, w := range strings.Fields(words) {
 		if len(line)+1+len(w) > docWidth {

@@ -7,19 +7,17 @@ import (
 	"strings"
 )
 
-const listenPattern = `^(udp|tcp)://(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]+$`
+const listenPattern = `^(udp|tcp|tls|ws|wss)://(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]+$`
 
 func sipListener(target *Listener) *node {
-	want := "udp:// or tcp://, an IP address (IPv6 in brackets) and a port, such as udp://0.0.0.0:5060"
+	want := "udp://, tcp://, tls://, ws:// or wss://, an IP address (IPv6 in brackets) and a port, such as udp://0.0.0.0:5060"
 	return leaf(target, want, map[string]any{"type": "string", "pattern": listenPattern}, func(s scalar) (Listener, *wrong) {
 		scheme, rest, ok := strings.Cut(s.text, "://")
 		if s.kind != stringScalar || !ok {
 			return Listener{}, wrongf("%v is no listening address", s)
 		}
 		switch scheme {
-		case "udp", "tcp":
-		case "tls", "ws", "wss":
-			return Listener{}, unsupported(scheme + "://")
+		case "udp", "tcp", "tls", "ws", "wss":
 		default:
 			return Listener{}, wrongf("transport %q is not known", scheme)
 		}
@@ -123,8 +121,8 @@ func ports(target *PortRange) *node {
 }
 
 const (
-	nextHopWant    = "sip:host[:port][;transport=udp|tcp], an IPv6 address in brackets, such as sip:sbc.example.net:5060;transport=udp"
-	nextHopPattern = `^sip:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(;transport=(udp|tcp|UDP|TCP))?$`
+	nextHopWant    = "sip:host[:port][;transport=udp|tcp|tls|ws|wss], an IPv6 address in brackets, such as sip:sbc.example.net:5060;transport=udp"
+	nextHopPattern = `^sip:(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?(;transport=(udp|tcp|tls|ws|wss|UDP|TCP|TLS|WS|WSS))?$`
 )
 
 var (
@@ -142,7 +140,7 @@ func nextHop(target *NextHop) *node {
 		if m == nil {
 			return NextHop{}, nextHopFault(s)
 		}
-		h := NextHop{Host: strings.Trim(m[1], "[]"), Port: 5060, Transport: "udp"}
+		h := NextHop{Host: strings.Trim(m[1], "[]"), Transport: "udp"}
 		if m[2] != "" {
 			p, err := strconv.ParseUint(m[2][1:], 10, 16)
 			if err != nil || p == 0 {
@@ -152,6 +150,9 @@ func nextHop(target *NextHop) *node {
 		}
 		if m[4] != "" {
 			h.Transport = strings.ToLower(m[4])
+		}
+		if h.Port == 0 {
+			h.Port = defaultPort(h.Transport)
 		}
 		a, err := netip.ParseAddr(h.Host)
 		switch {
@@ -170,8 +171,8 @@ func nextHop(target *NextHop) *node {
 func nextHopFault(s scalar) *wrong {
 	t := strings.ToLower(s.text)
 	switch {
-	case strings.HasPrefix(t, "sips:") || strings.Contains(t, "transport=tls") || strings.Contains(t, "transport=ws"):
-		return unsupported("SIP over TLS or WebSocket")
+	case strings.HasPrefix(t, "sips:"):
+		return wrongf("%v is no next hop, write sip: and ;transport=tls", s)
 	case !strings.HasPrefix(t, "sip:"):
 		return wrongf("%v is no SIP URI", s)
 	case strings.Contains(t, "@"):
@@ -180,6 +181,31 @@ func nextHopFault(s scalar) *wrong {
 		return wrongf("%v holds an IPv6 address without brackets", s)
 	}
 	return wrongf("%v is no next hop", s)
+}
+
+// defaultPort is the port of a transport (RFC 3261 section 19.1.2, RFC 7118 section 5.4).
+func defaultPort(transport string) uint16 {
+	switch transport {
+	case "tls":
+		return 5061
+	case "ws":
+		return 80
+	case "wss":
+		return 443
+	}
+	return 5060
+}
+
+// peerName is a name that a certificate has: of a host, or an address.
+func peerName(target *string) *node {
+	schema := map[string]any{"type": "string", "minLength": 1}
+	return leaf(target, "a host name or an IP address, such as sbc.example.net", schema, func(s scalar) (string, *wrong) {
+		_, err := netip.ParseAddr(s.text)
+		if s.kind != stringScalar || err != nil && (!hostShape.MatchString(s.text) || digitsOnly.MatchString(s.text)) {
+			return "", wrongf("%v is no host name and no address", s)
+		}
+		return s.text, nil
+	})
 }
 
 // IP returns the address of a next hop that is given as one.

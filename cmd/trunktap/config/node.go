@@ -23,6 +23,7 @@ type node struct {
 	example string // what the example file shows where there is no fixed default
 	live    bool   // shown in the example as a key, not in a comment
 	quiet   bool   // shown in the example in a comment, though it has a default
+	aside   bool   // an object that the example shows in a comment, with all that is in it
 	schema  map[string]any
 
 	required bool
@@ -168,6 +169,7 @@ func (n *node) is(def string) *node        { n.def = def; return n }
 func (n *node) shown(example string) *node { n.example = example; return n }
 func (n *node) lively() *node              { n.live = true; return n }
 func (n *node) quietly() *node             { n.quiet = true; return n }
+func (n *node) apart() *node               { n.aside = true; return n }
 func (n *node) must() *node                { n.required = true; return n }
 
 // atStart marks the node and all below it as read at the start only.

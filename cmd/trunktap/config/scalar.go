@@ -61,6 +61,24 @@ func integer(target *int, least, most int) *node {
 	})
 }
 
+// oneOr0 is a whole number from least to most, or 0.
+func oneOr0(target *int, least, most int) *node {
+	want := fmt.Sprintf("a whole number from %d to %d, or 0", least, most)
+	schema := map[string]any{"anyOf": []any{
+		map[string]any{"const": 0}, map[string]any{"type": "integer", "minimum": least, "maximum": most},
+	}}
+	return leaf(target, want, schema, func(s scalar) (int, *wrong) {
+		v, err := strconv.Atoi(s.text)
+		switch {
+		case s.kind != intScalar || err != nil || strconv.Itoa(v) != s.text:
+			return 0, wrongf("%v is no whole number in plain decimal digits", s)
+		case v != 0 && (v < least || v > most):
+			return 0, wrongf("%d is out of range", v)
+		}
+		return v, nil
+	})
+}
+
 // choice is one of some words; later names words of the contract that this
 // version does not know yet.
 func choice(target *string, words, later []string) *node {

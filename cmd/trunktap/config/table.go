@@ -56,17 +56,12 @@ func table(c *Config) *node {
 }
 
 func sipTable(c *SIP) *node {
-	return key("sip", "Where and as what SIP is spoken.", object(
+	return key("sip", "Where and as what SIP is spoken.", object(append([]*node{
 		key("listen", "The sockets that SIP is taken from and sent by.", list(&c.Listen, 1, listenMax, sipListener)).
 			is(`["udp://0.0.0.0:5060", "tcp://0.0.0.0:5060"]`),
 		key("address", "The address given in Via and Contact. Without the key: the local address towards the peer.",
 			mediaAddress(&c.Address)).shown("203.0.113.10"),
-		key("tls", "SIP over TLS.", object(
-			off("cert", "The certificate."),
-			off("key", "Its key."),
-			off("client_ca", "Who signs the certificates of peers."),
-		)),
-	)).atStart()
+	}, sipTransport(c)...)...)).atStart()
 }
 
 func mediaTable(c *Media) *node {
@@ -133,6 +128,7 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 			choice(&s.SRTPMethod, []string{"sdes", "dtls"}, nil)).is("sdes"),
 		key("srtp_suites", "The suites allowed, by preference; those with 256 bits and SHA1 are of sdes alone. Without the key: all.",
 			list(&s.SRTPSuites, 1, len(srtpSuites), srtpSuite)).shown("[AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80]"),
+		sideTLSTable(&s.TLS),
 	))
 }
 
