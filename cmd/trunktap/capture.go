@@ -150,6 +150,7 @@ func (l *listener) register(reg *prometheus.Registry) {
 		{"rtp_total", "Packets of followed streams.", func(s *replay.Stats) int64 { return s.RTP }},
 		{"rtp_orphans_total", "RTP and RTCP packets of no followed call.", func(s *replay.Stats) int64 { return s.OrphanRTP }},
 		{"rtp_rejected_total", "Packets of a source that was not agreed.", func(s *replay.Stats) int64 { return s.Rejected }},
+		{"rtp_undecrypted_total", "Packets that the keys in the session descriptions do not decrypt.", func(s *replay.Stats) int64 { return s.Undecrypted }},
 		{"signals_refused_total", "Call-state signals in SIP messages that could not be taken.", func(s *replay.Stats) int64 { return s.SignalsRefused }},
 	} {
 		add(x.name, x.help, func() float64 {

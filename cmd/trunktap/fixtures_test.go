@@ -21,6 +21,7 @@ var heardInFixtures = map[string][2]int{
 	"ast_ivr.pcap":                          {300, 300},
 	"ast_queue.pcap":                        {800, 1000},
 	"baresip_pcmu.pcap":                     {100, 130},
+	"baresip_srtp_sdes.pcap":                {100, 130},
 	"linphonec.pcap":                        {200, 200},
 	"pjsua_hold_dtmf_tcp.pcap":              {250, 300},
 	"sipp_pcapplay_dtmf.pcap":               {280, 280},

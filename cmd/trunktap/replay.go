@@ -160,6 +160,7 @@ func (c *replayCmd) tell(e *env, s replay.Stats, unheard, published int) {
 		{s.InProgress, "calls whose beginning is not in the capture"},
 		{s.SignalsRefused, "call-state signals in SIP messages that could not be taken"},
 		{s.Rejected, "media packets of a source that was not agreed"},
+		{s.Undecrypted, "media packets that the keys in the session descriptions do not decrypt"},
 	} {
 		if x.n > 0 {
 			e.note("%d %s", x.n, x.what)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/sdp"
@@ -39,6 +40,7 @@ type call struct {
 	bytes [2]int         // of those descriptions
 	held  int            // bytes of all that is kept of bodies
 	flows map[media.StreamID]*flow
+	keys  []*srtp.Watch // by m= line
 }
 
 // half is the description of a call whose other description was sent before the

@@ -182,7 +182,7 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 	case m.Status >= 300 && initial:
 		t.end(c, t.now, media.CauseFailed)
 	case m.Status >= 300:
-		c.sdp.RejectFrom(tx.sender)
+		c.reject(tx.sender)
 	case m.Status >= 200:
 		if initial {
 			c.toTag = m.toTag
@@ -212,7 +212,7 @@ func (t *tracker) updated(c *call, tx *transaction, m *message) {
 	switch {
 	case m.Status < 200:
 	case m.Status >= 300 && tx.offered:
-		c.sdp.RejectFrom(tx.sender)
+		c.reject(tx.sender)
 	case m.Status < 300 && body != nil && (tx.offered || tx.unknown):
 		if tx.unknown {
 			t.missing(c, tx.sender.Other(), body)
@@ -238,6 +238,7 @@ func (t *tracker) offer(c *call, from media.Side, body []byte) {
 	if body != nil {
 		t.described(c, from, body)
 	}
+	c.keysOffered(from, body)
 	if err := c.sdp.Offer(from, body); err != nil {
 		t.stats.BadSDP++
 	}
@@ -253,7 +254,9 @@ func (t *tracker) agree(c *call, from media.Side, body []byte, early bool) {
 		t.stats.BadSDP++
 		return
 	}
+	c.keysAnswered(from, body, early)
 	t.apply(c, result)
+	t.rekey(c)
 }
 
 // described notes a side's description.

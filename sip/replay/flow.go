@@ -7,6 +7,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/latch"
 	"github.com/trunktap/trunktap/media/pcap"
+	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -18,11 +19,13 @@ type flow struct {
 	latch  latch.Latch
 	gone   bool // renegotiated away
 
-	dests   []netip.AddrPort // where byDest has it, oldest first
-	source  netip.AddrPort   // where bySource has it
-	holes   holes            // live
-	direct  bool             // packets came to the address in the SDP
-	learned netip.AddrPort   // where they went instead: the receiver is behind a NAT, or its SDP is not known
+	dests   []netip.AddrPort  // where byDest has it, oldest first
+	source  netip.AddrPort    // where bySource has it
+	holes   holes             // live
+	direct  bool              // packets came to the address in the SDP
+	in      *srtp.Unprotector // nil: packets are not protected, or nobody knows how
+	line    srtp.Crypto       // whose keys it has
+	learned netip.AddrPort    // where they went instead: the receiver is behind a NAT, or its SDP is not known
 }
 
 // destination is what an address receives.
@@ -66,6 +69,7 @@ func (t *tracker) apply(c *call, r sdp.Result) {
 
 // start brings a flow up to date with its stream.
 func (t *tracker) start(f *flow, s media.Stream) {
+	s.Secure = s.Secure && f.call.sends(s.ID).Zero()
 	f.stream, f.gone = s, false
 	var takes sdp.Media // what the receiver's description says
 	if list := f.call.media[s.Side.Other()]; int(s.ID/2) < len(list) {
@@ -174,13 +178,18 @@ func (t *tracker) media(p pcap.Packet) {
 }
 
 func (t *tracker) deliver(f *flow, p pcap.Packet, rtcp bool) {
+	payload, ok := t.unprotect(f, p.Payload, rtcp)
+	if !ok {
+		t.stats.Undecrypted++
+		return
+	}
 	verdict := latch.RejectedSource
 	switch {
 	case f.gone:
 	case rtcp:
 		verdict = f.latch.AcceptRTCP(p.Src)
 	default:
-		verdict = f.latch.Accept(p.Src, p.Payload)
+		verdict = f.latch.Accept(p.Src, payload)
 	}
 	if verdict != latch.Accepted {
 		t.stats.Rejected++
@@ -195,9 +204,9 @@ func (t *tracker) deliver(f *flow, p pcap.Packet, rtcp bool) {
 		return
 	}
 	if t.cfg.Live != nil && !rtcp {
-		f.holes.take(p.Payload, uint64(t.stats.Lost), f.tap)
+		f.holes.take(payload, uint64(t.stats.Lost), f.tap)
 	}
-	f.tap.Put(t.now, p.Payload)
+	f.tap.Put(t.now, payload)
 }
 
 // follow finds the stream of a packet to an unknown address by where it comes

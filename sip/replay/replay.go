@@ -33,6 +33,7 @@ const (
 	descriptionBytesMax = 64 << 20         // session descriptions of all calls
 	legPairsMax         = 8                // address pairs of one call's messages, for each leg kind
 	destinationsMax     = 8                // addresses to which one stream went in the course of a call
+	linesMax            = 16               // m= lines of one call whose keys are followed
 	framersMax          = 4096             // TCP directions that may carry SIP
 	framerBytesMax      = 64 << 20         // bytes of unfinished messages in all of them
 	progressPackets     = 8192             // between two reports
@@ -92,6 +93,7 @@ type Stats struct {
 	RTP           int64 // packets given to taps, RTCP included
 	OrphanRTP     int64 // RTP or RTCP to an address of no call
 	Rejected      int64 // packets to a stream's address that the latch refused
+	Undecrypted   int64 // packets that the keys of the SDP do not decrypt, or that came before; not in RTP
 	CutRTP        int64 // media packets that the snap length cut; left out, so that they count as lost
 	SignalsLate   int64 // signals that arrive after the last packet; dropped
 	StreamSkipped int64 // bytes of TCP streams that belong to no message

@@ -31,6 +31,7 @@ type tracker struct {
 	framers  framers
 	byDest   map[netip.AddrPort][]destination
 	bySource map[netip.AddrPort][]*flow
+	plain    []byte    // of the packet that is being taken
 	swept    time.Time // live: when silent calls were looked for
 }
 
@@ -119,6 +120,7 @@ func (t *tracker) end(c *call, at time.Time, cause media.Cause) {
 		c.tap.Ended(at, cause)
 	}
 	t.forget(c)
+	c.wipe()
 	t.active.Remove(c.el)
 	c.ended, c.last = true, t.now
 	t.held -= c.held
