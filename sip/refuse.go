@@ -24,7 +24,7 @@ func lenientHead(data []byte) *Message {
 		return nil
 	}
 	m := &Message{Method: part[0], URI: part[len(part)-1]} // of the URI only the version is of use
-	kept := false // the line before
+	kept := false                                          // the line before
 	for line := range strings.SplitSeq(rest, "\n") {
 		line = strings.TrimSuffix(line, "\r")
 		if folded := strings.TrimLeft(line, " \t"); folded != line {

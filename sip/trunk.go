@@ -22,6 +22,10 @@ type Trunk struct {
 	// what is sent to a callee is a dialog of our own. False: Call-ID, tags and
 	// CSeq are the same on both sides.
 	Hide bool
+
+	Timers SessionTimers
+
+	Headers [2]HeaderRules // by the side that messages go to
 }
 
 // Side is one side of a trunk.
@@ -122,6 +126,13 @@ func (t *Trunk) Validate() error {
 	if t.SRTP != nil {
 		if err := t.SRTP.Validate(); err != nil {
 			fault("%w", err)
+		}
+	}
+	for i := range t.Headers {
+		for what, e := range map[string]*HeaderEdit{"requests": &t.Headers[i].Requests, "responses": &t.Headers[i].Responses} {
+			if err := e.Validate(); err != nil {
+				fault("%s to the %s side: %w", what, media.Side(i), err)
+			}
 		}
 	}
 	for i := range t.Sides {

@@ -35,6 +35,7 @@ type call struct {
 	table  *tableUse
 	log    *slog.Logger
 	box    mailbox
+	edits  bool   // there are rules for header fields
 	alias  *alias // nil: both legs have one identity
 
 	// guarded by B2BUA.mu
@@ -52,6 +53,8 @@ type call struct {
 	observed    bool   // the observer has answered, or is waited for no longer
 	media       *anchor
 	tap         *guard
+	timers      *timers           // nil: session timers pass
+	ahead       uint32            // requests of ours before the caller's first on the other leg
 	state       *callstate.Dialog // nil: nobody observes
 	hops        []sip.NextHop     // not yet tried
 	flows       []sip.Flow        // addresses of the next hop not yet tried
@@ -80,6 +83,7 @@ type call struct {
 // dialogState is a dialog with what we need to speak in it ourselves.
 type dialogState struct {
 	dialog.Dialog
+	numbers
 	to string // the callee's name and tag as its To has it
 }
 
@@ -95,6 +99,8 @@ func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 	if peer.Trunk.Hide {
 		c.alias = b.newAlias(req)
 	}
+	c.edits = edits(peer.Trunk)
+	c.timers = newTimers(peer.Trunk, req)
 	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
 	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
 	return c
@@ -334,6 +340,8 @@ func (c *call) takeResponse(res *sip.Message) {
 // responded takes what a client transaction has to say.
 func (c *call) responded(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
 	switch {
+	case ex.refresh:
+		c.refreshed(ex, res, now)
 	case ex.stale[cl]:
 		c.staleResponse(ex, cl, res, now)
 	case ex == c.setup:
@@ -348,6 +356,11 @@ func (c *call) responded(ex *exchange, cl *dialog.Client, res *sip.Message, now 
 func (c *call) clientFailed(ex *exchange, cl *dialog.Client, timedOut bool, now time.Time) {
 	cl.Fail(now)
 	switch {
+	case ex.refresh:
+		c.refreshOver(ex)
+		if timedOut && !c.ended {
+			c.expired(now, ex.from.Other(), "no answer to a session refresh")
+		}
 	case ex.stale[cl], ex.server == nil, ex.client() != cl:
 	case ex == c.setup:
 		c.timedOut = timedOut

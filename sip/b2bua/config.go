@@ -116,7 +116,12 @@ type Counters struct {
 	Overflowed    atomic.Uint64 // messages that a full mailbox did not take
 	Unrecorded    atomic.Uint64 // calls whose observer did not answer in time or panicked
 	MediaSilent   atomic.Uint64 // calls ended because nobody sent anything
-	Panics        atomic.Uint64 // faults of ours, survived
+
+	HeadersEdited    atomic.Uint64 // header fields taken out, set or added by rules of trunks
+	SessionRefreshes atomic.Uint64 // sent by us, for session timers
+	SessionsExpired  atomic.Uint64 // calls ended because a party did not refresh or answer one
+
+	Panics atomic.Uint64 // faults of ours, survived
 
 	SignalsRefused atomic.Uint64 // call-state signals and links in messages that could not be taken
 

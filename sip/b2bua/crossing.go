@@ -5,6 +5,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
 )
 
 // crossing is the way of one message from one side to the other.
@@ -26,7 +27,9 @@ func (c *call) crosses(m *sip.Message, from media.Side, ours netip.AddrPort, net
 
 // plain says whether messages of the call pass but for what outgoing and incoming
 // change.
-func (c *call) plain() bool { return c.alias == nil && c.b.masked.n.Load() == 0 }
+func (c *call) plain() bool {
+	return c.alias == nil && c.timers == nil && !c.edits && c.b.masked.n.Load() == 0
+}
 
 // carry finishes out, which passes to the other side by a flow as what m was on the
 // side from. ours is our address there.
@@ -34,9 +37,18 @@ func (c *call) carry(out, m *sip.Message, from media.Side, ours netip.AddrPort, 
 	if c.plain() && m.Method != sip.Refer {
 		return
 	}
+	defer c.edit(out, from.Other())
 	x := c.crosses(m, from, ours, flow.Network)
 	if m.Method == sip.Refer {
 		c.refer(out, x, flow.Remote)
+	}
+	if c.timers != nil {
+		to := dialog.Caller
+		if c.side == from {
+			to = dialog.Callee
+		}
+		c.timers.write(out, to, c.answered == nil)
+		c.timers.note(out, to)
 	}
 	if c.b.masked.n.Load() > 0 {
 		c.b.rename(out, from)
@@ -57,5 +69,26 @@ func (c *call) carry(out, m *sip.Message, from media.Side, ours netip.AddrPort, 
 	out.Body = withoutPlaces(out.Get("Content-Type"), out.Body)
 	if m == c.setup.server.Req {
 		c.introduce(x)
+	}
+}
+
+// edits says whether a trunk has rules for header fields.
+func edits(t *sip.Trunk) bool {
+	for i := range t.Headers {
+		if !t.Headers[i].Requests.Empty() || !t.Headers[i].Responses.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+// edit applies the rules for header fields to what goes to a side.
+func (c *call) edit(out *sip.Message, to media.Side) {
+	e := &c.trunk.Headers[to].Responses
+	if out.IsRequest() {
+		e = &c.trunk.Headers[to].Requests
+	}
+	if n := e.Apply(out); n > 0 {
+		c.b.counters.HeadersEdited.Add(uint64(n))
 	}
 }

@@ -77,7 +77,11 @@ func (c *call) sendCancel(ex *exchange, cl *dialog.Client, now time.Time) {
 		c.cancelSent = map[*dialog.Client]bool{}
 	}
 	c.cancelSent[cl] = true
-	c.ownRequest(dialog.CancelOf(cl.Req, ex.cancel), cl.Flow, now)
+	m := dialog.CancelOf(cl.Req, ex.cancel)
+	if c.edits {
+		c.edit(m, c.at(ex.from.Other()))
+	}
+	c.ownRequest(m, cl.Flow, now)
 }
 
 // ownRequest sends a request that no leg asked for.
@@ -194,6 +198,7 @@ func (c *call) dismiss(ex *exchange, res *sip.Message, now time.Time) {
 	d.Tag = tag
 	d.Ends[dialog.Caller] = dialog.FromRequest(ex.server.Req)
 	d.Ends[dialog.Callee] = dialog.FromResponse(res)
+	d.begin(c.ahead)
 	ack, flow, err := c.inDialog(d, dialog.Callee, c.ackOf(ex.server.Req, res), nil)
 	if err != nil {
 		return

@@ -21,6 +21,7 @@ type exchange struct {
 	stale   map[*dialog.Client]bool // attempts that were given up
 	dropped bool                    // the server transaction will get no answer
 
+	refresh  bool // it is ours, of a session timer
 	reinvite bool // counts as the requester's INVITE in the dialog
 	offered  bool // the request carries an offer
 	late     bool // the request asked for an offer

@@ -31,6 +31,9 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 		return
 	}
 	d.Ends[from].Seq = max(d.Ends[from].Seq, ex.seq)
+	if c.timed(ex, m, now) {
+		return
+	}
 	switch m.Method {
 	case sip.Invite:
 		switch d.Invite(from) {
@@ -118,6 +121,7 @@ func (c *call) inDialog(d *dialogState, to dialog.Party, m *sip.Message, body []
 	if targets(m.Method) {
 		ownContact(out, ours, flow.Network, m.Method == sip.Invite)
 	}
+	d.apply(to.Other(), out)
 	c.carry(out, m, c.at(to.Other()), ours, flow)
 	if c.alias != nil && to == dialog.Callee {
 		c.outward(out, dialog.Caller)
@@ -169,6 +173,9 @@ func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
 func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
 	req := ex.server.Req
 	out := incoming(res, req, c.responseBody(ex, res, now))
+	if c.ahead > 0 || ex.dlg != nil && ex.dlg.moved {
+		out.Set("CSeq", req.Get("CSeq"))
+	}
 	if len(out.Body) == 0 && len(res.Body) > 0 {
 		out.Set("Content-Type")
 	}
@@ -209,6 +216,7 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 			ex.dlg.Ends[ex.from].Refresh(ex.server.Req)
 			ex.dlg.Ends[ex.from.Other()].Refresh(res)
 		}
+		c.timersAgreed(ex, res, now)
 		switch ex.method {
 		case sip.Subscribe:
 			c.subscribed(res, now)

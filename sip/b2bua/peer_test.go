@@ -119,8 +119,8 @@ type peer struct {
 	skip bool // repetitions of what came before
 
 	lenient bool // towards answers to what was no message of SIP/2.0
-	seen map[string]bool
-	sent string // last
+	seen    map[string]bool
+	sent    string // last
 }
 
 func newPeer(t *testing.T, n *mediatest.Net, addr netip.AddrPort) *peer {

@@ -25,6 +25,10 @@ func (c *call) begin(req *sip.Message) {
 	if c.method == sip.Invite {
 		c.refuse(ex, now, 100, "Trying")
 	}
+	if c.timed(ex, req, now) {
+		c.finish(now, media.CauseFailed)
+		return
+	}
 	body, err := c.requestBody(ex, req, now)
 	if err != nil {
 		c.log.Warn("call refused: its media cannot be anchored", "error", err)
@@ -214,6 +218,7 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 	if targets(req.Method) {
 		ownContact(m, ours, flow.Network, true)
 	}
+	addCSeq(m, c.ahead)
 	c.carry(m, req, c.side, ours, flow)
 	if c.alias != nil {
 		c.outward(m, dialog.Caller)
@@ -286,6 +291,7 @@ func (c *call) setupResponse(ex *exchange, cl *dialog.Client, res *sip.Message, 
 		}
 	case res.Status < 300 && c.method == sip.Invite:
 		c.accepted(ex, res, now)
+	case c.longer(ex, cl, res, now):
 	default:
 		ex.wait.stop()
 		if ex.answered() {
@@ -342,6 +348,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.tap.answered(now)
 	c.media.answered(now, c.b.cfg.Overlay)
 	c.tellResponse(res, c.at(dialog.Callee))
+	c.timersAgreed(ex, res, now)
 	c.passResponse(ex, res, now)
 	c.after(callMax, now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
 	c.watchSilence(now)
@@ -370,6 +377,7 @@ func (c *call) newDialog(tag, to string, callee dialog.End) *dialogState {
 	d.Tag = tag
 	d.Ends[dialog.Caller] = dialog.FromRequest(c.setup.server.Req)
 	d.Ends[dialog.Callee] = callee
+	d.begin(c.ahead)
 	if c.method == sip.Invite && c.answered == nil {
 		d.Invite(dialog.Caller)
 	}

@@ -24,6 +24,7 @@ func (d *decoder) check(c *Config) {
 			}
 			d.checkSRTP(path, s)
 		}
+		d.checkPassing(fmt.Sprintf("trunks[%d]", i), &t.Passing)
 		d.checkPassive(fmt.Sprintf("trunks[%d]", i), t, c)
 	}
 	d.checkOverlaps(c)

@@ -82,12 +82,12 @@ func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
 
 // Trunk is a pair of sides between which calls are relayed and recorded.
 type Trunk struct {
-	Name         string
-	Role         string // trunk | phones
-	Passive      bool   // its calls pass an interface of Capture, not the daemon
-	External     Side
-	Internal     Side
-	Identity     string     // transparent | hide
+	Name     string
+	Role     string // trunk | phones
+	Passive  bool   // its calls pass an interface of Capture, not the daemon
+	External Side
+	Internal Side
+	Passing
 	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
 	SRTPPass     bool       // keys of SDES stay with the parties
 	Recording    TrunkRecording

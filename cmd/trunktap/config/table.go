@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Bounds of lists, in elements.
 const (
@@ -95,15 +98,15 @@ func kernelTable(k *Kernel) *node {
 }
 
 func trunkTable(t *Trunk) *node {
-	return object(
+	head := []*node{
 		key("name", "Its name in recordings, listings and metrics.", name(&t.Name)).must().shown("carrier-a"),
 		key("role", "trunk: between the carrier and the PBX. phones: between the PBX (external) and its phones (internal); there stations and consultations are recorded, never the trunk.",
 			choice(&t.Role, []string{"trunk", "phones"}, nil)).is("trunk"),
 		sideTable("external", "The side of the carrier: channel 0 of recordings.", &t.External, "[198.51.100.0/24]",
 			`["sip:198.51.100.10:5060;transport=udp"]`).must(),
 		sideTable("internal", "The side of the PBX: channel 1 of recordings.", &t.Internal, "[10.0.0.5/32]", `["sip:10.0.0.5:5060"]`).must(),
-		key("identity", "transparent keeps Call-ID, tags and CSeq across the trunk. hide: each side sees a dialog of our own, and no address of the other; see docs/b2bua.md.",
-			choice(&t.Identity, []string{"transparent", "hide"}, nil)).is("transparent"),
+	}
+	tail := []*node{
 		key("media_address", "The address advertised in SDP to both sides. Without the key: media.address.",
 			mediaAddress(&t.MediaAddress)).shown("203.0.113.10"),
 		key("passive", "Whether its calls do not go through the daemon: they are listened to at the interfaces of capture. Its sides need peers and no next_hops.",
@@ -111,7 +114,8 @@ func trunkTable(t *Trunk) *node {
 		key("srtp_pass", "Whether two sides that both do SRTP by SDES keep their keys: packets pass as they are, and are decrypted for the recording alone.",
 			boolean(&t.SRTPPass)).is("false"),
 		trunkRecordingTable(&t.Recording),
-	)
+	}
+	return object(slices.Concat(head, passingFields(&t.Passing), tail)...)
 }
 
 func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {

@@ -1,0 +1,31 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestPassingFaults(t *testing.T) {
+	for name, test := range map[string]struct{ keys, want string }{
+		"structural": {"    headers: {to_external: {set: {Via: x}}}\n", `5:40: trunks[0].headers.to_external.set.Via: "Via" is needed by SIP itself`},
+		"compact":    {"    headers: {to_internal: {remove: [i]}}\n", `"i" is needed by SIP itself`},
+		"line end":   {"    headers: {to_external: {responses: {add: {X-A: \"a\\r\\nVia: x\"}}}}\n", "the value is too long, or has control characters"},
+		"star":       {"    headers: {to_external: {pass_only: [\"X-*-A\"]}}\n", `"X-*-A" is no name of a header field`},
+		"interval":   {"    session_expires: 2m\n    min_se: 3m\n", "trunks[0].session_expires: 2m is less than min_se, 3m"},
+		"seconds":    {"    session_expires: 100s500ms\n", "is no whole number of seconds"},
+		"least":      {"    min_se: 30s\n", "30s is out of range"},
+	} {
+		_, faults := Parse("t.yaml", []byte(strings.TrimSuffix(minimal, "\n")+"\n"+test.keys))
+		if len(faults) != 1 || !strings.Contains(faults[0].String(), test.want) {
+			t.Errorf("%s: %v, want %s", name, faults, test.want)
+		}
+	}
+}
+
+func TestPassing(t *testing.T) {
+	c := mustParse(t, minimal+"    headers: {to_external: {remove: [User-Agent, \"X-*\", \"*\"], set: {User-Agent: us, X-N: 3}, responses: {set: {Server: us}}}}\n    session_timer: keep\n")
+	p := c.Trunks[0].Passing
+	if p.ToExternal.Requests.Set["X-N"] != "3" || p.ToExternal.Responses.Set["Server"] != "us" || len(p.ToExternal.Requests.Remove) != 3 || p.SessionTimer != "keep" {
+		t.Errorf("%+v", p)
+	}
+}
