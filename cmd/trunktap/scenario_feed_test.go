@@ -22,7 +22,7 @@ import (
 
 const (
 	feedDialogues = "../../suppress/feed/"
-	feedWait      = time.Second           // for the daemon to log in
+	feedWait      = 20 * time.Second      // for the daemon to log in
 	feedTakes     = 50 * time.Millisecond // from an event until its signal has arrived
 )
 
@@ -127,16 +127,19 @@ func (x *exchange) callID(name string) string {
 	return x.calls[name]
 }
 
-// until tells what happened up to a time of the dialogue, as of the present step.
-func (x *exchange) until(seconds float64) {
+// await waits until the daemon has asked what is going on.
+func (x *exchange) await() {
 	x.s.t.Helper()
 	select {
 	case <-x.ready:
-	case <-x.s.ctx.Done():
 	case <-time.After(feedWait):
-		x.s.faultf("the daemon does not log in to the PBX")
-		return
+		x.s.t.Fatal("the daemon does not log in to the PBX")
 	}
+}
+
+// until tells what happened up to a time of the dialogue, as of the present step.
+func (x *exchange) until(seconds float64) {
+	x.s.t.Helper()
 	for len(x.events) > 0 && x.events[0].seconds <= seconds {
 		x.send(x.frame(x.events[0].text, x.s.now))
 		x.events = x.events[1:]

@@ -99,7 +99,7 @@ func prerolls() []scenario {
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
-				s.ok(c.far.Media().SendDigits(s.ctx, "1"))
+				c.types(c.far, "1", 1500, 1600)
 				s.at(3000)
 				c.bye()
 			},
@@ -390,11 +390,11 @@ func sources() []scenario {
 				s.almost(800)
 				c.hears(music)
 				s.at(800)
-				s.ok(c.pbx.Reinvite(s.ctx, siptest.Offer{}, state("queue;name=sales")))
+				s.did(c.pbx.Reinvite(s.ctx, siptest.Offer{}, state("queue;name=sales")))
 				s.almost(1800)
 				c.hears(agent1)
 				s.at(1800)
-				s.ok(c.pbx.Reinvite(s.ctx, siptest.Offer{}, state("agent;user=agent1")))
+				s.did(c.pbx.Reinvite(s.ctx, siptest.Offer{}, state("agent;user=agent1")))
 				s.at(3000)
 				c.bye()
 			},
@@ -406,12 +406,12 @@ func sources() []scenario {
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
-				s.ok(c.pbx.Info(s.ctx, "application/vnd.trunktap.signal+json", []byte(`{"event": "pause.start"}`)))
+				s.did(c.pbx.Info(s.ctx, "application/vnd.trunktap.signal+json", []byte(`{"event": "pause.start"}`)))
 				c.speaks(card)
 				s.almost(3000)
 				c.speaks(customer)
 				s.at(3000)
-				s.ok(c.pbx.Info(s.ctx, "application/vnd.trunktap.signal", []byte("event=pause.end\r\n")))
+				s.did(c.pbx.Info(s.ctx, "application/vnd.trunktap.signal", []byte("event=pause.end\r\n")))
 				s.at(4000)
 				c.bye()
 			},
@@ -423,7 +423,7 @@ func sources() []scenario {
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
-				s.ok(c.pbx.Media().SendDigits(s.ctx, "*")) // nothing of the agent is sent meanwhile
+				c.types(c.pbx, "*", 1500, 1600) // nothing of the agent is sent meanwhile
 				s.at(5000)
 				c.bye()
 			},
@@ -435,13 +435,13 @@ func sources() []scenario {
 			script: func(s *scene) {
 				c := s.inbound(agent1)
 				s.at(1500)
-				s.ok(c.pbx.Media().SendDigits(s.ctx, "*#0"))
+				c.types(c.pbx, "*#0", 1500, 1960)
 				c.speaks(card)
 				s.at(2300)
-				s.ok(c.far.Media().SendDigits(s.ctx, "42"))
+				c.types(c.far, "42", 2300, 2580)
 				c.speaks(customer)
 				s.at(2800)
-				s.ok(c.pbx.Media().SendDigits(s.ctx, "*#1"))
+				c.types(c.pbx, "*#1", 2800, 3260)
 				s.at(4200)
 				c.bye()
 			},
@@ -451,50 +451,4 @@ func sources() []scenario {
 				wantWindow{"dtmf", 1500, 1960, -1, 460}, wantWindow{"pause", 1500, 3260, -1, 460}, wantWindow{"dtmf", 2800, 3260, -1, 460})},
 		},
 	}
-}
-
-// beeps are calls whose parties are told of the recording.
-func beeps() []scenario {
-	withBeeps := func(to int, voice hz, at ...int) []span {
-		var out []span
-		from := 0
-		for _, b := range at {
-			out = append(out, span{from, b, []hz{voice}}, span{b, b + 200, []hz{voice, beep}})
-			from = b + 200
-		}
-		return append(out, span{from, to, []hz{voice}})
-	}
-	without := func(list []span, from, to int) (out []span) {
-		for _, sp := range list {
-			if sp.from < from && sp.to > sp.from {
-				out = append(out, span{sp.from, min(sp.to, from), sp.tones})
-			}
-			if sp.to > to {
-				out = append(out, span{max(sp.from, to), sp.to, sp.tones})
-			}
-		}
-		return out
-	}
-	// The first one waits until the recording has begun; see the script.
-	inward, outward := withBeeps(4500, customer, 1, 1000, 4000), withBeeps(4500, agent1, 1, 1000, 4000)
-	return []scenario{{
-		number: "18", name: "beep, absent while paused",
-		keys: []string{"beep: {enabled: true, frequency: 1400, duration: 200ms, interval: 1s, level: -14}"}, // the voices' level
-		script: func(s *scene) {
-			c := s.inbound(agent1)
-			const begin = 150 * time.Millisecond
-			for _, ms := range []int{1, 201} {
-				at := s.when(ms)
-				s.steps[ms] = step{at.first, at.last.Add(begin)}
-			}
-			s.at(1700)
-			c.event(suppress.PauseStart)
-			s.at(3500)
-			c.event(suppress.PauseEnd)
-			s.at(4500)
-			c.bye()
-		},
-		want:  []wantRecording{trunkOf(4500, without(inward, 1700, 3500), without(outward, 1700, 3500), window("pause", 1700, 3500))},
-		heard: [2][]span{outward, inward},
-	}}
 }

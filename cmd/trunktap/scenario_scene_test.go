@@ -28,7 +28,7 @@ type scene struct {
 	phones  *siptest.Agent
 
 	session  string           // Session-ID (RFC 7989) of all legs; "": none
-	start    time.Time        // the answer of the first call
+	start    time.Time        // the first call was answered by then
 	now      time.Time        // of the present step
 	latest   int              // the present step
 	answer   step             // of the latest call
@@ -38,6 +38,7 @@ type scene struct {
 	trunk    *leg             // the first call of the trunk
 	headers  []siptest.Header // of the next INVITE
 	faults   []string
+	stalls   []string  // what was so late that the recordings may differ
 	exchange *exchange // nil: no PBX tells anything
 }
 
@@ -105,6 +106,8 @@ func (s *scene) run(script func(*scene)) {
 	script(s)
 	for _, l := range s.legs {
 		s.ok(l.far.Bye(s.ctx))
+		s.transit(l.far, l.pbx)
+		s.transit(l.pbx, l.far)
 	}
 }
 
@@ -122,9 +125,11 @@ func (s *scene) ok(err error) {
 
 // at waits for a moment of the scenario and makes it the present step.
 func (s *scene) at(ms int) {
-	time.Sleep(time.Until(s.start.Add(time.Duration(ms) * time.Millisecond)))
+	planned := s.start.Add(time.Duration(ms) * time.Millisecond)
+	time.Sleep(time.Until(planned))
 	time.Sleep(time.Until(s.played.Add(2 * packetTime))) // nothing of the voice before is on the wire
 	s.begin(ms, time.Now())
+	s.stall("a step", s.now.Sub(planned)-2*packetTime)
 }
 
 // begin makes a moment the step of the scenario at ms.
@@ -134,7 +139,17 @@ func (s *scene) begin(ms int, at time.Time) {
 }
 
 // done notes that a request of the present step was answered just now.
-func (s *scene) done() { s.steps[s.latest] = step{s.now, time.Now()} }
+func (s *scene) done() {
+	s.steps[s.latest] = step{s.now, time.Now()}
+	s.stall("an answer", time.Since(s.now)-stepTakes)
+}
+
+// did is done with a request that has to be answered.
+func (s *scene) did(err error) {
+	s.t.Helper()
+	s.ok(err)
+	s.done()
+}
 
 // answered makes the answer of the latest call the step of the scenario at ms.
 func (s *scene) answered(ms int) {
@@ -152,6 +167,10 @@ func (s *scene) almost(ms int) {
 const (
 	packetTime = 20 * time.Millisecond
 	between    = -1 // the step of what belongs to none
+
+	eventPayloadType = 101                    // of the agents' digits
+	digitLasts       = 100 * time.Millisecond // each of them
+	digitEvery       = 180 * time.Millisecond
 )
 
 // when is the time of a step; of another moment so long after the answer.
@@ -207,16 +226,20 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 	s.t.Helper()
 	caller, callee := mouth{}, mouth{}
 	arrived := make(chan struct{}) // the daemon knows the call then
+	accepted := make(chan time.Time, 1)
 	to.Script(func(in *siptest.Incoming) {
 		close(arrived)
-		in.Run(siptest.Answer{Ring: ringTime, Play: callee.says(called)})
+		in.Call().Media().Play(callee.says(called))
+		_ = in.Progress(180, "Ringing", false, false) // only a reliable one can fail
+		time.Sleep(ringTime)
+		accepted <- time.Now()
+		in.Accept()
 	})
 	opts := siptest.CallOptions{Headers: s.headers}
 	s.headers = nil
 	if s.session != "" {
 		opts.Headers = append(opts.Headers, siptest.Header{Name: "Session-ID", Value: s.session + ";remote=" + strings.Repeat("0", 32)})
 	}
-	invited := time.Now()
 	out, err := from.Start(s.ctx, target+s.d.via().String(), s.d.via(), opts)
 	s.ok(err)
 	out.Media().Play(caller.says(calling))
@@ -233,10 +256,11 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 		}
 	}
 	s.ok(out.Wait(s.ctx))
-	s.answer = step{invited.Add(ringTime), time.Now()}
+	s.answer = step{<-accepted, time.Now()}
+	s.stall("the answer of a call", s.answer.last.Sub(s.answer.first)-stepTakes)
 	if s.start.IsZero() {
 		s.answered(0)
-		s.start = s.now
+		s.start = s.answer.last
 	}
 	in, err := to.Accept(s.ctx)
 	s.ok(err)
@@ -256,8 +280,8 @@ func (s *scene) connect(from, to *siptest.Agent, target string, calling, called 
 
 const ringTime = 150 * time.Millisecond
 
-// arrived waits until the last packet of one end has come to the other: what is
-// on its way when the call ends may be in its recording or not.
+// arrived waits until the last packet of one end, which sends no more, has come
+// to the other: what is on its way when the call ends may be in its recording or not.
 func (l *leg) arrived(from, to *siptest.Call) {
 	sent := from.Media().Sent()
 	if len(sent) == 0 {
@@ -280,20 +304,34 @@ func (l *leg) arrived(from, to *siptest.Call) {
 // hold puts the phone's side of a leg on hold, in both directions.
 func (l *leg) hold() {
 	if l != nil {
-		l.s.ok(l.far.Hold(l.s.ctx, siptest.HoldInactive))
-		l.s.done()
+		l.s.did(l.far.Hold(l.s.ctx, siptest.HoldInactive))
 	}
 }
 
 // wait puts the far end on hold, and resume takes it back.
 func (l *leg) wait() {
-	l.s.ok(l.pbx.Hold(l.s.ctx, siptest.HoldSendOnly))
-	l.s.done()
+	l.s.did(l.pbx.Hold(l.s.ctx, siptest.HoldSendOnly))
 }
 
 func (l *leg) resume() {
-	l.s.ok(l.pbx.Resume(l.s.ctx))
-	l.s.done()
+	l.s.did(l.pbx.Resume(l.s.ctx))
+}
+
+// types dials digits at one end in the present step and makes what follows the
+// steps at which the first of them begins and the last one ends.
+func (l *leg) types(end *siptest.Call, digits string, begin, over int) {
+	l.s.t.Helper()
+	from := time.Now()
+	l.s.did(end.Media().SendDigits(l.s.ctx, digits))
+	first := step{from, from}
+	for _, p := range end.Media().Sent() {
+		if p.Wire[1]&0x7f == eventPayloadType && p.At.After(from) {
+			first.last = p.At
+			break
+		}
+	}
+	lasts := time.Duration(len(digits)-1)*digitEvery + digitLasts
+	l.s.steps[begin], l.s.steps[over] = first, step{first.first.Add(lasts), first.last.Add(lasts)}
 }
 
 // hears is what the PBX plays to the far end from now on; nothing: silence.
@@ -316,18 +354,9 @@ func (l *leg) play(c *siptest.Call, tones []hz) {
 	if l.s.latest != between {
 		time.Sleep(time.Until(l.s.now.Add(2 * packetTime)))
 	}
-	l.caughtUp(c)
 	c.Media().Play(l.mouths[c].says(tones...))
 	l.s.played = time.Now()
 	l.s.done()
-}
-
-// caughtUp waits until all is on the wire that should be: on a busy machine a
-// sender falls behind, and what it then sends is of an earlier time.
-func (l *leg) caughtUp(c *siptest.Call) {
-	for c.Media().Behind() > packetTime && l.s.ctx.Err() == nil {
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // signal reports a state of the leg's call as of the present step. It waits for
@@ -384,12 +413,13 @@ func (l *leg) bye() {
 // hangUp is bye by one of the two ends.
 func (l *leg) hangUp(end *siptest.Call) {
 	l.s.t.Helper()
-	l.caughtUp(l.far)
-	l.caughtUp(l.pbx)
+	l.far.Media().Halt()
+	l.pbx.Media().Halt()
 	l.arrived(l.far, l.pbx)
 	l.arrived(l.pbx, l.far)
-	l.s.ok(end.Bye(l.s.ctx))
-	l.s.done()
+	l.s.did(end.Bye(l.s.ctx))
+	l.s.transit(l.far, l.pbx)
+	l.s.transit(l.pbx, l.far)
 	for i, other := range l.s.legs {
 		if other == l {
 			l.s.legs = append(l.s.legs[:i], l.s.legs[i+1:]...)

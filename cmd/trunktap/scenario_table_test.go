@@ -306,7 +306,7 @@ func transfers() []scenario {
 				s.answered(1000)
 				s.at(2000)
 				dialog := url.QueryEscape(d.pbx.Dialog())
-				s.ok(c.pbx.Refer(s.ctx, "sip:third@example.net?Replaces="+dialog))
+				s.did(c.pbx.Refer(s.ctx, "sip:third@example.net?Replaces="+dialog))
 				s.at(2300)
 				c.bye() // the carrier has bridged the two
 				d.bye()

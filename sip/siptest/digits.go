@@ -38,6 +38,7 @@ func (m *Media) SendDigits(ctx context.Context, digits string) error {
 	}
 	queue[len(queue)-1].done = done
 	m.mu.Lock()
+	m.catchUp(time.Now())
 	if len(m.digits)+len(queue) > digitsWaitMax {
 		m.mu.Unlock()
 		return fmt.Errorf("more than %d digits wait", digitsWaitMax)

@@ -63,7 +63,7 @@ func (c *Call) Notify(ctx context.Context, status string) error {
 // Bye stops sending and ends the call. It has ended even when the other side
 // did not agree.
 func (c *Call) Bye(ctx context.Context, headers ...Header) error {
-	c.media.halt()
+	c.media.Halt()
 	_, err := c.Do(ctx, "BYE", "", nil, headers...)
 	c.end(nil)
 	return err

@@ -53,8 +53,9 @@ type Media struct {
 	started  bool
 	closed   bool
 	sending  bool
-	begun    time.Time // the first tick was due
-	ticks    int       // packet times that are over
+	begun    time.Time     // the first tick was due
+	ticks    int           // packet times that are over
+	latest   time.Duration // by which a packet was sent after its time
 	codec    Codec
 	remote   netip.AddrPort
 	remoteC  netip.AddrPort // RTCP
@@ -134,6 +135,7 @@ func (m *Media) Play(source Source) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.catchUp(time.Now())
 	m.source = source
 }
 
@@ -141,6 +143,7 @@ func (m *Media) Play(source Source) {
 func (m *Media) Impair(i Impair) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.catchUp(time.Now())
 	m.impair = i
 }
 
@@ -148,6 +151,7 @@ func (m *Media) Impair(i Impair) {
 func (m *Media) Jump(seq uint16, timestamp uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.catchUp(time.Now())
 	m.out.seq += seq
 	m.out.ts += timestamp
 }
@@ -156,6 +160,7 @@ func (m *Media) Jump(seq uint16, timestamp uint32) {
 func (m *Media) NewSSRC() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.catchUp(time.Now())
 	m.out.ssrc, m.out.seq, m.out.ts, m.out.marker = rand.Uint32(), uint16(rand.Uint32()), rand.Uint32(), true
 	m.out.packets, m.out.octets = 0, 0
 }
@@ -248,13 +253,15 @@ func (m *Media) Dropped() int {
 func (m *Media) negotiated(codec Codec, sdp SDP, local Direction) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := time.Now()
+	m.catchUp(now)
 	send := local.sends() && sdp.Direction.receives() && !sdp.Addr.Addr().IsUnspecified() && sdp.Addr.Port() != 0
 	if send && !m.sending {
 		m.out.marker = true
 	}
 	m.codec, m.remote, m.remoteC, m.sending = codec, sdp.Addr, sdp.RTCP, send
 	if send && !m.started && !m.closed {
-		m.started = true
+		m.started, m.begun = true, now
 		m.wg.Go(m.run)
 	}
 }
@@ -266,49 +273,75 @@ func (m *Media) Sending() bool {
 	return m.sending
 }
 
-// Behind is how late the sender is: what it sends now should have been sent so
-// long ago. 0 while nothing is sent.
-func (m *Media) Behind() time.Duration {
+// Latest is by how much a packet was sent after its time, at the most. A test
+// that needs packets in time can tell by it that the machine stood still.
+func (m *Media) Latest() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.sending || m.begun.IsZero() {
-		return 0
-	}
-	period := float64(ptime) / (1 + m.skewPPM/1e6)
-	return max(0, time.Since(m.begun)-time.Duration(period*float64(m.ticks)))
+	return m.latest
 }
 
-// run sends a packet each packet time, by absolute deadlines: a late wake-up
-// delays one packet, not those after it.
-func (m *Media) run() {
-	start := time.Now()
+// period is the packet time by the sender's own clock.
+func (m *Media) period() float64 { return float64(ptime) / (1 + m.skewPPM/1e6) }
+
+// due is when a tick is to be; deadlines are absolute, so a late wake-up delays
+// one packet, not those after it. m.mu is held.
+func (m *Media) due(tick int) time.Time {
+	return m.begun.Add(time.Duration(m.period() * float64(tick)))
+}
+
+// Due is when the next packet is to be sent; zero before the first one was.
+func (m *Media) Due() time.Time {
 	m.mu.Lock()
-	m.begun = start
-	m.mu.Unlock()
-	period := float64(ptime) / (1 + m.skewPPM/1e6)
-	report := start.Add(reportEvery)
+	defer m.mu.Unlock()
+	if !m.started {
+		return time.Time{}
+	}
+	return m.due(m.ticks)
+}
+
+// catchUp sends what should have been sent by now. Whatever changes what is
+// sent begins with it: packets that are late are those of their own time, so what
+// lies where on the sender's timeline does not depend on how busy the machine is.
+// m.mu is held.
+func (m *Media) catchUp(now time.Time) {
+	if !m.started || m.closed {
+		return
+	}
+	for due := m.due(m.ticks); !due.After(now); due = m.due(m.ticks) {
+		if m.sending {
+			m.latest = max(m.latest, now.Sub(due))
+		}
+		m.tick(now)
+	}
+}
+
+// run sends a packet each packet time.
+func (m *Media) run() {
+	report := time.Now().Add(reportEvery)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for n := 1; ; n++ {
+	for {
 		select {
 		case <-timer.C:
 		case <-m.stop:
 			return
 		}
 		now := time.Now()
-		m.tick(now)
+		m.mu.Lock()
+		m.catchUp(now)
+		next := m.due(m.ticks)
+		m.mu.Unlock()
 		if m.reports && !now.Before(report) {
 			m.sendReport(now)
 			report = report.Add(reportEvery)
 		}
-		timer.Reset(time.Until(start.Add(time.Duration(period * float64(n)))))
+		timer.Reset(time.Until(next))
 	}
 }
 
-// tick sends what belongs to one packet time.
+// tick sends what belongs to one packet time. m.mu is held.
 func (m *Media) tick(now time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.ticks++
 	switch {
 	case !m.sending:
@@ -449,7 +482,15 @@ func (m *Media) Send(wire []byte, to netip.AddrPort) error {
 	return err
 }
 
-// halt stops sending; what still comes is kept until close.
+// Halt sends what is due and no more; what still comes is kept until the end.
+func (m *Media) Halt() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.catchUp(time.Now())
+	m.sending = false
+}
+
+// halt stops sending at once: the other side has ended the call.
 func (m *Media) halt() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

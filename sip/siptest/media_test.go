@@ -176,22 +176,39 @@ func TestSourcesOnTheWire(t *testing.T) {
 	}
 }
 
-func TestBehind(t *testing.T) {
+// A sender that stood still sends what it should have sent, with the voice of
+// that time, before it changes its voice.
+func TestStalledSender(t *testing.T) {
 	bubble(t, func(t *testing.T, ctx context.Context, p pair) {
-		ac, _ := p.connect(t, ctx, CallOptions{})
+		ac, bc := p.connect(t, ctx, CallOptions{})
 		time.Sleep(time.Second + ptime/2)
 		m := ac.Media()
-		if d := m.Behind(); d > 0 {
+		if d := m.Latest(); d > 0 {
 			t.Errorf("late by %s on an idle machine", d)
 		}
 		m.mu.Lock()
-		m.begun = m.begun.Add(-time.Second) // as if the sender had slept
+		m.begun = m.begun.Add(-time.Second) // as if it had slept
 		m.mu.Unlock()
-		if d := m.Behind(); d < 900*time.Millisecond || d > time.Second {
+		m.Play(Tone(440, 0.25))
+		if d := m.Latest(); d < 900*time.Millisecond || d > time.Second {
 			t.Errorf("late by %s, want a second less half a packet time", d)
 		}
-		if err := ac.Bye(ctx); err != nil || m.Behind() != 0 {
-			t.Errorf("late by %s after the call: %v", m.Behind(), err)
+		time.Sleep(time.Second)
+		silent, loud := 0, 0
+		for _, pkt := range bc.Media().Received() {
+			pcm := make([]int16, ptimeSamples)
+			PCMU.Decode(pcm, mustRTP(t, pkt.Wire).Payload)
+			switch {
+			case mediatest.Energy(pcm, 440, 8000) > 1e6:
+				loud++
+			case loud > 0:
+				t.Error("silence after the voice")
+			default:
+				silent++
+			}
+		}
+		if silent < 100 || silent > 102 || loud < 49 || loud > 51 {
+			t.Errorf("%d packets of silence and %d of the voice, want 2 s and 1 s", silent, loud)
 		}
 	})
 }
