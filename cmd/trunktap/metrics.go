@@ -108,6 +108,10 @@ func relayMetrics(reg *prometheus.Registry, r *relay.Relay) {
 		"relay_rejected_form_total":          {"Packets that are neither RTP nor RTCP of their stream.", func(s relay.SideStats) uint64 { return s.RejectedForm }},
 		"relay_unnegotiated_total":           {"Packets that came before anything was agreed.", func(s relay.SideStats) uint64 { return s.Unnegotiated }},
 		"relay_unroutable_total":             {"Packets whose other side has no address to send to.", func(s relay.SideStats) uint64 { return s.Unroutable }},
+		"relay_undecrypted_total":            {"Packets of sides with SRTP that could not be decrypted: forged, in clear, repeated, or before there were keys.", func(s relay.SideStats) uint64 { return s.Undecrypted }},
+		"relay_undecrypted_keyless_total":    {"Of the packets that could not be decrypted, those that came while there were no keys.", func(s relay.SideStats) uint64 { return s.Keyless }},
+		"relay_undecrypted_replayed_total":   {"Of the packets that could not be decrypted, those that came before.", func(s relay.SideStats) uint64 { return s.Replayed }},
+		"relay_unprotected_total":            {"Packets not sent on because they could not be protected: no keys yet, or repeated.", func(s relay.SideStats) uint64 { return s.Unprotected }},
 		"relay_send_errors_total":            {"Packets that the kernel did not send.", func(s relay.SideStats) uint64 { return s.SendErrors }},
 		"relay_socket_overrun_packets_total": {"Packets that the kernel dropped because the relay did not keep up.", func(s relay.SideStats) uint64 { return s.Overrun }},
 	} {

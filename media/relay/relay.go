@@ -394,6 +394,8 @@ func (t *SideStats) add(s SideStats) {
 	t.Forwarded += s.Forwarded
 	t.Unroutable += s.Unroutable
 	t.Undecrypted += s.Undecrypted
+	t.Keyless += s.Keyless
+	t.Replayed += s.Replayed
 	t.Unprotected += s.Unprotected
 	t.SendErrors += s.SendErrors
 	t.TapPanics += s.TapPanics

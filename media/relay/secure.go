@@ -35,9 +35,30 @@ type secured struct {
 	in          atomic.Pointer[srtp.Unprotector] // stored by the packet path, loaded by Stats too
 	out         atomic.Pointer[srtp.Protector]
 
-	endpoint atomic.Pointer[dtls.Endpoint]   // stored by control; nil: no DTLS yet
-	peer     atomic.Pointer[netip.AddrPort]  // where DTLS comes from, stored by the packet path
-	refused  struct{ in, out atomic.Uint64 } // packets that could not be decrypted, and protected
+	endpoint atomic.Pointer[dtls.Endpoint]  // stored by control; nil: no DTLS yet
+	peer     atomic.Pointer[netip.AddrPort] // where DTLS comes from, stored by the packet path
+	refused  refusals
+}
+
+// refusals counts what could not be decrypted, and protected.
+type refusals struct {
+	in, out           atomic.Uint64
+	keyless, replayed atomic.Uint64 // of in
+
+	// of the packet path
+	told time.Time // when the tap was told last
+	n    uint32    // since
+}
+
+// tellEvery is how often a tap is told of packets that could not be decrypted: a
+// flood of them must not take the room of others.
+const tellEvery = 10 * time.Millisecond
+
+// Refuser is implemented by a Tap that accounts for packets of its stream that came
+// and could not be decrypted: n since it was told last, the latest at arrival. Like
+// Put it is called by one goroutine at a time, never blocks and does not allocate.
+type Refuser interface {
+	Refused(arrival time.Time, n uint32)
 }
 
 // change is new keys for a side, or a new mode.
@@ -289,28 +310,55 @@ func (s *Stream) unprotect(r *route, side media.Side, k kind, from netip.AddrPor
 		s.deliver(r, side, k, from, wire)
 		return nil, false
 	}
-	plain, ok = sec.decrypt(s.isRTCP(r, side, k, wire), wire, arrival)
-	if !ok {
-		sec.refused.in.Add(1)
-	}
-	return plain, ok
+	return s.decrypt(r, side, k, wire, arrival)
 }
 
 func (s *Stream) isRTCP(r *route, side media.Side, k kind, wire []byte) bool {
 	return k == kindRTCP || s.rtp && r.remote[side].Mux && latch.IsRTCP(wire)
 }
 
-func (sec *secured) decrypt(rtcp bool, wire []byte, arrival time.Time) ([]byte, bool) {
-	in := sec.in.Load()
-	if in == nil {
+// decrypt returns the plain packet. What is none is counted, and of what may be audio
+// that nobody has heard yet the tap is told.
+func (s *Stream) decrypt(r *route, side media.Side, k kind, wire []byte, arrival time.Time) (plain []byte, ok bool) {
+	sec, err := &s.sec.sides[side], srtp.ErrNoKeys
+	rtcp := s.isRTCP(r, side, k, wire)
+	if in := sec.in.Load(); in != nil {
+		if rtcp {
+			plain, err = in.RTCP(wire, wire, arrival)
+		} else {
+			plain, err = in.RTP(wire, wire, arrival)
+		}
+	}
+	if err == nil {
+		return plain, true
+	}
+	sec.refused.in.Add(1)
+	switch {
+	case errors.Is(err, srtp.ErrReplayed):
+		sec.refused.replayed.Add(1)
 		return nil, false
+	case errors.Is(err, srtp.ErrNoKeys):
+		sec.refused.keyless.Add(1)
 	}
-	if rtcp {
-		plain, err := in.RTCP(wire, wire, arrival)
-		return plain, err == nil
+	if !rtcp {
+		s.tellRefused(side, arrival)
 	}
-	plain, err := in.RTP(wire, wire, arrival)
-	return plain, err == nil
+	return nil, false
+}
+
+// tellRefused lets a side's tap know that something came that it does not get.
+func (s *Stream) tellRefused(side media.Side, arrival time.Time) {
+	c := &s.sec.sides[side].refused
+	c.n++
+	slot := s.taps[side].Load()
+	if slot == nil || arrival.Sub(c.told) < tellEvery {
+		return
+	}
+	if t, ok := slot.tap.(Refuser); ok {
+		defer s.tapFailed(side, slot)
+		t.Refused(arrival, c.n)
+	}
+	c.told, c.n = arrival, 0
 }
 
 // deliver gives a datagram to the handshake. One of a stranger could only make it
@@ -364,9 +412,5 @@ func (s *Stream) reveal(r *route, side media.Side, k kind, wire []byte, arrival 
 	if sec.mode != srtp.Passed {
 		return wire, true
 	}
-	plain, ok = sec.decrypt(s.isRTCP(r, side, k, wire), wire, arrival)
-	if !ok {
-		sec.refused.in.Add(1)
-	}
-	return plain, ok
+	return s.decrypt(r, side, k, wire, arrival)
 }

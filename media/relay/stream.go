@@ -116,6 +116,8 @@ type SideStats struct {
 	// forged, or repeated. Of a protected side they were dropped; of one whose
 	// protection is passed on, the tap did not get them.
 	Undecrypted uint64
+	Keyless     uint64 // of Undecrypted, those that came while there were no keys
+	Replayed    uint64 // of Undecrypted, those that came before, or are older than the replay window
 
 	// Overrun counts datagrams of any kind that were lost before the relay saw
 	// them because it did not keep up. The kernel tells with the packet that follows.
@@ -224,6 +226,7 @@ func (s *Stream) Stats() Stats {
 			TapPanics: c.tapPanics.Load(), Overlaid: c.overlaid.Load(), OverlayPanics: c.overlayPanics.Load(),
 			Kernel: c.kernel.Load(), Untapped: c.untapped.Load(),
 			Undecrypted: s.sec.sides[i].refused.in.Load(), Unprotected: s.sec.sides[i].refused.out.Load(),
+			Keyless: s.sec.sides[i].refused.keyless.Load(), Replayed: s.sec.sides[i].refused.replayed.Load(),
 			LastRTP: s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
 		if p := c.source.Load(); p != nil {
