@@ -167,6 +167,22 @@ type DigitTap interface {
 	Digit(side Side, at time.Time, digit byte, down time.Duration)
 }
 
+// OtherMedia is media that the parties agreed on beside audio over RTP: it is
+// passed on and not recorded.
+type OtherMedia struct {
+	Line    int    // index of its m= line
+	Kind    string // audio, video, image, message, application, ... in lower case
+	Proto   string // RTP/AVP, udptl, TCP/MSRP, UDP/BFCP, ... as written
+	Formats string // names of its formats, or what the m= line lists; separated by commas
+}
+
+// MediaTap is implemented by a SessionTap that takes note of media which is not
+// recorded. OtherMedia is called like its other methods, with all that goes on, when
+// that has changed.
+type MediaTap interface {
+	OtherMedia(at time.Time, all []OtherMedia)
+}
+
 // Capturing is implemented by a SessionTap that can tell whether anything of the
 // call is captured at the moment: a tone that tells of recording is heard only
 // then. It may be called from any goroutine, on the packet path too.

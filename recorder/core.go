@@ -69,6 +69,7 @@ type core struct {
 	waiting   bool // the answer has come and not been taken; see takeAnswer
 	waitingNS int64
 
+	others  []otherSpan
 	streams []streamLane // in the order in which they were announced
 	rtcp    quality.Relay
 	sides   [2]*side

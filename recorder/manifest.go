@@ -57,6 +57,8 @@ type Manifest struct {
 
 	Signals []ManifestSignal `json:"signals,omitempty"` // in order of arrival, those of monitoring left out
 
+	UnrecordedMedia []UnrecordedMedia `json:"unrecorded_media,omitempty"`
+
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
 
 	// Refused counts, by key, what was beyond a limit and is not listed.
@@ -106,6 +108,16 @@ type Call struct {
 	Answer    time.Time `json:"answer,omitzero"`
 	End       time.Time `json:"end"`
 	EndCause  string    `json:"end_cause"`
+}
+
+// UnrecordedMedia is what the parties agreed on beside audio over RTP, for a time:
+// video, a fax (T.38), messages. It was passed on and is not in the recording.
+type UnrecordedMedia struct {
+	Kind      string `json:"kind"`     // of the m= line: video, image, message, application, audio over something else
+	Protocol  string `json:"protocol"` // RTP/AVP, udptl, TCP/MSRP, ...
+	Formats   string `json:"formats"`  // separated by commas
+	RealMS    int64  `json:"real_ms"`
+	EndRealMS int64  `json:"end_real_ms"`
 }
 
 // Channel names the side that is heard on a channel.

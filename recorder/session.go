@@ -30,6 +30,7 @@ type control struct {
 	cause  media.Cause
 	conv   string
 	digit  infoDigit
+	others []media.OtherMedia
 	passed bool        // the signal is another call's of the conversation
 	reply  chan effect // buffered; nil when nobody waits
 }
@@ -48,6 +49,7 @@ const (
 	controlAnswered
 	controlSignal
 	controlDigit
+	controlMedia
 	controlConversation
 	controlBridged
 	controlEnded
@@ -353,6 +355,8 @@ func (s *session) apply(c control) {
 		}
 	case controlDigit:
 		s.core.pressed(c.at, c.digit)
+	case controlMedia:
+		s.core.otherMedia(c.at, c.others)
 	case controlBridged:
 		s.core.bridged(c.sig.At)
 	case controlConversation:

@@ -314,6 +314,9 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 	for _, sig := range res.Signals {
 		a.tap.signal(sig)
 	}
+	if res.OthersChanged {
+		a.tap.otherMedia(at, res.Others)
+	}
 	for _, st := range res.Streams {
 		s := a.streamOf(st.ID)
 		if s == nil {

@@ -84,6 +84,16 @@ func (g *guard) digit(from media.Side, at time.Time, d callstate.Digit) {
 	g.do("Digit", func(media.SessionTap) { t.Digit(from, at, d.Digit, d.Down) })
 }
 
+// otherMedia passes on what is agreed and not recorded.
+func (g *guard) otherMedia(at time.Time, all []media.OtherMedia) {
+	t, ok := g.tap.(media.MediaTap)
+	if !ok {
+		return
+	}
+	at = g.forward(at)
+	g.do("OtherMedia", func(media.SessionTap) { t.OtherMedia(at, all) })
+}
+
 // ended is the last call; the recorder is gone after it.
 func (g *guard) ended(at time.Time, cause media.Cause) {
 	at = g.forward(at)

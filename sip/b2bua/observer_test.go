@@ -85,6 +85,14 @@ func (l *tapLog) StreamEnded(id media.StreamID, _ time.Time) { l.note("stream %d
 func (l *tapLog) Answered(time.Time)                         { l.note("answered") }
 func (l *tapLog) Signal(s suppress.Signal)                   { l.note("signal %s %s", s.Event, s.Party) }
 
+func (l *tapLog) OtherMedia(_ time.Time, all []media.OtherMedia) {
+	var list []string
+	for _, m := range all {
+		list = append(list, fmt.Sprintf("%d %s %s %s", m.Line, m.Kind, m.Proto, m.Formats))
+	}
+	l.note("beside: %s", strings.Join(list, "; "))
+}
+
 func (l *tapLog) Ended(at time.Time, c media.Cause) {
 	l.mu.Lock()
 	l.ended = at

@@ -50,6 +50,9 @@ func (t *tracker) apply(c *call, r sdp.Result) {
 			c.tap.Signal(s)
 		}
 	}
+	if t2, ok := c.tap.(media.MediaTap); ok && r.OthersChanged {
+		t2.OtherMedia(t.now, r.Others)
+	}
 	for _, s := range r.Streams {
 		if c.half != nil {
 			if s.Side == c.half.known {

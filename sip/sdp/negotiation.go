@@ -20,6 +20,9 @@ type Result struct {
 	Streams []media.Stream    // new or changed, in order of their ids
 	Ended   []media.StreamID  // gone, in order
 	Signals []suppress.Signal // hold.start and hold.end; Source "sdp", Party "external" or "internal"
+
+	Others        []media.OtherMedia // what is agreed beside audio over RTP
+	OthersChanged bool
 }
 
 // Negotiation is the offer/answer state of one call (RFC 3264, with the
@@ -44,6 +47,7 @@ type Negotiation struct {
 	tentative *agreement     // an early answer to a re-INVITE: in force when it is confirmed
 	confirmed bool           // the call is answered
 	streams   []media.Stream // in order of their ids
+	others    []media.OtherMedia
 	holding   [2]bool
 }
 
@@ -192,6 +196,9 @@ func (n *Negotiation) agree(a *agreement, at time.Time, final bool) Result {
 		}
 	}
 	n.streams = now
+	res.Others = a.others()
+	res.OthersChanged = !slices.Equal(res.Others, n.others)
+	n.others = res.Others
 	if n.confirmed {
 		res.Signals = n.holds(a, at)
 	}
