@@ -220,3 +220,23 @@ func BenchmarkRing(b *testing.B) {
 		r.Next()
 	}
 }
+
+// TestRingRefused: what is told of packets that are not there comes in its place, and
+// no packet reads as it.
+func TestRingRefused(t *testing.T) {
+	base := time.Now()
+	r := NewRing(4096, base)
+	r.Put(base, []byte{0x80, 1, 2, 3, 4})
+	r.Refused(base.Add(time.Second), 70_000)
+	_, wire, _, _ := r.Next()
+	if _, ok := RefusedIn(wire); ok {
+		t.Error("a packet reads as none")
+	}
+	arrival, wire, _, ok := r.Next()
+	if n, is := RefusedIn(wire); !ok || !is || n != 70_000 || arrival.Sub(base) != time.Second {
+		t.Errorf("%d %v %v", n, is, arrival.Sub(base))
+	}
+	if n := testing.AllocsPerRun(100, func() { r.Refused(base, 1); r.Next(); r.Release() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -111,7 +111,7 @@ func (r *recording) rows() []Stream {
 		ssrc    uint32
 		codec   string
 	}
-	earlier, rejected := make(map[source]*Stream, len(r.before)), [2]int64{}
+	earlier, rejected, undecrypted := make(map[source]*Stream, len(r.before)), [2]int64{}, [2]int64{}
 	for _, b := range r.before { // a source that was retired and came again has several rows
 		k := source{b.Channel, b.SSRC, b.Codec}
 		if earlier[k] == nil {
@@ -119,6 +119,7 @@ func (r *recording) rows() []Stream {
 		}
 		earlier[k].add(b)
 		rejected[b.Channel] += b.Rejected
+		undecrypted[b.Channel] += b.Undecrypted
 	}
 	for i := range out {
 		s := &out[i]
@@ -126,9 +127,10 @@ func (r *recording) rows() []Stream {
 			s.subtract(b)
 		}
 		take(&s.Rejected, &rejected[s.Channel])
+		take(&s.Undecrypted, &undecrypted[s.Channel])
 		s.Channel = r.channel(media.Side(s.Channel))
 	}
-	return slices.DeleteFunc(out, func(s Stream) bool { return r.before != nil && s.Packets == 0 && s.Lost == 0 })
+	return slices.DeleteFunc(out, func(s Stream) bool { return r.before != nil && s.Packets == 0 && s.Lost == 0 && s.Undecrypted == 0 })
 }
 
 func (s *Stream) add(b Stream) {
@@ -254,6 +256,12 @@ func (c *core) rows() []Stream {
 		}
 		if s.rejected > 0 && len(out) > first {
 			out[len(out)-1].Rejected = s.rejected
+		}
+		if n := s.refused.packets; n > 0 {
+			if len(out) == first {
+				out = append(out, Stream{Channel: int(s.is), Codec: "SRTP"})
+			}
+			out[len(out)-1].Undecrypted = n
 		}
 	}
 	return out

@@ -67,6 +67,7 @@ type heldChunk struct {
 	resolved     [2][]mix.Resolution
 	blends       [2][]blend
 	detail       [2]string
+	refused      [2]*refusedList
 }
 
 // begin holds from now on, for as long after the call's origin as the plan says.
@@ -122,7 +123,7 @@ func (p *preroll) hold(r *recording, k *chunk) bool {
 	skip := (from - k.fromMS) * r.perMS
 	copy(a, k.pcm[0][skip:])
 	copy(b, k.pcm[1][skip:])
-	h := heldChunk{fromMS: from, toMS: to, detail: k.detail}
+	h := heldChunk{fromMS: from, toMS: to, detail: k.detail, refused: k.refused}
 	for c := range k.marks {
 		h.marks[c], h.resolved[c], h.blends[c] = slices.Clone(k.marks[c]), slices.Clone(k.resolved[c]), slices.Clone(k.blends[c])
 	}
@@ -145,7 +146,7 @@ func (p *preroll) empty(r *recording, keep bool) {
 		a, b := p.slot(r, i)
 		k := chunk{fromMS: h.fromMS, toMS: h.toMS, pcm: [2][]int16{a, b}}
 		if keep {
-			k.marks, k.resolved, k.blends, k.detail = h.marks, h.resolved, h.blends, h.detail
+			k.marks, k.resolved, k.blends, k.detail, k.refused = h.marks, h.resolved, h.blends, h.detail, h.refused
 		} else {
 			clear(a)
 			clear(b)

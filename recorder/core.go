@@ -109,6 +109,7 @@ type chunk struct {
 	resolved     [2][]mix.Resolution
 	blends       [2][]blend // by side, those that reach behind fromMS
 	detail       [2]string  // the codec that is not understood
+	refused      [2]*refusedList
 }
 
 // newCore returns a core for a session whose plan is valid. outlet gives each
@@ -390,7 +391,7 @@ func (c *core) sealTo(toMS int64) {
 			k.marks[i] = c.masks[i].silence(c.sealedMS*c.perMS, k.pcm[i], k.marks[i])
 		}
 		k.resolved[i] = s.track.Resolved()
-		k.detail[i] = s.undecodable
+		k.detail[i], k.refused[i] = s.undecodable, &s.refused
 		k.blends[i] = s.blendsFrom(k.fromMS * c.perMS)
 	}
 	c.spans = c.state.Seal(toMS, c.spans[:0])

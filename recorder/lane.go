@@ -97,9 +97,10 @@ type side struct {
 	last        *stream   // whose packet came last
 	order       []*stream // in order of first packet: the order of draining and of the manifest
 	rejected    int64     // packets that were neither RTP nor RTCP
-	retired     []Stream  // rows of sources that made room for others
-	undecodable string    // the codec last met that is not understood
-	overrun     uint32    // dropped by the tap before the source was known
+	refused     refusedList
+	retired     []Stream // rows of sources that made room for others
+	undecodable string   // the codec last met that is not understood
+	overrun     uint32   // dropped by the tap before the source was known
 	reports     source.Reports
 	malformed   int64 // RTCP
 	blends      []blend
@@ -149,6 +150,10 @@ type row struct {
 // accept takes a packet as it arrives; false when it was no RTP that counts.
 func (s *side) accept(c *core, l *lane, arrival int64, wire []byte, dropped uint32) bool {
 	s.overrun += dropped
+	if n, ok := media.RefusedIn(wire); ok {
+		s.refused.add(c.realMSOf(arrival), n)
+		return false
+	}
 	if source.IsRTCP(wire) {
 		s.control(c, wire, arrival)
 		return false

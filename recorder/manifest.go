@@ -179,7 +179,7 @@ const (
 	GapAbsent      = "absent"      // nothing came though sending was agreed
 	GapOverrun     = "overrun"     // the recorder could not take it: a full ring, a spent write budget, a failing store
 	GapRestart     = "restart"     // the daemon was not there
-	GapUndecodable = "undecodable" // packets came in a form that is not understood
+	GapUndecodable = "undecodable" // packets came in a form that is not understood, or that could not be decrypted
 	GapMasked      = "masked"      // it came, and was silenced for a key that was heard in it
 )
 
@@ -210,6 +210,11 @@ type Stream struct {
 	Undecoded int64   `json:"undecodable,omitempty"`
 	Restarts  int64   `json:"restarts,omitempty"` // timestamp or sequence resets within the source
 	Rejected  int64   `json:"rejected,omitempty"` // packets to its port that were neither RTP nor RTCP
+
+	// Undecrypted counts packets to its port that could not be decrypted (SRTP). It
+	// stands in the channel's last row; where nothing else came in one of its own, of
+	// codec "SRTP".
+	Undecrypted int64 `json:"undecrypted,omitempty"`
 
 	// Quality of the source's way here over the whole call, on its first row; a
 	// recording that a crash cut off has none.

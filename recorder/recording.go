@@ -61,7 +61,9 @@ type recording struct {
 	level  [2]*level.Control // nil: as loud as it comes
 	spans  []suppress.Span
 	detail [2]string
-	strays [2]strayList
+	// undecrypted is of the sides that are heard on the channels; nil before the first chunk.
+	undecrypted [2]*refusedList
+	strays      [2]strayList
 	// tainted is the sample up to which something of a channel was silenced because
 	// it was made up of what is not kept.
 	tainted [2]int64
@@ -258,7 +260,7 @@ func (r *recording) process(k *chunk) {
 	for i := range ch {
 		side := r.side(i)
 		copy(ch[i], k.pcm[side][skip:skip+n])
-		r.detail[i] = k.detail[side]
+		r.detail[i], r.undecrypted[i] = k.detail[side], k.refused[side]
 		r.addGaps(i, k.marks[side], from, to, ch[i])
 		blended[i] = r.unblend(i, k.blends[side], from, to, ch[i])
 		r.resolve(i, k.resolved[side])
@@ -325,7 +327,7 @@ func (r *recording) addGaps(channel int, marks []mix.Mark, fromMS, toMS int64, p
 			clear(pcm[s.from-first : s.to-first])
 			m.Concealed, r.tainted[channel] = false, max(r.tainted[channel], s.to)
 		}
-		r.listGap(channel, gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed})
+		r.listGap(channel, r.explain(channel, gap{s, gapCause(m.Cause), r.detailOf(channel, m.Cause), m.Concealed}))
 	}
 }
 
@@ -368,7 +370,8 @@ func (r *recording) resolve(channel int, list []mix.Resolution) {
 				continue
 			}
 			for _, k := range r.keptSpans(channel, s) {
-				l.cover(k, gapCause(x.Cause), r.detailOf(channel, x.Cause))
+				g := r.explain(channel, gap{span: k, cause: gapCause(x.Cause), detail: r.detailOf(channel, x.Cause)})
+				l.cover(k, g.cause, g.detail)
 			}
 		}
 	}

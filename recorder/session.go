@@ -114,6 +114,12 @@ func (r replayTap) Put(arrival time.Time, wire []byte) {
 	r.t.ring.Put(arrival, wire)
 }
 
+// Refused implements relay's Refuser: n packets came and could not be decrypted.
+func (r replayTap) Refused(arrival time.Time, n uint32) {
+	r.t.s.catchUp(arrival)
+	r.t.ring.Refused(arrival, n)
+}
+
 // Drop implements relay's Dropper: n packets were forwarded and not copied.
 func (r replayTap) Drop(n uint32) { r.t.ring.Drop(n) }
 

@@ -21,6 +21,7 @@ type wiretap struct {
 	streams []media.Stream
 	packets [2][][]byte
 	causes  []media.Cause
+	refused [2]uint32
 }
 
 func (w *wiretap) SessionStarted(context.Context, media.Session) (media.SessionTap, error) {
@@ -52,6 +53,13 @@ func (s wiretapSide) Put(_ time.Time, wire []byte) {
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
 	s.w.packets[s.side] = append(s.w.packets[s.side], slices.Clone(wire))
+}
+
+// Refused implements relay.Refuser.
+func (s wiretapSide) Refused(_ time.Time, n uint32) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.w.refused[s.side] += n
 }
 
 // secureCalls is a bench whose parties are agents that speak SDES.

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
@@ -237,6 +238,65 @@ func TestSecureCapabilities(t *testing.T) {
 				w.p.reply(p.invite, 404, "pbx", nil, "")
 				w.p.want("ACK")
 				w.a.want("404")
+			})
+		})
+	}
+}
+
+// TestSecureForged sends what nobody with the keys has sent: it reaches nobody, moves
+// no source, and is counted; the recorder is told of what was no repetition.
+func TestSecureForged(t *testing.T) {
+	for _, name := range []string{"SDES to plain", "passed"} {
+		tc := secureCases[name]
+		t.Run(name, func(t *testing.T) {
+			inSecureBubble(t, tc.cfg, func(ctx context.Context, w *secureCalls) {
+				a, p := w.call(ctx, tc.from, tc.to)
+				to, sent := netip.MustParseAddrPort("192.0.2.1:20000"), a.Media().Sent()
+				forged := rtpPacket(77, 0)
+				// It has the number of one that came: that is seen before it is authenticated.
+				garbled := append([]byte{}, sent[len(sent)-1].Secure...)
+				garbled[len(garbled)-1] ^= 1
+				again := sent[len(sent)-2].Secure
+				before, came := w.relay.Totals(), len(p.Media().Received())
+				for _, wire := range [][]byte{forged, garbled, again} {
+					if err := a.Media().Send(wire, to); err != nil {
+						w.t.Fatal(err)
+					}
+				}
+				stray, err := w.net.Listen(netip.MustParseAddrPort("192.0.2.70:9000"))
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				defer func() { _ = stray.Close() }()
+				for range 20 {
+					_, _ = stray.WriteToUDPAddrPort(forged, to)
+					time.Sleep(20 * time.Millisecond)
+				}
+				got := w.relay.Totals()
+				passed := got.RejectedSource - before.RejectedSource // of a line that is passed the source is known first
+				if n := got.Undecrypted - before.Undecrypted + passed; n != 23 || got.Replayed-before.Replayed != 2 || got.Keyless != before.Keyless {
+					w.t.Errorf("%d refused, %d of them repeated, %d without keys", n, got.Replayed-before.Replayed, got.Keyless-before.Keyless)
+				}
+				w.tap.mu.Lock()
+				if n := w.tap.refused[media.External]; n < 1 || n > 21 {
+					w.t.Errorf("the recorder is told of %d", n)
+				}
+				for _, wire := range w.tap.packets[media.External] {
+					if bytes.Equal(wire, forged) || bytes.Equal(wire, garbled) {
+						w.t.Error("the recorder got what nobody sent")
+					}
+				}
+				w.tap.mu.Unlock()
+				if !tc.passed {
+					for _, r := range p.Media().Received()[came:] {
+						if bytes.Equal(r.Wire, forged) {
+							w.t.Error("the PBX got what nobody sent")
+						}
+					}
+				}
+				if err := a.Bye(ctx); err != nil {
+					w.t.Error(err)
+				}
 			})
 		})
 	}

@@ -183,7 +183,6 @@ func (t *tracker) media(p pcap.Packet) {
 func (t *tracker) deliver(f *flow, p pcap.Packet, rtcp bool) {
 	payload, ok := t.unprotect(f, p.Payload, rtcp)
 	if !ok {
-		t.stats.Undecrypted++
 		return
 	}
 	verdict := latch.RejectedSource

@@ -1,6 +1,9 @@
 package replay
 
 import (
+	"errors"
+	"time"
+
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip/sdp"
@@ -115,7 +118,7 @@ func (c *call) wipe() {
 	c.keys = nil
 }
 
-// unprotect returns what a packet of a flow holds.
+// unprotect returns what a packet of a flow holds. What cannot be decrypted is counted.
 func (t *tracker) unprotect(f *flow, wire []byte, rtcp bool) (plain []byte, ok bool) {
 	if f.in == nil {
 		return wire, true
@@ -129,5 +132,18 @@ func (t *tracker) unprotect(f *flow, wire []byte, rtcp bool) (plain []byte, ok b
 	} else {
 		plain, err = f.in.RTP(t.plain[:0], wire, t.now)
 	}
-	return plain, err == nil
+	if err == nil {
+		return plain, true
+	}
+	t.stats.Undecrypted++
+	if r, ok := f.tap.(refuser); ok && !rtcp && !errors.Is(err, srtp.ErrReplayed) {
+		r.Refused(t.now, 1)
+	}
+	return nil, false
+}
+
+// refuser is a tap that accounts for packets that came and could not be decrypted;
+// see relay.Refuser.
+type refuser interface {
+	Refused(arrival time.Time, n uint32)
 }
