@@ -47,6 +47,8 @@ type output interface {
 // Times are nanoseconds since base and never run backwards. Streams are decoded
 // and mixed once; each recording takes the sealed chunks by rules of its own.
 type core struct {
+	monitor monitoring // of the trunk recording
+
 	// constant after newCore
 	session media.Session
 	base    time.Time

@@ -59,6 +59,9 @@ type Config struct {
 	// with a manifest that must be left as it is. It must not wait.
 	Published func(*Manifest)
 
+	// Monitor, when set, returns who is to hear the trunk recording of a call; nil: nobody.
+	Monitor func(media.Session) Monitor
+
 	// Synchronous makes the recorder work in the goroutine that calls it, by the
 	// times it is given alone: replay. Nothing is dropped then.
 	Synchronous bool
@@ -75,6 +78,7 @@ type Stats struct {
 	Started, Published, Discarded, Failed, Refused    atomic.Int64
 	SegmentsDone, FramesRefused, WriteErrors, Signals atomic.Int64
 	LateSignals, MissedMS, PausesOrphaned             atomic.Int64
+	MonitorsFailed                                    atomic.Int64
 
 	// SignalLatency is the time from what a signal tells of to its effect.
 	SignalLatency Histogram
@@ -300,6 +304,7 @@ func (r *Recorder) remove(s *session) {
 	}
 	delete(r.sessions, s.info.ID)
 	r.convs.leave(s.info)
+	s.core.monitor.end()
 }
 
 // claim implements claims.

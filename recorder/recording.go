@@ -32,6 +32,7 @@ type recording struct {
 	base        time.Time
 	flip        bool // channel 1 is the external side
 	out         output
+	monitor     *monitoring // of the recording of kind trunk; nil: of another kind, or it has not begun
 	vault       vault
 
 	// constant after settle
@@ -156,6 +157,10 @@ func (c *core) begin(r *recording, offsetMS int64) {
 	r.offsetMS = offsetMS
 	r.origin = c.origin + offsetMS*int64(time.Millisecond)
 	r.answered, r.begun = c.answered, true
+	if r.kind == KindTrunk {
+		r.monitor = &c.monitor
+		r.monitor.parties(r.parties.names())
+	}
 	r.timeline.SetOrigin(r.timeOf(r.origin))
 	if r.consent == consentPending && r.plan.ConsentPreroll {
 		r.preroll.begin(r, c.origin)
@@ -196,6 +201,9 @@ func (r *recording) refused() bool {
 // close finishes the recording. One of another kind than trunk exists only with
 // consent and some time to it, and none that is shorter than wanted.
 func (r *recording) close() {
+	if r.monitor != nil {
+		r.monitor.end()
+	}
 	if !r.begun {
 		r.out.discard("it did not begin")
 		return
@@ -266,6 +274,9 @@ func (r *recording) process(k *chunk) {
 		r.resolve(i, k.resolved[side])
 		silenced[i] = r.strays[i].mute(from*r.perMS, ch[i])
 	}
+	if r.monitor != nil {
+		r.monitor.hearAll(from, r.plan.SampleRate, ch)
+	}
 	kept := r.gate.Pass(r.spans, r.plan.SampleRate, from, ch)
 	r.sealedMS = to
 	for i := range silenced {
@@ -280,6 +291,7 @@ func (r *recording) process(k *chunk) {
 func (r *recording) record(kept [2][]int16) {
 	at := 0
 	for _, sp := range r.spans {
+		r.hear(sp, kept, at)
 		if sp.Suppressed && r.plan.Suppressed == SuppressedCut {
 			r.relevel(sp)
 			continue
@@ -298,6 +310,9 @@ func (r *recording) record(kept [2][]int16) {
 		}
 		for from := sp.FromMS; from < sp.ToMS; {
 			if r.parties.take(from) {
+				if r.monitor != nil {
+					r.monitor.parties(r.parties.names())
+				}
 				r.finishSegment()
 			}
 			to := r.parties.next(from+1, sp.ToMS)
@@ -311,6 +326,19 @@ func (r *recording) record(kept [2][]int16) {
 		clear(r.pcm[i])
 	}
 	r.seg.tick(r)
+}
+
+// hear tells the monitor of a span whose samples begin at an index of kept.
+func (r *recording) hear(sp suppress.Span, kept [2][]int16, at int) {
+	if r.monitor == nil || r.monitor.m == nil {
+		return
+	}
+	var ch [2][]int16
+	if !sp.Suppressed {
+		n := int((sp.ToMS - sp.FromMS) * r.perMS)
+		ch = [2][]int16{kept[0][at : at+n], kept[1][at : at+n]}
+	}
+	r.monitor.hear(sp, r.plan.SampleRate, ch, r.refused())
 }
 
 // addGaps lists marks that lie in [fromMS, toMS), whose samples are pcm, and

@@ -127,6 +127,7 @@ func newSession(r *Recorder, s media.Session, p Plan, conv string) *session {
 	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
 	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info) })
 	n.core.kinds.claims = r
+	n.core.monitor = r.listen(s, &p)
 	n.publishState()
 	return n
 }

@@ -1,0 +1,87 @@
+package recorder
+
+import (
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// Monitor hears what the trunk recording of a call keeps, as it is sealed, for
+// those who pass it on. It is called by the owner of the session and must not
+// wait; a panic of it costs the call its monitor and nothing else.
+type Monitor interface {
+	// Raw says whether it wants to hear windows too. It is asked once.
+	Raw() bool
+	// Audio are both channels from a position on the call's timeline; a channel
+	// that is not kept is silent. The samples are valid until it returns.
+	Audio(realMS int64, rate int, ch [2][]int16)
+	// Suppressed says that nothing is kept at present. Audio is its end.
+	Suppressed()
+	// Parties are the internal parties heard from now on.
+	Parties(names []string)
+	// End says that no more will come. It may be called twice.
+	End()
+}
+
+// monitoring is the monitor of a recording, if it has one.
+type monitoring struct {
+	rec *Recorder
+	m   Monitor
+	raw bool
+}
+
+// listen asks for the monitor of a session.
+func (r *Recorder) listen(s media.Session, p *Plan) (l monitoring) {
+	if r.cfg.Monitor == nil || p.NoTrunk {
+		return monitoring{}
+	}
+	defer l.lost(r)
+	if m := r.cfg.Monitor(s); m != nil {
+		l = monitoring{r, m, m.Raw()}
+	}
+	return l
+}
+
+// lost is deferred around what a monitor does.
+func (l *monitoring) lost(r *Recorder) {
+	if fault := recover(); fault != nil {
+		l.m = nil
+		r.stats.MonitorsFailed.Add(1)
+		r.cfg.Log.Error("the copy of a call ends: its monitor panicked", "fault", fault)
+	}
+}
+
+// hear tells what becomes of a span; kept are its samples, after the gate.
+func (l *monitoring) hear(sp suppress.Span, rate int, kept [2][]int16, withheld bool) {
+	if l.m == nil || l.raw {
+		return
+	}
+	defer l.lost(l.rec)
+	if sp.Suppressed || withheld {
+		l.m.Suppressed()
+		return
+	}
+	l.m.Audio(sp.FromMS, rate, kept)
+}
+
+// hearAll tells a monitor that wants windows too.
+func (l *monitoring) hearAll(realMS int64, rate int, ch [2][]int16) {
+	if l.m == nil || !l.raw {
+		return
+	}
+	defer l.lost(l.rec)
+	l.m.Audio(realMS, rate, ch)
+}
+
+func (l *monitoring) parties(names []string) {
+	if l.m != nil {
+		defer l.lost(l.rec)
+		l.m.Parties(names)
+	}
+}
+
+func (l *monitoring) end() {
+	if l.m != nil {
+		defer l.lost(l.rec)
+		l.m.End()
+	}
+}

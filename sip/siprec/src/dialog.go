@@ -1,0 +1,143 @@
+package src
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
+)
+
+// offer makes an INVITE with the call as it is now.
+func (l *leg) offer(method string, now time.Time) (*sip.Message, sip.Flow, error) {
+	f := l.f
+	parties, paused, _ := f.state()
+	l.told, l.changed, l.change = told{parties, paused}, false, time.Time{}
+	l.version++
+	if l.metaSince.IsZero() {
+		l.metaSince = now
+	}
+	typ, content := body(f.description(l.version, paused), f.metadata(l.metaSince, time.Time{}).Append(nil))
+	m, flow, err := l.request(method)
+	if err != nil {
+		return nil, flow, err
+	}
+	m.Add("Require", "siprec")
+	m.Add("Accept", "application/sdp, application/rs-metadata-request")
+	m.Add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO")
+	m.Add("Content-Type", typ)
+	m.Body = content
+	return m, flow, nil
+}
+
+// request makes a request of the recording session.
+func (l *leg) request(method string) (*sip.Message, sip.Flow, error) {
+	f := l.f
+	uri, routes, next := l.end.Route()
+	flow := l.end.Flow
+	if u, err := sip.ParseURI(next); err == nil && l.up {
+		if ip, err := netip.ParseAddr(u.Host); err == nil && ip.Unmap() != flow.Remote.Addr() && flow.Network == "udp" {
+			port := u.Port
+			if port == 0 {
+				port = 5060
+			}
+			flow.Remote = netip.AddrPortFrom(ip.Unmap(), uint16(port))
+			f.c.meet(ip.Unmap())
+		}
+	}
+	ours, flow, err := f.c.agent.Local(flow, netip.Addr{})
+	if err != nil {
+		return nil, flow, fmt.Errorf("reach %s: %w", l.server.URI, err)
+	}
+	if method != sip.Ack {
+		l.seq++
+	}
+	m := &sip.Message{Method: method, URI: uri}
+	m.Add("Via", fmt.Sprintf("SIP/2.0/%s %s;rport;branch=%s", strings.ToUpper(flow.Network), ours, branchOf(f.id)))
+	m.Add("Max-Forwards", "70")
+	for _, r := range routes {
+		m.Add("Route", r)
+	}
+	m.Add("From", fmt.Sprintf("<sip:recording@%s>;tag=%s", ours, l.tag))
+	m.Add("To", l.to)
+	m.Add("Call-ID", l.callID)
+	m.Add("CSeq", fmt.Sprintf("%d %s", l.seq, method))
+	param := ""
+	if flow.Network != "udp" {
+		param = ";transport=" + flow.Network
+	}
+	m.Add("Contact", fmt.Sprintf("<sip:recording@%s%s>;+sip.src", ours, param))
+	return m, flow, nil
+}
+
+// send sends a request in a transaction; nil when that cannot be.
+func (l *leg) send(m *sip.Message, flow sip.Flow, now time.Time) *dialog.Client {
+	cl := dialog.NewClient(m, flow, now)
+	if err := l.f.c.agent.Send(m, flow, func(error) { l.f.put(event{fail: cl}) }); err != nil {
+		l.f.c.cfg.Log.Debug("cannot send", "server", l.server.URI, "error", err)
+		return nil
+	}
+	l.clients = append(l.clients, cl)
+	return cl
+}
+
+// takeRequest takes a request of the server.
+func (l *leg) takeRequest(req *sip.Message, now time.Time) {
+	sip.MarkSource(req)
+	for _, s := range l.servers {
+		if s.Matches(req) {
+			if again := s.Receive(req, now); again != nil {
+				_ = l.f.c.agent.Send(again, sip.ReplyFlow(req), nil) // asked for again by another repetition
+			}
+			return
+		}
+	}
+	if req.Method == sip.Ack {
+		for _, s := range l.servers {
+			s.Acked()
+		}
+		return
+	}
+	s := dialog.NewServer(req)
+	l.servers = append(l.servers, s)
+	respond := func(status int, reason string, edit func(*sip.Message)) {
+		res := sip.ResponseTo(req, status, reason)
+		if edit != nil {
+			edit(res)
+		}
+		s.Respond(res, now)
+		_ = l.f.c.agent.Send(res, sip.ReplyFlow(req), nil) // repeated by the transaction or its sender
+	}
+	switch {
+	case !l.up || !strings.Contains(req.Get("From"), tagOf(l.to)):
+		respond(481, "Call/Transaction Does Not Exist", nil)
+	case req.Method == sip.Bye:
+		respond(200, "OK", nil)
+		l.failed(errors.New("it has ended the session"), now)
+	case req.Method == sip.Options:
+		respond(200, "OK", nil)
+	case req.Method == "INFO" || req.Method == sip.Update && len(req.Body) > 0 && !strings.HasPrefix(req.Get("Content-Type"), "application/sdp"):
+		respond(200, "OK", nil)
+		if strings.Contains(req.Get("Content-Type"), "rs-metadata-request") || strings.Contains(string(req.Body), "requestsnapshot") {
+			l.change, l.changed = now, true // a snapshot is wanted (RFC 7866 section 9.2)
+		}
+	case req.Method == sip.Update && len(req.Body) == 0:
+		respond(200, "OK", nil)
+	case l.changing != nil && (req.Method == sip.Invite || req.Method == sip.Update):
+		respond(491, "Request Pending", nil)
+	default: // the streams are ours to change
+		respond(488, "Not Acceptable Here", nil)
+	}
+}
+
+// tagOf returns the tag parameter of a To value as it stands there.
+func tagOf(to string) string {
+	if i := strings.LastIndex(to, ";tag="); i >= 0 {
+		tag, _, _ := strings.Cut(to[i:], " ")
+		return tag
+	}
+	return ";tag="
+}

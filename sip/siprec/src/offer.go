@@ -1,0 +1,154 @@
+package src
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/sdp"
+	"github.com/trunktap/trunktap/sip/siprec"
+)
+
+// offered returns the codecs in the order in which they are offered.
+func (f *Fork) offered() []wire {
+	if f.wide {
+		return wires
+	}
+	return append(slices.Clone(wires[1:]), wires[0])
+}
+
+// labels of the streams of both sides (RFC 4574), external and internal.
+var labels = [2]string{"1", "2"}
+
+// description offers both channels (RFC 7866 section 7.1.1).
+func (f *Fork) description(version uint64, paused bool) []byte {
+	family, addr := "IP4", f.c.cfg.Address
+	if addr.Is6() {
+		family = "IP6"
+	}
+	direction := "sendonly"
+	if paused {
+		direction = "inactive"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "v=0\r\no=- %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\n", f.id>>2, version, family, addr, family, addr)
+	for _, label := range labels {
+		fmt.Fprintf(&b, "m=audio %d RTP/AVP", f.c.port)
+		for _, w := range f.offered() {
+			fmt.Fprintf(&b, " %d", w.payloadType)
+		}
+		b.WriteString("\r\n")
+		for _, w := range f.offered() {
+			fmt.Fprintf(&b, "a=rtpmap:%d %s/%d\r\n", w.payloadType, w.name, w.clock)
+		}
+		fmt.Fprintf(&b, "a=rtcp:%d\r\na=ptime:%d\r\na=%s\r\na=label:%s\r\n", f.c.port, packetMS, direction, label)
+	}
+	return []byte(b.String())
+}
+
+// errNoAudio means that a server takes none of the streams.
+var errNoAudio = errors.New("the server takes no audio")
+
+// agree reads a server's answer: the codec, and where each channel goes.
+func (f *Fork) agree(res *sip.Message) (*wire, [2]remote, error) {
+	var to [2]remote
+	body, _, ok := sdp.SplitBody(res.Get("Content-Type"), res.Body)
+	if !ok {
+		return nil, to, errNoAudio
+	}
+	d, err := sdp.Parse(body)
+	if err != nil {
+		return nil, to, fmt.Errorf("answer of the server: %w", err)
+	}
+	var chosen *wire
+	for i, m := range d.Media() {
+		if i >= len(to) || m.Rejected || !m.Addr.IsValid() || m.Secure {
+			continue
+		}
+		for _, w := range f.offered() {
+			if (chosen == nil || *chosen == w) && slices.ContainsFunc(m.Formats, func(x media.Format) bool { return x.PayloadType == w.payloadType }) {
+				chosen = &w
+				to[i] = remote{rtp: netip.AddrPortFrom(m.Addr, m.Port), rtcp: m.RTCP}
+				break
+			}
+		}
+	}
+	if chosen == nil {
+		return nil, to, errNoAudio
+	}
+	return chosen, to, nil
+}
+
+// idOf makes an id of 16 bytes out of names (RFC 7865 section 6.10).
+func idOf(names ...string) string {
+	h := sha256.Sum256([]byte(strings.Join(names, "\x00")))
+	return base64.StdEncoding.EncodeToString(h[:16])
+}
+
+// metadata is a snapshot of the call (RFC 7865).
+func (f *Fork) metadata(since time.Time, ended time.Time) *siprec.Metadata {
+	s := &f.session
+	id := func(names ...string) string { return idOf(append([]string{s.ID}, names...)...) }
+	parties, _, _ := f.state()
+	m := &siprec.Metadata{
+		Mode:       siprec.Complete,
+		Sessions:   []siprec.Session{{ID: id("session"), SIPSessionIDs: nil, Start: s.Start, Stop: ended}},
+		Recordings: []siprec.SessionRecording{{Session: id("session"), Associate: since, Disassociate: ended}},
+	}
+	for i, label := range labels {
+		m.Streams = append(m.Streams, siprec.Stream{ID: id("stream", label), Session: id("session"), Label: label})
+		for _, p := range f.present(media.Side(i), parties) {
+			who := id("participant", label, p.URI, p.Name)
+			m.Participants = append(m.Participants, siprec.Participant{ID: who, Names: []siprec.NameID{{AOR: p.URI, Name: p.Name}}})
+			m.Memberships = append(m.Memberships, siprec.ParticipantSession{Participant: who, Session: id("session"), Associate: since, Disassociate: ended})
+			m.Flows = append(m.Flows, siprec.ParticipantStream{
+				Participant: who, Send: []string{id("stream", label)}, Recv: []string{id("stream", labels[1-i])},
+			})
+		}
+	}
+	return m
+}
+
+// present returns the participants of a side: agents where call state names them.
+func (f *Fork) present(side media.Side, agents []string) (out []media.Participant) {
+	if side == media.Internal {
+		for _, name := range agents {
+			if strings.Contains(name, ":") {
+				out = append(out, media.Participant{Side: side, URI: name})
+				continue
+			}
+			out = append(out, media.Participant{Side: side, URI: "sip:" + name, Name: name})
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	for _, p := range f.session.Parties {
+		if p.Side == side {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+const boundary = "trunktap-recording-session"
+
+// body joins a description and metadata (RFC 7866 section 9.1). Neither holds
+// the boundary: both are of ours, and what they quote has no line of that kind.
+func body(description, metadata []byte) (contentType string, out []byte) {
+	if description == nil {
+		return siprec.TypeMetadata, metadata
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "--%s\r\nContent-Type: application/sdp\r\n\r\n%s\r\n", boundary, description)
+	fmt.Fprintf(&b, "--%s\r\nContent-Type: %s\r\nContent-Disposition: %s\r\n\r\n%s\r\n--%s--\r\n",
+		boundary, siprec.TypeMetadata, siprec.Disposition, metadata, boundary)
+	return "multipart/mixed;boundary=" + boundary, []byte(b.String())
+}
