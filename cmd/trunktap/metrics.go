@@ -60,6 +60,8 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sound_packets_total", "Packets sent with a beep or an announcement in them.", &d.sounds.counts.Mixed)
 	unsigned("sound_undecodable_total", "Packets that a beep or an announcement could not be mixed into.", &d.sounds.counts.Undecodable)
 
+	d.forks.register(reg)
+	counter("monitors_failed_total", "Copies of calls that ended by a fault of ours.", &r.MonitorsFailed)
 	if d.listener != nil {
 		d.listener.register(reg)
 	}

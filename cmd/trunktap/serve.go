@@ -107,6 +107,7 @@ type daemon struct {
 	feeds   []feed.Source
 
 	listener *listener      // nil: nothing is captured
+	forks    forks          // copies to other recorders
 	closers  []func() error // of what was started, in order
 	failed   chan error     // a part that ended by itself
 }
@@ -119,7 +120,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, part := range []func(context.Context) error{d.startArchive, d.startRecorder, d.startSignalling, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
+	for _, part := range []func(context.Context) error{d.startArchive, d.startForks, d.startRecorder, d.startSignalling, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -245,7 +246,7 @@ func (d *daemon) catchUp(done chan struct{}) {
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
 		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
-		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published,
+		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published, Monitor: d.forks.monitor,
 	})
 	if err != nil {
 		return err
@@ -425,6 +426,9 @@ func (d *daemon) reload(path string) {
 	d.policy.reload(cfg)
 	changes := config.Diff(d.cfg, cfg)
 	d.cfg = cfg
+	if err := d.reloadForks(); err != nil {
+		d.log.Error("not all of the configuration was reloaded", "error", err)
+	}
 	d.log.Info("the configuration was reloaded", "for_new_calls", changes.NewCalls, "waits_for_restart", changes.Restart)
 }
 

@@ -29,9 +29,19 @@ type TrunkRecording struct {
 
 	Consult, Adhoc, Snippets bool // whether these recordings are made beside the main one
 
+	ForkTo      []Recorder // other recorders that get a copy by SIPREC; empty: none
+	ForkMode    string     // failover | all
+	ForkWindows bool       // the copy has what is suppressed here, too
+
 	Announce Announce
 	Beep     Beep
 	Rules    []Rule // the first that matches decides; none: recorded
+}
+
+// Recorder is another recorder that takes SIPREC.
+type Recorder struct {
+	URI string
+	Hop NextHop // where its requests go
 }
 
 // Opus is how audio is coded for the format ogg-opus.

@@ -41,6 +41,7 @@ func TestCaptureRules(t *testing.T) {
 		Consent: "required", ConsentPreroll: true, ConsentTimeout: 90 * time.Second,
 		ConsentDTMF: ConsentDTMF{Grant: "1", Deny: "2", From: "any"},
 		Consult:     true,
+		ForkMode:    "failover",
 		Announce:    Announce{File: "/srv/notice.wav", To: "external"},
 		Beep: Beep{
 			Enabled: true, Preset: "fs1037c", Frequency: 1400, SecondFrequency: 440,

@@ -73,7 +73,7 @@ func TestDefaults(t *testing.T) {
 			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto",
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
-			Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,
+			Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,
 		}}},
 		StationBase:  StationRecording{Enabled: true, Format: "ogg-opus", DualChannel: true, Suppressed: "cut"},
 		StationsFrom: "auto",
@@ -188,7 +188,7 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto", EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
 		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
-		Adhoc: true, Snippets: true, Announce: Announce{To: "both"}, Beep: beepDefault,
+		Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,
 	}
 	if d := cmp.Diff(want, tr.Recording); d != "" {
 		t.Error(d)

@@ -9,6 +9,7 @@ const (
 	patternsMax  = 1000
 	stationsMax  = 100_000
 	addressesMax = 16
+	recordersMax = 8
 )
 
 var (
@@ -47,6 +48,12 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		key("consult", "Record consultations between agents, each on its own.", boolean(&r.Consult)).is("false"),
 		key("adhoc", "Users may start and stop a recording of their own.", boolean(&r.Adhoc)).is("true"),
 		key("snippets", "Agents may start and stop recordings of parts of a call.", boolean(&r.Snippets)).is("true"),
+		key("fork_to", "Other recorders that get a copy of the calls by SIPREC (RFC 7866), while they go on. See docs/fork.md.",
+			list(&r.ForkTo, 1, recordersMax, otherRecorder)).shown(`["sip:record@10.0.0.9:5060;transport=tcp"]`),
+		key("fork_mode", "failover: the first that takes a call gets it, the next one when it fails. all: each gets it.",
+			choice(&r.ForkMode, []string{"failover", "all"}, nil)).is("failover"),
+		key("fork_windows", "Whether the copy has what is suppressed here, secure pauses too. Nothing is sent before consent in any case.",
+			boolean(&r.ForkWindows)).is("false"),
 		announceTable(&r.Announce),
 		beepTable(&r.Beep),
 		rulesTable(r),

@@ -48,7 +48,7 @@ func (l *leg) request(method string) (*sip.Message, sip.Flow, error) {
 			f.c.meet(ip.Unmap())
 		}
 	}
-	ours, flow, err := f.c.agent.Local(flow, netip.Addr{})
+	ours, flow, err := f.c.agent.Local(flow, f.c.cfg.Address)
 	if err != nil {
 		return nil, flow, fmt.Errorf("reach %s: %w", l.server.URI, err)
 	}

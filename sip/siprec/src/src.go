@@ -54,7 +54,7 @@ type Config struct {
 	Net     sip.Net
 	TLS     *tls.Config // for connections that we open; nil: the system's roots
 
-	// Open opens the socket that all media is sent from; nil: a UDP socket on Address.
+	// Open opens the socket that all media is sent from; nil: a UDP socket on all addresses.
 	Open func(netip.Addr) (net.PacketConn, error)
 
 	ForksMax int          // 0: 10000
@@ -103,12 +103,12 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("siprec client: no address")
 	}
 	if len(cfg.Listen) == 0 {
-		at := netip.AddrPortFrom(cfg.Address, 0)
+		at := netip.AddrPortFrom(unspecified(cfg.Address), 0) // the address may be that of a NAT
 		cfg.Listen = []sip.Listen{{Network: "udp", Addr: at}, {Network: "tcp", Addr: at}}
 	}
 	if cfg.Open == nil {
 		cfg.Open = func(a netip.Addr) (net.PacketConn, error) {
-			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(unspecified(a), 0)))
 		}
 	}
 	if cfg.ForksMax <= 0 {
@@ -125,6 +125,13 @@ func New(cfg Config) (*Client, error) {
 	}
 	c.agent = agent
 	return c, nil
+}
+
+func unspecified(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }
 
 // Start opens the sockets.

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/siprec/src"
+)
+
+// forks sends copies of calls to other recorders.
+type forks struct {
+	client atomic.Pointer[src.Client] // nil: no trunk has ever asked for copies
+	plans  atomic.Pointer[map[string]forkPlan]
+}
+
+// forkPlan is who gets the calls of a trunk. Each group is one copy, its members
+// take each other's place.
+type forkPlan struct {
+	groups  [][]src.Server
+	windows bool
+}
+
+// startForks begins before the recorder, which tells it of its calls.
+func (d *daemon) startForks(context.Context) error {
+	d.closers = append(d.closers, func() error {
+		if c := d.forks.client.Load(); c != nil {
+			return c.Close()
+		}
+		return nil
+	})
+	return d.forks.reload(d)
+}
+
+// reload replaces the plans for new calls.
+func (f *forks) reload(d *daemon) error {
+	plans := map[string]forkPlan{}
+	var first *config.NextHop
+	for i := range d.cfg.Trunks {
+		r := &d.cfg.Trunks[i].Recording
+		if len(r.ForkTo) == 0 || !r.Enabled {
+			continue
+		}
+		p := forkPlan{windows: r.ForkWindows}
+		for k, to := range r.ForkTo {
+			if first == nil {
+				first = &r.ForkTo[k].Hop
+			}
+			s := src.Server{URI: to.URI, Hop: sip.NextHop{Host: to.Hop.Host, Port: int(to.Hop.Port), Transport: to.Hop.Transport}}
+			if k == 0 || r.ForkMode == "all" {
+				p.groups = append(p.groups, nil)
+			}
+			last := len(p.groups) - 1
+			p.groups[last] = append(p.groups[last], s)
+		}
+		plans[d.cfg.Trunks[i].Name] = p
+	}
+	if first != nil && f.client.Load() == nil {
+		if err := f.start(d, *first); err != nil {
+			return fmt.Errorf("send copies of calls: %w", err)
+		}
+	}
+	f.plans.Store(&plans)
+	return nil
+}
+
+// start makes the client. Its address is that of media, or the one that the
+// routing table gives for the first recorder.
+func (f *forks) start(d *daemon, to config.NextHop) error {
+	addr := d.cfg.Media.Address
+	if !addr.IsValid() {
+		var err error
+		if addr, err = localAddress(to); err != nil {
+			return fmt.Errorf("no address towards %s: %w (give media.address)", to, err)
+		}
+	}
+	c, err := src.New(src.Config{Address: addr, TLS: d.secure.dialer(), Log: d.log})
+	if err != nil {
+		return err
+	}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	f.client.Store(c)
+	return nil
+}
+
+// monitor implements recorder.Config.Monitor.
+func (f *forks) monitor(s media.Session) recorder.Monitor {
+	plan, ok := (*f.plans.Load())[s.Trunk]
+	if !ok {
+		return nil
+	}
+	return &copier{client: f.client.Load(), session: s, plan: plan}
+}
+
+// copier is the monitor of one call. It belongs to the owner of the session.
+type copier struct {
+	client  *src.Client
+	session media.Session
+	plan    forkPlan
+	agents  []string
+	begun   bool
+	over    bool
+	list    []*src.Fork
+}
+
+// begin calls the recorders once there is something to tell: a call that is not
+// answered, or not consented to, they never hear of.
+func (c *copier) begin(rate int) {
+	if c.begun || c.over {
+		return
+	}
+	c.begun = true
+	for _, g := range c.plan.groups {
+		if f := c.client.Fork(c.session, g, rate > 8000); f != nil {
+			f.Parties(c.agents)
+			c.list = append(c.list, f)
+		}
+	}
+}
+
+// Raw implements recorder.Monitor.
+func (c *copier) Raw() bool { return c.plan.windows }
+
+// Audio implements recorder.Monitor.
+func (c *copier) Audio(realMS int64, rate int, ch [2][]int16) {
+	c.begin(rate)
+	for _, f := range c.list {
+		f.Audio(realMS, rate, ch)
+	}
+}
+
+// Suppressed implements recorder.Monitor.
+func (c *copier) Suppressed() {
+	for _, f := range c.list {
+		f.Suppressed()
+	}
+}
+
+// Parties implements recorder.Monitor.
+func (c *copier) Parties(names []string) {
+	c.agents = c.agents[:0:0]
+	if len(names) != 1 || !c.isParty(names[0]) {
+		c.agents = names
+	}
+	for _, f := range c.list {
+		f.Parties(c.agents)
+	}
+}
+
+// isParty tells whether a name is that of the call itself: nobody has said who
+// the agent is.
+func (c *copier) isParty(name string) bool {
+	for _, p := range c.session.Parties {
+		if p.URI == name {
+			return true
+		}
+	}
+	return false
+}
+
+// End implements recorder.Monitor.
+func (c *copier) End() {
+	c.over = true
+	for _, f := range c.list {
+		f.End()
+	}
+}
+
+// register shows what is sent to other recorders.
+func (f *forks) register(reg *prometheus.Registry) {
+	add := func(name, help string, of func(*src.Counters) *atomic.Uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Subsystem: "fork", Name: name, Help: help}, func() float64 {
+			if c := f.client.Load(); c != nil {
+				return float64(of(c.Counters()).Load())
+			}
+			return 0
+		}))
+	}
+	add("calls_total", "Copies of calls to other recorders that were begun.", func(c *src.Counters) *atomic.Uint64 { return &c.Started })
+	add("calls_refused_total", "Copies that were not begun because there were too many.", func(c *src.Counters) *atomic.Uint64 { return &c.Refused })
+	add("sessions_total", "Recording sessions that another recorder took.", func(c *src.Counters) *atomic.Uint64 { return &c.Established })
+	add("failovers_total", "Recorders that were given up during a call.", func(c *src.Counters) *atomic.Uint64 { return &c.Failovers })
+	add("unserved_total", "Rounds in which no recorder took the copy.", func(c *src.Counters) *atomic.Uint64 { return &c.Unserved })
+	add("packets_total", "RTP packets sent to other recorders.", func(c *src.Counters) *atomic.Uint64 { return &c.Packets })
+	add("send_errors_total", "Packets that could not be sent.", func(c *src.Counters) *atomic.Uint64 { return &c.SendErrors })
+	add("dropped_milliseconds_total", "Audio for which no recorder was there.", func(c *src.Counters) *atomic.Uint64 { return &c.DroppedMS })
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "trunktap", Subsystem: "fork", Name: "calls", Help: "Copies that are going on.",
+	}, func() float64 {
+		if c := f.client.Load(); c != nil {
+			return float64(c.Counters().Live.Load())
+		}
+		return 0
+	}))
+}
+
+// reloadForks replaces who gets copies, at a reload.
+func (d *daemon) reloadForks() error {
+	if err := d.forks.reload(d); err != nil {
+		return errors.Join(errors.New("copies of calls go on as before"), err)
+	}
+	return nil
+}
