@@ -52,12 +52,13 @@ func TestKernelClosesCleanly(t *testing.T) {
 	s := twoCables(t)
 	dir := kerneltest.BPFFS(t) + "/trunktap"
 	var st *Stream
+	sent := 0
 	t.Run("open", func(t *testing.T) {
 		s.T = t
 		s.start(Config{Kernel: kernel.Config{PinDir: dir}})
 		var conns [2]*net.UDPConn
 		st, conns = s.call()
-		s.both(st, conns, 0, 20)
+		sent = s.byKernel(st, conns, 0)
 		if n := attached(t, "ra"); n != 1 || len(pins(t, dir)) < 5 {
 			t.Fatalf("%d programs; pins %v", n, pins(t, dir))
 		}
@@ -65,7 +66,7 @@ func TestKernelClosesCleanly(t *testing.T) {
 	if n := attached(t, "ra"); n != 0 || len(pins(t, dir)) != 0 {
 		t.Fatalf("%d programs are still there; pins %v", n, pins(t, dir))
 	}
-	if n := st.Stats()[0]; n.Packets != 20 || n.Kernel < 10 {
+	if n := st.Stats()[0]; n.Packets != uint64(sent) || n.Kernel < 20 {
 		t.Fatalf("the counts are gone: %+v", n)
 	}
 }
@@ -124,7 +125,7 @@ func TestKernelKeepsStreamsApart(t *testing.T) {
 	}
 	s := twoCables(t)
 	s.start(Config{Kernel: kernel.Config{Rings: 3, FlowsMax: 100}})
-	const streams, packets = 40, 100
+	const streams, packets = 40, 200
 	type one struct {
 		st    *Stream
 		conns [2]*net.UDPConn
@@ -139,7 +140,7 @@ func TestKernelKeepsStreamsApart(t *testing.T) {
 		}
 		all = append(all, o)
 	}
-	wire := func(k, side, i int) []byte { return rtpPacket(uint32(2*k+side), uint16(i+100*k), 20+i) }
+	wire := func(k, side, i int) []byte { return rtpPacket(uint32(2*k+side), uint16(i+packets*k), 20+i) }
 	for i := range packets {
 		for k, o := range all {
 			s.pass(o.st, media.External, o.conns[0], o.conns[1], wire(k, 0, i))
@@ -153,7 +154,7 @@ func TestKernelKeepsStreamsApart(t *testing.T) {
 			for i := range packets {
 				want.Put(time.Time{}, wire(k, side, i))
 			}
-			if n := o.st.Stats()[side]; n.Kernel < packets-10 || tap.String() != want.String() {
+			if n := o.st.Stats()[side]; n.Kernel < packets/2 || tap.String() != want.String() {
 				t.Fatalf("stream %d, side %d: the tap got other packets; %+v", k, side, n)
 			}
 		}
