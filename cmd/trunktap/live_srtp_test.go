@@ -15,14 +15,13 @@ func TestLiveSRTP(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
-	sdes := baresipMedia{encryption: "srtp-mand", srtp: []string{"srtp: required"}}
-	dtls := baresipMedia{encryption: "dtls_srtp", srtp: []string{"srtp: required", "srtp_method: dtls"}}
+	sdes, dtls := sdesMedia, dtlsMedia
 	for name, with := range map[string][2]baresipMedia{
 		"SDES to plain": {sdes, {}},
 		"plain to SDES": {{}, sdes},
 		"SDES on both":  {sdes, sdes},
-		"DTLS to plain": {dtls, {mux: true}},
-		"plain to DTLS": {{mux: true}, dtls},
+		"DTLS to plain": {dtls, muxMedia},
+		"plain to DTLS": {muxMedia, dtls},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := baresipCall(t, with)

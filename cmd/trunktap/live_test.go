@@ -277,6 +277,7 @@ func (d *liveDaemon) start() {
 	go func() { exited <- cmd.Wait() }()
 	d.within(liveReadyLimit, "the daemon is ready", func() error {
 		if len(exited) > 0 {
+			d.cmd = nil // there is nothing left to kill
 			d.t.Fatalf("the daemon ended: %v", <-exited)
 		}
 		return d.get("/readyz", nil)

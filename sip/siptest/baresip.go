@@ -29,14 +29,25 @@ const (
 	baresipReplyMax  = 1 << 20 // bytes
 )
 
+// BaresipCodec is a codec as baresip knows it.
+type BaresipCodec struct {
+	Name     string // of its rtpmap
+	Rate     int    // of its samples, Hz; that of its rtpmap may be another one (G722, RFC 3551)
+	Channels int
+	Module   string // that has it: "g722"
+}
+
+// baresipPCMU is what baresip speaks when nothing else is asked for.
+var baresipPCMU = BaresipCodec{Name: "PCMU", Rate: 8000, Channels: 1, Module: "g711"}
+
 // BaresipConfig says what baresip (Debian: baresip-core) does.
 type BaresipConfig struct {
 	Net    *Namespace
 	Dir    string // for its configuration, and for what it records; must exist
 	User   string
-	Answer bool   // calls are answered at once; else they ring
-	Codec  Codec  // zero: PCMU
-	Source string // a WAV file, 8 kHz mono 16 bits, that it speaks
+	Answer bool         // calls are answered at once; else they ring
+	Codec  BaresipCodec // the one that it offers and takes; zero: PCMU
+	Source string       // a WAV file of 16 bits, with the codec's rate and channels, that it speaks
 
 	// Encryption of its media: srtp-mand (SDES) or dtls_srtp, the latter with
 	// rtcp-mux; empty: none.
@@ -64,7 +75,11 @@ func StartBaresip(ctx context.Context, cfg BaresipConfig) (*Baresip, error) {
 		return nil, fmt.Errorf("baresip: %w", ErrNotInstalled)
 	}
 	if cfg.Codec.Name == "" {
-		cfg.Codec = PCMU
+		cfg.Codec = baresipPCMU
+	}
+	module := filepath.Join(baresipModules, cfg.Codec.Module+".so")
+	if _, err := os.Stat(module); err != nil {
+		return nil, fmt.Errorf("baresip's module %s: %w: %w", cfg.Codec.Module, ErrNotInstalled, err)
 	}
 	b := &Baresip{cfg: cfg, exited: make(chan struct{})}
 	if err := b.configure(); err != nil {
@@ -108,23 +123,25 @@ func (b *Baresip) configure() error {
 	if c.Mux || c.Encryption == "dtls_srtp" {
 		mux = "yes"
 	}
-	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/8000/1%s\n", c.User, c.Net.Peer, mode, c.Codec.Name, encryption)
-	config := fmt.Sprintf(`sip_listen %s
+	codec := c.Codec
+	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/%d/%d%s\n",
+		c.User, c.Net.Peer, mode, codec.Name, codec.Rate, codec.Channels, encryption)
+	config := fmt.Sprintf(`sip_listen %[1]s
 sip_cafile
 call_max_calls 4
 audio_player aubridge,out
-audio_source aufile,%s
+audio_source aufile,%[2]s
 audio_alert aubridge,alert
-ausrc_srate 8000
-auplay_srate 8000
-ausrc_channels 1
-auplay_channels 1
+ausrc_srate %[3]d
+auplay_srate %[3]d
+ausrc_channels %[4]d
+auplay_channels %[4]d
 rtp_ports 20000-20100
-rtcp_mux %s
+rtcp_mux %[5]s
 jitter_buffer_delay 5-10
-snd_path %s
-module_path %s
-module g711.so
+snd_path %[6]s
+module_path %[7]s
+module %[8]s.so
 module aufile.so
 module aubridge.so
 module sndfile.so
@@ -133,8 +150,8 @@ module dtls_srtp.so
 module_app account.so
 module_app menu.so
 module_app ctrl_tcp.so
-ctrl_tcp_listen %s
-`, b.Addr(), c.Source, mux, c.Dir, baresipModules, b.control())
+ctrl_tcp_listen %[9]s
+`, b.Addr(), c.Source, codec.Rate, codec.Channels, mux, c.Dir, baresipModules, codec.Module, b.control())
 	return errors.Join(
 		os.WriteFile(filepath.Join(c.Dir, "config"), []byte(config), 0o600),
 		os.WriteFile(filepath.Join(c.Dir, "accounts"), []byte(account), 0o600),

@@ -37,32 +37,27 @@ func NewNamespace(ctx context.Context) (*Namespace, error) {
 	n := &Namespace{Host: base.Next(), name: id}
 	n.Peer = n.Host.Next()
 	outside, inside := id+"h", id+"p"
-	steps := [][]string{
-		{"netns", "add", id},
-		{"link", "add", outside, "type", "veth", "peer", "name", inside, "netns", id},
-		{"addr", "add", n.Host.String() + "/30", "dev", outside},
-		{"link", "set", outside, "up"},
-		{"-n", id, "addr", "add", n.Peer.String() + "/30", "dev", inside},
-		{"-n", id, "link", "set", inside, "up"},
-		{"-n", id, "link", "set", "lo", "up"},
-		{"-n", id, "route", "add", "default", "via", n.Host.String()},
+	if err := ip(ctx, "", "netns", "add", id); err != nil {
+		// A container without the capability is root as little as others are.
+		return nil, fmt.Errorf("network namespace: %w: %w", ErrUnprivileged, err)
 	}
-	for i, args := range steps {
-		err := ip(ctx, args...)
-		if err == nil {
-			continue
-		}
-		if i == 0 {
-			// A container without the capability is root as little as others are.
-			return nil, fmt.Errorf("network namespace: %w: %w", ErrUnprivileged, err)
-		}
+	err := ip(ctx, fmt.Sprintf("link add %[1]s type veth peer name %[2]s netns %[3]s\naddr add %[4]s/30 dev %[1]s\nlink set %[1]s up\n",
+		outside, inside, id, n.Host), "-batch", "-")
+	if err == nil {
+		err = ip(ctx, fmt.Sprintf("addr add %[2]s/30 dev %[1]s\nlink set %[1]s up\nlink set lo up\nroute add default via %[3]s\n",
+			inside, n.Peer, n.Host), "-n", id, "-batch", "-")
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("network namespace: %w", err), n.Close())
 	}
 	return n, nil
 }
 
-func ip(ctx context.Context, args ...string) error {
-	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
+// ip runs the command of that name; what it is to read as a batch is in input.
+func ip(ctx context.Context, input string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "ip", args...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
@@ -76,5 +71,5 @@ func (n *Namespace) Command(ctx context.Context, name string, args ...string) *e
 
 // Close removes the namespace and its link. What runs in it loses the network.
 func (n *Namespace) Close() error {
-	return ip(context.Background(), "netns", "del", n.name)
+	return ip(context.Background(), "", "netns", "del", n.name)
 }
