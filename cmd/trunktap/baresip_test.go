@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -56,34 +57,60 @@ type baresipPair struct {
 	peers [2]*siptest.Baresip
 	dirs  [2]string
 	err   error // of its preparation
+
+	waited time.Duration // of the thread, theirs or the daemon's, that waited most for a processor
 }
 
 // baresipTalkTime is how long they talk.
 const baresipTalkTime = 3 * time.Second
 
-// baresipStall of the test tells that senders, too, may have stood still.
-const baresipStall = 100 * time.Millisecond
-
 // TestLiveBaresipCodecs makes a call in each codec, plain and by SRTP, all at once:
 // what a side is recorded with is what the other side has heard of it, and nothing
-// of anybody else.
+// of anybody else. A call that was kept from the processor and differs is repeated, at
+// most twice.
 func TestLiveBaresipCodecs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
 	var pairs []*baresipPair
 	for i, talk := range baresipTalks() {
-		pairs = append(pairs, &baresipPair{baresipTalk: talk, seed: uint64(i), dirs: [2]string{t.TempDir(), t.TempDir()}})
+		pairs = append(pairs, &baresipPair{baresipTalk: talk, seed: uint64(i)})
 	}
-	t.Cleanup(func() {
+	const rounds = 3
+	for n := 1; n <= rounds && len(pairs) > 0; n++ {
+		var again []*baresipPair
+		baresipRound(t, pairs, func(t *testing.T, p *baresipPair, faults []string) {
+			switch {
+			case len(faults) == 0:
+			case p.waited < baresipWait:
+				t.Error(strings.Join(faults, "\n"))
+			case n < rounds:
+				t.Logf("waited %s for a processor, and is repeated: %s", p.waited, strings.Join(faults, "; "))
+				again = append(again, &baresipPair{baresipTalk: p.baresipTalk, seed: p.seed})
+			default:
+				t.Skipf("this machine has no time for the call: a thread waited %s for a processor", p.waited)
+			}
+		})
+		pairs = again
+	}
+}
+
+// baresipRound makes the calls of all pairs and tells for each what is wrong with its
+// recording.
+func baresipRound(t *testing.T, pairs []*baresipPair, told func(*testing.T, *baresipPair, []string)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	for _, p := range pairs {
+		p.dirs = [2]string{t.TempDir(), t.TempDir()}
+	}
+	defer func() {
 		for _, p := range pairs {
 			if err := p.leave(); err != nil {
 				t.Error(p.name, err)
 			}
 		}
-	})
+	}()
 	atOnce(pairs, func(p *baresipPair) error { return p.hosts(ctx) })
 	for _, p := range pairs {
 		skipWithout(t, p.err)
@@ -99,7 +126,13 @@ func TestLiveBaresipCodecs(t *testing.T) {
 	})
 	ready = pairsReady(ready)
 	d.answered(len(ready))
-	stall := sleepWatching(baresipTalkTime)
+	before := waits(ready, d)
+	time.Sleep(baresipTalkTime)
+	for i, w := range waits(ready, d) {
+		for k := range w {
+			ready[i].waited = max(ready[i].waited, w[k]-before[i][k])
+		}
+	}
 	atOnce(ready, func(p *baresipPair) error { return p.peers[0].Hangup(ctx) })
 	time.Sleep(200 * time.Millisecond)
 	atOnce(ready, func(p *baresipPair) error { return errors.Join(p.peers[0].Close(), p.peers[1].Close()) })
@@ -109,13 +142,43 @@ func TestLiveBaresipCodecs(t *testing.T) {
 			skipWithout(t, p.err)
 			for _, m := range list {
 				if m.Trunk == p.trunk() {
-					p.check(t, m, d.export(m.ID), stall)
+					told(t, p, p.check(t, m, d.export(m.ID)))
 				}
 			}
 		})
 	}
 	d.stop()
 	noKeys(t, d)
+}
+
+// baresipWait is the time without a processor from which on a peer may have sent late
+// or lost what came.
+const baresipWait = 200 * time.Millisecond
+
+// waits are how long both peers of each pair, and the daemon, have waited so far.
+func waits(pairs []*baresipPair, d *liveDaemon) (out [][3]time.Duration) {
+	daemon := waited(d.cmd.Process.Pid)
+	for _, p := range pairs {
+		out = append(out, [3]time.Duration{waited(p.peers[0].PID()), waited(p.peers[1].PID()), daemon})
+	}
+	return out
+}
+
+// waited is how long the thread of a process that waited most was ready to run and had
+// no processor (schedstat of proc(5)); 0 where the system does not tell.
+func waited(pid int) (most time.Duration) {
+	names, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid)) // the pattern is right
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		var ran, wait time.Duration
+		if _, err := fmt.Sscan(string(b), &ran, &wait); err == nil {
+			most = max(most, wait)
+		}
+	}
+	return most
 }
 
 // atOnce does something for all that nothing has failed for.
@@ -220,23 +283,12 @@ func (d *liveDaemon) answered(n int) {
 	})
 }
 
-// sleepWatching sleeps for that long and returns the longest that the machine kept it
-// from running.
-func sleepWatching(d time.Duration) (most time.Duration) {
-	const step = 10 * time.Millisecond
-	for end, last := time.Now().Add(d), time.Now(); last.Before(end); {
-		time.Sleep(step)
-		now := time.Now()
-		most, last = max(most, now.Sub(last)-step), now
-	}
-	return most
-}
-
-// check compares the recording with what both sides have heard and spoken.
-func (p *baresipPair) check(t *testing.T, m *recorder.Manifest, pcm [2][]int16, stall time.Duration) {
+// check compares the recording with what both sides have heard and spoken, and returns
+// what is wrong.
+func (p *baresipPair) check(t *testing.T, m *recorder.Manifest, pcm [2][]int16) []string {
 	t.Helper()
 	checkAccount(t, m)
-	p.checkManifest(t, m, stall)
+	faults := p.checkManifest(m)
 	var heard [2][]int16 // what a side has said, as the other has heard it
 	var same [2]resemblance
 	for side := range pcm {
@@ -245,41 +297,37 @@ func (p *baresipPair) check(t *testing.T, m *recorder.Manifest, pcm [2][]int16, 
 		spoke := alike(pcm[side], atRate(t, must(p.peers[side].Spoke())(t), m.SampleRate), m.SampleRate)
 		t.Logf("%s from side %d: as heard: %s; as spoken: %s", p.name, side, same[side], spoke)
 		if l := same[side]; l.correlation < 0.98 || l.seconds < baresipTalkTime.Seconds()/2 || l.torn > l.seconds/4 {
-			t.Errorf("side %d is not recorded with what the other has heard of it", side)
+			faults = append(faults, fmt.Sprintf("side %d is not recorded with what the other has heard of it: %s", side, l))
 		}
 		if spoke.correlation < p.sent {
-			t.Errorf("side %d is not recorded with what it has spoken", side)
+			faults = append(faults, fmt.Sprintf("side %d is not recorded with what it has spoken: %s", side, spoke))
 		}
 	}
 	for side := range pcm {
 		c := crossTalk(pcm[side], heard[1-side], same[1-side].lag, m.SampleRate)
-		if t.Logf("%s: side %d is like the other by %.3f", p.name, side, c); c > 0.1 {
-			t.Errorf("side %d has something of the other", side)
+		if t.Logf("%s: side %d is like the other by %.3f; waited %s", p.name, side, c, p.waited); c > 0.1 {
+			faults = append(faults, fmt.Sprintf("side %d has something of the other: correlation %.3f", side, c))
 		}
 	}
+	return faults
 }
 
 // checkManifest checks what was noted of codec and rate, and that all of both voices
-// is there. Where the machine stood still, senders did so too.
-func (p *baresipPair) checkManifest(t *testing.T, m *recorder.Manifest, stall time.Duration) {
-	t.Helper()
+// is there.
+func (p *baresipPair) checkManifest(m *recorder.Manifest) (faults []string) {
 	if m.SampleRate != p.rate || len(m.Windows) != 0 || len(m.Streams) != 2 {
-		t.Errorf("recorded at %d Hz, not %d; windows %+v; streams %+v", m.SampleRate, p.rate, m.Windows, m.Streams)
+		faults = append(faults, fmt.Sprintf("recorded at %d Hz, not %d; windows %+v; streams %+v", m.SampleRate, p.rate, m.Windows, m.Streams))
 	}
 	name, _, _ := strings.Cut(p.name, " ")
 	for i, s := range m.Streams {
 		if s.Channel != i || s.Codec != name || s.Packets < 50 || s.Lost+s.Undecoded+s.Rejected+s.Overrun != 0 {
-			t.Errorf("stream %+v", s)
+			faults = append(faults, fmt.Sprintf("stream %+v", s))
 		}
 	}
 	for _, g := range m.Gaps {
-		atEnd := g.RealMS == 0 || g.RealMS+g.DurationMS == m.RealMS
-		if g.Cause == recorder.GapAbsent && !atEnd && stall > baresipStall {
-			t.Logf("the machine stood still for %s: gap %+v", stall, g)
-			continue
-		}
-		if g.Cause != recorder.GapAbsent || !atEnd {
-			t.Errorf("gap %+v of %d ms", g, m.RealMS)
+		if g.Cause != recorder.GapAbsent || g.RealMS != 0 && g.RealMS+g.DurationMS != m.RealMS {
+			faults = append(faults, fmt.Sprintf("gap %+v of %d ms", g, m.RealMS))
 		}
 	}
+	return faults
 }

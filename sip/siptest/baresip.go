@@ -315,5 +315,8 @@ func (l *lockedBuffer) tail() string {
 	return strings.TrimSpace(string(b[max(0, len(b)-outputTailBytes):]))
 }
 
+// PID is the process that it is.
+func (b *Baresip) PID() int { return b.cmd.Process.Pid }
+
 // Output is the end of what it has printed.
 func (b *Baresip) Output() string { return b.output.tail() }
