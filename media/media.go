@@ -130,6 +130,13 @@ type Stream struct {
 	// Secure is set when the packets put into the tap are still encrypted and
 	// therefore undecodable (SRTP passed through end to end).
 	Secure bool
+
+	// Of a stream of a recording session (RFC 7866), whose side nobody but its
+	// client knows:
+	Label   string        // of its m= line (RFC 4574)
+	SideBy  string        // how the side was found; empty: there was nothing to find
+	Mixed   bool          // several parties are heard in it
+	Parties []Participant // who contribute to it, as far as known
 }
 
 // Observer is told of sessions. It is the only glue between signalling and
@@ -181,6 +188,18 @@ type OtherMedia struct {
 // that has changed.
 type MediaTap interface {
 	OtherMedia(at time.Time, all []OtherMedia)
+}
+
+// MetadataTap is implemented by a SessionTap that keeps documents of the signalling
+// as they came. Metadata is called like its other methods.
+type MetadataTap interface{ Metadata(Metadata) }
+
+// Metadata is a document about a session, verbatim.
+type Metadata struct {
+	At   time.Time // when it arrived
+	Type string    // media type
+	Body []byte    // not changed any more
+	Why  string    // what of it was not understood; empty: it is kept for other reasons
 }
 
 // Capturing is implemented by a SessionTap that can tell whether anything of the

@@ -56,6 +56,7 @@ func (r *recording) manifestSince(since int64) *Manifest {
 	m.Streams, m.Signals = r.rows(), append([]ManifestSignal{}, r.signals...)
 	m.UnrecordedMedia = r.unrecorded()
 	m.Attrs, m.Refused, m.SinceMS = maps.Clone(r.attrs), maps.Clone(r.account.refused), since
+	m.Labels, m.RawMetadata = r.labels(), slices.Clip(r.docs.raw)
 	first, _ := slices.BinarySearchFunc(r.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })
 	m.DTMF = append([]Digit{}, r.dtmf[first:]...)
 	m.Call.End, m.Call.EndCause = r.msTime(r.sealedMS).UTC().Round(0), ""

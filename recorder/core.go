@@ -91,6 +91,7 @@ type core struct {
 	recs    []*recording       // not closed, in the order in which they began
 	kinds   kindState
 	conv    string
+	docs    documents
 
 	typed   []suppress.Signal // of codes that were typed, until takeTyped applies them
 	emitted []emitted         // by takeTyped: the other calls of the conversation must hear of them
@@ -208,6 +209,7 @@ func (c *core) stream(s media.Stream) {
 	c.sides[l.side].drainAll(c, l)
 	l.negotiate(s)
 	c.negotiated(s.Side)
+	c.labelled(s)
 	c.takeTyped()
 }
 

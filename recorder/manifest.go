@@ -61,6 +61,9 @@ type Manifest struct {
 
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
 
+	Labels      []Label       `json:"labels,omitempty"`       // of a recording session: which stream is on which channel, and why
+	RawMetadata []RawMetadata `json:"raw_metadata,omitempty"` // documents of the signalling, verbatim, in order of arrival
+
 	// Refused counts, by key, what was beyond a limit and is not listed.
 	Refused map[string]int64 `json:"refused,omitempty"`
 

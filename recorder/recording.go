@@ -78,6 +78,7 @@ type recording struct {
 	attrs   map[string]string
 	conv    string
 	signals []ManifestSignal
+	docs    *documents         // of the call
 	streams func() []Stream    // the rows of the call's streams
 	others  func() []otherSpan // what the call has beside them
 	quality func(side media.Side, ssrc uint32, codec string) *quality.Account
@@ -90,7 +91,7 @@ func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, in
 	r := &recording{
 		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base,
 		flip: internal == media.External, vault: c.vault, stopMS: -1, now: c.now,
-		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, streams: c.rows, others: func() []otherSpan { return c.others }, quality: c.qualityOf,
+		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, docs: &c.docs, streams: c.rows, others: func() []otherSpan { return c.others }, quality: c.qualityOf,
 	}
 	if p.Suppressed == SuppressedSilence {
 		r.gate = suppress.NewGate(suppress.Silence)

@@ -31,6 +31,7 @@ type control struct {
 	conv   string
 	digit  infoDigit
 	others []media.OtherMedia
+	doc    media.Metadata
 	passed bool        // the signal is another call's of the conversation
 	reply  chan effect // buffered; nil when nobody waits
 }
@@ -50,6 +51,7 @@ const (
 	controlSignal
 	controlDigit
 	controlMedia
+	controlMetadata
 	controlConversation
 	controlBridged
 	controlEnded
@@ -364,6 +366,8 @@ func (s *session) apply(c control) {
 		s.core.pressed(c.at, c.digit)
 	case controlMedia:
 		s.core.otherMedia(c.at, c.others)
+	case controlMetadata:
+		s.core.metadata(c.doc)
 	case controlBridged:
 		s.core.bridged(c.sig.At)
 	case controlConversation:

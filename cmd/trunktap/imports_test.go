@@ -48,7 +48,7 @@ var mayImport = map[string][]string{
 	"sip/callstate":  {"sip", "sip/sdp", "media", "suppress"},
 	"sip/b2bua":      {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
-	"sip/siprec":     {"sip", "sip/sdp", "sip/dialog", "media", "media/relay", "media/srtp", "suppress"},
+	"sip/siprec":     {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
 	"sip/siptest":    {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 

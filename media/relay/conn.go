@@ -52,7 +52,7 @@ func (e connEngine) attach(s *Stream) error {
 	place := &connPlace{}
 	s.place = place
 	for side := range s.ends {
-		for k, sock := range s.ends[side].socks {
+		for k, sock := range s.ends[side].opened() {
 			conn := sock.(*connSocket).conn
 			place.readers.Go(func() { place.read(s, media.Side(side), kind(k), conn) })
 		}
@@ -69,7 +69,7 @@ func (e connEngine) settle(s *Stream) {
 func (e connEngine) detach(s *Stream) error {
 	var errs []error
 	for i := range s.ends {
-		for _, sock := range s.ends[i].socks {
+		for _, sock := range s.ends[i].opened() {
 			errs = append(errs, sock.close())
 		}
 	}
@@ -123,7 +123,7 @@ func (p *connPlace) forward(s *Stream, r *route, side media.Side, rtcp bool, wir
 	c := &s.stats[side]
 	k, to, ok := s.destination(r, side.Other(), rtcp)
 	if !ok {
-		c.unroutable.Add(1)
+		s.unroutable(c, 1)
 		return
 	}
 	if p.sealed == nil && s.sec.on.Load() {

@@ -39,7 +39,7 @@ func (l *loop) readOut(s *Stream) {
 	now := time.Now()
 	v := &errand{until: now.UnixNano(), over: now.Add(readOutMax), done: make(chan struct{}), socks: make([]*fdSocket, 0, 4)}
 	for i := range s.ends {
-		for _, sock := range s.ends[i].socks {
+		for _, sock := range s.ends[i].opened() {
 			f := sock.(*fdSocket)
 			if l.socks.get(f.fd) != f {
 				continue // attach failed before it

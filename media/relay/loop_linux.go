@@ -113,7 +113,7 @@ func (e *userEngine) attach(s *Stream) error {
 	}
 	s.place = l
 	for side := range s.ends {
-		for k, sock := range s.ends[side].socks {
+		for k, sock := range s.ends[side].opened() {
 			f := sock.(*fdSocket)
 			f.stream, f.side, f.kind, f.loop = s, media.Side(side), kind(k), l
 			if err := l.add(f); err != nil {
@@ -134,7 +134,7 @@ func (e *userEngine) detach(s *Stream) error {
 	l.readOut(s)
 	var errs []error
 	for i := range s.ends {
-		for _, sock := range s.ends[i].socks {
+		for _, sock := range s.ends[i].opened() {
 			errs = append(errs, sock.close())
 		}
 	}
@@ -411,7 +411,7 @@ func (l *loop) forward(s *Stream, r *route, from media.Side, group kind) {
 	k, to, ok := s.destination(r, from.Other(), group == kindRTCP)
 	if !ok {
 		out.n = 0
-		c.unroutable.Add(uint64(n))
+		s.unroutable(c, uint64(n))
 		return
 	}
 	sent := out.flush(s.ends[from.Other()].socks[k].(*fdSocket).fd, to)

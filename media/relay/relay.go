@@ -221,6 +221,11 @@ type Options struct {
 	// datagram of the side's SDP address, else of the first source, goes through.
 	RTP bool
 
+	// ReceiveOnly opens no ports for the internal side: what the external side sends
+	// is for its tap alone and counts as none of Forwarded, Unroutable, SendErrors
+	// and Unprotected.
+	ReceiveOnly bool
+
 	// Suites that each side's DTLS may agree on; see dtls.Config.
 	Suites [2][]srtp.Suite
 }
@@ -236,6 +241,9 @@ func (r *Relay) Open(local [2]netip.Addr, opt Options) (*Stream, error) {
 	defer r.opening.Done()
 	s := newStream(r, opt)
 	for side := range local {
+		if opt.ReceiveOnly && media.Side(side) != media.External {
+			continue
+		}
 		if err := r.bindPair(s, media.Side(side), canonical(local[side])); err != nil {
 			return nil, errors.Join(err, r.release(s))
 		}
@@ -347,6 +355,9 @@ func (r *Relay) retire(s *Stream) {
 	until := time.Now().Add(r.cfg.Quarantine)
 	for i := range s.ends {
 		at := s.ends[i].local
+		if !at.IsValid() {
+			continue
+		}
 		r.pool(at.Addr()).rest(at.Port(), until)
 	}
 }

@@ -52,9 +52,10 @@ type tapSlot struct{ tap media.Tap }
 // concurrent use.
 type Stream struct {
 	// constant once the engine has it
-	relay *Relay
-	rtp   bool
-	place any // what the engine keeps about it
+	relay       *Relay
+	rtp         bool
+	receiveOnly bool
+	place       any // what the engine keeps about it
 
 	suites [2][]srtp.Suite
 
@@ -87,6 +88,21 @@ type end struct {
 	latch    latch.Latch
 	rtcpFrom netip.AddrPort // where its RTCP comes from; invalid: none came
 	settled  settled
+}
+
+// opened returns the sockets of the end; none when it has no ports.
+func (e *end) opened() []socket {
+	if !e.local.IsValid() {
+		return nil
+	}
+	return e.socks[:]
+}
+
+// unroutable counts packets that go nowhere, unless that was wanted.
+func (s *Stream) unroutable(c *counters, n uint64) {
+	if !s.receiveOnly {
+		c.unroutable.Add(n)
+	}
 }
 
 // counters of what came from one side.
@@ -147,7 +163,7 @@ type SideStats struct {
 type Stats [2]SideStats
 
 func newStream(r *Relay, opt Options) *Stream {
-	s := &Stream{relay: r, rtp: opt.RTP, suites: opt.Suites}
+	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites}
 	for i := range s.ends {
 		s.ends[i].latch.Any = !opt.RTP
 	}

@@ -1,0 +1,532 @@
+package siprec
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/callstate"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// Limits of one recording.
+const (
+	legsMax     = 4  // recording dialogs
+	linesMax    = 16 // m= lines of one of them
+	agentsMax   = 64 // parties whose coming and going is told
+	attrsMax    = 16
+	fieldMax    = 256 // bytes of a field of a signal
+	sourceName  = "siprec"
+	observeWait = 2 * time.Second
+)
+
+// recording is one communication session: one to legsMax dialogs feed one tap. The
+// legs take turns: whoever holds mu is its owner, so that the tap sees one caller.
+type recording struct {
+	srv    *Server
+	source *Source
+	log    *slog.Logger
+	id     string // of its media.Session
+
+	mu       sync.Mutex
+	tap      guard
+	legs     []*leg
+	nextID   media.StreamID
+	known    *Metadata // the snapshot
+	answered bool
+	ended    bool
+	holding  [2]bool
+	agents   map[string]bool // users of the internal side that are there
+	attrs    map[string]string
+	links    []string
+
+	// guarded by Server.mu
+	keys  []joinKey
+	count int // legs, those that are only beginning included
+}
+
+func newRecording(s *Server, source *Source, log *slog.Logger) *recording {
+	return &recording{
+		srv: s, source: source, log: log, known: &Metadata{}, agents: map[string]bool{},
+		attrs: map[string]string{}, tap: guard{log: log, fault: &s.counters.Unrecorded},
+	}
+}
+
+var errObserver = errors.New("recording is not possible")
+
+// begin takes a leg in. The first one asks the observer.
+func (r *recording) begin(l *leg, invite *sip.Message, c content) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || len(r.legs) >= legsMax {
+		return fmt.Errorf("%w: the recording has ended", errObserver)
+	}
+	raw := r.learn(c)
+	if len(r.legs) == 0 {
+		if err := r.observe(l, invite); err != nil {
+			return err
+		}
+	}
+	r.legs = append(r.legs, l)
+	r.keep(raw, invite.Arrival)
+	return nil
+}
+
+// document is metadata that was read, with what could not be.
+type document struct {
+	part part
+	why  string
+	keep bool
+}
+
+// learn adds the metadata of a message to the snapshot.
+func (r *recording) learn(c content) []document {
+	var out []document
+	for _, p := range c.metadata {
+		m, err := Parse(p.content)
+		if err != nil {
+			r.srv.counters.MetadataRefused.Add(1)
+			out = append(out, document{p, err.Error(), true})
+			continue
+		}
+		r.srv.counters.Metadata.Add(1)
+		next, missing := r.known.Merge(m)
+		r.known = next
+		d := document{part: p, why: strings.Join(m.Faults, "; ")}
+		if len(missing) > 0 {
+			d.why = strings.TrimPrefix(d.why+"; it refers to objects that were not told of", "; ")
+		}
+		d.keep = d.why != "" || len(m.Extensions) > 0 || hasExtensions(m)
+		out = append(out, d)
+	}
+	for _, p := range c.others {
+		out = append(out, document{part: p, keep: true})
+	}
+	return out
+}
+
+func hasExtensions(m *Metadata) bool {
+	n := 0
+	for _, p := range m.Participants {
+		n += len(p.Extensions)
+	}
+	for _, s := range m.Sessions {
+		n += len(s.Extensions)
+	}
+	for _, s := range m.Streams {
+		n += len(s.Extensions)
+	}
+	for _, f := range m.Memberships {
+		n += len(f.Extensions)
+	}
+	return n > 0
+}
+
+// keep gives the recorder what must not be lost because it was not understood.
+func (r *recording) keep(list []document, at time.Time) {
+	for _, d := range list {
+		if d.keep {
+			r.tap.metadata(media.Metadata{At: at, Type: d.part.typ, Body: d.part.content, Why: d.why})
+		}
+	}
+}
+
+// missing says whether the snapshot refers to what nobody has told of.
+func (r *recording) missing() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.known.missing(r.known.Memberships, r.known.Flows)) > 0
+}
+
+func (r *recording) observe(l *leg, invite *sip.Message) error {
+	if r.srv.cfg.Observer == nil {
+		return nil
+	}
+	type answer struct {
+		tap media.SessionTap
+		err error
+	}
+	s := r.session(l, invite)
+	r.id = s.ID
+	ctx, cancel := context.WithTimeout(context.Background(), observeWait)
+	defer cancel()
+	got := make(chan answer, 1)
+	go func() { // an observer that hangs must hold up nobody
+		defer func() {
+			if p := recover(); p != nil {
+				got <- answer{nil, fmt.Errorf("%w: observer panicked: %v", errObserver, p)}
+			}
+		}()
+		tap, err := r.srv.cfg.Observer.SessionStarted(ctx, s)
+		got <- answer{tap, err}
+	}()
+	select {
+	case a := <-got:
+		if a.err != nil {
+			return fmt.Errorf("%w: %w", errObserver, a.err)
+		}
+		r.tap.tap = a.tap
+		return nil
+	case <-ctx.Done():
+		r.srv.wg.Go(func() { // its tap is unwanted when it comes
+			if a := <-got; a.tap != nil {
+				g := guard{tap: a.tap, log: r.log, fault: &r.srv.counters.Unrecorded}
+				g.ended(time.Now(), media.CauseFailed)
+			}
+		})
+		return fmt.Errorf("%w: the recorder did not answer within %s", errObserver, observeWait)
+	}
+}
+
+// session describes the communication session: the parties of the metadata, else
+// those that the INVITE names.
+func (r *recording) session(l *leg, invite *sip.Message) media.Session {
+	s := media.Session{
+		ID:    media.SessionID(invite.CallID(), invite.FromTag(), invite.Arrival),
+		Trunk: r.source.Name, SIPCallID: invite.CallID(), FromTag: invite.FromTag(),
+		Direction: media.Inbound, Start: invite.Arrival,
+	}
+	s.Links = (*callstate.Rules)(nil).Links(invite, media.External)
+	for _, k := range r.conversation() {
+		if !slices.Contains(s.Links, k) {
+			s.Links = append(s.Links, k)
+		}
+	}
+	r.links = slices.Clone(s.Links)
+	s.Parties = r.parties(l, invite)
+	s.From, s.To = s.Parties[media.External].URI, s.Parties[media.Internal].URI
+	if r.outbound() {
+		s.Direction, s.From, s.To = media.Outbound, s.To, s.From
+	}
+	return s
+}
+
+// parties returns one party of each side, as far as they are known.
+func (r *recording) parties(l *leg, invite *sip.Message) []media.Participant {
+	out := []media.Participant{{Side: media.External}, {Side: media.Internal}}
+	var found [2]bool
+	set := func(side media.Side, uri, name string) {
+		if !found[side] && uri != "" {
+			out[side].URI, out[side].Name, found[side] = uri, name, true
+		}
+	}
+	tracks := l.tracks()
+	for _, p := range r.source.arrange(r.known, tracks) {
+		if p.mixed {
+			for i, q := range p.parties {
+				set(media.Side(i%2), q.AOR(), q.Name())
+			}
+			continue
+		}
+		for _, q := range p.parties {
+			set(p.side, q.AOR(), q.Name())
+		}
+	}
+	if near, far := halves(invite); near != "" || far != "" {
+		set(media.Internal, near, "")
+		set(media.External, far, "")
+	}
+	from, fromName := address(invite.Get("From"))
+	to, toName := address(invite.Get("To"))
+	set(media.External, from, fromName)
+	set(media.Internal, to, toName)
+	return out
+}
+
+// outbound says whether the internal side called, as far as the metadata tells.
+func (r *recording) outbound() bool {
+	tracks := make([]track, 0, len(r.known.Streams))
+	for _, s := range r.known.Streams {
+		tracks = append(tracks, track{label: s.Label})
+	}
+	for _, p := range r.source.arrange(r.known, tracks) {
+		for _, q := range p.parties {
+			if caller, ok := callerOf(q); ok && caller && p.known {
+				return p.side == media.Internal
+			}
+		}
+	}
+	return false
+}
+
+func address(v string) (uri, name string) {
+	a, err := sip.ParseAddress(v)
+	if err != nil {
+		return strings.TrimSpace(v), ""
+	}
+	return a.URI, a.DisplayName()
+}
+
+// conversation returns the keys by which other calls belong to the same
+// conversation, in the form of callstate.Rules.Links.
+func (r *recording) conversation() []string {
+	var out []string
+	for _, s := range r.known.Sessions {
+		for _, id := range s.SIPSessionIDs {
+			local, rest, _ := strings.Cut(id, ";")
+			remote := strings.TrimPrefix(strings.TrimSpace(rest), "remote=")
+			for _, u := range []string{local, remote} {
+				if u = strings.ToLower(strings.TrimSpace(u)); len(u) == 32 && strings.Trim(u, "0123456789abcdef") == "" && strings.Trim(u, "0") != "" {
+					out = append(out, "session-id:"+u)
+				}
+			}
+		}
+	}
+	for _, g := range r.known.Groups {
+		if g.ID != "" && len(g.ID) <= fieldMax {
+			out = append(out, "siprec-group:"+idKey(g.ID))
+		}
+	}
+	return out
+}
+
+// change takes a message that belongs to a leg: new metadata, or descriptions that
+// have been agreed on.
+func (r *recording) change(c content, at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.keep(r.learn(c), at)
+	r.tell(at)
+}
+
+// answer notes the 200 to a leg's INVITE.
+func (r *recording) answer(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.answered {
+		r.answered = true
+		r.tap.answered(at)
+	}
+	r.tell(at)
+}
+
+// leave ends a leg; the last one ends the recording.
+func (r *recording) leave(l *leg, at time.Time, cause media.Cause) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.Index(r.legs, l)
+	if i < 0 || r.ended {
+		return
+	}
+	for _, n := range l.lines {
+		r.untell(n, at)
+	}
+	r.legs = slices.Delete(r.legs, i, i+1)
+	if len(r.legs) > 0 {
+		r.tell(at)
+		return
+	}
+	r.ended = true
+	if !r.answered {
+		cause = media.CauseFailed
+	}
+	r.tap.ended(at, cause)
+}
+
+// tell brings the recorder up to date. r.mu is held.
+func (r *recording) tell(at time.Time) {
+	if !r.answered {
+		return
+	}
+	var lines []*line
+	var tracks []track
+	for _, l := range r.legs {
+		for i, t := range l.tracks() {
+			lines, tracks = append(lines, l.lines[i]), append(tracks, t)
+		}
+	}
+	places := r.source.arrange(r.known, tracks)
+	for i, n := range lines {
+		r.place(n, places[i], at)
+	}
+	r.tellAttrs(at)
+	r.tellAgents(lines, at)
+	r.tellHold(lines, at)
+}
+
+// place tells of one stream what has changed.
+func (r *recording) place(n *line, p place, at time.Time) {
+	n.held = r.held(n, p)
+	if !n.live() {
+		r.untell(n, at)
+		return
+	}
+	st := media.Stream{
+		Side: p.side, At: at, Formats: n.formats, Sending: n.sends() && !n.held, Source: n.remote, Ptime: n.ptime,
+		Local: n.stream.Local(relaySide), Label: n.label, SideBy: p.by, Mixed: p.mixed,
+	}
+	for _, q := range p.parties {
+		st.Parties = append(st.Parties, media.Participant{Side: p.side, URI: q.AOR(), Name: q.Name()})
+	}
+	if n.told && n.place.side != p.side {
+		r.untell(n, at)
+	}
+	if n.told && same(n.as, st) {
+		return
+	}
+	if !n.told {
+		r.nextID++
+		n.id = r.nextID
+	}
+	st.ID = n.id
+	n.told, n.place, n.as = true, p, st
+	n.stream.SetTap(relaySide, r.tap.streamStarted(st))
+}
+
+// same compares what is told of a stream.
+func same(a, b media.Stream) bool {
+	return a.Sending == b.Sending && a.Source == b.Source && a.SideBy == b.SideBy && a.Mixed == b.Mixed && a.Label == b.Label &&
+		slices.Equal(a.Formats, b.Formats) && slices.Equal(a.Parties, b.Parties)
+}
+
+func (r *recording) untell(n *line, at time.Time) {
+	if !n.told {
+		return
+	}
+	n.told = false
+	if n.stream != nil {
+		n.stream.SetTap(relaySide, nil)
+	}
+	r.tap.streamEnded(n.id, at)
+}
+
+// held says whether the metadata tells that nobody sends a stream any more that
+// somebody sent, though that one is still there: the call is on hold.
+func (r *recording) held(n *line, p place) bool {
+	if len(p.parties) > 0 {
+		n.senders = n.senders[:0]
+		for _, q := range p.parties {
+			n.senders = append(n.senders, q.ID)
+		}
+		return false
+	}
+	st, ok := r.known.Labelled(n.label)
+	if !ok || len(n.senders) == 0 || len(r.known.Senders(st.ID)) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(n.senders, func(id string) bool {
+		_, there := r.known.Participant(id)
+		return there && !r.known.Left(id)
+	})
+}
+
+// tellHold turns streams that are not sent into holds of their side.
+func (r *recording) tellHold(lines []*line, at time.Time) {
+	for side := range r.holding {
+		any, sending := false, false
+		for _, n := range lines {
+			if n.told && n.place.side == media.Side(side) {
+				any, sending = true, sending || n.as.Sending
+			}
+		}
+		hold := any && !sending
+		if hold == r.holding[side] || !any {
+			continue
+		}
+		r.holding[side] = hold
+		event := suppress.HoldEnd
+		if hold {
+			event = suppress.HoldStart
+		}
+		r.tap.signal(suppress.Signal{V: 1, Event: event, At: at, Source: sourceName, Party: media.Side(side).String()})
+	}
+}
+
+// tellAgents tells of the parties of the internal side that come and go.
+func (r *recording) tellAgents(lines []*line, at time.Time) {
+	there := map[string]bool{}
+	var order []string
+	for _, n := range lines {
+		if !n.told || n.place.side != media.Internal || n.place.mixed {
+			continue
+		}
+		for _, q := range n.place.parties {
+			if u := userOf(q); u != "" && !there[u] {
+				there[u] = true
+				order = append(order, u)
+			}
+		}
+		if n.held { // who is on hold has not left
+			for _, id := range n.senders {
+				if q, ok := r.known.Participant(id); ok {
+					there[userOf(q)] = true
+				}
+			}
+		}
+	}
+	for _, u := range order {
+		if !r.agents[u] && len(r.agents) < agentsMax {
+			r.agents[u] = true
+			r.tap.signal(suppress.Signal{V: 1, Event: suppress.AgentJoin, At: at, Source: sourceName, User: u, Role: suppress.RoleAgent})
+		}
+	}
+	var gone []string
+	for u := range r.agents {
+		if !there[u] {
+			gone = append(gone, u)
+		}
+	}
+	slices.Sort(gone)
+	for _, u := range gone {
+		delete(r.agents, u)
+		r.tap.signal(suppress.Signal{V: 1, Event: suppress.AgentLeave, At: at, Source: sourceName, User: u})
+	}
+}
+
+// userOf names a party as agents are named: by the user part of its address.
+func userOf(p Participant) string {
+	u, _ := userHost(p.AOR())
+	if u == "" {
+		u = p.Name()
+	}
+	if len(u) > fieldMax {
+		return ""
+	}
+	return u
+}
+
+// tellAttrs tells what identifies the session at the client.
+func (r *recording) tellAttrs(at time.Time) {
+	now := map[string]string{}
+	set := func(name, value string) {
+		if value != "" && len(value) <= fieldMax && r.attrs[name] != value && len(now) < attrsMax {
+			now[name] = value
+		}
+	}
+	for _, s := range r.known.Sessions {
+		set("siprec.session", s.ID)
+		for _, id := range s.SIPSessionIDs {
+			set("siprec.sip_session_id", id)
+		}
+	}
+	for _, g := range r.known.Groups {
+		set("siprec.group", g.ID)
+	}
+	for _, name := range []string{"ucid", "UCID", "callId", "extTrackingID"} {
+		if v, ok := valueOf(r.known.Extensions, name); ok {
+			set("siprec."+strings.ToLower(name), v)
+		}
+	}
+	if len(now) > 0 {
+		for k, v := range now {
+			r.attrs[k] = v
+		}
+		r.tap.signal(suppress.Signal{V: 1, Event: suppress.AttrsSet, At: at, Source: sourceName, Attrs: now})
+	}
+	for _, k := range r.conversation() {
+		if !slices.Contains(r.links, k) && len(r.links) < agentsMax {
+			r.links = append(r.links, k)
+			r.tap.signal(suppress.Signal{V: 1, Event: suppress.CallLinked, At: at, Source: sourceName, Links: []string{k}})
+		}
+	}
+}
