@@ -6,6 +6,7 @@ import (
 	"io"
 	"mime"
 	"mime/quotedprintable"
+	"regexp"
 	"strings"
 )
 
@@ -113,14 +114,16 @@ func (c *content) multipart(contentType string, body []byte, depth int) bool {
 	return true
 }
 
+var boundaryParam = regexp.MustCompile(`(?i)boundary=`)
+
 // boundaryOf returns the boundary that is used: that of the header field when the
 // body has it, else that of the body's first delimiter.
 func boundaryOf(contentType string, body []byte) string {
 	_, params, err := mime.ParseMediaType(contentType)
 	b := params["boundary"]
 	if err != nil && b == "" { // a parameter without quotes that needs them, a stray semicolon
-		if i := strings.Index(strings.ToLower(contentType), "boundary="); i >= 0 {
-			b, _, _ = strings.Cut(contentType[i+len("boundary="):], ";")
+		if at := boundaryParam.FindStringIndex(contentType); at != nil {
+			b, _, _ = strings.Cut(contentType[at[1]:], ";")
 			b = strings.Trim(strings.TrimSpace(b), `"`)
 		}
 	}

@@ -229,7 +229,7 @@ func (l *leg) settle() error {
 func (l *leg) tracks() []track {
 	out := make([]track, len(l.lines))
 	for i, n := range l.lines {
-		out[i] = track{label: n.label, half: l.half, aor: l.halfAOR}
+		out[i] = track{label: n.label, half: l.half, aor: l.halfAOR, was: n.place}
 	}
 	return out
 }

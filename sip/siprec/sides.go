@@ -115,6 +115,7 @@ type track struct {
 	label string
 	half  half
 	aor   string // of that half's party, as far as header fields tell
+	was   place  // what was found before, for a stream that nobody sends at the moment
 }
 
 // arrange decides the sides of all streams of a recording. It depends on its
@@ -124,6 +125,9 @@ func (s *Source) arrange(m *Metadata, tracks []track) []place {
 	byOrder := s.contributors(m, tracks, out)
 	for i, t := range tracks {
 		s.direct(&out[i], t)
+		if p := &out[i]; !p.known && len(p.parties) == 0 && t.was.known {
+			p.know(t.was.side, t.was.by)
+		}
 	}
 	discriminate(out, s.byDomain)
 	discriminate(out, s.byCaller)
@@ -147,10 +151,7 @@ func (s *Source) arrange(m *Metadata, tracks []track) []place {
 // contributors fills in who is heard in each stream: by the associations of the
 // metadata, else in the order of the document.
 func (s *Source) contributors(m *Metadata, tracks []track, out []place) (byOrder bool) {
-	flows := false
-	for _, f := range m.Flows {
-		flows = flows || len(f.Send) > 0
-	}
+	flows := len(m.Flows) > 0
 	for i, t := range tracks {
 		st, ok := m.Labelled(t.label)
 		if !ok && t.label == "" && i < len(m.Streams) && len(tracks) == len(m.Streams) {
