@@ -228,6 +228,10 @@ type Options struct {
 
 	// Suites that each side's DTLS may agree on; see dtls.Config.
 	Suites [2][]srtp.Suite
+
+	// Failed is told when a side has no keys because its DTLS handshake failed; see
+	// dtls.Config. It must not wait and not close the stream. May be nil.
+	Failed func(media.Side, error)
 }
 
 // Open binds a pair of ports per side and relays between them. local is the

@@ -160,6 +160,9 @@ func (s *Stream) endpoint(side media.Side) (*dtls.Endpoint, error) {
 		},
 		Failed: func(err error) {
 			s.relay.cfg.Log.Warn("DTLS handshake failed: the side has no media", "side", side, "local", s.ends[side].local, "error", err)
+			if s.failed != nil {
+				s.failed(side, err)
+			}
 		},
 	})
 	if err != nil {

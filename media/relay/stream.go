@@ -58,6 +58,7 @@ type Stream struct {
 	place       any // what the engine keeps about it
 
 	suites [2][]srtp.Suite
+	failed func(media.Side, error) // may be nil
 
 	// handed from control to the packet path
 	route    atomic.Pointer[route]
@@ -163,7 +164,7 @@ type SideStats struct {
 type Stats [2]SideStats
 
 func newStream(r *Relay, opt Options) *Stream {
-	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites}
+	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites, failed: opt.Failed}
 	for i := range s.ends {
 		s.ends[i].latch.Any = !opt.RTP
 	}

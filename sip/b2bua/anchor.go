@@ -22,6 +22,7 @@ type anchor struct {
 	trunk *sip.Trunk
 	tap   *guard
 	log   *slog.Logger
+	later func(func()) // does something as the owner; from any goroutine
 
 	neg       *sdp.Negotiation
 	lines     []line              // by index of the m= line
@@ -116,6 +117,7 @@ func (a *anchor) options(m sdp.Media) relay.Options {
 		for side := range opt.Suites {
 			opt.Suites[side] = a.trunk.SRTP.Sides[side].Suites
 		}
+		opt.Failed = a.failed
 	}
 	return opt
 }

@@ -103,6 +103,7 @@ func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 	c.timers = newTimers(peer.Trunk, req)
 	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
 	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
+	c.media.later = func(f func()) { c.put(event{do: f}) }
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
+	"github.com/trunktap/trunktap/suppress"
 )
 
 // warningBytesMax bounds what a refusal says: part of it is the peer's own words.
@@ -188,6 +189,17 @@ func (a *anchor) protectStream(i int) {
 	}
 }
 
+// failed lets the recording tell why nothing is heard of a side whose DTLS handshake
+// failed. The call goes on, and so does the other side's media.
+func (a *anchor) failed(side media.Side, err error) {
+	at, text := time.Now(), printable(err.Error())
+	a.later(func() {
+		a.tap.signal(suppress.Signal{
+			V: 1, Event: suppress.AttrsSet, At: at, Source: "srtp", Attrs: map[string]string{"srtp." + side.String(): text},
+		})
+	})
+}
+
 // revealed corrects what a description says: where SRTP is ended here, the tap gets
 // plain packets. passed says that an overlay would not get them.
 func (a *anchor) revealed(st media.Stream) (out media.Stream, passed bool) {
@@ -248,11 +260,16 @@ func warning(err error) []sip.Header {
 	if !errors.As(err, &r) {
 		return nil
 	}
-	text := strings.Map(func(c rune) rune {
+	return []sip.Header{{Name: "Warning", Value: `302 trunktap "` + printable(r.Error()) + `"`}}
+}
+
+// printable is a text that may hold a peer's words, for a quoted string.
+func printable(text string) string {
+	text = strings.Map(func(c rune) rune {
 		if c < ' ' || c > '~' || c == '"' || c == '\\' {
 			return -1
 		}
 		return c
-	}, r.Error())
-	return []sip.Header{{Name: "Warning", Value: `302 trunktap "` + text[:min(len(text), warningBytesMax)] + `"`}}
+	}, text)
+	return text[:min(len(text), warningBytesMax)]
 }

@@ -22,6 +22,7 @@ type wiretap struct {
 	packets [2][][]byte
 	causes  []media.Cause
 	refused [2]uint32
+	signals []suppress.Signal
 }
 
 func (w *wiretap) SessionStarted(context.Context, media.Session) (media.SessionTap, error) {
@@ -37,7 +38,13 @@ func (w *wiretap) StreamStarted(s media.Stream) media.Tap {
 
 func (w *wiretap) StreamEnded(media.StreamID, time.Time) {}
 func (w *wiretap) Answered(time.Time)                    {}
-func (w *wiretap) Signal(suppress.Signal)                {}
+
+func (w *wiretap) Signal(s suppress.Signal) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signals = append(w.signals, s)
+}
+
 func (w *wiretap) Ended(_ time.Time, c media.Cause) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
