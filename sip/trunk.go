@@ -18,6 +18,12 @@ type Trunk struct {
 
 	SRTP *srtp.Config // nil, or off on both sides: descriptions and media pass as they are
 
+	Limits Limits
+
+	// Follow says that redirections of first requests are followed where their
+	// targets may be reached. False: they pass to the caller.
+	Follow bool
+
 	// Hide keeps each side from seeing the other's Call-IDs, tags and addresses:
 	// what is sent to a callee is a dialog of our own. False: Call-ID, tags and
 	// CSeq are the same on both sides.
@@ -26,6 +32,13 @@ type Trunk struct {
 	Timers SessionTimers
 
 	Headers [2]HeaderRules // by the side that messages go to
+}
+
+// Limits of a trunk; 0: none.
+type Limits struct {
+	CallsMax             int // going on at once
+	CallsPerSecondMax    int // begun
+	InDialogPerSecondMax int // requests inside of calls, but for those that end or complete something
 }
 
 // Side is one side of a trunk.
@@ -44,6 +57,11 @@ type Side struct {
 	// MediaBind is the address that the relay binds; zero: MediaAddr.
 	MediaBind netip.Addr
 
+	// RedirectHosts are names that redirections may lead to beside those of peers
+	// and next hops: "sip2.example.net", or "*.example.net".
+	RedirectHosts []string
+	// Ping says how the next hops are asked whether they are there.
+	Ping Ping
 	// TLS is what connections that are opened to this side are like; nil: Config.TLS.
 	TLS *ClientTLS
 	// PeerName is the name that the certificate of whoever connects from this side
@@ -56,6 +74,9 @@ type NextHop struct {
 	Host      string // name or address, without brackets
 	Port      int    // 0: the port of the transport
 	Transport string // udp, tcp, tls, ws or wss
+
+	Priority int // the lowest are tried first; 0: the place in the list, from 1
+	Weight   int // share among those of one priority; 0: 1
 }
 
 // ParseNextHop reads "sip:host[:port][;transport=udp|tcp|tls|ws|wss]", "sips:" meaning tls.
@@ -97,6 +118,21 @@ func DefaultPort(network string) uint16 {
 		return 443
 	}
 	return 5060
+}
+
+// URI is the URI of a user at h; without one, of h itself.
+func (h NextHop) URI(user string) string {
+	if user != "" {
+		user += "@"
+	}
+	uri := "sip:" + user + joinHostPort(h.Host, h.Port)
+	switch h.Transport {
+	case "udp", "":
+		return uri
+	case "wss":
+		return uri + ";transport=ws" // RFC 7118 section 5.4
+	}
+	return uri + ";transport=" + h.Transport
 }
 
 // String writes h as ParseNextHop reads it.
@@ -194,6 +230,9 @@ func NewTable(trunks []Trunk) (*Table, error) {
 	for i := range t.trunks {
 		trunk := &t.trunks[i]
 		errs = append(errs, trunk.Validate())
+		for j := range trunk.Sides {
+			trunk.Sides[j].NextHops = Ranked(trunk.Sides[j].NextHops)
+		}
 		if names[trunk.Name] {
 			errs = append(errs, fmt.Errorf("trunk %q: the name is taken by an earlier trunk", trunk.Name))
 		}

@@ -216,6 +216,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 		}
 		to := sip.Trunk{Name: t.Name}
 		passing(t, &to)
+		to.Limits, to.Follow = sip.Limits(t.Limits), t.Redirect == "follow"
 		var err error
 		if to.SRTP, err = srtpConfig(t, fingerprint); err != nil {
 			return nil, fmt.Errorf("trunk %s: %w", t.Name, err)
@@ -229,6 +230,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 			}
 			at := &to.Sides[side]
 			*at = sip.Side{Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: addr, NextHops: nextHops(s.NextHops), PeerName: s.TLS.PeerName}
+			at.Ping, at.RedirectHosts = sip.Ping(s.Ping), s.RedirectHosts
 			if at.TLS, err = secure.side(s.TLS); err != nil {
 				return nil, fmt.Errorf("trunk %s, %s side: %w", t.Name, media.Side(side), err)
 			}
@@ -260,7 +262,7 @@ func srtpConfig(t *config.Trunk, fingerprint srtp.Fingerprint) (*srtp.Config, er
 func nextHops(hops []config.NextHop) []sip.NextHop {
 	out := make([]sip.NextHop, len(hops))
 	for i, h := range hops {
-		out[i] = sip.NextHop{Host: h.Host, Port: int(h.Port), Transport: h.Transport}
+		out[i] = sip.NextHop{Host: h.Host, Port: int(h.Port), Transport: h.Transport, Priority: h.Priority, Weight: h.Weight}
 	}
 	return out
 }

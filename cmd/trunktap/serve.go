@@ -297,6 +297,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		CallState: state, Overlay: d.sounds.overlay,
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
+		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax),
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {
@@ -324,6 +325,7 @@ func (d *daemon) startAPI(context.Context) error {
 	}
 	srv := api.New(api.Config{
 		Runtime: d.rec, Library: library{d.archive}, Ready: d.withCapture(readiness(d.archive)), Metrics: newMetrics(d), Token: token,
+		Trunks:    trunkStates(d.b2bua),
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
 	})
 	ln, err := net.Listen("tcp", d.cfg.API.Listen.String())

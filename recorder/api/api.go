@@ -103,6 +103,7 @@ type Config struct {
 	// store, spool, keys, catalogue. Nil: always ready.
 	Ready   func(ctx context.Context) map[string]error
 	Metrics prometheus.Gatherer // nil: none
+	Trunks  func() Trunks       // nil: none
 	Token   string              // bearer token, not empty
 
 	NoSignals      bool // refuse signals

@@ -16,6 +16,7 @@ func (s *Server) routes() {
 	s.signalRoutes()
 	s.recordingRoutes()
 	s.eventRoute()
+	s.trunkRoute()
 	s.healthRoutes()
 	s.metricsRoute()
 	s.openAPIRoute()

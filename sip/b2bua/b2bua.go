@@ -28,6 +28,12 @@ type B2BUA struct {
 	stopped  atomic.Bool    // calls must end at once
 	owners   owners
 	udpOnly  udpOnly
+	load     pressure
+	hops     hops
+
+	background context.Context // ends with Close
+	quit       context.CancelFunc
+	helpers    sync.WaitGroup // what runs beside calls: pings, registrations
 
 	callState atomic.Pointer[callstate.Rules]
 
@@ -41,6 +47,9 @@ type B2BUA struct {
 	sessions int                 // guarded by mu: calls that have not ended
 	usages   int                 // guarded by mu: transactions and subscriptions outside of calls
 	perTrunk map[string]int      // guarded by mu: sessions
+	asks     map[uint64]*asking  // guarded by mu: requests of our own, as byID
+	rates    map[string]*rates   // guarded by mu: by trunk
+	started  bool                // guarded by mu
 	closing  bool                // guarded by mu
 }
 
@@ -57,8 +66,9 @@ func New(cfg Config) (*B2BUA, error) {
 	}
 	b := &B2BUA{
 		cfg:   cfg,
-		calls: map[callKey][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{},
+		calls: map[callKey][]*call{}, byID: map[uint64]*call{}, perTrunk: map[string]int{}, asks: map[uint64]*asking{}, rates: map[string]*rates{},
 	}
+	b.background, b.quit = context.WithCancel(context.Background())
 	_, _ = cryptorand.Read(b.secret[:]) // never fails
 	b.SetCallState(cfg.CallState)
 	if err := b.Reload(cfg.Trunks); err != nil {
@@ -79,7 +89,14 @@ func New(cfg Config) (*B2BUA, error) {
 // Start opens the sockets and takes calls.
 func (b *B2BUA) Start() error {
 	makeRoom(b.cfg.CallsMax)
-	return b.agent.Start()
+	if err := b.agent.Start(); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.started = true
+	b.configure((*b.tables.Load())[0].Trunks(), true)
+	return nil
 }
 
 // Counters returns the live counters.
@@ -102,6 +119,7 @@ func (b *B2BUA) Reload(trunks []sip.Trunk) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.setTables(&tableUse{Table: table})
+	b.configure(table.Trunks(), b.started)
 	return nil
 }
 
@@ -170,8 +188,13 @@ func (b *B2BUA) deliver(c *call, m *sip.Message) {
 func (b *B2BUA) handleResponse(m *sip.Message) {
 	via, _ := m.TopVia() // Parse has seen to it
 	b.mu.Lock()
-	c := b.byID[callOfBranch(via.Branch())]
+	id := callOfBranch(via.Branch())
+	c, own := b.byID[id], b.asks[id]
 	b.mu.Unlock()
+	if own != nil {
+		own.take(m)
+		return
+	}
 	if c == nil {
 		b.counters.Unknown.Add(1)
 		return
@@ -256,11 +279,17 @@ func (b *B2BUA) admit(m *sip.Message) {
 		b.reply(m, 503, "Service Unavailable", retryAfter())
 		return
 	}
+	if b.loops(m, peer) {
+		b.mu.Unlock()
+		b.counters.Refused.Loops.Add(1)
+		b.reply(m, 482, "Loop Detected")
+		return
+	}
 	invite := m.Method == sip.Invite
-	if invite && (b.sessions >= b.cfg.CallsMax || b.perTrunk[peer.Trunk.Name] >= b.cfg.CallsPerTrunkMax) ||
-		!invite && b.usages >= b.cfg.CallsMax {
+	if why := b.refuses(m, peer.Trunk, m.Arrival); why != nil {
 		b.mu.Unlock()
 		b.counters.CallsRefused.Add(1)
+		why.Add(1)
 		b.reply(m, 503, "Service Unavailable", retryAfter())
 		return
 	}
@@ -351,6 +380,7 @@ func (b *B2BUA) Close() error {
 	}
 	b.closing = true
 	b.mu.Unlock()
+	b.quit()
 	b.toAll(func(c *call) event { return event{do: c.shutdown} })
 	ended := make(chan struct{})
 	go func() { b.wg.Wait(); close(ended) }()
@@ -363,6 +393,7 @@ func (b *B2BUA) Close() error {
 	b.stopped.Store(true)
 	b.toAll(func(*call) event { return event{} })
 	<-ended
+	b.helpers.Wait()
 	b.owners.close()
 	if err := b.agent.Close(); err != nil {
 		return fmt.Errorf("b2bua: close transports: %w", err)

@@ -22,21 +22,22 @@ import (
 // INVITE, a transaction and the subscription that may come of it.
 type call struct {
 	// fixed
-	b      *B2BUA
-	id     uint64
-	key    callKey // in B2BUA.calls
-	method string  // of the first request, with its CSeq number, branch and sent-by
-	seq    uint32
-	branch string
-	sentBy string
-	tag    string // ours, in final responses that no callee made
-	trunk  *sip.Trunk
-	side   media.Side // the caller's
-	table  *tableUse
-	log    *slog.Logger
-	box    mailbox
-	edits  bool   // there are rules for header fields
-	alias  *alias // nil: both legs have one identity
+	b       *B2BUA
+	id      uint64
+	key     callKey // in B2BUA.calls
+	method  string  // of the first request, with its CSeq number, branch and sent-by
+	seq     uint32
+	branch  string
+	sentBy  string
+	passage uint64 // what the first request had of its own, should it come back
+	tag     string // ours, in final responses that no callee made
+	trunk   *sip.Trunk
+	side    media.Side // the caller's
+	table   *tableUse
+	log     *slog.Logger
+	box     mailbox
+	edits   bool   // there are rules for header fields
+	alias   *alias // nil: both legs have one identity
 
 	// guarded by B2BUA.mu
 	tags  []string // of callees
@@ -62,6 +63,11 @@ type call struct {
 	takeover    string            // Contact of who has the call that this one is to replace
 	takeoverHop sip.NextHop       // and the next hop of that
 	timedOut    bool              // the last next hop did not answer
+	redirects   []redirection     // of redirections, not yet tried
+	followed    []string          // every URI that a redirection has named
+	targetURI   string            // of the redirection that is being tried
+	refused503  bool              // one has answered, with 503
+	heard       bool              // the one that is being tried has said something
 	answered    *dialogState      // the fork that took the call
 	ended       bool
 	faults      int          // survived
@@ -95,6 +101,7 @@ func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 		tag: strconv.FormatUint(rand.Uint64(), 16), trunk: peer.Trunk, side: peer.Side, table: table,
 	}
 	c.seq, _ = req.CSeq()
+	c.passage = passage(req, peer.Trunk.Name, peer.Side)
 	c.log = slog.New(&callLog{Handler: b.cfg.Log.Handler(), trunk: peer.Trunk.Name, callID: req.CallID()})
 	if peer.Trunk.Hide {
 		c.alias = b.newAlias(req)
@@ -146,6 +153,10 @@ func (c *call) own() {
 // come meanwhile.
 func (c *call) turn() (again bool) {
 	for _, e := range c.box.take(false) {
+		if e.msg != nil {
+			now := time.Now()
+			c.b.load.observe(now.Sub(e.msg.Arrival), now)
+		}
 		c.survive(func() { c.take(e) })
 	}
 	now := time.Now()
@@ -365,6 +376,7 @@ func (c *call) clientFailed(ex *exchange, cl *dialog.Client, timedOut bool, now 
 	case ex.stale[cl], ex.server == nil, ex.client() != cl:
 	case ex == c.setup:
 		c.timedOut = timedOut
+		c.noteHop(hopOutcome{failed: true}, now)
 		c.nextHop(now)
 	case timedOut && ex.method != sip.Invite && ex.method != sip.Bye:
 		ex.dropped = true // nobody waits for a 408 any more (RFC 4320 section 4.1)

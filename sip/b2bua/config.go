@@ -68,6 +68,12 @@ type Config struct {
 	CallsMax         int // 0: 10000
 	CallsPerTrunkMax int // 0: as many as CallsMax
 
+	// DelayMax is how long messages may wait for their turn before new calls are
+	// refused so that those that go on are not hurt. 0: for ever.
+	DelayMax time.Duration
+	// MemoryBytesMax is what the process may hold before they are. 0: everything.
+	MemoryBytesMax uint64
+
 	// MediaTimeout ends an answered call of which no side has sent anything for
 	// so long, unless it is on hold. 0: 5 minutes; negative: never.
 	MediaTimeout time.Duration
@@ -124,6 +130,9 @@ type Counters struct {
 	Panics atomic.Uint64 // faults of ours, survived
 
 	SignalsRefused atomic.Uint64 // call-state signals and links in messages that could not be taken
+
+	Refused    Refused
+	Redirected atomic.Uint64 // redirections followed
 
 	LargeOverTCP atomic.Uint64 // requests too large for UDP that went over TCP
 	LargeOverUDP atomic.Uint64 // and those whose peer does not take TCP

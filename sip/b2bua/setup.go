@@ -167,11 +167,13 @@ func (c *call) nextHop(now time.Time) {
 			c.timedOut = false
 			continue
 		}
-		if len(c.hops) == 0 {
-			c.noHop(now)
-			return
+		if !c.nextRedirection() {
+			if len(c.hops) == 0 {
+				c.noHop(now)
+				return
+			}
+			c.hop, c.hops = c.hops[0], c.hops[1:]
 		}
-		c.hop, c.hops = c.hops[0], c.hops[1:]
 		if _, err := netip.ParseAddr(c.hop.Host); err != nil {
 			c.resolve(c.hop)
 			return
@@ -191,6 +193,7 @@ func (c *call) resolve(hop sip.NextHop) {
 			c.pending--
 			if err != nil {
 				c.log.Warn("next hop not found", "error", err)
+				c.noteHop(hopOutcome{failed: true}, time.Now())
 				c.timedOut = false
 			}
 			var addrs []netip.Addr
@@ -227,10 +230,13 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 		return err
 	}
 	ex.wait.stop()
-	if len(c.flows) > 0 || len(c.hops) > 0 {
+	c.heard = false
+	c.noteHop(hopOutcome{begun: true}, now)
+	if len(c.flows)+len(c.hops)+len(c.redirects) > 0 {
 		ex.wait = c.after(nextHopWait, now, func(now time.Time) {
 			ex.giveUp(ex.client())
 			c.timedOut = true
+			c.noteHop(hopOutcome{failed: true}, now)
 			c.nextHop(now)
 		})
 	}
@@ -247,6 +253,7 @@ func (ex *exchange) giveUp(cl *dialog.Client) {
 // noHop is reached when no next hop took the request.
 func (c *call) noHop(now time.Time) {
 	c.log.Warn("no next hop answers", "timeout", c.timedOut)
+	c.timedOut = c.timedOut && !c.refused503
 	switch {
 	case c.timedOut && c.method != sip.Invite:
 		c.setup.dropped = true // RFC 4320 section 4.1
@@ -254,7 +261,7 @@ func (c *call) noHop(now time.Time) {
 	case c.timedOut:
 		c.fail(c.setup, now, 408, "Request Timeout")
 	default:
-		c.fail(c.setup, now, 503, "Service Unavailable")
+		c.fail(c.setup, now, 503, "Service Unavailable", retryAfter())
 	}
 }
 
@@ -280,7 +287,12 @@ func (c *call) ringing(ex *exchange, cl *dialog.Client, now time.Time) {
 
 // setupResponse takes a response to the first request.
 func (c *call) setupResponse(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
+	if !c.heard && res.Status != 503 {
+		c.heard = true
+		c.noteHop(hopOutcome{}, now)
+	}
 	switch {
+	case res.Status >= 300 && c.divert(ex, cl, res, now):
 	case res.Status < 200:
 		c.ringing(ex, cl, now)
 		if res.Status > 100 && !ex.cancelled && !ex.answered() {

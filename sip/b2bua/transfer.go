@@ -101,7 +101,7 @@ func (c *call) replacing(req *sip.Message) (hop sip.NextHop, uri string, ok bool
 // firstHops returns where the first request goes: the next hops of the trunk, and
 // before them the party whose call is to be replaced.
 func (c *call) firstHops(req *sip.Message) []sip.NextHop {
-	hops := c.trunk.Sides[c.at(dialog.Callee)].NextHops
+	hops := c.b.hops.choose(c.trunk, c.at(dialog.Callee), req.Arrival)
 	hop, uri, ok := c.replacing(req)
 	if !ok {
 		return hops
@@ -112,6 +112,9 @@ func (c *call) firstHops(req *sip.Message) []sip.NextHop {
 
 // requestURI returns the Request-URI of the first request towards a next hop.
 func (c *call) requestURI(uri string) string {
+	if c.targetURI != "" {
+		return c.targetURI
+	}
 	if c.takeover != "" && c.hop == c.takeoverHop {
 		return c.takeover
 	}

@@ -143,16 +143,16 @@ func (d *decoder) checkHops(path string, s *Side, c *Config) {
 	if d.given(path) && !d.given(path+".next_hops") {
 		d.faultAt(path+".next_hops", "the key is missing", "a list, each "+nextHopWant)
 	}
-	seen := map[NextHop]bool{}
+	seen := map[string]bool{}
 	for i, h := range s.NextHops {
 		if h.Host == "" {
 			continue
 		}
 		at := fmt.Sprintf("%s.next_hops[%d]", path, i)
-		if seen[h] {
+		if seen[h.String()] {
 			d.faultAt(at, h.String()+" stands there twice", "once")
 		}
-		seen[h] = true
+		seen[h.String()] = true
 		if len(c.SIP.Listen) > 0 && !slices.ContainsFunc(c.SIP.Listen, func(l Listener) bool { return l.reaches(h) }) {
 			d.faultAt(at, "no entry of sip.listen can reach it", "a next hop of a transport and address family that sip.listen has")
 		}

@@ -89,7 +89,9 @@ type Trunk struct {
 	Internal Side
 	Passing
 	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
-	SRTPPass     bool       // keys of SDES stay with the parties
+	Redirect     string     // pass | follow
+	Limits       TrunkLimits
+	SRTPPass     bool // keys of SDES stay with the parties
 	Recording    TrunkRecording
 }
 
@@ -115,7 +117,9 @@ type Side struct {
 	SRTPMethod string   // sdes | dtls
 	SRTPSuites []string // allowed, by preference; names in SDP. Empty: all
 
-	TLS SideTLS
+	TLS           SideTLS
+	Ping          Ping
+	RedirectHosts []string // that redirections may lead to, "*." before a domain for all in it
 }
 
 // NextHop is where calls to one side are sent.
@@ -123,6 +127,9 @@ type NextHop struct {
 	Host      string // name or address, IPv6 without brackets
 	Port      uint16
 	Transport string // udp | tcp | tls | ws | wss
+
+	Priority int // the lowest are tried first; 0: the place in the list, from 1
+	Weight   int // share among those of one priority
 }
 
 // Recording holds what all recordings share.
@@ -169,7 +176,9 @@ type API struct {
 
 // Limits bound the daemon.
 type Limits struct {
-	CallsMax int // concurrent calls
+	CallsMax  int           // concurrent calls
+	DelayMax  time.Duration // messages that wait longer shed new calls; 0: none do
+	MemoryMax int64         // bytes beyond which new calls are shed; 0: none
 }
 
 // Log is how the daemon logs, always to standard error.

@@ -41,11 +41,11 @@ func TestMinimal(t *testing.T) {
 	want.Trunks[0].Name = "a"
 	want.Trunks[0].External = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
-		NextHops: []NextHop{{"192.0.2.1", 5060, "udp"}}, SRTP: "off", SRTPMethod: "sdes",
+		NextHops: []NextHop{{Host: "192.0.2.1", Port: 5060, Transport: "udp", Weight: 1}}, SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault,
 	}
 	want.Trunks[0].Internal = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")},
-		NextHops: []NextHop{{"10.0.0.5", 5070, "tcp"}}, SRTP: "off", SRTPMethod: "sdes",
+		NextHops: []NextHop{{Host: "10.0.0.5", Port: 5070, Transport: "tcp", Weight: 1}}, SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault,
 	}
 	if d := cmp.Diff(want, mustParse(t, minimal), cmpNet); d != "" {
 		t.Error(d)
@@ -59,7 +59,10 @@ var (
 
 var beepDefault = Beep{Preset: "none", Frequency: 1400, Duration: 200 * time.Millisecond, Interval: 14 * time.Second, Level: -24, To: "both"}
 
-var plainSide = Side{SRTP: "off", SRTPMethod: "sdes"}
+var (
+	pingDefault = Ping{Timeout: 4 * time.Second, DownAfter: 3, UpAfter: 2}
+	plainSide   = Side{SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault}
+)
 
 // TestDefaults states the published defaults once more, by hand.
 func TestDefaults(t *testing.T) {
@@ -69,7 +72,7 @@ func TestDefaults(t *testing.T) {
 			{"udp", netip.MustParseAddrPort("0.0.0.0:5060")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:5060")},
 		}, KeepAlive: 30 * time.Second, UDPBytesMax: 1300},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, CoalesceMax: time.Millisecond, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
-		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
+		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Redirect: "pass", Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
 			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto",
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
@@ -87,7 +90,7 @@ func TestDefaults(t *testing.T) {
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
-		Limits:  Limits{CallsMax: 2000},
+		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 	if d := cmp.Diff(want, c, cmpNet); d != "" {

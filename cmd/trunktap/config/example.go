@@ -52,12 +52,12 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 		lead = strings.TrimSuffix(indent, "  ") + "- "
 		indent = lead[:len(lead)-2] + "  "
 	}
-	if n.kind == listKind && n.proto().kind == objectKind && !n.required || n.aside {
+	if n.kind == listKind && n.proto().kind == objectKind && !n.required && !n.live || n.aside {
 		exampleAside(b, n, indent)
 		return
 	}
 	doc := n.doc
-	if n.kind == leafKind || n.kind == mapKind || n.kind == listKind && n.proto().kind == leafKind {
+	if n.kind == leafKind || n.kind == mapKind || n.kind == listKind && (n.proto().kind == leafKind || n.live) {
 		doc += " Allowed: " + n.allowed() + "."
 	}
 	if n.restart && n.kind != objectKind {
@@ -74,7 +74,7 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 		for _, f := range n.fields {
 			exampleOf(b, f, indent+"  ", false)
 		}
-	case n.kind == listKind && n.proto().kind == objectKind:
+	case n.kind == listKind && n.proto().kind == objectKind && !n.live:
 		exampleItem(b, n, lead)
 	case n.quiet:
 		fmt.Fprintf(b, "%s# %s: %s\n", indent, n.key, n.def)

@@ -208,6 +208,18 @@ func peerName(target *string) *node {
 	})
 }
 
+// hostPattern is the name of a host, or *. and a domain.
+func hostPattern(target *string) *node {
+	schema := map[string]any{"type": "string", "minLength": 1}
+	return leaf(target, `a host name, or "*." and a domain`, schema, func(s scalar) (string, *wrong) {
+		name := strings.TrimPrefix(s.text, "*.")
+		if s.kind != stringScalar || !hostShape.MatchString(name) || digitsOnly.MatchString(name) {
+			return "", wrongf("%v is no host name", s)
+		}
+		return strings.ToLower(strings.TrimSuffix(s.text, ".")), nil
+	})
+}
+
 // IP returns the address of a next hop that is given as one.
 func (h NextHop) IP() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(h.Host)

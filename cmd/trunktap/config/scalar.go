@@ -137,6 +137,23 @@ func duration(target *time.Duration, least, most time.Duration) *node {
 	})
 }
 
+// zeroOr is a duration from least to most, or 0s.
+func zeroOr(target *time.Duration, least, most time.Duration) *node {
+	n := duration(target, 0, most)
+	n.want = fmt.Sprintf("a duration such as 200ms, 14s or 5m, from %s to %s, or 0s", short(least), short(most))
+	parse := n.set
+	n.set = func(s scalar) *wrong {
+		was := *target
+		w := parse(s)
+		if w == nil && *target > 0 && *target < least {
+			*target = was
+			return wrongf("%s is out of range", s.text)
+		}
+		return w
+	}
+	return n
+}
+
 // short prints 5m0s as 5m.
 func short(d time.Duration) string {
 	s := d.String()

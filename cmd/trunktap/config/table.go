@@ -42,10 +42,10 @@ func table(c *Config) *node {
 		)).atStart(),
 		keysTable(&c.Keys),
 		apiTable(&c.API),
-		key("limits", "Bounds of the daemon.", object(
+		key("limits", "Bounds of the daemon.", object(append([]*node{
 			key("calls_max", "Concurrent calls; more are refused. Every call takes four media ports. Without the key: 2000, or as many as the ports allow.",
 				integer(&c.Limits.CallsMax, 1, 100_000)).shown("2000").lively().atStart(),
-		)),
+		}, overload(&c.Limits)...)...)),
 		key("log", "What is logged to standard error.", object(
 			key("level", "The least severe message that is logged.",
 				choice(&c.Log.Level, []string{"debug", "info", "warn", "error"}, nil)).is("info"),
@@ -115,15 +115,15 @@ func trunkTable(t *Trunk) *node {
 			boolean(&t.SRTPPass)).is("false"),
 		trunkRecordingTable(&t.Recording),
 	}
-	return object(slices.Concat(head, passingFields(&t.Passing), tail)...)
+	return object(slices.Concat(head, passingFields(&t.Passing), tail, trunkReach(t))...)
 }
 
 func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
-	return key(name, doc, object(
+	return key(name, doc, object(append([]*node{
 		key("peers", "Who may send to this trunk from this side. Without the key: the next hops, when all of them are addresses.",
 			list(&s.Peers, 1, peersMax, peer)).shown(peersShown).lively(),
-		key("next_hops", "Where calls to this side go: the first, and the next one when it does not answer.",
-			list(&s.NextHops, 1, nextHopsMax, nextHop)).shown(hopsShown).lively(),
+		key("next_hops", "Where calls to this side go: the first, and the next one when it does not answer or says 503. {uri: …, priority: 1, weight: 2} in the place of a URI shares calls out; see docs/trunks.md.",
+			list(&s.NextHops, 1, nextHopsMax, hopTable)).shown(hopsShown).lively(),
 		key("media_address", "The address advertised in SDP to this side. Without the key: that of the trunk.",
 			mediaAddress(&s.MediaAddress)).shown("203.0.113.10"),
 		key("srtp", "Whether the audio of this side is protected (RFC 3711). optional: where the side can. required: else calls are refused. off on both sides: what the parties agree on passes untouched; off on one: that side has plain RTP alone. See docs/srtp.md.",
@@ -132,8 +132,7 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 			choice(&s.SRTPMethod, []string{"sdes", "dtls"}, nil)).is("sdes"),
 		key("srtp_suites", "The suites allowed, by preference; those with 256 bits and SHA1 are of sdes alone. Without the key: all.",
 			list(&s.SRTPSuites, 1, len(srtpSuites), srtpSuite)).shown("[AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80]"),
-		sideTLSTable(&s.TLS),
-	))
+	}, sideReach(s)...)...))
 }
 
 func captureTable(c *Capture) *node {

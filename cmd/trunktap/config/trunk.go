@@ -17,6 +17,31 @@ type SideTLS struct {
 	PeerName string // of the certificates of next hops, and of whoever connects
 }
 
+// Ping is how the next hops of a side are asked whether they are there.
+type Ping struct {
+	Interval  time.Duration // 0: they are not asked
+	Timeout   time.Duration
+	DownAfter int // failures in a row
+	UpAfter   int // answers in a row
+}
+
+// TrunkLimits bound one trunk; 0: not.
+type TrunkLimits struct {
+	CallsMax             int
+	CallsPerSecondMax    int
+	InDialogPerSecondMax int
+}
+
+// Bounds of what trunks may say.
+const (
+	weightMost        = 1000
+	perSecondMost     = 100_000
+	callsMost         = 100_000
+	redirectHostsMax  = 64
+	pingIntervalMost  = time.Hour
+	pingIntervalLeast = time.Second
+)
+
 // Bounds of transports.
 const (
 	udpBytesLeast = 400

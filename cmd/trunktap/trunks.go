@@ -1,0 +1,34 @@
+package main
+
+import (
+	"time"
+
+	"github.com/trunktap/trunktap/recorder/api"
+	"github.com/trunktap/trunktap/sip/b2bua"
+)
+
+// trunkStates tells the API how the trunks do.
+func trunkStates(b *b2bua.B2BUA) func() api.Trunks {
+	return func() api.Trunks {
+		out := api.Trunks{NextHops: []api.NextHop{}, Registrations: []api.Registration{}}
+		now := time.Now()
+		for _, h := range b.NextHops() {
+			n := api.NextHop{
+				Trunk: h.Trunk, Side: h.Side.String(), URI: h.NextHop.String(), Up: h.Up, Since: unlessZero(h.Since),
+				Requests: h.Requests, Failed: h.Failed, Pings: h.Pings, PingsFailed: h.PingsFailed,
+			}
+			if h.Until.After(now) {
+				n.Until = &h.Until
+			}
+			out.NextHops = append(out.NextHops, n)
+		}
+		return out
+	}
+}
+
+func unlessZero(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
