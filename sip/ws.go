@@ -46,7 +46,17 @@ func (c *wsConn) open() { c.opened.Do(func() { close(c.up) }) }
 
 // newWSConn wraps a connection that a peer has opened; accept comes next.
 func newWSConn(conn net.Conn, keepAlive time.Duration) *wsConn {
-	return &wsConn{Conn: conn, state: ws.StateServerSide, silent: 3 * keepAlive, in: bufio.NewReader(conn), up: make(chan struct{})}
+	return &wsConn{Conn: conn, state: ws.StateServerSide, silent: silence(keepAlive), in: bufio.NewReader(conn), up: make(chan struct{})}
+}
+
+// wsSilentMin is the least time after which a peer that says nothing is dead.
+const wsSilentMin = 10 * time.Second
+
+func silence(keepAlive time.Duration) time.Duration {
+	if keepAlive <= 0 {
+		return 0
+	}
+	return max(3*keepAlive, wsSilentMin)
 }
 
 // RemoteAddr is the peer's.
@@ -101,7 +111,7 @@ func dialWS(ctx context.Context, conn net.Conn, f Flow, keepAlive time.Duration)
 	if !strings.EqualFold(got.Protocol, wsProtocol) {
 		return nil, errWSProtocol
 	}
-	c := &wsConn{Conn: conn, state: ws.StateClientSide, silent: 3 * keepAlive, in: bufio.NewReader(conn), up: make(chan struct{})}
+	c := &wsConn{Conn: conn, state: ws.StateClientSide, silent: silence(keepAlive), in: bufio.NewReader(conn), up: make(chan struct{})}
 	if early != nil {
 		c.in = early // what came behind the peer's answer is in it
 	}
