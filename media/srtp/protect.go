@@ -18,11 +18,12 @@ import (
 // receiver's guess. A packet whose index went out before, or is older than
 // WindowPackets, is refused with ErrReplayed: the receiver would drop it, and a
 // key stream that is used twice gives both packets away (RFC 3711 section 9.1).
-// So a sender that sets an SSRC's sequence numbers back is silent until they are
-// where they were.
+// A sender that sets an SSRC's sequence numbers back goes on as another SSRC after
+// restartPackets of them.
 type Protector struct {
 	// of the goroutine that handles packets
 	current, former sending
+	restarts        restarts
 	header          rtp.Header
 	rtcpHeader      rtcp.Header
 
@@ -108,14 +109,14 @@ func (p *Protector) OverheadBytes() int {
 
 // RTP protects a packet into dst and returns what dst holds then. dst has room
 // for OverheadBytes more than the packet and is either plain itself or does not
-// overlap it; after an error it holds rubbish. Errors: ErrForm, ErrReplayed,
+// overlap it, and then plain is as it was; after an error dst holds rubbish. Errors: ErrForm, ErrReplayed,
 // ErrSources, ErrShortBuffer, ErrExhausted, ErrNoKeys.
 func (p *Protector) RTP(dst, plain []byte) ([]byte, error) {
 	if err := p.check(dst, plain, rtpHeaderBytes); err != nil {
 		return nil, err
 	}
-	ssrc, seq := binary.BigEndian.Uint32(plain[8:]), binary.BigEndian.Uint16(plain[2:])
-	c := &p.current
+	came, seq := binary.BigEndian.Uint32(plain[8:]), binary.BigEndian.Uint16(plain[2:])
+	ssrc, c := p.restarts.outgoing(came), &p.current
 	s := c.rtp[ssrc]
 	index := int64(seq)
 	switch {
@@ -124,7 +125,10 @@ func (p *Protector) RTP(dst, plain []byte) ([]byte, error) {
 	case s != nil:
 		index, _ = s.estimate(seq)
 		if index < 0 || !s.fresh(uint64(index)) {
-			return nil, p.count(nil, ErrReplayed)
+			if !p.restarts.refused(came, seq, c.rtp) {
+				return nil, p.count(nil, ErrReplayed)
+			}
+			ssrc, s, index = p.restarts.outgoing(came), nil, int64(seq)
 		}
 		if index > indexMax {
 			return nil, p.count(nil, ErrExhausted)
@@ -133,10 +137,17 @@ func (p *Protector) RTP(dst, plain []byte) ([]byte, error) {
 	if s != nil { // else it is 0, as the cipher begins
 		c.keys.ctx.SetROC(ssrc, uint32(index/sequences))
 	}
+	if ssrc != came {
+		binary.BigEndian.PutUint32(plain[8:], ssrc)
+	}
 	out, err := c.keys.ctx.EncryptRTP(dst, plain, &p.header)
+	if ssrc != came && &dst[:1][0] != &plain[0] {
+		binary.BigEndian.PutUint32(plain[8:], came)
+	}
 	if err != nil {
 		return nil, p.count(nil, ErrForm)
 	}
+	p.restarts.accepted()
 	if s == nil {
 		c.rtp[ssrc] = newSource(uint64(index))
 	} else {
@@ -150,7 +161,8 @@ func (p *Protector) RTCP(dst, plain []byte) ([]byte, error) {
 	if err := p.check(dst, plain, rtcpHeaderBytes); err != nil {
 		return nil, err
 	}
-	ssrc, c := binary.BigEndian.Uint32(plain[4:]), &p.current
+	came, c := binary.BigEndian.Uint32(plain[4:]), &p.current
+	ssrc := p.restarts.outgoing(came)
 	_, known := c.rtcp[ssrc]
 	if !known && len(c.rtcp) >= SourcesMax {
 		return nil, p.count(nil, ErrSources)
@@ -158,7 +170,13 @@ func (p *Protector) RTCP(dst, plain []byte) ([]byte, error) {
 	if index, _ := c.keys.ctx.Index(ssrc); index >= rtcpIndexMax {
 		return nil, p.count(nil, ErrExhausted)
 	}
+	if ssrc != came {
+		rename(plain, came, ssrc)
+	}
 	out, err := c.keys.ctx.EncryptRTCP(dst, plain, &p.rtcpHeader)
+	if ssrc != came && &dst[:1][0] != &plain[0] {
+		rename(plain, ssrc, came)
+	}
 	if err != nil {
 		return nil, p.count(nil, ErrForm)
 	}

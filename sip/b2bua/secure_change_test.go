@@ -301,3 +301,26 @@ func TestSecureForged(t *testing.T) {
 		})
 	}
 }
+
+// TestSecureSenderRestarts lets the plain party set its sequence numbers back under the
+// same SSRC, as PBXs do when another source of theirs takes over.
+func TestSecureSenderRestarts(t *testing.T) {
+	tc := secureCases["SDES to plain"]
+	inSecureBubble(t, tc.cfg, func(ctx context.Context, w *secureCalls) {
+		a, p := w.call(ctx, tc.from, tc.to)
+		p.Media().Jump(40_000, 0) // more than half of the numbers ahead is back
+		time.Sleep(2 * time.Second)
+		sent, came := len(p.Media().Sent()), len(a.Media().Received())
+		if missing := sent - came; missing > 8 || a.Media().Undecrypted() != 0 {
+			w.t.Errorf("%d of %d packets did not come, %d could not be decrypted", missing, sent, a.Media().Undecrypted())
+		}
+		w.tap.mu.Lock()
+		if n := len(w.tap.packets[media.Internal]); n < sent-1 {
+			w.t.Errorf("the recorder got %d of %d", n, sent)
+		}
+		w.tap.mu.Unlock()
+		if err := a.Bye(ctx); err != nil {
+			w.t.Error(err)
+		}
+	})
+}
