@@ -288,7 +288,6 @@ func TestKernelFollowsTheStream(t *testing.T) {
 	st.SetTap(media.External, tap)
 	seq := 0
 	settle := func(what string) {
-		t.Helper()
 		t.Log(what)
 		seq = s.byKernel(st, conns, seq)
 	}
