@@ -94,6 +94,17 @@ func cut(name string, size int) func(*testing.T) ([][]byte, []int16) {
 	}
 }
 
+// highFirst puts codes of so many bits that begin in the low bits of the octets (RFC
+// 3551 section 4.5.4) into the high ones (ITU-T I.366.2).
+func highFirst(b []byte, bits int) []byte {
+	out := make([]byte, len(b))
+	for i := range len(b) * 8 {
+		to := i/bits*bits + bits - 1 - i%bits
+		out[to/8] |= b[i/8] >> (i % 8) & 1 << (7 - to%8)
+	}
+	return out
+}
+
 // g729Stored are the frames of the vector; those of no octets are not sent.
 func g729Stored(t *testing.T) (out [][]byte, pcm []int16) {
 	for b := codecVector(t, "g729.bin"); len(b) > 0; b = b[1+int(b[0]):] {
@@ -161,6 +172,25 @@ func gsmStored(t *testing.T) (out [][]byte, pcm []int16) {
 	return out, pcm
 }
 
+// ilbc20Stored are frames of 20 ms of noise, and what the decoder makes of them, which
+// its own tests hold against that of libavcodec.
+func ilbc20Stored(t *testing.T) (out [][]byte, pcm []int16) {
+	d := must(codec.NewDecoder(media.Format{Name: "ILBC", ClockRate: 8000, Params: "mode=20"}, codec.DecoderOptions{}))(t)
+	defer d.Close()
+	rnd := rand.New(rand.NewPCG(captureSeed, 4))
+	speech := codecVector(t, "ilbc30.bin")
+	for i := range 100 {
+		frame := make([]byte, 38)
+		for k := range frame {
+			frame[k] = byte(rnd.Uint32())
+		}
+		copy(frame, speech[i%50*50:][:2]) // the spectrum of speech
+		frame[37] &= 0xfe                 // not empty (RFC 3951 section 3.8)
+		out, pcm = append(out, frame), must(d.Decode(pcm, frame))(t)
+	}
+	return out, pcm
+}
+
 // redundant puts the payload before into each (RFC 2198).
 func redundant(p *speaker) {
 	var before []byte
@@ -186,6 +216,7 @@ func typed(_ *testing.T, s *generated) {
 	p := s.speaker(0, 200*ms, muLaw())
 	for digit := range byte(4) {
 		p.talk(400 * ms)
+		s.typed = append(s.typed, typing{0, "0123"[digit : digit+1], p.at})
 		for i := range 10 {
 			p.PayloadType, p.Marker = 101, i == 0
 			event := []byte{digit, 10, 0, 0}
@@ -235,28 +266,43 @@ func codecCaptures() (list []captureCase) {
 		format         string
 	}{
 		{"L16 8 kHz", 8000, 1, "96 L16/8000"},
+		{"L16 11.025 kHz", 11025, 1, "96 L16/11025"},
 		{"L16 16 kHz", 16000, 1, "96 L16/16000"},
 		{"L16 16 kHz stereo", 16000, 2, "96 L16/16000/2"},
+		{"L16 22.05 kHz", 22050, 1, "96 L16/22050"},
+		{"L16 24 kHz", 24000, 1, "96 L16/24000"},
+		{"L16 32 kHz", 32000, 1, "96 L16/32000"},
 		{"L16 44.1 kHz", 44100, 1, "96 L16/44100"},
 		{"L16 44.1 kHz stereo", 44100, 2, "96 L16/44100/2"},
 		{"L16 48 kHz", 48000, 1, "96 L16/48000"},
 		{"L16 48 kHz stereo", 48000, 2, "96 L16/48000/2"},
 	} {
-		to := map[int]int{8000: 8000, 16000: 16000}[c.rate]
+		to := map[int]int{8000: 8000, 11025: 16000, 16000: 16000}[c.rate]
 		if to == 0 {
 			to = 48000
 		}
-		add(c.name, to, faithful{0.999, 30}, false, spoken(c.format, of(func() coder { return linear(96, c.rate, c.channels) }), func(p *speaker) { p.ptime = 10 * ms }))
+		add(c.name, to, faithful{0.999, 70}, false, spoken(c.format, of(func() coder { return linear(96, c.rate, c.channels) }), func(p *speaker) {
+			for p.ptime = 10 * ms; p.ptime*time.Duration(c.rate)%time.Second != 0; p.ptime *= 2 { // whole samples
+			}
+		}))
 	}
 	for _, c := range []struct {
 		kbps string
 		size int
 	}{{"16", 40}, {"24", 60}, {"32", 80}, {"40", 100}} {
 		add("G726-"+c.kbps, 8000, faithful{0.999, 35}, false, stored("96 G726-"+c.kbps+"/8000", 8000, 20*ms, cut("g726-"+c.kbps, c.size)))
+		add("AAL2-G726-"+c.kbps, 8000, faithful{0.999, 35}, false, stored("96 AAL2-G726-"+c.kbps+"/8000", 8000, 20*ms, func(t *testing.T) ([][]byte, []int16) {
+			payloads, pcm := cut("g726-"+c.kbps, c.size)(t)
+			for i, b := range payloads {
+				payloads[i] = highFirst(b, len(b)*8/160)
+			}
+			return payloads, pcm
+		}))
 	}
 	add("GSM", 8000, faithful{0.999, 30}, false, stored("96 GSM/8000", 8000, 20*ms, gsmStored))
 	add("G729", 8000, faithful{0.99, 22}, true, stored("96 G729/8000", 8000, 10*ms, g729Stored))
 	add("iLBC", 8000, faithful{0.99, 25}, true, stored("96 iLBC/8000 mode=30", 8000, 30*ms, cut("ilbc30", 50)))
+	add("iLBC 20 ms", 8000, faithful{0.999, 30}, true, stored("96 iLBC/8000 mode=20", 8000, 20*ms, ilbc20Stored))
 	add("AMR octet-aligned", 8000, faithful{0.999, 30}, true, stored("96 AMR/8000 octet-align=1", 8000, 20*ms, amrStored(false, true)))
 	add("AMR bandwidth-efficient", 8000, faithful{0.999, 30}, true, stored("96 AMR/8000", 8000, 20*ms, amrStored(false, false)))
 	add("AMR-WB octet-aligned", 16000, faithful{0.999, 30}, true, stored("96 AMR-WB/16000 octet-align=1", 16000, 20*ms, amrStored(true, true)))

@@ -29,6 +29,7 @@ type generated struct {
 	cseq    int
 	packets []generatedPacket
 	said    [2][]saying
+	typed   []typing
 	end     time.Duration
 }
 
@@ -43,6 +44,13 @@ type generatedPacket struct {
 type saying struct {
 	from, to time.Duration
 	ref      func(t float64) float64
+}
+
+// typing is a key that one side presses at a time of the call.
+type typing struct {
+	side  int
+	digit string
+	at    time.Duration
 }
 
 // voice is a source like speech, without an end and without a period: harmonics

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	opus "gopkg.in/hraban/opus.v2"
 )
 
 // bothTalk begins a call in PCMU in which the PBX talks for that long and the
@@ -73,6 +75,13 @@ func timelineCaptures() []captureCase {
 				p.talk(800 * ms)
 			}
 		})},
+		{"codec change by payload type with other clocks", 48000, 5 * ms, faithful{0.99, 15}, false, otherClocks("96 L16/16000", func(*testing.T) []coder {
+			return []coder{muLaw(), linear(96, 16000, 1), linear(97, 48000, 1), muLaw()}
+		})},
+		{"codec change by payload type to Opus and back", 48000, 5 * ms, faithful{0.97, 0}, true, otherClocks("111 opus/48000/2", func(t *testing.T) []coder {
+			speech := opusCoder(t, 1, opus.AppAudio, func(e *opus.Encoder) error { return e.SetBitrate(96000) })
+			return []coder{muLaw(), speech, linear(97, 48000, 1), g722(), muLaw()}
+		})},
 		{"discontinuous sending", 0, 5 * ms, exact, false, bothTalk(4*second, func(_ *generated, p *speaker) {
 			for range 4 {
 				p.talk(600 * ms)
@@ -132,6 +141,21 @@ func timelineCaptures() []captureCase {
 			}
 			p.talk(3 * second)
 		})},
+	}
+}
+
+// otherClocks is a call in which the carrier goes from codec to codec within one SSRC.
+// The time stamps go on from the same number, in another unit (RFC 7160 section 4.1).
+func otherClocks(format string, f func(*testing.T) []coder) func(*testing.T, *generated) {
+	return func(t *testing.T, s *generated) {
+		coders := f(t)
+		s.agree(sceneAnswer, "sendrecv", "0 PCMU/8000", format, "97 L16/48000", "9 G722/8000")
+		s.speaker(1, 200*ms, muLaw()).talk(time.Duration(len(coders)) * 800 * ms)
+		p := s.speaker(0, 200*ms, muLaw())
+		for _, c := range coders {
+			p.coder = c
+			p.talk(800 * ms)
+		}
 	}
 }
 

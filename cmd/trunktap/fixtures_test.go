@@ -65,6 +65,7 @@ type fixtureCall struct {
 	m      recorder.Manifest
 	codecs [2]string
 	heard  [2]int
+	pcm    [2][]int16
 }
 
 func replayFixture(t *testing.T, name string) (out []fixtureCall) {
@@ -83,7 +84,11 @@ func replayFixture(t *testing.T, name string) (out []fixtureCall) {
 			c.codecs[s.Channel] = s.Codec
 		}
 		for _, s := range c.m.Segments {
-			pcm := must(os.ReadFile(filepath.Join(dir, c.m.ID, s.File)))(t)[44:]
+			file := filepath.Join(dir, c.m.ID, s.File)
+			for ch, more := range readPCM(t, file) {
+				c.pcm[ch] = append(c.pcm[ch], more...)
+			}
+			pcm := must(os.ReadFile(file))(t)[44:]
 			for ; len(pcm) >= 640; pcm = pcm[640:] {
 				for ch := range c.heard {
 					if rms(pcm[:640], ch) > 200 {

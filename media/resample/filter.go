@@ -41,7 +41,7 @@ var filters struct {
 }
 
 // Rates that are understood, in Hz.
-var rates = [...]int{8000, 11025, 16000, 22050, 32000, 44100, 48000}
+var rates = [...]int{8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000}
 
 // Supported tells whether New takes a rate (Hz).
 func Supported(rate int) bool {

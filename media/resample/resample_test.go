@@ -261,3 +261,15 @@ func FuzzProcess(f *testing.F) {
 		}
 	})
 }
+
+// TestRatesOfL16: linear samples of every rate of RFC 3551 section 4.1 can be brought
+// to those of recordings.
+func TestRatesOfL16(t *testing.T) {
+	for _, in := range []int{8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000} {
+		for _, out := range []int{8000, 16000, 48000} {
+			if _, err := New(in, out); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
