@@ -289,6 +289,21 @@ func (m *Media) Secured() (suite string, ok bool) {
 	return m.sdes.send.suite, m.sdes.out != nil
 }
 
+// transmit sends a packet, protected where that was agreed. m.mu is held.
+func (m *Media) transmit(from Conn, p Packet) {
+	secure, err := m.sdes.protect(p.Wire, p.RTCP)
+	if err != nil {
+		return
+	}
+	datagram := p.Wire
+	if p.Secure = secure; secure != nil {
+		datagram = secure
+	}
+	if _, err := from.WriteToUDPAddrPort(datagram, p.Peer); err == nil { // else lost, as packets are
+		m.keep(&m.sent, p)
+	}
+}
+
 // secureOffer completes an offer with the lines that protect its media.
 func (o Offer) secureOffer(m *Media) Offer {
 	if o.SRTP == nil || o.profile != "" {
