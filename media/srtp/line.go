@@ -264,11 +264,12 @@ func (l *Line) passOn(b *agreement, cfg SideConfig, lines []Crypto, feedback boo
 }
 
 func firstForm(cfg SideConfig) form {
-	switch {
-	case cfg.Policy == Off:
+	switch cfg.Policy {
+	case Off:
 		return formPlain
-	case cfg.Policy == Optional:
+	case Optional:
 		return formOpportunistic
+	case Required:
 	}
 	return formSecure
 }

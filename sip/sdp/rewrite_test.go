@@ -1,6 +1,7 @@
 package sdp
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -115,4 +116,25 @@ func TestRewriteProperty(t *testing.T) {
 		}
 		checkRewrite(t, d, targets)
 	})
+}
+
+// TestRewriteRefused: a refused line gets port 0, and where a section's protection is
+// replaced the other configurations that it proposes go with it.
+func TestRewriteRefused(t *testing.T) {
+	const body = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/SAVP 0\r\na=crypto:1 x inline:y\r\na=acap:1 crypto:1 z\r\na=pcfg:1 a=1\r\na=ptime:20\r\n" +
+		"m=audio 4002/1 RTP/AVP 0\r\na=tcap:1 RTP/SAVP\r\nm=video 4004 RTP/AVP 31\r\na=pcfg:1 t=1\r\n"
+	const want = "v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 30000 RTP/AVP 0\r\nc=IN IP4 198.51.100.7\r\na=ptime:20\r\n" +
+		"m=audio 0/1 RTP/AVP 0\r\nc=IN IP4 198.51.100.7\r\nm=video 4004 RTP/AVP 31\r\na=pcfg:1 t=1\r\n"
+	d, err := Parse([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := netip.MustParseAddr("198.51.100.7")
+	got := d.Rewrite([]Target{
+		{Addr: at, Port: 30000, Protection: &Protection{Profile: "RTP/AVP"}},
+		{Addr: at, Port: 30002, Protection: &Protection{Profile: "RTP/AVP", Refused: true}},
+	})
+	if string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
 }
