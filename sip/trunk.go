@@ -29,6 +29,10 @@ type Trunk struct {
 	// CSeq are the same on both sides.
 	Hide bool
 
+	// Registrations is how phones of the internal side are reached that register
+	// on the external side.
+	Registrations Registrations
+
 	Timers SessionTimers
 
 	Headers [2]HeaderRules // by the side that messages go to
@@ -40,6 +44,16 @@ type Limits struct {
 	CallsPerSecondMax    int // begun
 	InDialogPerSecondMax int // requests inside of calls, but for those that end or complete something
 }
+
+// Registrations says what becomes of a REGISTER from the internal side.
+type Registrations string
+
+// What becomes of it.
+const (
+	RegistrationsPass    Registrations = ""        // it passes; calls to the phone take another way
+	RegistrationsContact Registrations = "contact" // its Contact leads to us
+	RegistrationsPath    Registrations = "path"    // a Path leads to us (RFC 3327)
+)
 
 // Side is one side of a trunk.
 type Side struct {
@@ -173,7 +187,7 @@ func (t *Trunk) Validate() error {
 	}
 	for i := range t.Sides {
 		s, side := &t.Sides[i], media.Side(i)
-		if len(s.NextHops) == 0 {
+		if len(s.NextHops) == 0 && (side == media.External || t.Registrations == RegistrationsPass) {
 			fault("%s side has no next hop", side)
 		}
 		if !s.MediaAddr.IsValid() {

@@ -167,6 +167,8 @@ func (b *B2BUA) handle(m *sip.Message) {
 	case m.Method == sip.Cancel, m.ToTag() != "":
 		b.counters.Unknown.Add(1)
 		b.reply(m, 481, "Call/Transaction Does Not Exist")
+	case m.Method == sip.Options && b.toPhone(m):
+		b.admit(m)
 	case m.Method == sip.Options && len(m.List("Require")) > 0: // RFC 3261 section 8.2.2.3
 		b.reply(m, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(m.List("Require"), ", ")})
 	case m.Method == sip.Options:

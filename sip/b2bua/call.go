@@ -58,6 +58,7 @@ type call struct {
 	ahead       uint32            // requests of ours before the caller's first on the other leg
 	state       *callstate.Dialog // nil: nobody observes
 	hops        []sip.NextHop     // not yet tried
+	phone       *binding          // whom the first request is for, when that registered through us
 	flows       []sip.Flow        // addresses of the next hop not yet tried
 	hop         sip.NextHop       // being tried
 	takeover    string            // Contact of who has the call that this one is to replace

@@ -38,7 +38,9 @@ func (c *call) begin(req *sip.Message) {
 		return
 	}
 	c.setupBody = body
-	c.hops = c.firstHops(req)
+	if !c.forPhone(req) {
+		c.hops = c.firstHops(req)
+	}
 	c.observe(req, now)
 }
 
@@ -221,6 +223,7 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 	if targets(req.Method) {
 		ownContact(m, ours, flow.Network, true)
 	}
+	c.register(m, req, ours, flow.Network)
 	addCSeq(m, c.ahead)
 	c.carry(m, req, c.side, ours, flow)
 	if c.alias != nil {
@@ -261,7 +264,8 @@ func (c *call) noHop(now time.Time) {
 	case c.timedOut:
 		c.fail(c.setup, now, 408, "Request Timeout")
 	default:
-		c.fail(c.setup, now, 503, "Service Unavailable", retryAfter())
+		status, reason := c.unreachable()
+		c.fail(c.setup, now, status, reason, retryAfter())
 	}
 }
 

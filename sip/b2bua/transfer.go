@@ -115,6 +115,9 @@ func (c *call) requestURI(uri string) string {
 	if c.targetURI != "" {
 		return c.targetURI
 	}
+	if c.phone != nil {
+		return c.phone.uri
+	}
 	if c.takeover != "" && c.hop == c.takeoverHop {
 		return c.takeover
 	}
