@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -214,7 +215,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 		if t.Passive {
 			continue
 		}
-		to := sip.Trunk{Name: t.Name}
+		to := sip.Trunk{Name: t.Name, Registrations: sip.Registrations(strings.TrimPrefix(t.Registrations, "pass"))}
 		passing(t, &to)
 		to.Limits, to.Follow = sip.Limits(t.Limits), t.Redirect == "follow"
 		var err error
@@ -224,7 +225,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 		for side, s := range t.Sides() {
 			addr := cfg.MediaAddress(t, side)
 			if !addr.IsValid() {
-				if addr, err = localAddress(s.NextHops[0]); err != nil {
+				if addr, err = localAddress(nearest(s)); err != nil {
 					return nil, fmt.Errorf("trunk %s, %s side: no media address: %w (give media.address)", t.Name, media.Side(side), err)
 				}
 			}
@@ -238,6 +239,18 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 		out = append(out, to)
 	}
 	return out, nil
+}
+
+// nearest is whom a side leads to: its first next hop, or the first of its peers.
+func nearest(s *config.Side) config.NextHop {
+	if len(s.NextHops) > 0 {
+		return s.NextHops[0]
+	}
+	a := s.Peers[0].Addr()
+	if !s.Peers[0].IsSingleIP() {
+		a = a.Next() // the first of a network is nobody's
+	}
+	return config.NextHop{Host: a.String(), Port: 5060, Transport: "udp"}
 }
 
 // srtpConfig is a trunk's policy of SRTP; fingerprint is of the certificate that

@@ -131,9 +131,9 @@ func TestUnregistering(t *testing.T) {
 func TestOnlyPeersAreReached(t *testing.T) {
 	inBubble(t, phones(sip.RegistrationsContact), func(w *bench) {
 		for i, b := range []binding{
-			{"sip:x@203.0.113.9", sip.Flow{Network: "udp", Remote: stranger}},                      // no peer
-			{"sip:x@192.0.2.66", sip.Flow{Network: "udp", Remote: carrier}},                        // a peer of the other side
-			{"sip:x y@10.0.0.66", sip.Flow{Network: "udp", Remote: pbx}},                           // no URI
+			{"sip:x@203.0.113.9", sip.Flow{Network: "udp", Remote: stranger}},                        // no peer
+			{"sip:x@192.0.2.66", sip.Flow{Network: "udp", Remote: carrier}},                          // a peer of the other side
+			{"sip:x y@10.0.0.66", sip.Flow{Network: "udp", Remote: pbx}},                             // no URI
 			{"sip:x@10.0.0.66", sip.Flow{Network: "udp", Remote: netip.AddrPortFrom(pbx.Addr(), 0)}}, // no port: sent nowhere
 		} {
 			target := "sip:" + b.user() + "@" + outside.String()

@@ -239,6 +239,12 @@ func (a *Agent) Message(ctx context.Context, target string, via netip.AddrPort, 
 	return a.lone(ctx, "MESSAGE", target, via, contentType, body)
 }
 
+// Register sends a REGISTER for its own address with a registrar and returns the
+// final response.
+func (a *Agent) Register(ctx context.Context, registrar string, via netip.AddrPort) (*Message, error) {
+	return a.lone(ctx, "REGISTER", registrar, via, "", nil)
+}
+
 func (a *Agent) lone(ctx context.Context, method, target string, via netip.AddrPort, contentType string, body []byte) (*Message, error) {
 	m := a.request(method, target, token(12)+"@"+a.Addr().Addr().String(), 1)
 	m.Add("From", "<"+a.URI()+">;tag="+token(6))

@@ -73,7 +73,7 @@ func (a *Agent) serve(s *server) {
 		switch m.Method {
 		case "INVITE":
 			a.invited(s, script)
-		case "OPTIONS", "MESSAGE":
+		case "OPTIONS", "MESSAGE", "REGISTER":
 			a.respond(s, 200, "OK", "", nil)
 		default:
 			a.respond(s, 405, "Method Not Allowed", "", nil)

@@ -20,7 +20,7 @@ func (d *decoder) check(c *Config) {
 			path := fmt.Sprintf("trunks[%d].%s", i, [2]string{"external", "internal"}[j])
 			d.defaultPeers(path, s)
 			if !t.Passive {
-				d.checkHops(path, s, c)
+				d.checkHops(path, s, c, j == 1 && t.Registrations != "pass")
 			}
 			d.checkSRTP(path, s)
 		}
@@ -138,8 +138,15 @@ func (d *decoder) defaultPeers(path string, s *Side) {
 }
 
 // checkHops demands a socket of the right kind for each next hop: SIP over
-// UDP is sent from the port that it is taken from (RFC 3581).
-func (d *decoder) checkHops(path string, s *Side, c *Config) {
+// UDP is sent from the port that it is taken from (RFC 3581). phones: those that
+// register need none.
+func (d *decoder) checkHops(path string, s *Side, c *Config, phones bool) {
+	if phones && !d.given(path+".next_hops") {
+		if d.given(path) && len(s.Peers) == 0 && !d.given(path+".peers") {
+			d.faultAt(path+".peers", "the key is missing, and there are no next_hops that stand for it", "a list, each an IP address or a network in CIDR form")
+		}
+		return
+	}
 	if d.given(path) && !d.given(path+".next_hops") {
 		d.faultAt(path+".next_hops", "the key is missing", "a list, each "+nextHopWant)
 	}

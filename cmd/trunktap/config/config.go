@@ -82,11 +82,14 @@ func (r PortRange) Len() int { return int(r.Last) - int(r.First) + 1 }
 
 // Trunk is a pair of sides between which calls are relayed and recorded.
 type Trunk struct {
-	Name     string
-	Role     string // trunk | phones
-	Passive  bool   // its calls pass an interface of Capture, not the daemon
-	External Side
-	Internal Side
+	Name string
+	Role string // trunk | phones
+	// Registrations is what becomes of phones that register from the internal side:
+	// pass | contact | path. Other than pass: that side needs no next hops.
+	Registrations string
+	Passive       bool // its calls pass an interface of Capture, not the daemon
+	External      Side
+	Internal      Side
 	Passing
 	MediaAddress netip.Addr // advertised on both sides; zero: that of Media
 	Redirect     string     // pass | follow

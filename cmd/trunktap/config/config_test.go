@@ -72,7 +72,7 @@ func TestDefaults(t *testing.T) {
 			{"udp", netip.MustParseAddrPort("0.0.0.0:5060")}, {"tcp", netip.MustParseAddrPort("0.0.0.0:5060")},
 		}, KeepAlive: 30 * time.Second, UDPBytesMax: 1300},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, CoalesceMax: time.Millisecond, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
-		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Redirect: "pass", Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
+		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Redirect: "pass", Registrations: "pass", Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
 			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto",
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},

@@ -109,6 +109,8 @@ func trunkTable(t *Trunk) *node {
 	tail := []*node{
 		key("media_address", "The address advertised in SDP to both sides. Without the key: media.address.",
 			mediaAddress(&t.MediaAddress)).shown("203.0.113.10"),
+		key("registrations", "What becomes of phones that register on the external side. contact: calls for them come to us by a Contact of ours. path: by a Path (RFC 3327), where the registrar supports it. pass: they are called directly, past us. With contact and path the internal side needs no next_hops.",
+			choice(&t.Registrations, []string{"pass", "contact", "path"}, nil)).is("pass"),
 		key("passive", "Whether its calls do not go through the daemon: they are listened to at the interfaces of capture. Its sides need peers and no next_hops.",
 			boolean(&t.Passive)).is("false"),
 		key("srtp_pass", "Whether two sides that both do SRTP by SDES keep their keys: packets pass as they are, and are decrypted for the recording alone.",
