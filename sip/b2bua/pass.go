@@ -10,7 +10,6 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
-	"github.com/trunktap/trunktap/sip/sdp"
 )
 
 // takeInDialog takes a request inside of a dialog.
@@ -118,9 +117,7 @@ func (c *call) inDialog(d *dialogState, to dialog.Party, m *sip.Message, body []
 		return nil, flow, err
 	}
 	out := outgoing(m, uri, routes, via, body)
-	if targets(m.Method) {
-		ownContact(out, ours, flow.Network, m.Method == sip.Invite)
-	}
+	ownContact(out, ours, flow.Network, m.Method == sip.Invite) // of every method: some take it for a target anyway
 	d.apply(to.Other(), out)
 	c.carry(out, m, c.at(to.Other()), ours, flow)
 	if c.alias != nil && to == dialog.Callee {
@@ -310,10 +307,7 @@ func (c *call) refuseAck(ex *exchange, d *dialogState, ack *sip.Message, now tim
 // returns the body for the far end.
 func (c *call) requestBody(ex *exchange, m *sip.Message, now time.Time) ([]byte, error) {
 	side := c.at(ex.from)
-	body, replace, ok := sdp.SplitBody(m.Get("Content-Type"), m.Body)
-	if ok && len(body) == 0 {
-		ok = false
-	}
+	body, replace, ok := description(m)
 	var out []byte
 	var err error
 	switch {
@@ -355,10 +349,7 @@ func (c *call) responseBody(ex *exchange, res *sip.Message, now time.Time) []byt
 	if res.Status >= 300 || c.ended {
 		return res.Body
 	}
-	body, replace, ok := sdp.SplitBody(res.Get("Content-Type"), res.Body)
-	if ok && len(body) == 0 {
-		ok = false
-	}
+	body, replace, ok := description(res)
 	var out []byte
 	var err error
 	switch {

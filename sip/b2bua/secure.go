@@ -218,8 +218,8 @@ func (c *call) vet(ex *exchange, res *sip.Message) error {
 		return nil
 	}
 	side := c.at(ex.from.Other())
-	body, _, ok := sdp.SplitBody(res.Get("Content-Type"), res.Body)
-	if !ok || len(body) == 0 || ex.method != sip.Invite && !ex.offered {
+	body, _, ok := description(res)
+	if !ok || ex.method != sip.Invite && !ex.offered {
 		return nil
 	}
 	d, err := sdp.Parse(body)

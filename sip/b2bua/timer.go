@@ -10,7 +10,6 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
-	"github.com/trunktap/trunktap/sip/sdp"
 )
 
 // Times of session timers.
@@ -184,8 +183,8 @@ func (t *timers) note(out *sip.Message, to dialog.Party) {
 			far.agreed, far.pending = far.pending, nil
 		}
 	}
-	body, _, ok := sdp.SplitBody(out.Get("Content-Type"), out.Body)
-	if !ok || len(body) == 0 {
+	body, _, ok := description(out)
+	if !ok {
 		return
 	}
 	if out.IsRequest() && out.Method != sip.Ack {

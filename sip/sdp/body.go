@@ -11,6 +11,7 @@ import (
 const (
 	multipartBytesMax = 1 << 20 // of a body in which a description is looked for
 	boundaryBytesMax  = 70      // RFC 2046 section 5.1.1
+	nestingMax        = 4       // multipart bodies in one another
 )
 
 // SplitBody finds the session description in the body of a message: the whole
@@ -37,7 +38,7 @@ func SplitBody(contentType string, body []byte) (sdp []byte, replace func(newSDP
 	if !strings.HasPrefix(typ, "multipart/") || boundary == "" || len(boundary) > boundaryBytesMax {
 		return nil, nil, false
 	}
-	p, ok := findPart(body, boundary)
+	p, ok := findPart(body, part{end: len(body)}, boundary, 0)
 	if !ok {
 		return nil, nil, false
 	}
@@ -58,10 +59,12 @@ func (p part) replace(body, newSDP []byte) []byte {
 	return slices.Concat(body[:p.lengthAt], length, body[p.lengthTo:p.content], newSDP, body[p.end:])
 }
 
-// findPart returns the first part that is a description.
-func findPart(body []byte, boundary string) (part, bool) {
+// findPart returns the first part that is a description, of the parts of one part.
+// Parts may be multipart themselves (RFC 5621 section 3.3).
+func findPart(body []byte, in part, boundary string, depth int) (part, bool) {
 	delimiter := []byte("--" + boundary)
-	at, _, last := nextDelimiter(body, 0, delimiter)
+	body = body[:in.end]
+	at, _, last := nextDelimiter(body, in.content, delimiter)
 	for at >= 0 && !last {
 		lineEnd := bytes.IndexByte(body[at:], '\n')
 		if lineEnd < 0 {
@@ -70,8 +73,14 @@ func findPart(body []byte, boundary string) (part, bool) {
 		p := part{header: at + lineEnd + 1}
 		next, contentEnd, isLast := nextDelimiter(body, p.header, delimiter)
 		p.end = contentEnd
-		if p.readHeader(body) {
+		isSDP, inner := p.readHeader(body)
+		if isSDP {
 			return p, true
+		}
+		if inner != "" && depth < nestingMax && p.lengthAt == p.lengthTo {
+			if found, ok := findPart(body, p, inner, depth+1); ok {
+				return found, true
+			}
 		}
 		at, last = next, isLast
 	}
@@ -107,40 +116,58 @@ func nextDelimiter(body []byte, from int, delimiter []byte) (at, contentEnd int,
 	return -1, len(body), false
 }
 
-// readHeader finds the content and tells whether it is a description in clear.
-func (p *part) readHeader(body []byte) bool {
-	isSDP := false
+// readHeader finds the content and tells whether it is a description, in clear and
+// of this session, or has parts of its own.
+func (p *part) readHeader(body []byte) (isSDP bool, boundary string) {
+	usable := true
 	for pos := p.header; pos < p.end; {
 		eol := bytes.IndexByte(body[pos:p.end], '\n')
 		if eol < 0 {
-			return false
+			break
 		}
 		text := strings.TrimRight(string(body[pos:pos+eol]), "\r")
 		next := pos + eol + 1
 		if text == "" {
 			p.content = next
-			return isSDP
+			return isSDP && usable, boundary
 		}
 		name, value, _ := strings.Cut(text, ":")
+		value = strings.TrimSpace(value)
 		switch strings.ToLower(strings.TrimSpace(name)) {
 		case "content-type", "c":
 			typ, _, _ := strings.Cut(value, ";")
-			isSDP = strings.EqualFold(strings.TrimSpace(typ), "application/sdp")
+			typ = strings.ToLower(strings.TrimSpace(typ))
+			isSDP, boundary = typ == "application/sdp", ""
+			if strings.HasPrefix(typ, "multipart/") {
+				boundary = boundaryOf(value)
+			}
+		case "content-disposition":
+			kind, _, _ := strings.Cut(value, ";")
+			usable = usable && strings.EqualFold(strings.TrimSpace(kind), "session")
+		case "content-encoding", "e":
+			usable = usable && strings.EqualFold(value, "identity")
 		case "content-transfer-encoding":
-			switch strings.ToLower(strings.TrimSpace(value)) {
+			switch strings.ToLower(value) {
 			case "binary", "8bit", "7bit":
 			default:
-				return false
+				usable = false
 			}
 		case "content-length", "l":
-			digits := strings.TrimSpace(value)
-			if _, err := strconv.ParseUint(digits, 10, 32); err != nil {
+			if _, err := strconv.ParseUint(value, 10, 32); err != nil {
 				break
 			}
-			p.lengthAt = pos + strings.LastIndex(text, digits)
-			p.lengthTo = p.lengthAt + len(digits)
+			p.lengthAt = pos + strings.LastIndex(text, value)
+			p.lengthTo = p.lengthAt + len(value)
 		}
 		pos = next
 	}
-	return false
+	return false, ""
+}
+
+func boundaryOf(contentType string) string {
+	_, params, err := mime.ParseMediaType(contentType)
+	if b := params["boundary"]; err == nil && len(b) <= boundaryBytesMax {
+		return b
+	}
+	return ""
 }

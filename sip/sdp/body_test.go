@@ -38,6 +38,16 @@ func TestSplitBody(t *testing.T) {
 			"binary", "multipart/mixed;boundary=b", "--b\r\nc: application/sdp\r\nContent-Transfer-Encoding: binary\r\nContent-Length: many\r\n\r\nv=0\r\n--b--", "v=0",
 			"--b\r\nc: application/sdp\r\nContent-Transfer-Encoding: binary\r\nContent-Length: many\r\n\r\nv=1 new\r\n--b--", true,
 		},
+		{
+			"nested", "multipart/mixed;boundary=b", "--b\r\nc: application/isup\r\n\r\n\x01\r\n--b\r\nc: multipart/alternative;boundary=i\r\n\r\n--i\r\nc: text/plain\r\n\r\nx\r\n--i\r\nc: application/sdp\r\n\r\nv=0\r\n--i--\r\n--b--", "v=0",
+			"--b\r\nc: application/isup\r\n\r\n\x01\r\n--b\r\nc: multipart/alternative;boundary=i\r\n\r\n--i\r\nc: text/plain\r\n\r\nx\r\n--i\r\nc: application/sdp\r\n\r\nv=1 new\r\n--i--\r\n--b--", true,
+		},
+		{
+			"for early media, then the session's", "multipart/mixed;boundary=b", "--b\r\nc: application/sdp\r\nContent-Disposition: early-session\r\n\r\nv=2\r\n--b\r\nc: application/sdp\r\nContent-Disposition: session;handling=required\r\n\r\nv=0\r\n--b--", "v=0",
+			"--b\r\nc: application/sdp\r\nContent-Disposition: early-session\r\n\r\nv=2\r\n--b\r\nc: application/sdp\r\nContent-Disposition: session;handling=required\r\n\r\nv=1 new\r\n--b--", true,
+		},
+		{"compressed part", "multipart/mixed;boundary=b", "--b\r\nc: application/sdp\r\nContent-Encoding: gzip\r\n\r\nv=0\r\n--b--", "", "", false},
+		{"nested too deep", "multipart/mixed;boundary=b", strings.Repeat("--b\r\nc: multipart/mixed;boundary=b\r\n\r\n", 50) + "--b\r\nc: text/plain\r\n\r\n", "", "", false},
 		{"base64", "multipart/mixed;boundary=b", "--b\r\nc: application/sdp\r\nContent-Transfer-Encoding: base64\r\n\r\ndj0w\r\n--b--", "", "", false},
 		{"after the end", "multipart/mixed;boundary=b", "--b--\r\n--b\r\nc: application/sdp\r\n\r\nv=0\r\n--b--", "", "", false},
 		{"only a header", "multipart/mixed;boundary=b", "--b\r\nc: application/sdp", "", "", false},
@@ -64,6 +74,7 @@ func FuzzSplitBody(f *testing.F) {
 	f.Add("multipart/mixed;boundary=b", []byte("--b\nc: application/sdp\nl: 3\n\nv=0\n--b--"))
 	f.Add("multipart/mixed;boundary=b", []byte("--b\r\nc: application/sdp\r\nContent-Length:\r\n\r\n\r\n--b"))
 	f.Add("application/sdp", []byte("v=0"))
+	f.Add("multipart/mixed;boundary=b", []byte("--b\r\nc: multipart/x;boundary=i\r\n\r\n--i\r\nc: application/sdp\r\n\r\nv=0\r\n--i--\r\n--b--"))
 	f.Fuzz(func(t *testing.T, contentType string, body []byte) {
 		was := bytes.Clone(body)
 		sdp, replace, ok := SplitBody(contentType, body)
