@@ -2,6 +2,7 @@ package main
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
@@ -22,6 +23,14 @@ func passing(t *config.Trunk, to *sip.Trunk) {
 	for side, r := range map[media.Side]*config.HeaderRules{media.External: &t.ToExternal, media.Internal: &t.ToInternal} {
 		to.Headers[side] = sip.HeaderRules{Requests: headerEdit(&r.Requests), Responses: headerEdit(&r.Responses)}
 	}
+}
+
+// sipAddress is what a side sees in Via and Contact; zero: what the routing table gives.
+func sipAddress(cfg *config.Config, s *config.Side, mediaAddr netip.Addr) netip.Addr {
+	if s.SIPAddress.IsValid() || cfg.SIP.Address.Is4() != mediaAddr.Is4() {
+		return s.SIPAddress
+	}
+	return cfg.SIP.Address
 }
 
 func headerEdit(e *config.HeaderEdit) sip.HeaderEdit {

@@ -115,6 +115,7 @@ type Side struct {
 	Peers        []netip.Prefix // who may send; never empty
 	NextHops     []NextHop      // where calls go, the first that answers; empty for passive trunks alone
 	MediaAddress netip.Addr     // advertised to this side; zero: that of the trunk
+	SIPAddress   netip.Addr     // given in Via and Contact to this side; zero: that of SIP
 
 	SRTP       string   // off | optional | required
 	SRTPMethod string   // sdes | dtls
