@@ -137,6 +137,7 @@ type stream struct {
 	concealed    int64 // ms
 	blocks       []codec.Block
 	quality      quality.Stream
+	held         *heldPacket // outside the sequence, nil: there was none
 }
 
 // row is one line of the manifest's streams.
@@ -218,28 +219,35 @@ func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arriv
 		st.state.Clock = clockOf(f) // events and noise count by that of the audio
 	}
 	seq, ts, verdict := st.state.Update(h, arrival)
-	switch {
-	case verdict == source.TooOld:
-		st.late(c)
+	switch verdict {
+	case source.TooOld, source.Suspect:
+		st.probe(c, h, f, payload, arrival, verdict == source.TooOld)
 		return false
-	case verdict == source.Duplicate:
+	case source.Duplicate:
 		st.quality.Duplicate()
 		return false
-	case !verdict.Usable():
-		return false
-	case verdict == source.Restarted:
+	case source.Restarted:
 		st.quality.Restart()
+		st.confirm(c, s)
+	case source.InOrder:
+		st.disprove(c)
+	case source.Reordered:
 	}
-	st.quality.Packet(arrival, seq, ts, st.state.Clock, len(payload))
+	st.accepted(c, s, f, source.Packet{
+		Arrival: arrival, SSRC: st.ssrc, PT: h.PayloadType, Marker: h.Marker, Epoch: st.state.Epoch(), Seq: seq, TS: ts, Payload: payload,
+	})
+	return true
+}
+
+// accepted puts a packet of the source's sequence into the reorder window.
+func (st *stream) accepted(c *core, s *side, f *format, p source.Packet) {
+	st.quality.Packet(p.Arrival, p.Seq, p.TS, st.state.Clock, len(p.Payload))
 	if c.started || c.plan.EarlyMedia {
 		st.count(f)
 	}
-	p := source.Packet{
-		Arrival: arrival, SSRC: st.ssrc, PT: h.PayloadType, Marker: h.Marker, Epoch: st.state.Epoch(), Seq: seq, TS: ts, Payload: payload,
-	}
-	s.track.Arrived(keyOf(p), ts, st.state.Clock, arrival)
+	s.track.Arrived(keyOf(p), p.TS, st.state.Clock, p.Arrival)
 	if !st.jitter.Room() {
-		s.drain(c, arrival)
+		s.drain(c, p.Arrival)
 	}
 	switch st.jitter.Push(p) {
 	case jitter.Late:
@@ -248,7 +256,6 @@ func (st *stream) arrived(c *core, s *side, h *rtp.Header, payload []byte, arriv
 		s.rejected++
 	case jitter.Accepted, jitter.Duplicate:
 	}
-	return true
 }
 
 func clockOf(f *format) int {

@@ -8,14 +8,14 @@ import (
 type Verdict uint8
 
 // Verdicts of State.Update. Only InOrder, Reordered and Restarted packets are
-// to be used.
+// to be used, and what was TooOld or Suspect once the next packet is Restarted.
 const (
 	InOrder   Verdict = iota // the newest so far, possibly after a hole
 	Reordered                // behind the newest, not seen before
 	Duplicate                // seen before
 	TooOld                   // late by sequence: too far behind to be told from a duplicate
 	Suspect                  // its sequence number fits nothing; the next one may confirm it
-	Restarted                // confirms a new sequence: a new epoch begins with this packet
+	Restarted                // confirms a new sequence: a new epoch begins with the packet before, see Held
 )
 
 // String names the verdict.
@@ -52,7 +52,7 @@ type Stats struct {
 	Duplicate int64
 	Reordered int64
 	TooOld    int64
-	Suspect   int64 // outside the sequence and not confirmed when they came
+	Suspect   int64 // outside the sequence and never confirmed
 	Restarts  int64 // sequence or timestamp resets
 }
 
@@ -83,6 +83,7 @@ type State struct {
 	wireSeq uint16    // of maxSeq, on the wire
 	seen    [2]uint64 // bit i: maxSeq-i was received
 	badNext int32     // sequence number that would confirm a restart, -1: none
+	bad     probe     // the packet before that
 
 	hz        int64 // media clock of the newest packet
 	ts        int64 // extended, of the newest packet
@@ -92,6 +93,22 @@ type State struct {
 
 	stats Stats
 }
+
+// probe is a packet outside the sequence, with which another may have begun.
+type probe struct {
+	ts      uint32 // on the wire
+	hz      int64
+	arrival int64
+	tooOld  bool // counted as that, else as suspect
+	// of the sequence that it began
+	seq, extended int64
+	epoch         int
+}
+
+// Held tells of the packet that a Restarted one confirmed: the first of its
+// sequence, which came right before it and was Suspect or TooOld then. Valid
+// until the next Update.
+func (s *State) Held() (seq, ts int64, epoch int) { return s.bad.seq, s.bad.extended, s.bad.epoch }
 
 // Epoch is the number of the timestamp base, from 0, of the packet that Update
 // took last.
@@ -234,25 +251,44 @@ func (s *State) behind(d int64, h *rtp.Header) (seq, ts int64, v Verdict) {
 // are a new sequence (RFC 3550 appendix A.1), one alone is ignored.
 func (s *State) outside(d int64, h *rtp.Header, arrival int64) (seq, ts int64, v Verdict) {
 	if int32(h.SequenceNumber) == s.badNext {
-		s.badNext = -1
-		s.maxSeq++
-		s.wireSeq = h.SequenceNumber
-		s.seen = [2]uint64{1, 0}
-		s.begin(s.ts, s.wireTS)
-		s.ts += int64(int32(h.Timestamp - s.wireTS))
-		s.wireTS = h.Timestamp
-		s.refTS, s.refArrive = s.ts, arrival
-		s.given = s.epoch
-		s.stats.Packets++
+		s.restart(h, arrival)
 		return s.maxSeq, s.ts, Restarted
 	}
 	s.badNext = int32(h.SequenceNumber + 1)
-	if d < 0 && -d <= dropoutPacketsMax {
+	s.bad = probe{ts: h.Timestamp, hz: s.clock(), arrival: arrival, tooOld: d < 0 && -d <= dropoutPacketsMax}
+	if s.bad.tooOld {
 		s.stats.TooOld++
 		return 0, 0, TooOld
 	}
 	s.stats.Suspect++
 	return 0, 0, Suspect
+}
+
+// restart begins a new sequence with the packet that was held, which this one
+// follows: neither is lost.
+func (s *State) restart(h *rtp.Header, arrival int64) {
+	b := &s.bad
+	s.badNext = -1
+	if b.tooOld {
+		s.stats.TooOld--
+	} else {
+		s.stats.Suspect--
+	}
+	s.maxSeq++
+	s.seen = [2]uint64{1, 0}
+	clock := s.Clock
+	s.Clock = int(b.hz)
+	s.begin(s.ts, s.wireTS)
+	s.Clock = clock
+	s.ts += int64(int32(b.ts - s.wireTS))
+	s.wireTS = b.ts
+	s.refTS, s.refArrive = s.ts, b.arrival
+	b.seq, b.extended, b.epoch = s.maxSeq, s.ts, s.epoch
+
+	s.advance(1, h)
+	s.timestamp(h, arrival)
+	s.given = s.epoch
+	s.stats.Packets += 2
 }
 
 // SenderReport extends the RTP timestamp of a sender report to this source's
