@@ -117,7 +117,9 @@ sip:
 media:
   ports: {{.MediaFirst}}-{{.MediaLast}}
   quarantine: 0s
+{{- if .Trunks}}
 trunks:
+{{- end}}
 {{- range .Trunks}}
   - name: {{.Name}}
 {{- with .Role}}

@@ -93,6 +93,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sip_large_tcp_total", "Requests too large for UDP that went over TCP.", &b.LargeOverTCP)
 	unsigned("sip_large_udp_total", "Requests too large for UDP that went over it, because the peer does not take TCP.", &b.LargeOverUDP)
 	gauge("sip_connections", "Connections of TCP, TLS and WebSocket.", func() float64 { return float64(t.ConnsOpen.Load()) })
+	siprecMetrics(reg, d.siprec)
 	return reg
 }
 

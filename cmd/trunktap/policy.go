@@ -46,8 +46,9 @@ func newPolicy(cfg *config.Config) *policy {
 func (p *policy) reload(cfg *config.Config) {
 	plans, byState := map[string]trunkPlan{}, cfg.StationsByState()
 	wanted, stations := directory(cfg, liveEncode), map[config.Encode]*rules.Directory{}
-	for i := range cfg.Trunks {
-		t := &cfg.Trunks[i]
+	trunks := recordedTrunks(cfg)
+	for i := range trunks {
+		t := &trunks[i]
 		if !t.Recording.Enabled {
 			continue
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
+	"github.com/trunktap/trunktap/sip/siprec"
 	"github.com/trunktap/trunktap/suppress/feed"
 )
 
@@ -56,7 +57,7 @@ func (c *serveCmd) Run(e *env) error {
 	if !cfg.Relays() {
 		listen = nil
 	}
-	log.Info("running", "version", currentVersion().Version, "sip", listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
+	log.Info("running", "version", currentVersion().Version, "sip", listen, "siprec", cfg.SIPREC.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
 	d.wait(e.ctx, c.Config)
 	log.Info("stopping", "calls", d.b2bua.Calls())
 	return d.close()
@@ -97,6 +98,7 @@ type daemon struct {
 	rec     *recorder.Recorder
 	relay   *relay.Relay
 	b2bua   *b2bua.B2BUA
+	siprec  *siprec.Server // nil: no recording sessions are taken
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
@@ -120,7 +122,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, part := range []func(context.Context) error{d.startArchive, d.startForks, d.startRecorder, d.startSignalling, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
+	for _, part := range []func(context.Context) error{d.startArchive, d.startForks, d.startRecorder, d.startSignalling, d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -205,7 +207,7 @@ const prerollMinuteBytes = 60 * 2 * 8000 * 2
 
 // wantsPreroll tells whether audio of any trunk waits for consent in locked memory.
 func wantsPreroll(cfg *config.Config) bool {
-	return slices.ContainsFunc(cfg.Trunks, func(t config.Trunk) bool { return t.Recording.Enabled && t.Recording.ConsentPreroll })
+	return slices.ContainsFunc(recordedTrunks(cfg), func(t config.Trunk) bool { return t.Recording.Enabled && t.Recording.ConsentPreroll })
 }
 
 // canLock says why memory cannot be kept from being swapped out.
@@ -420,6 +422,9 @@ func (d *daemon) reload(path string) {
 		return
 	}
 	d.b2bua.SetCallState(state)
+	if err := d.reloadSIPREC(cfg); err != nil {
+		d.log.Error("sources of SIPREC were not reloaded", "error", err)
+	}
 	if d.listener != nil {
 		if err := d.listener.reload(cfg); err != nil {
 			d.log.Error("passive trunks were not reloaded", "error", err)

@@ -32,6 +32,7 @@ func (d *decoder) check(c *Config) {
 	d.checkPaths(c)
 	d.checkCapture(c)
 	d.checkSignals(c)
+	d.checkSIPREC(c)
 }
 
 // position returns where the value of a path begins, or of the nearest path

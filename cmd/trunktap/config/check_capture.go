@@ -8,14 +8,15 @@ import (
 
 // checkCapture holds the rules between the keys that say what is recorded.
 func (d *decoder) checkCapture(c *Config) {
+	for _, r := range c.recordings() {
+		d.checkEncode(r.path+".encode", r.TrunkRecording)
+		d.checkConsent(r.path+".consent", r.TrunkRecording)
+		d.checkBeep(r.path+".beep", &r.Beep)
+		d.checkRules(r.path+".rules", r.Rules)
+	}
 	for i := range c.Trunks {
-		t, path := &c.Trunks[i], fmt.Sprintf("trunks[%d].recording", i)
-		d.checkEncode(path+".encode", &t.Recording)
-		d.checkConsent(path+".consent", &t.Recording)
-		d.checkBeep(path+".beep", &t.Recording.Beep)
-		d.checkRules(path+".rules", t.Recording.Rules)
-		if t.Role == "phones" {
-			d.checkPhones(c, path, &t.Recording)
+		if t := &c.Trunks[i]; t.Role == "phones" {
+			d.checkPhones(c, fmt.Sprintf("trunks[%d].recording", i), &t.Recording)
 		}
 	}
 	d.checkStations(c)
@@ -172,8 +173,8 @@ func (d *decoder) checkCodes(c *Config) {
 	s := &c.Signals.DTMF
 	pause, resume := entry{"signals.dtmf.pause", s.Pause, s.From}, entry{"signals.dtmf.resume", s.Resume, s.From}
 	check(pause, resume)
-	for i := range c.Trunks {
-		x, path := &c.Trunks[i].Recording.ConsentDTMF, fmt.Sprintf("trunks[%d].recording.consent.dtmf.", i)
+	for _, r := range c.recordings() {
+		x, path := &r.ConsentDTMF, r.path+".consent.dtmf."
 		grant, deny := entry{path + "grant", x.Grant, x.From}, entry{path + "deny", x.Deny, x.From}
 		check(grant, deny)
 		for _, e := range []entry{pause, resume} {

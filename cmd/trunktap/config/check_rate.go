@@ -11,8 +11,8 @@ func Companded(format string) bool { return format == "wav-pcmu" || format == "w
 // checkRates completes the rates of trunks and demands that each format of their
 // recordings can have them: a call has one rate, whatever recordings it has.
 func (d *decoder) checkRates(c *Config) {
-	for i := range c.Trunks {
-		r, path := &c.Trunks[i].Recording, fmt.Sprintf("trunks[%d].recording", i)
+	for _, x := range c.recordings() {
+		r, path := x.TrunkRecording, x.path
 		if !r.Enabled {
 			continue
 		}

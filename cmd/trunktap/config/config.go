@@ -25,6 +25,7 @@ type Config struct {
 	StationsFrom string           // auto | legs | state; see StationsByState
 
 	Capture Capture
+	SIPREC  SIPREC
 	Signals Signals
 	Storage Storage
 	Catalog Catalog

@@ -238,7 +238,7 @@ func (d *decoder) object(n *node, path string, v ast.Node, at position, depth in
 		seen[p.key] = true
 	}
 	for _, f := range n.fields {
-		if f.required && !seen[f.key] {
+		if f.required && !seen[f.key] && (f.instead == "" || !seen[f.instead]) {
 			d.fault(at, join(path, f.key), "the key is missing", f.allowed())
 		}
 	}

@@ -26,7 +26,7 @@ func TestFaults(t *testing.T) {
 		// keys
 		{"unknown key", minimal + "sipp: 1\n", []string{`t.yaml:5:1: sipp: the key is not known, did you mean "sip"?; allowed: sip, media, trunks`}},
 		{"unknown nested", rec("formt: x"), []string{`t.yaml:6:7: trunks[0].recording.formt: the key is not known, did you mean "format"?`}},
-		{"misplaced", minimal + "media:\n  format: x\n", []string{"6:3: media.format: the key is not known here, it belongs to trunks[].recording.format, stations[].recording.format, station_base.format or log.format"}},
+		{"misplaced", minimal + "media:\n  format: x\n", []string{"6:3: media.format: the key is not known here, it belongs to trunks[].recording.format, stations[].recording.format, station_base.format, siprec.sources[].recording.format or log.format"}},
 		{"unknown without neighbour", minimal + "zzzzzz: 1\n", []string{"5:1: zzzzzz: the key is not known; allowed: sip"}},
 		{"twice", minimal + "media: {engine: auto}\nmedia: {engine: user}\n", []string{"6:1: media: the key stands there twice"}},
 		{"twice below", minimal + "media:\n  engine: auto\n  engine: user\n", []string{"7:3: media.engine: the key stands there twice"}},
@@ -167,7 +167,6 @@ func TestFaults(t *testing.T) {
 		}},
 		{"sip tls without a key", minimal + "sip: {tls: {cert: /a}}\n", []string{"sip.tls.cert: a certificate without its key"}},
 		{"sip tls without a certificate", minimal + "sip: {tls: {key: /a}}\n", []string{"sip.tls.key: a key without its certificate"}},
-		{"siprec", minimal + "siprec: {listen: \"tcp://0.0.0.0:5070\", sources: [x]}\n", []string{"siprec.listen: not supported", "siprec.sources: not supported"}},
 		{"s3", minimal + "storage: {url: \"s3://bucket\"}\n", []string{"storage.url: s3:// is not supported by this version; allowed: file://"}},
 		{"postgres", minimal + "catalog: {url: \"postgres://db/x\"}\n", []string{"catalog.url: postgres:// is not supported by this version; allowed: sqlite://"}},
 		{"mysql", minimal + "catalog: {url: \"mysql://db/x\"}\n", []string{`catalog.url: scheme "mysql" is not known`}},
@@ -257,7 +256,7 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("fault %+v", x)
 			}
 		}
-		if c != nil && (len(c.Trunks) == 0 || len(c.Trunks[0].External.Peers) == 0 || !Diff(c, c).Empty()) {
+		if c != nil && (len(c.Trunks)+len(c.SIPREC.Sources) == 0 || len(c.Trunks) > 0 && len(c.Trunks[0].External.Peers) == 0 || !Diff(c, c).Empty()) {
 			t.Errorf("a config that cannot be: %+v", c)
 		}
 	})

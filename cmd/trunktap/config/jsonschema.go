@@ -22,7 +22,9 @@ func schemaOf(n *node) map[string]any {
 		properties, required := map[string]any{}, []any{}
 		for _, f := range n.fields {
 			properties[f.key] = schemaOf(f)
-			if f.required {
+			if f.required && f.instead != "" {
+				s["anyOf"] = []any{map[string]any{"required": []any{f.key}}, map[string]any{"required": []any{f.instead}}}
+			} else if f.required {
 				required = append(required, f.key)
 			}
 		}

@@ -27,7 +27,8 @@ type node struct {
 	schema  map[string]any
 
 	required bool
-	restart  bool // a change takes effect at the next start only
+	instead  string // a key beside it that makes it needless; empty: none
+	restart  bool   // a change takes effect at the next start only
 
 	// leafKind
 	set    func(scalar) *wrong
@@ -171,6 +172,7 @@ func (n *node) lively() *node              { n.live = true; return n }
 func (n *node) quietly() *node             { n.quiet = true; return n }
 func (n *node) apart() *node               { n.aside = true; return n }
 func (n *node) must() *node                { n.required = true; return n }
+func (n *node) unless(other string) *node  { n.instead = other; return n }
 
 // atStart marks the node and all below it as read at the start only.
 func (n *node) atStart() *node {
