@@ -140,10 +140,15 @@ func baresipRound(t *testing.T, pairs []*baresipPair, told func(*testing.T, *bar
 	for _, p := range pairs {
 		t.Run(p.name, func(t *testing.T) {
 			skipWithout(t, p.err)
+			checked := 0
 			for _, m := range list {
 				if m.Trunk == p.trunk() {
 					told(t, p, p.check(t, m, d.export(m.ID)))
+					checked++
 				}
+			}
+			if checked != 1 {
+				t.Errorf("%d recordings of the trunk %s", checked, p.trunk())
 			}
 		})
 	}

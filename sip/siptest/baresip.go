@@ -24,8 +24,8 @@ const (
 	baresipModules   = "/usr/lib/baresip/modules"
 	baresipSIPPort   = 5060
 	baresipCtrlPort  = 4444
-	baresipStartTime = 10 * time.Second
-	baresipStopTime  = 5 * time.Second
+	baresipStartTime = 30 * time.Second
+	baresipStopTime  = 15 * time.Second
 	baresipReplyMax  = 1 << 20 // bytes
 )
 

@@ -21,6 +21,9 @@ type Namespace struct {
 	name string
 }
 
+// namespaceTries bounds how many names are tried that others have taken.
+const namespaceTries = 8
+
 // NewNamespace makes a namespace; Close removes it. Its addresses are taken at
 // random from 198.18.0.0/15, the range for tests of networks (RFC 2544), so that
 // tests may run side by side.
@@ -31,21 +34,29 @@ func NewNamespace(ctx context.Context) (*Namespace, error) {
 	if _, err := exec.LookPath("ip"); err != nil {
 		return nil, fmt.Errorf("ip: %w", ErrNotInstalled)
 	}
-	r := rand.Uint32N(1<<15 - 1)
-	base := netip.AddrFrom4([4]byte{198, 18 + byte(r>>14), byte(r >> 6), byte(r << 2)})
-	id := fmt.Sprintf("tt%x", r)
-	n := &Namespace{Host: base.Next(), name: id}
-	n.Peer = n.Host.Next()
-	outside, inside := id+"h", id+"p"
-	if err := ip(ctx, "", "netns", "add", id); err != nil {
-		// A container without the capability is root as little as others are.
-		return nil, fmt.Errorf("network namespace: %w: %w", ErrUnprivileged, err)
+	var n *Namespace
+	for range namespaceTries {
+		r := rand.Uint32N(1<<15 - 1)
+		base := netip.AddrFrom4([4]byte{198, 18 + byte(r>>14), byte(r >> 6), byte(r << 2)})
+		n = &Namespace{Host: base.Next(), Peer: base.Next().Next(), name: fmt.Sprintf("tt%x", r)}
+		err := ip(ctx, "", "netns", "add", n.name)
+		if err == nil {
+			break
+		}
+		if n = nil; !strings.Contains(err.Error(), "File exists") {
+			// A container without the capability is root as little as others are.
+			return nil, fmt.Errorf("network namespace: %w: %w", ErrUnprivileged, err)
+		}
 	}
+	if n == nil {
+		return nil, fmt.Errorf("network namespace: %d names are taken", namespaceTries)
+	}
+	outside, inside := n.name+"h", n.name+"p"
 	err := ip(ctx, fmt.Sprintf("link add %[1]s type veth peer name %[2]s netns %[3]s\naddr add %[4]s/30 dev %[1]s\nlink set %[1]s up\n",
-		outside, inside, id, n.Host), "-batch", "-")
+		outside, inside, n.name, n.Host), "-batch", "-")
 	if err == nil {
 		err = ip(ctx, fmt.Sprintf("addr add %[2]s/30 dev %[1]s\nlink set %[1]s up\nlink set lo up\nroute add default via %[3]s\n",
-			inside, n.Peer, n.Host), "-n", id, "-batch", "-")
+			inside, n.Peer, n.Host), "-n", n.name, "-batch", "-")
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("network namespace: %w", err), n.Close())
