@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
@@ -36,6 +37,13 @@ type Trunk struct {
 	Timers SessionTimers
 
 	Headers [2]HeaderRules // by the side that messages go to
+}
+
+// Registrar is a binding at a registrar (RFC 3261 section 10).
+type Registrar struct {
+	Server  NextHop
+	Contact string        // user part; empty: that of the credentials
+	Expires time.Duration // asked for
 }
 
 // Limits of a trunk; 0: none.
@@ -71,6 +79,13 @@ type Side struct {
 	// MediaBind is the address that the relay binds; zero: MediaAddr.
 	MediaBind netip.Addr
 
+	// Auth answers challenges of this side; nil: they pass to the requester.
+	Auth *Credentials
+	// Gate challenges those who begin something from this side; nil: nobody is.
+	Gate *Gate
+	// Register is the binding that is kept up at a registrar of this side, by
+	// Auth; nil: none.
+	Register *Registrar
 	// RedirectHosts are names that redirections may lead to beside those of peers
 	// and next hops: "sip2.example.net", or "*.example.net".
 	RedirectHosts []string

@@ -21,15 +21,24 @@ func trunkMetrics(reg *prometheus.Registry, b *b2bua.B2BUA) {
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(v.Load()) }))
 	}
-	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Namespace: "trunktap", Name: "sip_redirected_total", Help: "Redirections followed.",
-	}, func() float64 { return float64(c.Redirected.Load()) }))
+	for _, one := range []struct {
+		name, help string
+		v          *atomic.Uint64
+	}{
+		{"sip_redirected_total", "Redirections followed.", &c.Redirected},
+		{"sip_authorized_total", "Challenges answered with the credentials of a side.", &c.Authorized},
+		{"sip_credentials_refused_total", "Of these, answers that were refused.", &c.Rejected},
+	} {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: one.name, Help: one.help},
+			func() float64 { return float64(one.v.Load()) }))
+	}
 }
 
 // hopMetrics shows how next hops do.
 type hopMetrics struct {
 	b                                        *b2bua.B2BUA
 	up, requests, failed, pings, pingsFailed *prometheus.Desc
+	registered, registerFailed               *prometheus.Desc
 }
 
 func newHopMetrics(b *b2bua.B2BUA) *hopMetrics {
@@ -43,12 +52,15 @@ func newHopMetrics(b *b2bua.B2BUA) *hopMetrics {
 		failed:      desc("failed_total", "Those that it did not answer, answered with 503, or that could not be sent."),
 		pings:       desc("pings_total", "Pings sent to it."),
 		pingsFailed: desc("pings_failed_total", "Those that it did not answer, or answered with 503."),
+
+		registered:     prometheus.NewDesc("trunktap_registered", "Whether the binding of a side at its registrar is there.", []string{"trunk", "side"}, nil),
+		registerFailed: prometheus.NewDesc("trunktap_register_failed_total", "Attempts to register that failed.", []string{"trunk", "side"}, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *hopMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.up, m.requests, m.failed, m.pings, m.pingsFailed} {
+	for _, d := range []*prometheus.Desc{m.up, m.requests, m.failed, m.pings, m.pingsFailed, m.registered, m.registerFailed} {
 		ch <- d
 	}
 }
@@ -65,5 +77,13 @@ func (m *hopMetrics) Collect(ch chan<- prometheus.Metric) {
 		for d, v := range map[*prometheus.Desc]uint64{m.requests: h.Requests, m.failed: h.Failed, m.pings: h.Pings, m.pingsFailed: h.PingsFailed} {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 		}
+	}
+	for _, r := range m.b.Registrations() {
+		up := 0.0
+		if r.Registered {
+			up = 1
+		}
+		ch <- prometheus.MustNewConstMetric(m.registered, prometheus.GaugeValue, up, r.Trunk, r.Side.String())
+		ch <- prometheus.MustNewConstMetric(m.registerFailed, prometheus.CounterValue, float64(r.Failed), r.Trunk, r.Side.String())
 	}
 }

@@ -232,6 +232,9 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 			}
 			at := &to.Sides[side]
 			*at = sip.Side{Peers: s.Peers, Address: sipAddress(cfg, s, addr), MediaAddr: addr, NextHops: nextHops(s.NextHops), PeerName: s.TLS.PeerName}
+			if err := authenticate(s, at, secure.secret); err != nil {
+				return nil, fmt.Errorf("trunk %s, %s side: %w", t.Name, media.Side(side), err)
+			}
 			at.Ping, at.RedirectHosts = sip.Ping(s.Ping), s.RedirectHosts
 			if at.TLS, err = secure.side(s.TLS); err != nil {
 				return nil, fmt.Errorf("trunk %s, %s side: %w", t.Name, media.Side(side), err)

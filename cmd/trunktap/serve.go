@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -281,6 +282,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		return err
 	}
 	d.closers = append(d.closers, d.relay.Close)
+	_, _ = rand.Read(d.secure.secret[:]) // never fails
 	if err := d.secure.load(d.cfg.SIP.TLS); err != nil {
 		return err
 	}

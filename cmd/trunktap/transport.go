@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
@@ -15,6 +16,8 @@ import (
 // again while connections are open.
 type sipTLS struct {
 	now atomic.Pointer[tls.Config] // nil: no certificate is configured
+
+	secret [32]byte // keys the nonces of our challenges, across reloads
 }
 
 // load reads the files. After an error all is as it was.
@@ -83,6 +86,39 @@ func (s *sipTLS) side(c config.SideTLS) (*sip.ClientTLS, error) {
 		cfg.RootCAs = pool
 	}
 	return &sip.ClientTLS{Config: cfg, Name: c.PeerName}, nil
+}
+
+// credentials reads those of a side; nil: it has none.
+func credentials(c config.Auth) (*sip.Credentials, error) {
+	if c.Username == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("auth.password_file: %w", err)
+	}
+	password, _, _ := strings.Cut(string(text), "\n")
+	if password = strings.TrimSuffix(password, "\r"); password == "" {
+		return nil, fmt.Errorf("auth.password_file: the first line of %s is empty", c.PasswordFile)
+	}
+	return &sip.Credentials{Username: c.Username, Password: password, Realm: c.Realm}, nil
+}
+
+// authenticate tells a side of signalling about credentials. secret keys the
+// nonces of its challenges.
+func authenticate(s *config.Side, to *sip.Side, secret [32]byte) error {
+	by, err := credentials(s.Auth)
+	if err != nil || by == nil {
+		return err
+	}
+	to.Auth = by
+	if s.Challenge {
+		to.Gate = sip.NewGate(*by, secret)
+	}
+	if r := &s.Register; r.Server.Host != "" {
+		to.Register = &sip.Registrar{Server: nextHops([]config.NextHop{r.Server})[0], Contact: r.Contact, Expires: r.Expires}
+	}
+	return nil
 }
 
 func authorities(file string) (*x509.CertPool, error) {

@@ -22,6 +22,12 @@ func trunkStates(b *b2bua.B2BUA) func() api.Trunks {
 			}
 			out.NextHops = append(out.NextHops, n)
 		}
+		for _, r := range b.Registrations() {
+			out.Registrations = append(out.Registrations, api.Registration{
+				Trunk: r.Trunk, Side: r.Side.String(), Server: r.Server.String(), Registered: r.Registered,
+				Expires: unlessZero(r.Expires), Failed: r.Failed, Reason: r.Reason,
+			})
+		}
 		return out
 	}
 }

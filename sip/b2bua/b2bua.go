@@ -49,8 +49,10 @@ type B2BUA struct {
 	perTrunk map[string]int      // guarded by mu: sessions
 	asks     map[uint64]*asking  // guarded by mu: requests of our own, as byID
 	rates    map[string]*rates   // guarded by mu: by trunk
-	started  bool                // guarded by mu
-	closing  bool                // guarded by mu
+
+	registered []*registration // guarded by mu
+	started    bool            // guarded by mu
+	closing    bool            // guarded by mu
 }
 
 // tableUse is an access list and how many calls were begun under it.
@@ -95,7 +97,9 @@ func (b *B2BUA) Start() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.started = true
-	b.configure((*b.tables.Load())[0].Trunks(), true)
+	trunks := (*b.tables.Load())[0].Trunks()
+	b.configure(trunks, true)
+	b.registrations(trunks)
 	return nil
 }
 
@@ -120,6 +124,9 @@ func (b *B2BUA) Reload(trunks []sip.Trunk) error {
 	defer b.mu.Unlock()
 	b.setTables(&tableUse{Table: table})
 	b.configure(table.Trunks(), b.started)
+	if b.started {
+		b.registrations(table.Trunks())
+	}
 	return nil
 }
 
@@ -285,6 +292,10 @@ func (b *B2BUA) admit(m *sip.Message) {
 		b.mu.Unlock()
 		b.counters.Refused.Loops.Add(1)
 		b.reply(m, 482, "Loop Detected")
+		return
+	}
+	if !b.admits(m, peer) {
+		b.mu.Unlock()
 		return
 	}
 	invite := m.Method == sip.Invite

@@ -64,6 +64,7 @@ type call struct {
 	takeover    string            // Contact of who has the call that this one is to replace
 	takeoverHop sip.NextHop       // and the next hop of that
 	timedOut    bool              // the last next hop did not answer
+	creds       *credentials      // nil: no challenge was answered
 	redirects   []redirection     // of redirections, not yet tried
 	followed    []string          // every URI that a redirection has named
 	targetURI   string            // of the redirection that is being tried

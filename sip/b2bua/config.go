@@ -133,6 +133,8 @@ type Counters struct {
 
 	Refused    Refused
 	Redirected atomic.Uint64 // redirections followed
+	Authorized atomic.Uint64 // challenges answered
+	Rejected   atomic.Uint64 // of which the answer was refused
 
 	LargeOverTCP atomic.Uint64 // requests too large for UDP that went over TCP
 	LargeOverUDP atomic.Uint64 // and those whose peer does not take TCP

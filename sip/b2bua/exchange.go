@@ -27,6 +27,10 @@ type exchange struct {
 	late     bool // the request asked for an offer
 	lateOpen bool // and that has come, the answer not yet
 
+	sent      *sip.Message // what was sent last, of a call whose challenges we may answer
+	answers   int          // times that it was sent again with credentials
+	answersTo [2]int       // of them, to challenges of servers and of proxies
+
 	wait      *alarm       // for the next event of this exchange
 	cancelled bool         // the requester gave up
 	cancel    *sip.Message // with this
@@ -193,6 +197,9 @@ func (c *call) acknowledge(ex *exchange, ack *sip.Message, flow sip.Flow) {
 
 // request sends a request in a client transaction of ex.
 func (c *call) request(ex *exchange, req *sip.Message, flow sip.Flow, now time.Time) (*dialog.Client, error) {
+	if c.authenticates() {
+		ex.sent = req
+	}
 	if c.b.tooLarge(req, flow) {
 		if cl, err := c.requestTCP(ex, req, flow, now); err == nil {
 			return cl, nil

@@ -123,6 +123,7 @@ func (c *call) inDialog(d *dialogState, to dialog.Party, m *sip.Message, body []
 	if c.alias != nil && to == dialog.Callee {
 		c.outward(out, dialog.Caller)
 	}
+	c.present(out, to)
 	return out, flow, nil
 }
 
@@ -200,7 +201,7 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 		c.acknowledgeAgain(ex, res)
 		return
 	}
-	if ex.answered() {
+	if ex.answered() || c.authorize(ex, cl, res, now) {
 		return
 	}
 	if err := c.vet(ex, res); err != nil {

@@ -229,6 +229,7 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 	if c.alias != nil {
 		c.outward(m, dialog.Caller)
 	}
+	c.present(m, dialog.Callee)
 	if _, err = c.request(ex, m, flow, now); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 func (d *decoder) check(c *Config) {
 	d.checkListeners(c)
 	d.checkTransport(c)
+	d.checkAuth(c)
 	d.checkNames(c)
 	for i := range c.Trunks {
 		t := &c.Trunks[i]

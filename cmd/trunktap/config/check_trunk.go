@@ -1,6 +1,31 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
+
+// checkAuth demands what credentials need.
+func (d *decoder) checkAuth(c *Config) {
+	for i := range c.Trunks {
+		for j, s := range c.Trunks[i].Sides() {
+			at := fmt.Sprintf("trunks[%d].%s.", i, [2]string{"external", "internal"}[j])
+			if s.Challenge && s.Auth.Realm == "" {
+				d.faultAt(at+"challenge", "there is no realm to challenge with", "with auth and its realm")
+			}
+			r := &s.Register
+			if r.Server.Host == "" {
+				continue
+			}
+			if s.Auth.Username == "" {
+				d.faultAt(at+"register", "there are no credentials to register with", "with auth")
+			}
+			if len(c.SIP.Listen) > 0 && !slices.ContainsFunc(c.SIP.Listen, func(l Listener) bool { return l.reaches(r.Server) }) {
+				d.faultAt(at+"register.server", "no entry of sip.listen can reach it", "a registrar of a transport and address family that sip.listen has")
+			}
+		}
+	}
+}
 
 // secured tells whether a transport runs over TLS.
 func secured(transport string) bool { return transport == "tls" || transport == "wss" }

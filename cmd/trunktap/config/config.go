@@ -123,6 +123,9 @@ type Side struct {
 	SRTPSuites []string // allowed, by preference; names in SDP. Empty: all
 
 	TLS           SideTLS
+	Auth          Auth
+	Challenge     bool // callers of this side must have Auth
+	Register      Register
 	Ping          Ping
 	RedirectHosts []string // that redirections may lead to, "*." before a domain for all in it
 }

@@ -132,6 +132,8 @@ func TestFaults(t *testing.T) {
 		{"next hop without uri", hop(`{priority: 1}`), []string{"next_hops[0].uri: the key is missing"}},
 		{"next hop twice", hop(`"sip:192.0.2.1", {uri: "sip:192.0.2.1", priority: 3}`), []string{"sip:192.0.2.1:5060;transport=udp stands there twice"}},
 		{"ping interval", minimal + "limits: {delay_max: 1}\n", []string{"limits.delay_max: \"1\" has no unit"}},
+		{"challenge without a realm", strings.Replace(minimal, "external: {", "external: {challenge: true, auth: {username: a, password_file: /p}, ", 1), []string{"external.challenge: there is no realm"}},
+		{"register without auth", strings.Replace(minimal, "external: {", "external: {register: {server: \"sip:192.0.2.9;transport=tls\"}, ", 1), []string{"external.register: there are no credentials", "external.register.server: no entry of sip.listen"}},
 		{"udp_bytes_max", minimal + "sip: {udp_bytes_max: 100}\n", []string{"sip.udp_bytes_max: 100 is out of range; allowed: a whole number from 400 to 65535, or 0"}},
 		{"listener sctp", minimal + "sip: {listen: [\"sctp://0.0.0.0:5061\", \"tcp://[::]:5060\"]}\n", []string{`transport "sctp" is not known`}},
 		{"listener twice", minimal + "sip: {listen: [\"udp://[::]:5060\", \"udp://[::]:5060\", \"tcp://[::]:5060\"]}\n", []string{"sip.listen[1]: udp://[::]:5060 stands there twice"}},

@@ -64,6 +64,17 @@ func sideReach(s *Side) []*node {
 		key("redirect_hosts", "Hosts that a redirection may lead to on this side, with redirect: follow; peers and next hops may anyway. Without the key: no other.",
 			list(&s.RedirectHosts, 1, redirectHostsMax, hostPattern)).shown(`["*.pbx.example.net"]`),
 		sideTLSTable(&s.TLS),
+		key("auth", "The user that this side knows us as: its challenges (401, 407) are answered. Without the key: they pass to the caller.", object(
+			key("username", "Its name.", text(&s.Auth.Username)).must().shown("trunk-4711").lively(),
+			key("password_file", "A file of one line, its password. On SIGHUP it is read again.", path(&s.Auth.PasswordFile)).must().shown("/etc/trunktap/carrier-a.password").lively(),
+			key("realm", "The realm of the challenges that are answered. Without the key: any.", text(&s.Auth.Realm)).shown("sip.example.net").lively(),
+		)).apart(),
+		key("challenge", "Whether callers of this side must show the credentials of auth, which needs a realm.", boolean(&s.Challenge)).is("false"),
+		key("register", "A binding at a registrar of this side, made with auth and kept up.", object(
+			key("server", "The registrar, as a next hop.", hopURI(&s.Register.Server)).must().shown(`"sip:sip.example.net:5060"`).lively(),
+			key("contact", "The user part of the address that is registered. Without the key: that of auth.", text(&s.Register.Contact)).shown(`"4711"`).lively(),
+			key("expires", "How long a binding shall last.", duration(&s.Register.Expires, time.Minute, 24*time.Hour)).is("1h"),
+		)).apart(),
 	}
 }
 

@@ -25,6 +25,20 @@ type Ping struct {
 	UpAfter   int // answers in a row
 }
 
+// Auth is the user that a side knows us as, and that its callers are.
+type Auth struct {
+	Username     string // "": none
+	PasswordFile string // one line
+	Realm        string // "": any, which challenge: true does not take
+}
+
+// Register is the binding kept up at a registrar.
+type Register struct {
+	Server  NextHop       // no host: none
+	Contact string        // user part; "": that of the credentials
+	Expires time.Duration // asked for
+}
+
 // TrunkLimits bound one trunk; 0: not.
 type TrunkLimits struct {
 	CallsMax             int

@@ -27,6 +27,9 @@ trunks:
         - {uri: "sip:[2001:db8::1];transport=wss"}
       ping: {interval: 30s, timeout: 2s, down_after: 5, up_after: 1}
       redirect_hosts: ["*.Example.net", b.example.net.]
+      auth: {username: u, password_file: /p, realm: r}
+      challenge: true
+      register: {server: "sip:192.0.2.3", contact: "4711", expires: 2h}
       tls: {cert: /d.pem, key: /d.key, ca: /dca.pem, peer_name: sbc.example.net}
     internal: {next_hops: ["sip:10.0.0.5"]}
 `)
@@ -38,7 +41,9 @@ trunks:
 			{Host: "192.0.2.2", Port: 5061, Transport: "tls", Priority: 3, Weight: 40},
 			{Host: "2001:db8::1", Port: 443, Transport: "wss", Weight: 1},
 		},
-		TLS:           SideTLS{Cert: "/d.pem", Key: "/d.key", CA: "/dca.pem", PeerName: "sbc.example.net"},
+		TLS:  SideTLS{Cert: "/d.pem", Key: "/d.key", CA: "/dca.pem", PeerName: "sbc.example.net"},
+		Auth: Auth{Username: "u", PasswordFile: "/p", Realm: "r"}, Challenge: true,
+		Register:      Register{Server: NextHop{Host: "192.0.2.3", Port: 5060, Transport: "udp"}, Contact: "4711", Expires: 2 * time.Hour},
 		Ping:          Ping{Interval: 30 * time.Second, Timeout: 2 * time.Second, DownAfter: 5, UpAfter: 1},
 		RedirectHosts: []string{"*.example.net", "b.example.net"},
 	}
