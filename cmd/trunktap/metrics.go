@@ -66,6 +66,20 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 		d.listener.register(reg)
 	}
 
+	signallingMetrics(reg, d)
+	siprecMetrics(reg, d.siprec)
+	return reg
+}
+
+// signallingMetrics registers what the B2BUA and its transports count.
+func signallingMetrics(reg *prometheus.Registry, d *daemon) {
+	unsigned := func(name, help string, v *atomic.Uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: name, Help: help},
+			func() float64 { return float64(v.Load()) }))
+	}
+	gauge := func(name, help string, f func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Name: name, Help: help}, f))
+	}
 	b := d.b2bua.Counters()
 	gauge("calls", "Calls that are going on, ringing ones included.", func() float64 { return float64(d.b2bua.Calls()) })
 	unsigned("calls_started_total", "Calls.", &b.CallsStarted)
@@ -93,8 +107,6 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	unsigned("sip_large_tcp_total", "Requests too large for UDP that went over TCP.", &b.LargeOverTCP)
 	unsigned("sip_large_udp_total", "Requests too large for UDP that went over it, because the peer does not take TCP.", &b.LargeOverUDP)
 	gauge("sip_connections", "Connections of TCP, TLS and WebSocket.", func() float64 { return float64(t.ConnsOpen.Load()) })
-	siprecMetrics(reg, d.siprec)
-	return reg
 }
 
 // relayMetrics registers what the relay counted over all its streams.

@@ -13,8 +13,8 @@ import (
 )
 
 // Drop notes what a live link lost.
-func (s *notedStream) Drop(n uint32) {
-	s.call.log = append(s.call.log, fmt.Sprintf("stream %d lost %d", s.stream.ID, n))
+func (n *notedStream) Drop(lost uint32) {
+	n.call.log = append(n.call.log, fmt.Sprintf("stream %d lost %d", n.stream.ID, lost))
 }
 
 // onLink turns a capture into what a live link gives: lost frames before some

@@ -19,7 +19,8 @@ func (m *Metadata) Merge(update *Metadata) (next *Metadata, missing []string) {
 		next = update.clone()
 		next.Mode = Complete
 		next.SnapshotRequest = nil
-		return next, next.missing(next.Memberships, next.Flows)
+		missing = next.missing(next.Memberships, next.Flows)
+		return next, missing
 	}
 	next = m.clone()
 	next.Mode = Complete
@@ -40,7 +41,8 @@ func (m *Metadata) Merge(update *Metadata) (next *Metadata, missing []string) {
 	if n := len(next.Extensions) - metadataItemsMax; n > 0 {
 		next.Extensions = next.Extensions[n:]
 	}
-	return next, next.missing(slices.Concat(next.Memberships, update.Memberships), slices.Concat(next.Flows, update.Flows))
+	missing = next.missing(slices.Concat(next.Memberships, update.Memberships), slices.Concat(next.Flows, update.Flows))
+	return next, missing
 }
 
 // replaces says whether a document is everything there is to know.
