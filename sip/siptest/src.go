@@ -322,6 +322,18 @@ func (d *SRCDialog) Play(hz ...float64) error {
 	return nil
 }
 
+// Send puts any bytes on the wire from a stream's port, to where the server's last
+// description wants that stream.
+func (d *SRCDialog) Send(stream int, wire []byte) error {
+	desc, err := sdp.Parse(d.answer)
+	if err != nil {
+		return fmt.Errorf("the server's description: %w", err)
+	}
+	m := desc.Media()[stream]
+	_, err = d.lines[stream].conn.WriteToUDPAddrPort(wire, netip.AddrPortFrom(m.Addr, m.Port))
+	return err
+}
+
 const srcFrame = 160 // samples of a packet
 
 // speak sends packets by an absolute schedule, so that a stalled machine sends as
