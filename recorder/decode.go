@@ -139,6 +139,7 @@ func (st *stream) patch(c *core, s *side, f *format, p source.Packet, from int64
 	q := p // as if it had come in its time
 	q.TS, q.Arrival = until, p.Arrival-(p.TS-until)*1e9/int64(clock)
 	s.watch(c, st.key, q, p.TS-until)
+	c.typists[s.is].audio(c, s, st.key, q, heard{pcm, d.Rate(), clock}) // a key is one however it came
 	return p.TS
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -284,6 +285,53 @@ func TestInBandFEC(t *testing.T) {
 		}
 		if e := energy(sink.pcm()[0][8000:20000]); e < toneAmplitude*toneAmplitude/40 {
 			t.Errorf("conceal %v: energy %.0f", conceal, e)
+		}
+	}
+}
+
+// TestDigitByFEC: a key whose tone comes by in-band FEC in half is a key like
+// another, and masked.
+func TestDigitByFEC(t *testing.T) {
+	enc, err := opus.NewEncoder(48000, 1, opus.AppVoIP)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{enc.SetInBandFEC(true), enc.SetPacketLossPerc(30), enc.SetBitrate(20000), enc.SetMaxBandwidth(opus.Wideband)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	speech := make([]int16, 150*960)
+	for i := range speech {
+		speech[i] = voice(float64(i) / 48000)
+	}
+	clear(speech[50*960 : 55*960])
+	mediatest.DTMF{Rate: 48000, Low: -10, High: -10}.Add(speech[50*960:55*960], '5')
+	var packets [][]byte
+	for n := range 150 {
+		buf := make([]byte, 400)
+		size, err := enc.Encode(speech[n*960:(n+1)*960], buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets = append(packets, buf[:size])
+	}
+	p := testPlan()
+	p.MaskDTMF, p.Conceal = true, false
+	sink, m := replayed(t, p, script(inFormats(3000, media.Format{PayloadType: 98, Name: "OPUS", ClockRate: 48000, Channels: 2}, g711Formats[0]),
+		talk(media.Internal, 0, 3000, constant(0xff)),
+		speak(media.External, 0, 3000, 98, 960, func(n, _ int) []byte { return packets[n] }, func(n int) bool { return n == 51 || n == 53 })))
+	checkAccount(t, m, sink)
+	if s := m.Streams[0]; s.Recovered != 2 {
+		t.Fatalf("%d packets came by FEC", s.Recovered)
+	}
+	if len(m.DTMF) != 1 || m.DTMF[0].Digit != "5" {
+		t.Errorf("digits %+v, gaps %+v", m.DTMF, m.Gaps)
+	}
+	pcm := sink.pcm()[0]
+	for i := 8 * 1000; i < 8*1100; i += 80 {
+		if e := toneEnergy(pcm[i:i+160], '5'); e > 1e4 {
+			t.Errorf("%d ms: the tone has the energy %.0f", i/8, e)
 		}
 	}
 }

@@ -2,6 +2,8 @@ package recorder
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -177,4 +179,38 @@ type slowSegment struct {
 func (s *slowSegment) Finish(m *Manifest) (Segment, error) {
 	time.Sleep(300 * time.Millisecond)
 	return s.SegmentWriter.Finish(m)
+}
+
+// TestCloseTwiceAtOnce: neither Close returns before the audio is published.
+func TestCloseTwiceAtOnce(t *testing.T) {
+	sink := newMemSink()
+	hang := make(chan struct{})
+	sink.failWrite = func() error { <-hang; return nil }
+	r := mustRecorder(t, Config{Policy: fixedPolicy{testPlan()}, NewSink: sink.open})
+	s := testSession("a")
+	s.Start = time.Now()
+	tap, err := r.SessionStarted(context.Background(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap.Answered(time.Now())
+	over := make(chan error, 2)
+	go func() { over <- r.Close(context.Background()) }()
+	for closing := false; !closing; runtime.Gosched() {
+		r.mu.Lock()
+		closing = r.closed
+		r.mu.Unlock()
+	}
+	short, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := r.Close(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second Close gave %v before the first was over", err)
+	}
+	go func() { over <- r.Close(context.Background()) }()
+	close(hang)
+	for range 2 {
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -294,9 +294,10 @@ func (st *stream) tooLate(c *core, s *side, f *format, p source.Packet) {
 }
 
 // fill lays a packet that comes after those behind it; only where the codec has
-// no memory that it would disturb.
+// no memory that it would disturb, and not where keys are masked: what listens
+// for tones has passed the place.
 func (st *stream) fill(c *core, s *side, f *format, p source.Packet) bool {
-	if st.decoder == nil || st.decoderOf != f || f.Name != "PCMU" && f.Name != "PCMA" && f.Name != "L16" {
+	if c.plan.MaskDTMF || st.decoder == nil || st.decoderOf != f || f.Name != "PCMU" && f.Name != "PCMA" && f.Name != "L16" {
 		return false
 	}
 	// A decoder of its own: what the stream's makes up must not continue this.

@@ -57,6 +57,73 @@ func TestMaskDTMF(t *testing.T) {
 	}
 }
 
+// TestMaskDTMFOfLatePackets: a key that comes after what listens for tones has
+// passed its place, and before that is sealed, is heard nowhere.
+func TestMaskDTMFOfLatePackets(t *testing.T) {
+	keys := []key{{1000, '5'}}
+	for _, mask := range []bool{false, true} {
+		steps := typed(media.External, 4000, true, keys...)
+		for i := range steps {
+			if ms := int(steps[i].at.Sub(at(0)).Milliseconds()); ms >= 1000 && ms < 1100 {
+				wire := packet(0, uint16(ms/20), uint32(8*ms), 0x1000, tonePart('5', ms-1000))
+				when := at(ms + 380)
+				steps[i] = step{at: when, do: func(c *testCall) { c.put(media.External, when, wire) }}
+			}
+		}
+		plan := testPlan()
+		plan.MaskDTMF = mask
+		sink, m := replayed(t, plan, script(toneless(4000), steps, talk(media.Internal, 0, 4000, constant(0x20))))
+		checkAccount(t, m, sink)
+		worst := 0.0
+		pcm := sink.pcm()[0]
+		for i := 7200; i < 9600; i += 80 {
+			worst = max(worst, toneEnergy(pcm[i:i+160], '5'))
+		}
+		if heard := worst > 1e4; heard == mask {
+			t.Errorf("mask %v: the tone has the energy %.0f; gaps %+v", mask, worst, m.Gaps)
+		}
+		if late := m.Streams[0].Late; (late > 0) != mask {
+			t.Errorf("mask %v: %d packets are late", mask, late)
+		}
+	}
+}
+
+// TestMaskDTMFOfDelayedPackets: a key whose packets come almost as late as
+// reordered ones may is masked from 60 ms before it, with no lookback at all:
+// the hold is longer by the time in which a tone becomes certain.
+func TestMaskDTMFOfDelayedPackets(t *testing.T) {
+	keys := []key{{1000, '5'}}
+	const delayMS = 140
+	steps := typed(media.External, 4000, true, keys...)
+	for i, n := range steps {
+		if ms := int(n.at.Sub(at(0)).Milliseconds()); ms >= 900 {
+			wire := packet(0, uint16(ms/20), uint32(8*ms), 0x1000, slices.Repeat([]byte{0x30}, 160))
+			for _, k := range keys {
+				if ms >= k.ms && ms < k.ms+100 {
+					copy(wire[12:], tonePart(k.digit, ms-k.ms))
+				}
+			}
+			when := at(ms + delayMS)
+			steps[i] = step{at: when, do: func(c *testCall) { c.put(media.External, when, wire) }}
+		}
+	}
+	plan := testPlan()
+	plan.MaskDTMF, plan.Lookback = true, 0
+	sink, m := replayed(t, plan, script(toneless(4000), steps, talk(media.Internal, 0, 4000, constant(0x20))))
+	checkAccount(t, m, sink)
+	filled := make([]bool, m.RealMS)
+	for _, g := range m.Gaps {
+		for ms := g.RealMS; ms < g.RealMS+g.DurationMS; ms++ {
+			filled[ms] = filled[ms] || g.Cause == GapMasked
+		}
+	}
+	for ms := keys[0].ms - 55; ms < keys[0].ms+100; ms++ {
+		if !filled[ms] {
+			t.Fatalf("ms %d of the key at %d is not masked; gaps %+v", ms, keys[0].ms, m.Gaps)
+		}
+	}
+}
+
 // masked checks audio and account of a channel 0 with these keys.
 func masked(t *testing.T, sink *memSink, m *Manifest, keys []key) {
 	t.Helper()

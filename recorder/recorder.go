@@ -101,7 +101,8 @@ type Recorder struct {
 	convs    *conversations
 	adhoc    map[string]string // user → id of the adhoc recording going on
 	closed   bool
-	errs     []error // synchronous: what failed
+	shut     chan struct{} // closed when Close is over
+	errs     []error       // synchronous: what failed
 	done     []*Manifest
 	early    []suppress.Signal // posted for calls that have not begun
 	unheard  int               // posted signals whose call did not begin in time
@@ -148,6 +149,7 @@ func New(cfg Config) (*Recorder, error) {
 	r := &Recorder{
 		cfg: cfg, events: newHub(), scribes: newScribes(cfg.DisksAtOnce),
 		sessions: make(map[string]*session), convs: newConversations(), adhoc: make(map[string]string), vault: plainMemory{},
+		shut: make(chan struct{}),
 	}
 	r.policy.Store(&cfg.Policy)
 	if !cfg.Synchronous {
@@ -383,14 +385,20 @@ func (r *Recorder) Results() ([]*Manifest, error) {
 
 // Close takes no new sessions, ends those that are left, and waits for their
 // audio to be published; when ctx ends first, what is unpublished stays in the
-// spool for the next start.
+// spool for the next start. A second call waits for the first, which has the error.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
-		return nil
+		select {
+		case <-r.shut:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the recorder to be closed: %w", ctx.Err())
+		}
 	}
 	r.closed = true
+	defer close(r.shut)
 	left := make([]*session, 0, len(r.sessions))
 	for _, s := range r.sessions {
 		left = append(left, s)
