@@ -151,7 +151,7 @@ func (s *Stream) reconsider(r *route, side media.Side) {
 // move asks the kernel to forward what comes from a side. Control that is at
 // work may be about to change everything: then the next packet will do.
 func (s *Stream) move(r *route, side media.Side) {
-	if !s.off.mu.TryLock() {
+	if s.relay.held.Load() || !s.off.mu.TryLock() {
 		return
 	}
 	defer s.off.mu.Unlock()
@@ -306,6 +306,7 @@ func (r *Relay) startOffload() error {
 	switch {
 	case err == nil:
 		r.offload = o
+		r.findLeft()
 		r.cfg.Log.Info("media goes through the kernel engine", attrs...)
 	case r.cfg.Engine == EngineAuto:
 		r.cfg.Log.Warn("media goes through the user engine: the kernel engine cannot be had", "why", err)

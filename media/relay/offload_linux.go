@@ -14,8 +14,23 @@ func (k kernelOffload) Add(s kernel.Spec, sink kernel.Sink) (flow, error) {
 	return f, nil
 }
 
-// openOffload starts the kernel engine. Flows that a process before left belong
-// to calls that nobody knows any more: they end.
+// Left tells of the flows that go on without an owner.
+func (k kernelOffload) Left() []leftFlow {
+	var out []leftFlow
+	for _, l := range k.Engine.Left() {
+		out = append(out, leftFlow{l.Spec, func(sink kernel.Sink) (flow, error) {
+			f, err := k.Adopt(l, sink)
+			if err != nil {
+				return nil, err // and no flow that is a nil in an interface
+			}
+			return f, nil
+		}})
+	}
+	return out
+}
+
+// openOffload starts the kernel engine. Flows that a process before left end, unless
+// they are to be gone on with: see Config.Restore.
 func openOffload(cfg Config) (o offload, attrs []any, err error) {
 	c := cfg.Kernel
 	c.PortMin, c.PortMax = cfg.PortMin, cfg.PortMax
@@ -28,13 +43,15 @@ func openOffload(cfg Config) (o offload, attrs []any, err error) {
 	}
 	attrs = []any{"hook", e.Hook(), "interfaces", e.Interfaces()}
 	if left := e.Left(); len(left) > 0 {
-		attrs = append(attrs, "flows_ended", len(left))
+		attrs = append(attrs, "flows_left", len(left))
 	}
 	if err := e.Pinned(); err != nil {
 		attrs = append(attrs, "unpinned", err)
 	} else {
 		attrs = append(attrs, "pinned", c.PinDir)
 	}
-	e.Start()
+	if !cfg.Restore {
+		e.Start()
+	}
 	return kernelOffload{e}, attrs, nil
 }

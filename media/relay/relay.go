@@ -85,6 +85,10 @@ type Config struct {
 	// syscall.EADDRINUSE.
 	Open func(netip.AddrPort) (Conn, error)
 
+	// Restore keeps what a process before left in the kernel until Restored is
+	// called, so that OpenAt can go on with it.
+	Restore bool
+
 	// Certificate is shown in DTLS handshakes; nil: none are made.
 	Certificate *dtls.Certificate
 
@@ -158,6 +162,8 @@ type Relay struct {
 	offload        offload
 	declines       atomic.Uint64
 	declineReasons sync.Map // texts logged so far
+	held           atomic.Bool
+	restoring      restoring
 
 	opening sync.WaitGroup // Opens that found the relay open; added to under mu
 
