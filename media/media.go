@@ -89,6 +89,18 @@ type Session struct {
 	// the call itself is "call-id:" and its Call-ID; one that names another call
 	// by Replaces (RFC 3891) is "dialog:", that call's Call-ID, ";" and a tag.
 	Links []string
+
+	// Resumed is set when the call was begun by a process before this one. Then
+	// SessionStarted comes in the middle of the answered call, and what was recorded
+	// of it is to be gone on with.
+	Resumed *Resumed `json:"-"`
+}
+
+// Resumed tells of a call that goes on after a restart.
+type Resumed struct {
+	Answered time.Time // the 200 OK to its INVITE
+	At       time.Time // when packets come to taps again
+	Restarts int       // of the daemon in this call, this one included
 }
 
 // StreamID names a stream within its session. The same id given again by a

@@ -139,6 +139,9 @@ func (r *Relay) Restored() (flows int) {
 		s.off.mu.Unlock()
 	}
 	r.held.Store(false)
+	for i := range list {
+		list[i].m.flow.Drain()
+	}
 	return len(list)
 }
 

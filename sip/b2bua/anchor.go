@@ -28,6 +28,7 @@ type anchor struct {
 	lines     []line              // by index of the m= line
 	offers    [2]*sdp.Description // latest offer, by who made it
 	tentative *agreed             // by an early answer to a re-INVITE
+	agreed    *agreed             // applied last
 	streams   []media.Stream      // that go on
 	overlays  overlays
 	opened    bool      // something was agreed or offered before
@@ -264,6 +265,7 @@ func (a *anchor) reject(from media.Side) {
 
 // apply lets the media flow as agreed.
 func (a *anchor) apply(p *agreed) {
+	a.agreed = p
 	offered, list := p.offer.Media(), p.answer.Media()
 	for i := range min(len(offered), len(a.lines)) {
 		l := &a.lines[i]

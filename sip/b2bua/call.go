@@ -71,6 +71,7 @@ type call struct {
 	refused503  bool              // one has answered, with 503
 	heard       bool              // the one that is being tried has said something
 	answered    *dialogState      // the fork that took the call
+	chronicle   chronicle
 	ended       bool
 	faults      int          // survived
 	setupBody   []byte       // of the first request, for the far end
@@ -163,6 +164,7 @@ func (c *call) turn() (again bool) {
 	}
 	now := time.Now()
 	c.survive(func() { c.due(now) })
+	c.survive(c.journal)
 	switch {
 	case c.faults > faultsMax: // it would go on for ever
 		c.leave(now, media.CauseFailed)
@@ -223,6 +225,7 @@ func (c *call) leave(now time.Time, cause media.Cause) {
 		c.timer.Stop()
 	}
 	c.gone = true
+	c.unjournal()
 	c.b.forget(c)
 	c.b.wg.Done()
 }

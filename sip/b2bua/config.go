@@ -91,6 +91,10 @@ type Config struct {
 	// only the links between calls are.
 	CallState *callstate.Rules
 
+	// Journal keeps what answered calls need to go on in another process; nil: none
+	// do. Calls whose SRTP is ended here are not kept: their keys stay in memory.
+	Journal Journal
+
 	Log *slog.Logger // nil: silent. Never gets the text of a message.
 }
 
@@ -138,6 +142,11 @@ type Counters struct {
 
 	LargeOverTCP atomic.Uint64 // requests too large for UDP that went over TCP
 	LargeOverUDP atomic.Uint64 // and those whose peer does not take TCP
+
+	CallsRestored atomic.Uint64 // calls of another process that go on here
+	CallsLost     atomic.Uint64 // and those that could not
+	Unjournalled  atomic.Uint64 // calls that would not survive a restart, or not as they are
+	Drained       atomic.Uint64 // calls refused because the daemon waits for its last call
 
 	Transport *sip.Counters
 }

@@ -101,6 +101,7 @@ func (c *call) observe(req *sip.Message, now time.Time) {
 	})
 	c.state = c.b.callState.Load().Dialog(c.trunk.Name, req, c.side)
 	session := c.session(req)
+	c.chronicle.session = session
 	c.later = func() bool {
 		ctx, cancel := context.WithTimeout(context.Background(), observerWait)
 		defer cancel()
@@ -362,6 +363,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.answered, ex.dlg = d, d
 	c.setupBody = nil // no other attempt will want it
 	c.b.counters.CallsAnswered.Add(1)
+	c.chronicle.at = now
 	c.tap.answered(now)
 	c.media.answered(now, c.b.cfg.Overlay)
 	c.tellResponse(res, c.at(dialog.Callee))

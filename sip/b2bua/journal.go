@@ -1,0 +1,247 @@
+package b2bua
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
+)
+
+// Journal keeps what a call needs to go on in another process. It never waits.
+type Journal interface {
+	// Put replaces the state of a call, which is known by the id of its session.
+	// False: it was not taken.
+	Put(session string, state []byte) bool
+	Drop(session string)
+}
+
+// journalVersion is that of journalled. What has another one is not restored.
+const journalVersion = 1
+
+// journalled is what is kept of an answered call.
+type journalled struct {
+	V        int
+	ID       uint64 // in our branches
+	Branches uint64
+	Session  media.Session
+	Observed bool // the observer took it
+	Restarts int  `json:",omitempty"`
+	Trunk    string
+	Side     media.Side // the caller's
+	Setup    string     // the INVITE, without its body
+	SetupVia savedFlow
+	Tag      string
+	Answered time.Time
+	Over     bool    `json:",omitempty"` // a BYE has passed: only repetitions are waited for
+	ByeSent  [2]bool `json:",omitzero"`
+
+	To      string
+	Dialog  string // the callee's tag
+	Ends    [2]savedEnd
+	Numbers savedNumbers `json:",omitzero"`
+	Pending savedSetup   `json:",omitzero"` // while the ACK of the answer is not through for sure
+
+	Media  savedMedia
+	Alias  *savedAlias    `json:",omitempty"`
+	Timers *[2]savedTimer `json:",omitempty"`
+}
+
+type savedFlow struct {
+	Network       string
+	Local, Remote netip.AddrPort
+	Name          string `json:",omitempty"`
+}
+
+type savedEnd struct {
+	Target string
+	Routes []string `json:",omitempty"`
+	Flow   savedFlow
+	Seq    uint32
+}
+
+type savedNumbers struct{ Ahead, Invite, Refer [2]uint32 }
+
+// savedSetup is what is left of the transactions of the INVITE.
+type savedSetup struct {
+	Answer  string `json:",omitempty"` // the 2xx, while the caller's ACK is missing
+	Acked   bool   `json:",omitempty"`
+	Branch  string `json:",omitempty"` // of the INVITE that was answered
+	Flow    savedFlow
+	Ack     string    `json:",omitempty"` // as it was passed on
+	AckFlow savedFlow `json:",omitzero"`
+}
+
+type savedMedia struct {
+	Lines    []savedLine
+	Answerer media.Side
+	Offer    string
+	Answer   string
+	Holding  [2]bool
+}
+
+// savedLine is the place of a stream at the relay; without ports there is none.
+type savedLine struct{ Local [2]netip.AddrPort }
+
+type savedAlias struct {
+	CallID, Tag string
+	Forks       [][2]string
+	URIs        [2][2]string
+}
+
+type savedTimer struct {
+	Supports, Update, Theirs bool
+	Min, Interval            time.Duration
+	Expires                  time.Time
+	Agreed                   []byte `json:",omitempty"`
+}
+
+func saveFlow(f sip.Flow) savedFlow {
+	return savedFlow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name}
+}
+
+func (f savedFlow) flow(c *call, side media.Side) sip.Flow {
+	return sip.Flow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name, TLS: c.trunk.Sides[side].TLS}
+}
+
+// chronicle is what a call knows of its entry in the journal. Owned by the call.
+type chronicle struct {
+	session  media.Session // of the observer
+	at       time.Time     // the answer
+	restarts int
+	written  []byte // as it stands in the journal
+	refused  bool   // it cannot be restored; counted
+}
+
+// journal brings the entry of the call up to date. It is done after every turn, so
+// that whoever was answered finds the daemon as it was when it answered.
+func (c *call) journal() {
+	if c.b.cfg.Journal == nil || c.method != sip.Invite || c.answered == nil || c.gone {
+		return
+	}
+	if c.media.secures() {
+		c.unjournalled()
+		return
+	}
+	state, err := json.Marshal(c.save())
+	if err != nil || bytes.Equal(state, c.chronicle.written) {
+		return
+	}
+	if !c.b.cfg.Journal.Put(c.chronicle.session.ID, state) {
+		c.unjournalled() // the next turn tries again
+		return
+	}
+	c.chronicle.written = state
+}
+
+// unjournalled counts a call that would not survive a restart, or not as it is.
+func (c *call) unjournalled() {
+	if !c.chronicle.refused {
+		c.chronicle.refused = true
+		c.b.counters.Unjournalled.Add(1)
+	}
+}
+
+// unjournal takes the entry away: nothing is left of the call.
+func (c *call) unjournal() {
+	if c.chronicle.written != nil {
+		c.b.cfg.Journal.Drop(c.chronicle.session.ID)
+		c.chronicle.written = nil
+	}
+}
+
+// introduceSession notes the session that the observer is asked for.
+func (c *call) sessionOf() media.Session {
+	req := c.setup.server.Req
+	if c.chronicle.session.ID == "" {
+		c.chronicle.session = media.Session{
+			ID: media.SessionID(req.CallID(), req.FromTag(), req.Arrival), Trunk: c.trunk.Name,
+			SIPCallID: req.CallID(), FromTag: req.FromTag(), Start: req.Arrival,
+		}
+	}
+	return c.chronicle.session
+}
+
+// save returns the state of an answered call.
+func (c *call) save() *journalled {
+	if c.chronicle.at.IsZero() {
+		c.chronicle.at = time.Now()
+	}
+	req, d := c.setup.server.Req, c.answered
+	head := req.Clone()
+	head.Body = nil
+	j := &journalled{
+		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.tap != nil, Restarts: c.chronicle.restarts,
+		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
+		Answered: c.chronicle.at.UTC().Round(0), Over: c.ended, ByeSent: c.byeSent,
+		To: d.to, Dialog: d.Tag, Numbers: savedNumbers{d.ahead, d.numbers.invite, d.refer}, Pending: c.saveSetup(),
+	}
+	j.Session.Start = j.Session.Start.UTC().Round(0)
+	for p, e := range d.Ends {
+		j.Ends[p] = savedEnd{e.Target, e.Routes, saveFlow(e.Flow), e.Seq}
+	}
+	if !c.ended {
+		j.Media = c.media.save()
+	}
+	if a := c.alias; a != nil {
+		j.Alias = &savedAlias{CallID: a.callID, Tag: a.tag, URIs: a.uris}
+		for _, f := range a.forks {
+			j.Alias.Forks = append(j.Alias.Forks, [2]string{f.callers, f.callees})
+		}
+	}
+	if c.timers != nil {
+		j.Timers = c.timers.save()
+	}
+	return j
+}
+
+// saveSetup keeps what repetitions of the answer and of its ACK need.
+func (c *call) saveSetup() (s savedSetup) {
+	ex := c.setup
+	if ex.done(time.Now()) || ex.client() == nil {
+		return s
+	}
+	s.Branch, s.Flow, s.Acked = ex.client().Branch(), saveFlow(ex.client().Flow), ex.ackDue
+	if last := ex.server.Last(); last != nil && !ex.ackDue {
+		s.Answer = string(last.Append(nil))
+	}
+	if ex.ack != nil {
+		s.Ack, s.AckFlow = string(ex.ack.Append(nil)), saveFlow(ex.ackFlow)
+	}
+	return s
+}
+
+func (t *timers) save() *[2]savedTimer {
+	var out [2]savedTimer
+	for i := range t.legs {
+		l := &t.legs[i]
+		out[i] = savedTimer{l.supports, l.update, l.theirs, l.min, l.interval, l.expires.UTC().Round(0), l.agreed}
+	}
+	return &out
+}
+
+// save returns what was agreed last, and where its media passes.
+func (a *anchor) save() (m savedMedia) {
+	if a.agreed == nil {
+		return m
+	}
+	m.Answerer = a.agreed.from
+	m.Offer, m.Answer = string(a.agreed.offer.Bytes()), string(a.agreed.answer.Bytes())
+	m.Holding = [2]bool{a.neg.Holding(media.External), a.neg.Holding(media.Internal)}
+	for i := range a.lines {
+		var l savedLine
+		if s := a.lines[i].stream; s != nil {
+			l.Local = [2]netip.AddrPort{s.Local(media.External), s.Local(media.Internal)}
+		}
+		m.Lines = append(m.Lines, l)
+	}
+	return m
+}
+
+// end is the state of a party's end of a dialog.
+func (e savedEnd) end(c *call, p dialog.Party) dialog.End {
+	return dialog.End{Target: e.Target, Routes: e.Routes, Flow: e.Flow.flow(c, c.at(p)), Seq: e.Seq}
+}

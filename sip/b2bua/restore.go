@@ -1,0 +1,333 @@
+package b2bua
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/sdp"
+)
+
+// Restored are the calls that another process had and that go on here.
+type Restored struct {
+	Sessions []string // of calls that live
+	Lost     int      // calls that cannot go on
+
+	calls []*call
+}
+
+// Restore goes on with calls by what the journal of another process says of them.
+// Their media flows when it returns; nothing is recorded before Observe. It must be
+// called before Start, once.
+func (b *B2BUA) Restore(states map[string][]byte) *Restored {
+	r := &Restored{}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for session, state := range states {
+		wg.Add(1)
+		done := func(c *call, err error) {
+			defer wg.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				r.Lost++
+				b.counters.CallsLost.Add(1)
+				b.cfg.Journal.Drop(session)
+				b.cfg.Log.Warn("a call does not go on after the restart", "session", session, "error", err)
+			case !c.ended:
+				r.Sessions = append(r.Sessions, session)
+				r.calls = append(r.calls, c)
+				b.counters.CallsRestored.Add(1)
+			}
+		}
+		c, j, err := b.revive(state)
+		if err != nil {
+			done(nil, err)
+			continue
+		}
+		c.put(event{do: func() { done(c, c.resume(j)) }})
+	}
+	wg.Wait()
+	slices.Sort(r.Sessions)
+	return r
+}
+
+// Observe asks the observer to go on with the recordings of the calls. It returns
+// when all have their answer.
+func (r *Restored) Observe() {
+	var wg sync.WaitGroup
+	for _, c := range r.calls {
+		wg.Add(1)
+		if !c.put(event{do: func() { c.observeAgain(wg.Done) }}) {
+			wg.Done()
+		}
+	}
+	wg.Wait()
+}
+
+var errJournal = errors.New("its entry in the journal cannot be used")
+
+// revive makes the call of an entry, and makes it known.
+func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
+	var j journalled
+	if err := json.Unmarshal(state, &j); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errJournal, err)
+	}
+	if j.V != journalVersion {
+		return nil, nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
+	}
+	req, _, err := sip.Parse([]byte(j.Setup), false)
+	if err != nil || req.Method != sip.Invite {
+		return nil, nil, fmt.Errorf("%w: its INVITE: %w", errJournal, err)
+	}
+	table := (*b.tables.Load())[0]
+	peer, ok := sip.Peer{}, false
+	trunks := table.Trunks()
+	for i := range trunks {
+		if trunks[i].Name == j.Trunk && j.Side <= media.Internal {
+			peer, ok = sip.Peer{Trunk: &trunks[i], Side: j.Side}, true
+		}
+	}
+	if !ok {
+		return nil, nil, fmt.Errorf("there is no trunk %q any more", j.Trunk)
+	}
+	c := newCall(b, req, peer, table)
+	c.id, c.branches, c.tag = j.ID, j.Branches+1<<16, j.Tag // branches that were not journalled are passed over
+	j.Session.Start = live(j.Session.Start)
+	req.Arrival = j.Session.Start
+	req.Flow = j.SetupVia.flow(c, c.side)
+	c.chronicle = chronicle{session: j.Session, at: live(j.Answered), restarts: j.Restarts + 1, written: state}
+	c.setup = &exchange{from: dialog.Caller, method: sip.Invite, seq: c.seq, server: dialog.NewServer(req)}
+	if err := c.restoreAlias(j.Alias); err != nil {
+		return nil, nil, err
+	}
+	b.register(c, &j)
+	return c, &j, nil
+}
+
+// live gives a time of the wall clock the reading of the monotonic one that belongs to it.
+func live(t time.Time) time.Time {
+	now := time.Now()
+	return now.Add(t.Sub(now))
+}
+
+func (c *call) restoreAlias(a *savedAlias) error {
+	if (c.alias != nil) != (a != nil) {
+		return errors.New("the trunk hid identities and does not, or does and did not")
+	}
+	if a == nil {
+		return nil
+	}
+	c.alias = &alias{callID: a.CallID, tag: a.Tag, uris: a.URIs}
+	for _, f := range a.Forks {
+		c.alias.forks = append(c.alias.forks, forkTag{f[0], f[1]})
+	}
+	return nil
+}
+
+// register makes a restored call known, as admit does.
+func (b *B2BUA) register(c *call, j *journalled) {
+	for p, e := range j.Ends { // by whatever name it was found
+		c.table.Learn(sip.Peer{Trunk: c.trunk, Side: c.at(dialog.Party(p))}, []netip.Addr{e.Flow.Remote.Addr()})
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.byID[c.id] = c
+	b.calls[c.key] = append(b.calls[c.key], c)
+	b.mask(c)
+	c.tags = append(c.tags, j.Dialog)
+	if c.alias != nil {
+		for _, f := range c.alias.forks {
+			c.tags = append(c.tags, f.callees)
+		}
+	}
+	c.table.calls++
+	b.sessions++
+	b.perTrunk[c.trunk.Name]++
+	b.wg.Add(1)
+}
+
+// resume brings the call to where it was. After an error it is over.
+func (c *call) resume(j *journalled) error {
+	now := time.Now()
+	c.restoreDialog(j, now)
+	c.observed = true
+	if j.Over {
+		c.lingerOn(now)
+		return nil
+	}
+	if err := c.media.restore(j.Media, now); err != nil {
+		c.media.close()
+		c.hangUp(now, media.CauseFailed, "503", "media lost in a restart")
+		return err
+	}
+	c.media.answered(c.chronicle.at, c.b.cfg.Overlay)
+	c.restoreTimers(j.Timers, now)
+	c.after(max(0, callMax-now.Sub(c.chronicle.at)), now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
+	c.watchSilence(now)
+	return nil
+}
+
+// lingerOn keeps an ended call for repetitions of its BYE.
+func (c *call) lingerOn(now time.Time) {
+	c.pending++
+	c.after(sip.TransactionTimeout, now, func(time.Time) { c.pending-- })
+	c.ended = true
+	c.b.over(c)
+}
+
+// restoreDialog restores the dialog and what is left of the INVITE.
+func (c *call) restoreDialog(j *journalled, now time.Time) {
+	d := &dialogState{to: j.To}
+	d.Tag, d.Confirmed = j.Dialog, true
+	for p := range d.Ends {
+		d.Ends[p] = j.Ends[p].end(c, dialog.Party(p))
+	}
+	n := j.Numbers
+	d.numbers = numbers{ahead: n.Ahead, invite: n.Invite, refer: n.Refer, moved: n.Ahead != [2]uint32{}}
+	c.dialogs, c.answered, c.byeSent = []*dialogState{d}, d, j.ByeSent
+	ex := c.setup
+	ex.dlg, ex.ackDue = d, true
+	c.b.reachable(c, d)
+	if p := j.Pending; p.Branch != "" {
+		c.restoreSetup(ex, p, now)
+		return
+	}
+	ex.server.Respond(&sip.Message{Status: 200}, now)
+	ex.server.Acked()
+}
+
+// restoreSetup lets the answer and its ACK be repeated as before.
+func (c *call) restoreSetup(ex *exchange, p savedSetup, now time.Time) {
+	ex.clients = []*dialog.Client{dialog.Answered(p.Branch, p.Flow.flow(c, c.at(dialog.Callee)), now)}
+	ex.ackDue = p.Acked
+	if ack, _, err := sip.Parse([]byte(p.Ack), false); err == nil {
+		ex.ack, ex.ackFlow = ack.Frozen(), p.AckFlow.flow(c, c.at(dialog.Callee))
+	}
+	answer, _, err := sip.Parse([]byte(p.Answer), false)
+	if err != nil {
+		answer = &sip.Message{Status: 200}
+	}
+	ex.server.Respond(answer, now)
+	if p.Acked || err != nil {
+		ex.server.Acked()
+	}
+	c.exchanges = append(c.exchanges, ex)
+	if !p.Acked && err == nil { // the process before may have died before it went out
+		c.send(answer, sip.ReplyFlow(ex.server.Req))
+	}
+}
+
+func (c *call) restoreTimers(saved *[2]savedTimer, now time.Time) {
+	if c.timers == nil || saved == nil {
+		return
+	}
+	for i, s := range saved {
+		l := &c.timers.legs[i]
+		l.supports, l.update, l.theirs, l.min, l.interval, l.agreed = s.Supports, s.Update, s.Theirs, s.Min, s.Interval, s.Agreed
+		if l.interval == 0 || !c.timers.keep() {
+			continue
+		}
+		l.expires = live(s.Expires)
+		at := l.expires
+		if !l.theirs {
+			at = now // ours may have been due meanwhile
+		}
+		c.watch(dialog.Party(i), max(refreshBehind, at.Sub(now)), now)
+	}
+}
+
+// restore opens the streams where they were and lets media flow as agreed.
+func (a *anchor) restore(m savedMedia, now time.Time) error {
+	a.opened, a.changed = true, now
+	if m.Offer == "" {
+		return nil // nothing was anchored
+	}
+	offer, err := sdp.Parse([]byte(m.Offer))
+	if err != nil {
+		return fmt.Errorf("%w: its offer: %w", errJournal, err)
+	}
+	answer, err := sdp.Parse([]byte(m.Answer))
+	if err != nil || len(m.Lines) > streamsMax || m.Answerer > media.Internal {
+		return fmt.Errorf("%w: its answer", errJournal)
+	}
+	for i, l := range m.Lines {
+		a.lines = append(a.lines, line{})
+		if !l.Local[0].IsValid() || i >= len(offer.Media()) {
+			continue
+		}
+		d := offer.Media()[i]
+		s, err := a.relay.OpenAt(l.Local, relay.Options{RTP: isRTP(d)})
+		if err != nil {
+			return fmt.Errorf("anchor media %d where it was: %w", i, err)
+		}
+		a.lines[i] = line{stream: s, rtp: isRTP(d)}
+	}
+	a.neg.Restore(m.Holding)
+	a.neg.OfferParsed(m.Answerer.Other(), offer)
+	res, err := a.neg.AnswerParsed(m.Answerer, answer, now, false)
+	if err != nil {
+		return err
+	}
+	a.apply(&agreed{from: m.Answerer, offer: offer, answer: answer})
+	a.tell(res, now)
+	return nil
+}
+
+// observeAgain asks the observer to go on with the call.
+func (c *call) observeAgain(done func()) {
+	if c.b.cfg.Observer == nil || c.ended || c.gone {
+		done()
+		return
+	}
+	c.state = c.b.callState.Load().Dialog(c.trunk.Name, c.setup.server.Req, c.side)
+	session := c.chronicle.session
+	session.Resumed = &media.Resumed{Answered: c.chronicle.at, At: time.Now(), Restarts: c.chronicle.restarts}
+	c.pending++
+	c.later = func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), observerWait)
+		defer cancel()
+		tap, err := ask(ctx, c.b.cfg.Observer, session)
+		ok, orphan := c.box.put(event{do: func() { defer done(); c.observedAgain(tap, err) }})
+		if !ok {
+			c.unwanted(tap)
+			done()
+		}
+		return orphan
+	}
+}
+
+func (c *call) observedAgain(tap media.SessionTap, err error) {
+	c.pending--
+	switch {
+	case c.ended:
+		c.unwanted(tap)
+		return
+	case err != nil: // an answered call is never ended for its recording
+		c.b.counters.Unrecorded.Add(1)
+		c.log.Error("a call goes on unrecorded after the restart", "error", err)
+		return
+	case tap == nil:
+		return
+	}
+	c.tap.tap = tap
+	c.tap.answered(c.chronicle.at)
+	for i, st := range c.media.streams {
+		st.At = c.chronicle.at // what the kernel has kept meanwhile was sent by it, too
+		c.media.streams[i] = st
+		if s := c.media.streamOf(st.ID); s != nil {
+			s.SetTap(st.Side, c.tap.streamStarted(st))
+			c.media.overlay(st)
+		}
+	}
+}
