@@ -83,6 +83,7 @@ type core struct {
 	endTime  time.Time
 	cause    media.Cause
 	chunk    chunk
+	restart  *restartGap     // nil: there was none, or it lies behind
 	spans    []suppress.Span // of state, for nobody
 
 	applied int // signals
@@ -280,6 +281,9 @@ func (c *core) packet(id media.StreamID, arrival int64, wire []byte, dropped uin
 	if !s.accept(c, l, arrival, wire, dropped) {
 		return
 	}
+	if c.restart != nil {
+		c.restart.heard(l.side, c.now)
+	}
 	if c.plan.EarlyMedia && !c.started {
 		c.start(arrival)
 	}
@@ -397,6 +401,9 @@ func (c *core) sealTo(toMS int64) {
 		k.resolved[i] = s.track.Resolved()
 		k.detail[i], k.refused[i] = s.undecodable, &s.refused
 		k.blends[i] = s.blendsFrom(k.fromMS * c.perMS)
+	}
+	if c.restart != nil && !c.restart.mark(c, k) {
+		c.restart = nil
 	}
 	c.spans = c.state.Seal(toMS, c.spans[:0])
 	c.sealedMS = toMS

@@ -66,6 +66,9 @@ type Config struct {
 	// times it is given alone: replay. Nothing is dropped then.
 	Synchronous bool
 
+	// Restart is how recordings go on after a restart of the daemon.
+	Restart Restart
+
 	Log *slog.Logger // nil: discarded
 
 	// Fault, when set, is called in each round of a pipeline with the id of its
@@ -95,6 +98,7 @@ type Recorder struct {
 	scribes *scribes
 	policy  atomic.Pointer[Policy]
 	vault   vault
+	proceed atomic.Bool
 
 	mu       sync.Mutex
 	sessions map[string]*session
@@ -181,7 +185,8 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 	if err := plan.Validate(); err != nil {
 		return nil, r.refuse(s, plan, fmt.Errorf("plan of trunk %q: %w", s.Trunk, err))
 	}
-	if plan.RefuseUnready {
+	x := r.resumption(s)
+	if plan.RefuseUnready && x == nil {
 		if err := r.ready(ctx); err != nil {
 			return nil, r.refuse(s, plan, err)
 		}
@@ -198,7 +203,7 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 	conv, news := r.convs.join(s)
 	r.convs.agree(s, &plan)
 	plan.NoTrunk = plan.NoTrunk || r.convs.secondLeg(s)
-	n := newSession(r, s, plan, conv)
+	n := newSession(r, s, plan, conv, x)
 	r.sessions[s.ID] = n
 	if len(r.shards) > 0 {
 		r.shards[len(r.sessions)%len(r.shards)].add(n) // under r.mu: Close must find it
@@ -270,7 +275,7 @@ func (s *shard) run() {
 		cutoff := time.Now().Add(-settle)
 		ended, turns := false, stride(len(round))
 		for _, n := range round {
-			if (ticks+n.slot)%turns != 0 && !n.waiting.Load() {
+			if (ticks+n.slot)%turns != 0 && !n.waiting.Load() || n.rec.waits(n) {
 				continue
 			}
 			if n.process(cutoff, false) {

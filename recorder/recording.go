@@ -83,6 +83,9 @@ type recording struct {
 	others  func() []otherSpan // what the call has beside them
 	quality func(side media.Side, ssrc uint32, codec string) *quality.Account
 	before  []Stream // the same when it began
+
+	resumed  bool  // it was begun by a process before,
+	beforeMS int64 // and had so much audio then
 }
 
 // newRecording returns a recording that has not begun.
@@ -218,11 +221,13 @@ func (r *recording) close() {
 	m := r.manifest()
 	r.rate(m)
 	switch {
+	case r.resumed && r.beforeMS+m.AudioMS >= r.plan.DiscardBelow.Milliseconds():
+		r.out.publish(m)
 	case r.refused() && r.kind != KindTrunk:
 		r.out.discard("no consent")
 	case r.sealedMS == 0 && r.kind != KindTrunk:
 		r.out.discard("it ended before it began")
-	case !r.refused() && m.AudioMS < r.plan.DiscardBelow.Milliseconds():
+	case !r.refused() && r.beforeMS+m.AudioMS < r.plan.DiscardBelow.Milliseconds():
 		r.out.discard("shorter than discard_below")
 	default:
 		r.out.publish(m)
@@ -393,7 +398,7 @@ func (r *recording) resolve(channel int, list []mix.Resolution) {
 		}
 		r.account.dirty = true
 		r.seg.stale(s.from / r.perMS)
-		for _, s := range l.without(GapMasked, s) {
+		for _, s := range l.withoutAny(s, GapMasked, GapRestart) {
 			if x.Withdrawn {
 				l.recause(s, "", "")
 				continue
@@ -464,6 +469,8 @@ func gapCause(m mix.Cause) string {
 		return GapOverrun
 	case maskedCause:
 		return GapMasked
+	case restartCause:
+		return GapRestart
 	case mix.Loss:
 	}
 	return GapLoss

@@ -60,9 +60,9 @@ func (w *writer) salvage(b beginning, end time.Time, cause media.Cause, why stri
 			c.Segments = c.Segments[:n-1]
 		}
 		c.Segments = append(append([]Segment{}, c.Segments...), w.segInfo)
-		w.finish(w.segInfo, &c)
+		w.finishWith(w.segInfo, &c)
 	}
-	w.publish(&c)
+	w.publishWhole(&c)
 }
 
 // realAfter is the real time that lies behind so much audio.
@@ -116,7 +116,7 @@ func (w *writer) refuse(b beginning, state consentState, end time.Time, cause me
 	m.Call.End, m.Call.EndCause = end.UTC().Round(0), string(cause)
 	m.RealMS = max(0, end.Sub(m.Origin).Milliseconds())
 	m.Windows = []Window{{Reason: string(suppress.ReasonConsent), EndRealMS: m.RealMS, Source: "rules"}}
-	w.publish(&m)
+	w.publishWhole(&m)
 }
 
 // emptyAccount is the manifest of a recording of which nothing was written.

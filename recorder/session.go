@@ -93,11 +93,20 @@ type session struct {
 	lastTap time.Time // replay: the time up to which the inbox was processed
 }
 
-func newSession(r *Recorder, s media.Session, p Plan, conv string) *session {
+// newSession makes the inbox of a call; x is what it goes on with, or nil.
+func newSession(r *Recorder, s media.Session, p Plan, conv string, x *resumption) *session {
 	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
-	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info) })
+	noTrunk := p.NoTrunk
+	if x != nil {
+		p = x.plan(p)
+	}
+	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info, x) })
 	n.core.kinds.claims = r
 	n.core.monitor = r.listen(s, &p)
+	if x != nil {
+		n.answered = s.Resumed.Answered
+		n.core.resume(x, noTrunk)
+	}
 	n.publishState()
 	return n
 }
@@ -126,6 +135,9 @@ func (s *session) add(c control) bool {
 		s.answered = c.at
 	}
 	s.controls = append(s.controls, c)
+	if c.kind == controlSignal {
+		s.note(c.sig)
+	}
 	s.waiting.Store(true)
 	return true
 }
@@ -183,6 +195,9 @@ func (s *session) Ended(at time.Time, cause media.Cause) {
 	if !s.enqueue(control{at: at, kind: controlEnded, cause: cause}) {
 		return
 	}
+	if f := s.rec.cfg.Restart.Forget; f != nil {
+		f(s.info.ID)
+	}
 	s.rec.events.publish(Event{Type: "call.ended", At: at, Call: s.info.ID, Data: map[string]string{"cause": string(cause)}})
 	if s.rec.cfg.Synchronous {
 		s.process(time.Time{}, true)
@@ -236,6 +251,7 @@ func (s *session) tellTyped() {
 	all := s.core.emitted
 	s.core.emitted = nil
 	for _, e := range all {
+		s.note(e.sig)
 		s.rec.signalled(s, e.sig, e.effect)
 		s.rec.pass(s, e.sig)
 	}

@@ -34,7 +34,8 @@ type writer struct {
 	samples   int64
 	realEndMS int64 // behind the last audio or account handed on
 	audioMS   int64
-	over      bool // published or discarded
+	over      bool      // published or discarded
+	before    *Manifest // what a process before had recorded; nil: nothing
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -76,10 +77,14 @@ type op struct {
 	bytes   int64
 }
 
-func newWriter(r *Recorder, call string, info recordingInfo) *writer {
-	return &writer{
+func newWriter(r *Recorder, call string, info recordingInfo, x *resumption) *writer {
+	w := &writer{
 		rec: r, call: call, info: info, finished: make(map[int]Segment),
 	}
+	if x != nil {
+		w.goOn(x)
+	}
+	return w
 }
 
 // push queues an operation; false when it has no room.
@@ -149,12 +154,14 @@ func accountBytes(m *Manifest) int64 {
 }
 
 func (w *writer) begin(info SegmentInfo) {
+	w.moveSegment(&info)
 	w.open, w.samples, w.rate = true, 0, info.SampleRate
 	w.segInfo = Segment{N: info.N, RealMS: info.RealMS, AudioMS: info.AudioMS, EndRealMS: info.RealMS, Parties: []string{}}
 	w.push(op{kind: opBegin, info: info}, true)
 }
 
 func (w *writer) audio(a Audio, account *Manifest) bool {
+	a, account = w.moveAudio(a), w.stitched(account)
 	if !w.push(op{kind: opAudio, audio: a, account: account}, false) {
 		return false
 	}
@@ -169,6 +176,13 @@ func (w *writer) audio(a Audio, account *Manifest) bool {
 }
 
 func (w *writer) finish(seg Segment, account *Manifest) {
+	account = w.stitched(account)
+	seg = w.moveFinished(seg)
+	w.finishWith(seg, account)
+}
+
+// finishWith is finish with positions in the whole recording.
+func (w *writer) finishWith(seg Segment, account *Manifest) {
 	w.open = false
 	w.last = account
 	w.realEndMS, w.audioMS = account.RealMS, account.AudioMS
@@ -180,7 +194,9 @@ func (w *writer) abandon() {
 	w.push(op{kind: opAbandon}, true)
 }
 
-func (w *writer) publish(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
+func (w *writer) publish(m *Manifest) { w.publishWhole(w.stitched(m)) }
+
+func (w *writer) publishWhole(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
 
 // discard gives the recording up; why is for whoever looks for it.
 func (w *writer) discard(why string) { w.push(op{kind: opDiscard, why: why}, true) }
@@ -325,7 +341,7 @@ func (w *writer) retire() {
 // do is one operation on the sink.
 func (w *writer) do(o *op) error {
 	if w.sink == nil && o.kind != opDiscard {
-		sink, err := w.rec.cfg.NewSink(context.Background(), w.info.ID, w.info.Prefix)
+		sink, err := w.newSink(context.Background())
 		if err != nil {
 			return fmt.Errorf("open sink: %w", err)
 		}

@@ -149,11 +149,10 @@ func (c *call) unjournalled() {
 func (c *call) unjournal() {
 	if c.chronicle.written != nil {
 		c.b.cfg.Journal.Drop(c.chronicle.session.ID)
-		c.chronicle.written = nil
 	}
 }
 
-// introduceSession notes the session that the observer is asked for.
+// sessionOf is the session that the observer was asked for, or would have been.
 func (c *call) sessionOf() media.Session {
 	req := c.setup.server.Req
 	if c.chronicle.session.ID == "" {

@@ -62,17 +62,19 @@ func (b *B2BUA) Restore(states map[string][]byte) *Restored {
 	return r
 }
 
-// Observe asks the observer to go on with the recordings of the calls. It returns
-// when all have their answer.
+// Observe asks the observer to go on with the recordings of the calls, in the order
+// in which they began: what belongs together hangs on it. It returns when all have
+// their answer.
 func (r *Restored) Observe() {
-	var wg sync.WaitGroup
+	slices.SortFunc(r.calls, func(a, b *call) int {
+		return a.chronicle.session.Start.Compare(b.chronicle.session.Start)
+	})
 	for _, c := range r.calls {
-		wg.Add(1)
-		if !c.put(event{do: func() { c.observeAgain(wg.Done) }}) {
-			wg.Done()
+		told := make(chan struct{})
+		if c.put(event{do: func() { c.observeAgain(func() { close(told) }) }}) {
+			<-told
 		}
 	}
-	wg.Wait()
 }
 
 var errJournal = errors.New("its entry in the journal cannot be used")

@@ -1,0 +1,160 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// Held is a recording that a crash left in the spool and that is to go on. Its
+// account ends with its last durable sample.
+type Held struct {
+	ID, Prefix string
+	Manifest   *recorder.Manifest
+
+	key   recorder.WrappedKey
+	spool []int // numbers of the segments in the spool
+}
+
+// Hold finds the recordings in the spool whose calls go on, and keeps Recover away
+// from them until they are given to Continue or Abandon. session tells by the id of
+// a call whether it does. What cannot be gone on with is left to Recover.
+func (a *Archive) Hold(ctx context.Context, session func(id string) bool) ([]*Held, error) {
+	if a.cfg.ReadOnly {
+		return nil, errors.New("hold: archive is read-only")
+	}
+	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	if err != nil {
+		return nil, fmt.Errorf("hold: %w", err)
+	}
+	var out []*Held
+	for _, e := range entries {
+		id := e.Name()
+		if !e.IsDir() || reserved(id) || strings.HasPrefix(id, vfs.TempPrefix) || !session(sessionOf(id)) || a.isLive(id) {
+			continue
+		}
+		r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
+		h, err := r.hold()
+		if err != nil || h == nil {
+			continue // Recover tells what is wrong with it
+		}
+		a.mu.Lock()
+		a.live[id] = true
+		a.mu.Unlock()
+		out = append(out, h)
+	}
+	return out, nil
+}
+
+// sessionOf returns the id of the call of a recording.
+func sessionOf(id string) string {
+	if recorder.KindOf(id) == recorder.KindTrunk {
+		return id
+	}
+	return id[:strings.LastIndex(id, "-")]
+}
+
+// hold is run for a recording that goes on; nil when it was over.
+func (r *recovery) hold() (*Held, error) {
+	files, err := r.a.fsys.ReadDir(r.a.spool(r.ID))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.readMarker(files); err != nil || r.empty {
+		return nil, err
+	}
+	if err := r.readSpool(files); err != nil {
+		return nil, err
+	}
+	if m, _, err := r.finalManifest(); err != nil || m != nil {
+		return nil, err
+	}
+	if err := r.readStore(); err != nil {
+		return nil, err
+	}
+	if err := r.finishParts(); err != nil {
+		return nil, err
+	}
+	m := r.lastAccount()
+	if m == nil {
+		if m = r.withoutAccount(); m == nil {
+			return nil, nil
+		}
+	}
+	if len(m.Channels) == 0 || m.SampleRate <= 0 || m.Origin.IsZero() {
+		return nil, nil
+	}
+	closeManifest(m, r.parts)
+	m.Gaps = slices.DeleteFunc(m.Gaps, func(g recorder.Gap) bool { return g.Cause == recorder.GapRestart && g.DurationMS == 0 })
+	m.Call.EndCause = ""
+	h := &Held{ID: r.ID, Prefix: r.Prefix, Manifest: m, key: r.marker.Key}
+	for _, p := range r.parts {
+		if p.spool != "" && !p.empty() {
+			h.spool = append(h.spool, p.n)
+		}
+	}
+	return h, r.makeRoom(h)
+}
+
+// makeRoom moves the segments of the spool out of the way that have no audio, or
+// nothing that was durable: what they tell is in hand, and their numbers are taken
+// again. They go when the recording is published.
+func (r *recovery) makeRoom(h *Held) error {
+	files, err := r.a.fsys.ReadDir(r.a.spool(r.ID))
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		n, ok := segment.NumberOf(f.Name())
+		if !ok || slices.Contains(h.spool, n) {
+			continue
+		}
+		name := r.a.spool(r.ID, f.Name())
+		if err := r.a.fsys.Rename(name, name+".over"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Continue opens the sink of a recording that goes on: it takes the segments behind
+// those that are there.
+func (a *Archive) Continue(ctx context.Context, h *Held) (recorder.Sink, error) {
+	key, err := a.sealer.OpenKey(ctx, h.ID, h.key)
+	if err != nil {
+		return nil, fmt.Errorf("continue recording %s: %w", h.ID, err)
+	}
+	s := &sink{a: a, id: h.ID, prefix: h.Prefix, dir: a.spool(h.ID), key: key, begun: true, untidy: true}
+	if f, ok := a.store.(folderStore); ok && !a.apart.Load() {
+		s.folder = f
+		return s, nil
+	}
+	for _, n := range h.spool { // they go one by one, as the others do
+		name := segment.FileName(n)
+		if err := a.store.Publish(ctx, path.Join(h.Prefix, name), a.spool(h.ID, name)); err != nil {
+			key.Close()
+			return nil, fmt.Errorf("continue recording %s: %w", h.ID, err)
+		}
+	}
+	return s, nil
+}
+
+// Abandon leaves a recording to Recover: its call does not go on after all.
+func (a *Archive) Abandon(h *Held) { a.release(h.ID) }
+
+// Known tells whether a recording is in the store.
+func (a *Archive) Known(ctx context.Context, s media.Session) bool {
+	_, err := a.manifest(ctx, s.ID, recorder.Prefix(s.Start, s.ID))
+	return err == nil
+}
+
+// Sealer returns what makes and opens data keys.
+func (a *Archive) Sealer() recorder.Sealer { return a.sealer }
