@@ -45,6 +45,7 @@ var mayImport = map[string][]string{
 	"sip":            {"media", "media/srtp", "suppress"},
 	"sip/sdp":        {"media", "suppress"},
 	"sip/dialog":     {"sip", "sip/sdp"},
+	"sip/journal":    {},
 	"sip/callstate":  {"sip", "sip/sdp", "media", "suppress"},
 	"sip/b2bua":      {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},

@@ -59,7 +59,8 @@ func (c *serveCmd) Run(e *env) error {
 		listen = nil
 	}
 	log.Info("running", "version", currentVersion().Version, "sip", listen, "siprec", cfg.SIPREC.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
-	d.wait(e.ctx, c.Config)
+	drain := d.wait(e.ctx, c.Config)
+	d.drain(drain)
 	log.Info("stopping", "calls", d.b2bua.Calls())
 	return d.close()
 }
@@ -100,6 +101,7 @@ type daemon struct {
 	relay   *relay.Relay
 	b2bua   *b2bua.B2BUA
 	siprec  *siprec.Server // nil: no recording sessions are taken
+	restart restart
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
@@ -123,7 +125,10 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
-	for _, part := range []func(context.Context) error{d.startArchive, d.startForks, d.startRecorder, d.startSignalling, d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles} {
+	for _, part := range []func(context.Context) error{
+		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.resumeCalls,
+		d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles,
+	} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -136,7 +141,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 	return d, nil
 }
 
-// startArchive opens the archive and publishes what a crash left behind.
+// startArchive opens the archive.
 func (d *daemon) startArchive(ctx context.Context) (err error) {
 	unlock, err := lock(d.cfg)
 	if err != nil {
@@ -151,7 +156,12 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	if d.archive, err = archive.Open(c); err != nil {
 		return err
 	}
-	d.closers = append(d.closers, d.archive.Close)
+	d.closers = append(d.closers, d.archive.Close, d.stopDeferred)
+	return nil
+}
+
+// recoverArchive publishes what a crash left behind.
+func (d *daemon) recoverArchive(ctx context.Context) error {
 	recovered, err := d.archive.Recover(ctx)
 	if err != nil {
 		return err
@@ -164,7 +174,6 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
 	d.archive.StartDeferred()
-	d.closers = append(d.closers, d.stopDeferred)
 	d.tellState(ctx)
 	if wantsPreroll(d.cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
@@ -250,6 +259,7 @@ func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
 		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
 		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published, Monitor: d.forks.monitor,
+		Restart: d.recorderRestart(),
 	})
 	if err != nil {
 		return err
@@ -275,7 +285,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	d.relay, err = relay.New(relay.Config{
 		PortMin: m.Ports.First, PortMax: m.Ports.Last, Quarantine: orNever(m.Quarantine), Log: d.log,
 		Loops: cmp.Or(len(m.CPUs), runtime.NumCPU()), CPUs: m.CPUs, CoalesceMax: orNever(m.CoalesceMax),
-		Engine: engine, Certificate: d.certificate,
+		Engine: engine, Certificate: d.certificate, Restore: d.restart.journal != nil,
 		Kernel: kernel.Config{Interfaces: m.Kernel.Interfaces, RingBytes: int(m.Kernel.RingSize), PinDir: m.Kernel.Pin},
 	})
 	if err != nil {
@@ -302,7 +312,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax),
-		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
+		Journal: d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {
 		return err
@@ -376,11 +386,11 @@ func (d *daemon) serve(name string, run func() error, stop func(context.Context)
 	})
 }
 
-// wait returns when the daemon is to stop, and reloads on SIGHUP. A server that
-// fails is told and not a reason to end calls.
-func (d *daemon) wait(ctx context.Context, path string) {
+// wait returns when the daemon is to stop, and for how long it may wait for its
+// calls; it reloads on SIGHUP. A server that fails is told and not a reason to end calls.
+func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(hup, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(hup)
 	watch := time.NewTicker(watchCaptureEvery)
 	defer watch.Stop()
@@ -389,11 +399,18 @@ func (d *daemon) wait(ctx context.Context, path string) {
 		case <-watch.C:
 			down = d.watchCapture(down)
 		case <-ctx.Done():
-			return
+			return d.cfg.Shutdown.Drain
 		case err := <-d.failed:
 			d.log.Error("a server has ended", "error", err)
-		case <-hup:
-			d.reload(path)
+		case s := <-hup:
+			switch s {
+			case syscall.SIGUSR1:
+				return cmp.Or(d.cfg.Shutdown.Drain, drainMost)
+			case syscall.SIGUSR2:
+				d.leave()
+			default:
+				d.reload(path)
+			}
 		}
 	}
 }

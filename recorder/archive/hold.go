@@ -54,6 +54,9 @@ func (a *Archive) Hold(ctx context.Context, session func(id string) bool) ([]*He
 	return out, nil
 }
 
+// Session returns the id of its call.
+func (h *Held) Session() string { return sessionOf(h.ID) }
+
 // sessionOf returns the id of the call of a recording.
 func sessionOf(id string) string {
 	if recorder.KindOf(id) == recorder.KindTrunk {

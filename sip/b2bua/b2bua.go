@@ -26,6 +26,7 @@ type B2BUA struct {
 	counters Counters
 	wg       sync.WaitGroup // calls
 	stopped  atomic.Bool    // calls must end at once
+	draining atomic.Bool    // new calls are refused
 	owners   owners
 	udpOnly  udpOnly
 	load     pressure
@@ -299,6 +300,12 @@ func (b *B2BUA) admit(m *sip.Message) {
 		return
 	}
 	invite := m.Method == sip.Invite
+	if invite && b.draining.Load() {
+		b.mu.Unlock()
+		b.counters.Drained.Add(1)
+		b.reply(m, 503, "Service Unavailable", sip.Header{Name: "Retry-After", Value: seconds(drainRetry)})
+		return
+	}
 	if why := b.refuses(m, peer.Trunk, m.Arrival); why != nil {
 		b.mu.Unlock()
 		b.counters.CallsRefused.Add(1)

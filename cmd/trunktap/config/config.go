@@ -32,8 +32,12 @@ type Config struct {
 	Keys    Keys
 	API     API
 	Limits  Limits
-	Log     Log
-	PProf   PProf
+
+	Restart  Restart
+	Shutdown Shutdown
+
+	Log   Log
+	PProf PProf
 }
 
 // SIP is where and as what the daemon speaks SIP.
@@ -189,6 +193,18 @@ type Limits struct {
 	MemoryMax int64         // bytes beyond which new calls are shed; 0: none
 }
 
+// Restart is what becomes of calls when the daemon starts again.
+type Restart struct {
+	Calls       string        // keep | end
+	DowntimeMax time.Duration // after which they end all the same
+	Journal     string        // the file that they are kept in
+}
+
+// Shutdown is how the daemon stops.
+type Shutdown struct {
+	Drain time.Duration // how long it waits for its calls to end; 0: it ends them
+}
+
 // Log is how the daemon logs, always to standard error.
 type Log struct {
 	Level  string // debug | info | warn | error
@@ -238,6 +254,9 @@ func (c *Config) derive(folder string) {
 	beside := filepath.Dir(c.Catalog.Path)
 	if c.Storage.Spool == "" {
 		c.Storage.Spool = filepath.Join(beside, "spool")
+	}
+	if c.Restart.Journal == "" {
+		c.Restart.Journal = filepath.Join(beside, "calls.journal")
 	}
 	if c.Keys.File == "" {
 		c.Keys.File = filepath.Join(beside, "keys.json")

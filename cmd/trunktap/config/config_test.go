@@ -92,6 +92,7 @@ func TestDefaults(t *testing.T) {
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
 		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second},
+		Restart: Restart{Calls: "keep", DowntimeMax: time.Minute, Journal: "/var/lib/trunktap/calls.journal"},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 	if d := cmp.Diff(want, c, cmpNet); d != "" {

@@ -43,6 +43,11 @@ func table(c *Config) *node {
 			key("calls_max", "Concurrent calls; more are refused. Every call takes four media ports. Without the key: 2000, or as many as the ports allow.",
 				integer(&c.Limits.CallsMax, 1, 100_000)).shown("2000").lively().atStart(),
 		}, overload(&c.Limits)...)...)),
+		restartTable(&c.Restart),
+		key("shutdown", "How the daemon stops. See docs/restart.md.", object(
+			key("drain", "How long it refuses new calls and waits for the others to end, before it ends them; 0s: it ends them at once.",
+				duration(&c.Shutdown.Drain, 0, 24*time.Hour)).is("0s"),
+		)),
 		key("log", "What is logged to standard error.", object(
 			key("level", "The least severe message that is logged.",
 				choice(&c.Log.Level, []string{"debug", "info", "warn", "error"}, nil)).is("info"),

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/sip/b2bua"
+	"github.com/trunktap/trunktap/sip/journal"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// restart is what goes on of a process before this one.
+type restart struct {
+	journal *journal.Journal // nil: calls end with the process
+	left    map[string]*journal.Call
+	held    map[string][]*archive.Held // by session, until they are taken
+	taken   map[string]*archive.Held   // by recording
+}
+
+// journalKeys seals the journal as recordings are sealed.
+type journalKeys struct{ sealer recorder.Sealer }
+
+// journalKeyName binds the journal's data key.
+const journalKeyName = "calls-journal"
+
+// New implements journal.Keys.
+func (k journalKeys) New() (journal.Key, []byte, error) {
+	key, err := k.sealer.NewKey(context.Background(), journalKeyName)
+	if err != nil {
+		return nil, nil, err
+	}
+	wrapped, err := json.Marshal(key.Wrapped())
+	return key, wrapped, err
+}
+
+// Open implements journal.Keys.
+func (k journalKeys) Open(wrapped []byte) (journal.Key, error) {
+	var w recorder.WrappedKey
+	if err := json.Unmarshal(wrapped, &w); err != nil {
+		return nil, err
+	}
+	return k.sealer.OpenKey(context.Background(), journalKeyName, w)
+}
+
+// startJournal opens the journal of calls and finds what a process before has left.
+func (d *daemon) startJournal(context.Context) error {
+	r := &d.restart
+	r.held, r.taken = map[string][]*archive.Held{}, map[string]*archive.Held{}
+	if d.cfg.Restart.Calls != "keep" || !d.cfg.Relays() {
+		return nil
+	}
+	j, left, err := journal.Open(d.cfg.Restart.Journal, journalKeys{d.archive.Sealer()}, d.log)
+	if err != nil {
+		d.log.Error("calls would not survive a restart", "error", err) // no reason to take none
+		return nil
+	}
+	r.journal, r.left = j, left.Calls
+	d.closers = append(d.closers, j.Close)
+	if away := time.Since(left.Alive); len(r.left) > 0 && away > d.cfg.Restart.DowntimeMax {
+		d.log.Warn("the calls of before are given up: the daemon was away for too long", "calls", len(r.left), "away", away.Round(time.Second))
+		for session := range r.left {
+			j.Drop(session)
+		}
+		r.left = nil
+	}
+	return nil
+}
+
+// recorderRestart is how the recorder goes on.
+func (d *daemon) recorderRestart() recorder.Restart {
+	r := &d.restart
+	if r.journal == nil {
+		return recorder.Restart{}
+	}
+	return recorder.Restart{
+		Wait: true, Recordings: d.recordingsOf, Signals: d.signalsOf, Sink: d.continued, Forget: r.journal.Drop,
+		Note: func(session string, sig suppress.Signal) {
+			if note, err := json.Marshal(sig); err == nil {
+				r.journal.Add(session, note)
+			}
+		},
+	}
+}
+
+// callJournal is the journal as the B2BUA wants it: nil when there is none.
+func (d *daemon) callJournal() b2bua.Journal {
+	if d.restart.journal == nil {
+		return nil
+	}
+	return d.restart.journal
+}
+
+// recordingsOf gives the recorder what was held of a session.
+func (d *daemon) recordingsOf(s media.Session) (list []*recorder.Manifest, known bool) {
+	for _, h := range d.restart.held[s.ID] {
+		list = append(list, h.Manifest)
+		d.restart.taken[h.ID] = h
+	}
+	delete(d.restart.held, s.ID)
+	return list, len(list) > 0 || d.archive.Known(context.Background(), s)
+}
+
+func (d *daemon) signalsOf(session string) (list []suppress.Signal) {
+	c := d.restart.left[session]
+	if c == nil {
+		return nil
+	}
+	for _, n := range c.Notes {
+		var sig suppress.Signal
+		if json.Unmarshal(n, &sig) == nil {
+			list = append(list, sig)
+		}
+	}
+	return list
+}
+
+func (d *daemon) continued(ctx context.Context, recording string) (recorder.Sink, error) {
+	h := d.restart.taken[recording]
+	if h == nil {
+		return nil, fmt.Errorf("recording %s: %w", recording, recorder.ErrNotFound)
+	}
+	return d.archive.Continue(ctx, h)
+}
+
+// resumeCalls goes on with the calls of the process before: first with their media,
+// then with their recordings. What a crash left of all others is published behind that.
+func (d *daemon) resumeCalls(ctx context.Context) error {
+	r, began := &d.restart, time.Now()
+	states := map[string][]byte{}
+	for session, c := range r.left {
+		if c.State == nil {
+			r.journal.Drop(session) // it was never answered
+			continue
+		}
+		states[session] = c.State
+	}
+	if len(states) > 0 {
+		restored := d.b2bua.Restore(states)
+		media := time.Since(began)
+		d.hold(ctx, restored.Sessions)
+		restored.Observe()
+		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost, "media_after", media)
+	}
+	if flows := d.relay.Restored(); flows > 0 {
+		d.log.Info("media went on in the kernel meanwhile", "flows", flows)
+	}
+	d.rec.Proceed()
+	for _, list := range r.held { // their calls go on unrecorded
+		for _, h := range list {
+			d.archive.Abandon(h)
+		}
+	}
+	r.left = nil
+	return d.recoverArchive(ctx)
+}
+
+// hold keeps the recordings of calls that go on.
+func (d *daemon) hold(ctx context.Context, sessions []string) {
+	live := make(map[string]bool, len(sessions))
+	for _, s := range sessions {
+		live[s] = true
+	}
+	held, err := d.archive.Hold(ctx, func(session string) bool { return live[session] })
+	if err != nil {
+		d.log.Error("recordings do not go on after the restart", "error", err)
+		return
+	}
+	for _, h := range held {
+		session := h.Session()
+		d.restart.held[session] = append(d.restart.held[session], h)
+	}
+}
+
+// drain refuses new calls and waits for the others to end: until none is left, the
+// time is over, or a further signal comes.
+func (d *daemon) drain(most time.Duration) {
+	if most <= 0 || d.b2bua.Calls() == 0 {
+		return
+	}
+	d.b2bua.Drain()
+	d.log.Info("new calls are refused; the daemon stops when the last one has ended", "calls", d.b2bua.Calls(), "at_most", most)
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1)
+	defer signal.Stop(again)
+	over := time.NewTimer(most)
+	defer over.Stop()
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	for d.b2bua.Calls() > 0 {
+		select {
+		case <-look.C:
+		case <-over.C:
+			return
+		case <-again:
+			return
+		}
+	}
+}
+
+const (
+	drainLook = 200 * time.Millisecond
+	drainMost = 24 * time.Hour // on SIGUSR1 without shutdown.drain
+)
+
+// leave ends the process without touching a call: the next one goes on with them.
+func (d *daemon) leave() {
+	d.log.Info("leaving the calls to the next process", "calls", d.b2bua.Calls())
+	if d.restart.journal != nil {
+		d.restart.journal.Flush()
+	}
+	os.Exit(exitFine)
+}
