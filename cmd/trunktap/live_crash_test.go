@@ -30,12 +30,14 @@ const (
 	crashLostMost = 2 * time.Second
 )
 
-// TestLiveCrash holds promise 6: the daemon is killed in the middle of 20 calls,
-// and its next start publishes all of them, unaided.
+// TestLiveCrash holds promise 6: the daemon is killed in the middle of 20 calls that
+// it does not keep, and its next start publishes all of them, unaided.
 func TestLiveCrash(t *testing.T) {
 	const n = 20
 	trunks, agents := twoTrunks(t, recorder.FormatOggOpus, recorder.FormatWAVPCM16)
-	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}})
+	d := newLiveDaemon(t, liveConfig{
+		Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: "restart: {calls: end}\n",
+	})
 	d.start()
 	calls := make([]*crashCall, n)
 	ended := make(chan error, n)

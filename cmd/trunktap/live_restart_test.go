@@ -2,53 +2,122 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
 
+// restartCanary is a tone that is only spoken in secure pauses.
+const restartCanary = 2350.0 // Hz
+
 // TestLiveRestart kills the daemon in the middle of calls: they go on, and so do
 // their recordings.
 func TestLiveRestart(t *testing.T) {
+	for _, engine := range []string{"user", "kernel"} {
+		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 8) })
+	}
+}
+
+// TestLiveRestartMany is TestLiveRestart with 100 calls; make restart runs it.
+func TestLiveRestartMany(t *testing.T) {
+	if os.Getenv("TRUNKTAP_MANY") == "" {
+		t.Skip("TRUNKTAP_MANY is not set: make restart runs it")
+	}
+	for _, engine := range []string{"user", "kernel"} {
+		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 100) })
+	}
+}
+
+func liveRestart(t *testing.T, engine string, n int) {
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16, recorder.FormatOggOpus)
 	trunks[1].Keys = []string{"identity: hide"}
-	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}})
+	media := []string{"engine: " + engine}
+	if engine == "kernel" {
+		media = append(media, fmt.Sprintf("kernel: {interfaces: [lo], pin: /sys/fs/bpf/trunktap-test-%d}", os.Getpid()))
+	}
+	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: media})
+	if engine == "kernel" && !canKernel(d) {
+		t.Skip("the kernel engine cannot be had here")
+	}
 	d.start()
-	calls := make([]*crashCall, 8)
+	calls := make([]*crashCall, n)
 	for i := range calls {
-		p := d.callAny(agents[i%2], [2]float64{400 + 20*float64(i), 1000 + 30*float64(i)})
-		calls[i] = &crashCall{livePair: p, kind: i / 2}
+		p := d.callAny(agents[i%2], [2]float64{400 + 10*float64(i%40), 1000 + 10*float64(i%40)})
+		calls[i] = &crashCall{livePair: p, kind: i / 2 % restartKinds}
 	}
 	time.Sleep(1500 * time.Millisecond)
-	d.signalAll(calls)
+	if err := together(n, func(i int) error { return calls[i].beforeRestart(d) }); err != nil {
+		t.Fatal(err)
+	}
 	time.Sleep(time.Second)
 	d.kill()
 	killed := time.Now()
 	d.start()
-	t.Logf("ready %d ms after the kill", time.Since(killed).Milliseconds())
+	ready := time.Since(killed)
 	time.Sleep(1500 * time.Millisecond)
-
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
-	for i, c := range calls {
-		if err := c.afterRestart(ctx, d, i); err != nil {
-			t.Errorf("call %d: %v", i, err)
-		}
+	if err := together(n, func(i int) error { return calls[i].afterRestart(ctx, d, i) }); err != nil {
+		t.Error(err)
 	}
-	for _, m := range d.recordings(len(calls)) {
-		t.Logf("%s: real %d audio %d, windows %+v, gaps %+v, segments %d", m.ID, m.RealMS, m.AudioMS, m.Windows, m.Gaps, len(m.Segments))
-		for i, c := range calls {
-			if c.external.ID() == m.Call.SIPCallID {
-				c.checkRestarted(d, m, i)
+	restartPackets(t, engine, calls, killed, ready)
+	recordings := d.recordings(n)
+	for i, c := range calls {
+		c.checkRestarted(d, recordings, i)
+	}
+	if out := d.command("verify"); !strings.Contains(out, "0 findings") {
+		t.Error(out)
+	}
+	d.stop()
+}
+
+// canKernel tells whether this machine lets the daemon have the kernel engine.
+func canKernel(d *liveDaemon) bool {
+	if os.Getuid() != 0 {
+		return false
+	}
+	d.start()
+	log, _ := os.ReadFile(d.log) // it is there: the daemon is ready
+	d.stop()
+	return strings.Contains(string(log), "kernel engine") && strings.Contains(string(log), "pinned=")
+}
+
+// restartPackets counts what the parties sent each other and did not get.
+func restartPackets(t *testing.T, engine string, calls []*crashCall, killed time.Time, ready time.Duration) {
+	t.Helper()
+	sent, missing, survived := 0, 0, 0
+	var first []time.Duration
+	for _, c := range calls {
+		for _, way := range [][2]*siptest.Call{{c.external, c.internal}, {c.internal, c.external}} {
+			out, in := way[0].Media().Sent(), way[1].Media().Received()
+			sent += len(out)
+			missing += len(out) - len(in)
+			i := slices.IndexFunc(in, func(p siptest.Packet) bool { return p.At.After(killed.Add(20 * time.Millisecond)) })
+			if i >= 0 {
+				first = append(first, in[i].At.Sub(killed))
+				survived++
 			}
 		}
 	}
-	t.Log(strings.TrimSpace(d.command("verify")))
-	d.stop()
+	slices.Sort(first)
+	if len(first) == 0 {
+		t.Fatal("nothing came after the restart")
+	}
+	t.Logf("engine %s, %d calls: %d of %d directions went on, first packet %d ms after the kill in the median, %d at most; ready after %d ms; %d of %d packets missing",
+		engine, len(calls), survived, 2*len(calls), first[len(first)/2].Milliseconds(), first[len(first)-1].Milliseconds(), ready.Milliseconds(), missing, sent)
+	if survived != 2*len(calls) {
+		t.Errorf("%d of %d directions went on", survived, 2*len(calls))
+	}
+	if engine == "kernel" && missing > 0 {
+		t.Errorf("%d packets are missing", missing)
+	}
 }
 
 // callAny is call on a trunk that may hide identities.
@@ -64,72 +133,100 @@ func (d *liveDaemon) callAny(agents [2]*siptest.Agent, hz [2]float64) *livePair 
 	return p
 }
 
-// signalAll brings calls into the states in which the daemon is to die: speaking, on
-// hold, in a secure pause, with attributes.
-func (d *liveDaemon) signalAll(calls []*crashCall) {
-	d.t.Helper()
-	for _, c := range calls {
-		var err error
-		switch c.kind {
-		case 1:
-			err = c.internal.Hold(d.t.Context(), siptest.HoldSendOnly)
-		case 2:
-			_, err = d.signal(c.external.ID(), "pause.start")
-		}
-		if err != nil {
-			d.t.Fatal(err)
-		}
+// States in which the daemon dies.
+const (
+	restartPlain = iota
+	restartHeld
+	restartPaused
+	restartTagged // with attributes
+	restartKinds
+)
+
+func (c *crashCall) beforeRestart(d *liveDaemon) (err error) {
+	switch c.kind {
+	case restartHeld:
+		err = c.internal.Hold(d.t.Context(), siptest.HoldSendOnly)
+	case restartPaused:
+		_, err = d.signal(c.external.ID(), "pause.start")
+		c.external.Media().Play(siptest.Tone(restartCanary, 0.5))
 	}
+	return err
 }
 
 // afterRestart is what the parties do then.
-func (c *crashCall) afterRestart(ctx context.Context, d *liveDaemon, i int) error {
-	before := len(c.internal.Media().Received())
+func (c *crashCall) afterRestart(ctx context.Context, d *liveDaemon, i int) (err error) {
 	switch c.kind {
-	case 0, 3:
-		if err := c.external.Hold(ctx, siptest.HoldSendOnly); err != nil {
-			return err
+	case restartPlain:
+		if err = c.external.Hold(ctx, siptest.HoldSendOnly); err == nil {
+			err = c.external.Resume(ctx)
 		}
-		if err := c.external.Resume(ctx); err != nil {
-			return err
-		}
-	case 1:
-		if err := c.internal.Resume(ctx); err != nil {
-			return err
-		}
-	case 2:
-		if _, err := d.signal(c.external.ID(), "pause.end"); err != nil {
-			return err
+	case restartHeld:
+		err = c.internal.Resume(ctx)
+	case restartPaused:
+		c.external.Media().Play(siptest.Tone(c.hz[0], 0.5))
+		time.Sleep(100 * time.Millisecond)
+		_, err = d.signal(c.external.ID(), "pause.end")
+	}
+	if err != nil {
+		return fmt.Errorf("call %d: %w", i, err)
+	}
+	for _, end := range []*siptest.Call{c.internal, c.external} {
+		if err := end.Media().Await(ctx, len(end.Media().Received())+60); err != nil {
+			return fmt.Errorf("call %d: %w", i, err)
 		}
 	}
-	if err := c.internal.Media().Await(ctx, before+40); err != nil {
-		return err
+	by := c.external
+	if i%2 == 1 {
+		by = c.internal
 	}
-	if err := c.external.Media().Await(ctx, len(c.external.Media().Received())+40); err != nil {
-		return err
+	c.external.Media().Play(siptest.DTX())
+	c.internal.Media().Play(siptest.DTX())
+	time.Sleep(300 * time.Millisecond)
+	if err := by.Bye(ctx); err != nil {
+		return fmt.Errorf("call %d: bye: %w", i, err)
 	}
-	if i%2 == 0 {
-		return c.external.Bye(ctx)
-	}
-	return c.internal.Bye(ctx)
+	return nil
 }
 
-func (c *crashCall) checkRestarted(d *liveDaemon, m *recorder.Manifest, i int) {
+func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorder.Manifest, i int) {
 	t := d.t
 	t.Helper()
+	m := recordings[c.external.ID()]
+	if m == nil {
+		t.Fatalf("call %d has no recording", i)
+	}
 	checkAccount(t, m)
 	if m.Call.EndCause != "bye" {
 		t.Errorf("call %d: end cause %q", i, m.Call.EndCause)
 	}
-	if len(m.Segments) < 2 && c.kind != 2 {
-		t.Errorf("call %d: %d segments", i, len(m.Segments))
+	audio := int64(0)
+	for _, s := range m.Segments {
+		if s.AudioMS != audio {
+			t.Errorf("call %d: segment %d begins at %d ms, want %d", i, s.N, s.AudioMS, audio)
+		}
+		audio += s.DurationMS
+	}
+	if len(m.Segments) != 2 || audio != m.AudioMS {
+		t.Errorf("call %d: %d segments of %d ms, the account has %d", i, len(m.Segments), audio, m.AudioMS)
 	}
 	for ch := range 2 {
-		if c.kind == 0 && !slices.ContainsFunc(m.Gaps, func(g recorder.Gap) bool {
+		if c.kind == restartPlain && !slices.ContainsFunc(m.Gaps, func(g recorder.Gap) bool {
 			return g.Channel == ch && g.Cause == recorder.GapRestart && g.DurationMS > 0
 		}) {
 			t.Errorf("call %d: no gap %q on channel %d: %+v", i, recorder.GapRestart, ch, m.Gaps)
 		}
 	}
-	checkVoices(t, m, d.export(m.ID), c.hz)
+	want := map[int]string{restartHeld: "hold", restartPaused: "pause"}[c.kind]
+	if w := m.Windows; want != "" && (len(w) != 1 || w[0].Reason != want || w[0].EndRealMS-w[0].RealMS < 2000) {
+		t.Errorf("call %d: windows %+v, want one of %s over the restart", i, w, want)
+	}
+	pcm := d.export(m.ID)
+	if c.kind == restartPaused {
+		for at := 0; at+800 <= len(pcm[0]); at += 400 {
+			if e := mediatest.Energy(pcm[0][at:at+800], restartCanary, 8000); e > 1e5 {
+				t.Fatalf("call %d: what was said in the pause is at %d ms of the recording (%.0f)", i, at/8, e)
+			}
+		}
+	}
+	checkVoices(t, m, pcm, c.hz)
 }

@@ -81,6 +81,7 @@ type liveConfig struct {
 	Spool       string
 	Listen      []string
 	SIP         []string // further keys of it
+	Media       []string // further keys of it
 	MediaFirst  int
 	MediaLast   int
 	API         netip.AddrPort
@@ -117,6 +118,9 @@ sip:
 media:
   ports: {{.MediaFirst}}-{{.MediaLast}}
   quarantine: 0s
+{{- range .Media}}
+  {{.}}
+{{- end}}
 {{- if .Trunks}}
 trunks:
 {{- end}}
