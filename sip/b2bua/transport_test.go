@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trunktap/trunktap/sip"
@@ -110,6 +111,7 @@ func TestLargeRequestTCP(t *testing.T) {
 		begin(w.a, outside, "big", largeSDP(carrier.Addr(), 7000))
 		w.a.want("100")
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if far == nil {
 			t.Fatal("no connection was opened")
 		}
