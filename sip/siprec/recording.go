@@ -106,9 +106,17 @@ func (r *recording) learn(c content) []document {
 		out = append(out, d)
 	}
 	for _, p := range c.others {
-		out = append(out, document{part: p, keep: true})
+		if !tellsKeys(p.typ) {
+			out = append(out, document{part: p, keep: true})
+		}
 	}
 	return out
+}
+
+// tellsKeys says whether a part may hold digits that somebody dialled: those are for
+// the pipeline alone, which knows what must not be kept.
+func tellsKeys(typ string) bool {
+	return strings.Contains(typ, "dtmf") || strings.Contains(typ, "kpml") || strings.Contains(typ, "telephone-event")
 }
 
 func hasExtensions(m *Metadata) bool {

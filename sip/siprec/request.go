@@ -51,11 +51,11 @@ func (l *leg) take(m *sip.Message) {
 	case l.invite == nil:
 		l.setup(s, now)
 	case m.ToTag() == "" && m.Method == sip.Invite:
-		l.respond(s, 482, "Loop Detected", now)
+		l.respond(s, 482, "Loop Detected")
 	case l.ended, m.ToTag() != l.tag:
-		l.respond(s, 481, "Call/Transaction Does Not Exist", now)
+		l.respond(s, 481, "Call/Transaction Does Not Exist")
 	case seq <= l.end.Seq:
-		l.respond(s, 500, "Server Internal Error", now)
+		l.respond(s, 500, "Server Internal Error")
 	default:
 		l.end.Seq = seq
 		l.end.Flow = m.Flow
@@ -64,11 +64,11 @@ func (l *leg) take(m *sip.Message) {
 }
 
 // respond answers a request of the client.
-func (l *leg) respond(s *dialog.Server, status int, reason string, now time.Time, extra ...sip.Header) {
-	l.answerWith(s, status, reason, now, nil, extra...)
+func (l *leg) respond(s *dialog.Server, status int, reason string, extra ...sip.Header) {
+	l.answerWith(s, status, reason, nil, extra...)
 }
 
-func (l *leg) answerWith(s *dialog.Server, status int, reason string, now time.Time, body []byte, extra ...sip.Header) {
+func (l *leg) answerWith(s *dialog.Server, status int, reason string, body []byte, extra ...sip.Header) {
 	res := sip.ResponseTo(s.Req, status, reason)
 	if s.Req.ToTag() == "" && status > 100 {
 		res.Set("To", s.Req.Get("To")+";tag="+l.tag)
@@ -83,7 +83,7 @@ func (l *leg) answerWith(s *dialog.Server, status int, reason string, now time.T
 		res.Set("Content-Type", "application/sdp")
 		res.Body = body
 	}
-	s.Respond(res.Frozen(), now)
+	s.Respond(res.Frozen(), time.Now()) // the request may have waited
 	l.send(res, sip.ReplyFlow(s.Req))
 }
 
@@ -98,7 +98,7 @@ func (l *leg) setup(s *dialog.Server, now time.Time) {
 	l.end = dialog.FromRequest(m)
 	l.from, l.to = m.Get("To")+";tag="+l.tag, strings.Clone(m.Get("From"))
 	l.allows = m.Get("Allow")
-	l.respond(s, 100, "Trying", now)
+	l.respond(s, 100, "Trying")
 	if bad := unsupported(m); len(bad) > 0 {
 		l.refuse420(s, now, bad)
 		return
@@ -133,7 +133,7 @@ func unsupported(m *sip.Message) (bad []string) {
 
 func (l *leg) refuse420(s *dialog.Server, now time.Time, bad []string) {
 	l.srv.counters.DialogsRefused.Add(1)
-	l.respond(s, 420, "Bad Extension", now, sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
+	l.respond(s, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
 	l.finish(now, media.CauseFailed)
 }
 
@@ -165,8 +165,8 @@ func (l *leg) accept(s *dialog.Server, now time.Time) {
 	l.offering = c.sdp == nil
 	l.confirmed = true
 	l.srv.counters.DialogsAnswered.Add(1)
-	l.answerWith(s, 200, "OK", now, l.described(), l.inviteHeaders(s.Req, now)...)
-	l.rec.answer(now)
+	l.rec.answer(now) // first: media may come with the 200
+	l.answerWith(s, 200, "OK", l.described(), l.inviteHeaders(s.Req, now)...)
 	l.heard, l.silent = now, now.Add(silenceEvery)
 	l.noteUnknown()
 	l.askSnapshot(now)
@@ -222,7 +222,7 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 	}
 	l.log.Warn("a recording session was refused", "status", status, "error", err)
 	l.srv.counters.DialogsRefused.Add(1)
-	l.respond(s, status, reason, now, extra...)
+	l.respond(s, status, reason, extra...)
 	if s == l.invite {
 		l.finish(now, media.CauseFailed)
 	}
@@ -235,22 +235,24 @@ func (l *leg) inDialog(s *dialog.Server, now time.Time) {
 	case sip.Invite, sip.Update:
 		l.change(s, now)
 	case sip.Bye:
-		l.respond(s, 200, "OK", now)
+		l.respond(s, 200, "OK")
 		l.finish(now, media.CauseBye)
 	case "INFO", "MESSAGE":
 		l.takeMetadata(split(m.Get("Content-Type"), m.Body), now)
-		l.respond(s, 200, "OK", now)
+		l.respond(s, 200, "OK")
 		l.askSnapshot(now)
 	case sip.Options:
-		l.respond(s, 200, "OK", now, l.srv.capabilities(m.Flow, l.source)...)
+		l.respond(s, 200, "OK", l.srv.capabilities(m.Flow, l.source)...)
 	default:
-		l.respond(s, 405, "Method Not Allowed", now, sip.Header{Name: "Allow", Value: allowed})
+		l.respond(s, 405, "Method Not Allowed", sip.Header{Name: "Allow", Value: allowed})
 	}
 }
 
-// takeMetadata takes what has no description beside it.
+// takeMetadata takes what has no description beside it. Other things than metadata
+// may be keys that were pressed: they are not looked at.
 func (l *leg) takeMetadata(c content, now time.Time) {
-	if len(c.metadata)+len(c.others) > 0 {
+	c.others = nil
+	if len(c.metadata) > 0 {
 		l.rec.change(c, now)
 	}
 }
@@ -259,12 +261,12 @@ func (l *leg) takeMetadata(c content, now time.Time) {
 func (l *leg) change(s *dialog.Server, now time.Time) {
 	m := s.Req
 	if bad := unsupported(m); len(bad) > 0 {
-		l.respond(s, 420, "Bad Extension", now, sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
+		l.respond(s, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
 		return
 	}
 	invite := m.Method == sip.Invite
 	if invite && l.invite.Final() == 0 {
-		l.respond(s, dialog.StatusOverlap, "Server Internal Error", now, retryAfter())
+		l.respond(s, dialog.StatusOverlap, "Server Internal Error", retryAfter())
 		return
 	}
 	c := split(m.Get("Content-Type"), m.Body)
@@ -282,13 +284,13 @@ func (l *leg) change(s *dialog.Server, now time.Time) {
 	if invite {
 		l.invite, l.offering = s, c.sdp == nil
 	}
+	l.rec.change(c, now)
 	headers := l.inviteHeaders(m, now)
 	if c.sdp != nil || invite {
-		l.answerWith(s, 200, "OK", now, l.described(), headers...)
+		l.answerWith(s, 200, "OK", l.described(), headers...)
 	} else {
-		l.respond(s, 200, "OK", now, headers...)
+		l.respond(s, 200, "OK", headers...)
 	}
-	l.rec.change(c, now)
 	l.heard = now
 	l.askSnapshot(now)
 }
@@ -328,12 +330,12 @@ func (l *leg) takeCancel(m *sip.Message, now time.Time) {
 	s := dialog.NewServer(m)
 	l.servers = append(l.servers, s)
 	if l.invite == nil || !l.invite.Cancels(m) {
-		l.respond(s, 481, "Call/Transaction Does Not Exist", now)
+		l.respond(s, 481, "Call/Transaction Does Not Exist")
 		return
 	}
-	l.respond(s, 200, "OK", now)
+	l.respond(s, 200, "OK")
 	if l.invite.Final() == 0 {
-		l.respond(l.invite, 487, "Request Terminated", now)
+		l.respond(l.invite, 487, "Request Terminated")
 		l.finish(now, media.CauseFailed)
 	}
 }
