@@ -14,6 +14,8 @@ import (
 	"time"
 
 	sipgo "github.com/emiago/sipgo/sip"
+
+	"github.com/trunktap/trunktap/sip/dns"
 )
 
 // Listen is one address to listen on.
@@ -61,7 +63,9 @@ type Config struct {
 	// WebSocket (RFC 7118 section 6). 0: never.
 	KeepAlive time.Duration
 	Net       Net
-	Log       *slog.Logger // never gets text of a message
+	// DNS finds where names of next hops lead. Nil: their addresses alone are looked up.
+	DNS *dns.Resolver
+	Log *slog.Logger // never gets text of a message
 }
 
 // Counters of an Agent.

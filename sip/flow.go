@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -72,18 +73,42 @@ func (a *Agent) Local(f Flow, advertise netip.Addr) (netip.AddrPort, Flow, error
 	return netip.AddrPortFrom(addr, f.Local.Port()), f, nil
 }
 
-// Resolve returns the addresses of a next hop as flows, in the order given by
-// the resolver. It blocks on DNS unless the host is an address.
+// Resolve returns where requests to a next hop go, the first to be tried first (RFC
+// 3263 section 4). It blocks on DNS unless the host is an address.
 func (a *Agent) Resolve(ctx context.Context, h NextHop) ([]Flow, error) {
-	var flows []Flow
+	network := cmp.Or(h.Transport, "udp")
 	addrs := []netip.Addr{}
-	if ip, err := netip.ParseAddr(h.Host); err == nil {
+	ip, err := netip.ParseAddr(h.Host)
+	switch {
+	case err == nil:
 		addrs = append(addrs, ip)
-	} else if addrs, err = a.cfg.Net.LookupNetIP(ctx, h.Host); err != nil {
+	case a.cfg.DNS != nil && strings.Contains(strings.TrimSuffix(h.Host, "."), "."):
+		return a.locate(ctx, h)
+	default: // names without dots are the system's own
+		if addrs, err = a.cfg.Net.LookupNetIP(ctx, h.Host); err != nil {
+			return nil, fmt.Errorf("resolve next hop %s: %w", h.Host, err)
+		}
+	}
+	var flows []Flow
+	for _, ip := range addrs {
+		flows = append(flows, Flow{Network: network, Remote: netip.AddrPortFrom(ip.Unmap(), h.port()), Name: h.Host})
+	}
+	if len(flows) == 0 {
+		return nil, fmt.Errorf("resolve next hop %s: no address", h.Host)
+	}
+	return flows, nil
+}
+
+// locate asks DNS where a name leads.
+func (a *Agent) locate(ctx context.Context, h NextHop) ([]Flow, error) {
+	can := func(network string) bool { return len(a.locals[network]) > 0 }
+	targets, err := a.cfg.DNS.Targets(ctx, h.Host, h.Transport, uint16(h.Port), can, DefaultPort)
+	if err != nil {
 		return nil, fmt.Errorf("resolve next hop %s: %w", h.Host, err)
 	}
-	for _, ip := range addrs {
-		flows = append(flows, Flow{Network: h.Transport, Remote: netip.AddrPortFrom(ip.Unmap(), h.port()), Name: h.Host})
+	var flows []Flow
+	for _, t := range targets {
+		flows = append(flows, Flow{Network: t.Network, Remote: netip.AddrPortFrom(t.Addr.Addr().Unmap(), t.Addr.Port()), Name: h.Host})
 	}
 	if len(flows) == 0 {
 		return nil, fmt.Errorf("resolve next hop %s: no address", h.Host)

@@ -101,8 +101,8 @@ type Side struct {
 // NextHop is where requests are sent.
 type NextHop struct {
 	Host      string // name or address, without brackets
-	Port      int    // 0: the port of the transport
-	Transport string // udp, tcp, tls, ws or wss
+	Port      int    // 0: what SRV says, else the port of the transport
+	Transport string // udp, tcp, tls, ws or wss; empty: what NAPTR and SRV say, else udp
 
 	Priority int // the lowest are tried first; 0: the place in the list, from 1
 	Weight   int // share among those of one priority; 0: 1
@@ -166,6 +166,9 @@ func (h NextHop) URI(user string) string {
 
 // String writes h as ParseNextHop reads it.
 func (h NextHop) String() string {
+	if h.Transport == "" {
+		return "sip:" + joinHostPort(h.Host, h.Port)
+	}
 	return "sip:" + joinHostPort(h.Host, h.Port) + ";transport=" + h.Transport
 }
 
@@ -214,7 +217,7 @@ func (t *Trunk) Validate() error {
 			}
 		}
 		for _, h := range s.NextHops {
-			if h.Host == "" || h.Port < 0 || h.Port > 65535 || !knownNetwork(h.Transport) {
+			if h.Host == "" || h.Port < 0 || h.Port > 65535 || h.Transport != "" && !knownNetwork(h.Transport) {
 				fault("%s side has a next hop without host, port from 1 to 65535 and known transport: %+v", side, h)
 			}
 		}

@@ -6,10 +6,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/trunktap/trunktap/sip/b2bua"
+	"github.com/trunktap/trunktap/sip/dns"
 )
 
 // trunkMetrics registers what is known of the next hops, and why requests were refused.
-func trunkMetrics(reg *prometheus.Registry, b *b2bua.B2BUA) {
+func trunkMetrics(reg *prometheus.Registry, b *b2bua.B2BUA, names *dns.Resolver) {
 	reg.MustRegister(newHopMetrics(b))
 	c := b.Counters()
 	for reason, v := range map[string]*atomic.Uint64{
@@ -21,17 +22,25 @@ func trunkMetrics(reg *prometheus.Registry, b *b2bua.B2BUA) {
 			ConstLabels: prometheus.Labels{"reason": reason},
 		}, func() float64 { return float64(v.Load()) }))
 	}
-	for _, one := range []struct {
-		name, help string
-		v          *atomic.Uint64
-	}{
+	counters := []namedCounter{
 		{"sip_redirected_total", "Redirections followed.", &c.Redirected},
 		{"sip_authorized_total", "Challenges answered with the credentials of a side.", &c.Authorized},
 		{"sip_credentials_refused_total", "Of these, answers that were refused.", &c.Rejected},
-	} {
+	}
+	if names != nil {
+		counters = append(counters, namedCounter{"dns_queries_total", "Questions to DNS servers.", &names.Counters.Queries},
+			namedCounter{"dns_failed_total", "Questions that no DNS server has answered.", &names.Counters.Failed},
+			namedCounter{"dns_stale_total", "Answers of DNS used beyond their time, because no server gave a new one.", &names.Counters.Stale})
+	}
+	for _, one := range counters {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "trunktap", Name: one.name, Help: one.help},
 			func() float64 { return float64(one.v.Load()) }))
 	}
+}
+
+type namedCounter struct {
+	name, help string
+	v          *atomic.Uint64
 }
 
 // hopMetrics shows how next hops do.

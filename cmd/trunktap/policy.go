@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -295,7 +296,7 @@ func sipListeners(cfg *config.Config, secure *sipTLS) []sip.Listen {
 // localAddress is the address that the routing table gives for packets to a
 // next hop. A connected UDP socket sends nothing.
 func localAddress(h config.NextHop) (netip.Addr, error) {
-	c, err := net.Dial("udp", net.JoinHostPort(h.Host, fmt.Sprint(h.Port)))
+	c, err := net.Dial("udp", net.JoinHostPort(h.Host, fmt.Sprint(cmp.Or(h.Port, 5060))))
 	if err != nil {
 		return netip.Addr{}, err
 	}

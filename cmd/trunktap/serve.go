@@ -27,6 +27,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
+	"github.com/trunktap/trunktap/sip/dns"
 	"github.com/trunktap/trunktap/sip/siprec"
 	"github.com/trunktap/trunktap/suppress/feed"
 )
@@ -105,7 +106,8 @@ type daemon struct {
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
-	secure sipTLS // SIP over TLS
+	secure sipTLS        // SIP over TLS
+	names  *dns.Resolver // nil: the system's own
 
 	sounds  *sounds
 	quality *qualityMetrics
@@ -307,9 +309,10 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	if d.sounds, err = newSounds(d.cfg); err != nil {
 		return err
 	}
+	d.names = resolver(d.cfg.SIP.DNS)
 	d.b2bua, err = b2bua.New(b2bua.Config{
 		CallState: state, Overlay: d.sounds.overlay,
-		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), Relay: d.relay, Observer: d.rec,
+		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), DNS: d.names, Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax),
 		Journal: d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,

@@ -4,12 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/dns"
 )
 
 // sipTLS is how the listeners of SIP identify themselves. Its files may be read
@@ -119,6 +121,18 @@ func authenticate(s *config.Side, to *sip.Side, secret [32]byte) error {
 		to.Register = &sip.Registrar{Server: nextHops([]config.NextHop{r.Server})[0], Contact: r.Contact, Expires: r.Expires}
 	}
 	return nil
+}
+
+// resolver asks the servers that the file names, else those of the system; nil: there
+// are none, and the system is asked for addresses.
+func resolver(servers []netip.AddrPort) *dns.Resolver {
+	if len(servers) == 0 {
+		servers = dns.SystemServers("/etc/resolv.conf")
+	}
+	if len(servers) == 0 {
+		return nil
+	}
+	return dns.New(dns.Config{Servers: servers, Hosts: dns.HostsFile("/etc/hosts")})
 }
 
 func authorities(file string) (*x509.CertPool, error) {

@@ -79,7 +79,7 @@ func New(cfg Config) (*B2BUA, error) {
 	}
 	agent, err := sip.New(sip.Config{
 		Listen: cfg.Listen, Allow: b.allow, Handle: b.handle, TLS: cfg.TLS, Net: cfg.Net, Log: cfg.Log,
-		VerifyPeer: b.verifyPeer, KeepAlive: cfg.KeepAlive,
+		DNS: cfg.DNS, VerifyPeer: b.verifyPeer, KeepAlive: cfg.KeepAlive,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("b2bua: %w", err)

@@ -18,6 +18,7 @@ import (
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
+	"github.com/trunktap/trunktap/sip/dns"
 )
 
 // Limits of one call and of all.
@@ -53,6 +54,9 @@ type Config struct {
 	Listen []sip.Listen
 	Net    sip.Net     // nil functions: the real network
 	TLS    *tls.Config // for connections that we open
+
+	// DNS finds where names of next hops lead; nil: their addresses alone.
+	DNS *dns.Resolver
 
 	// KeepAlive is how long a connection may be silent before something is sent on
 	// it; 0: for ever.

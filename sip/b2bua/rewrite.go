@@ -103,7 +103,7 @@ func contactURI(u sip.URI, ours netip.AddrPort, network string) string {
 
 func transportParam(network string) sip.Params {
 	switch network {
-	case "udp":
+	case "udp", "":
 		return ""
 	case "wss":
 		network = "ws" // RFC 7118 section 5.4 has one word for both

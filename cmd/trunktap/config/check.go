@@ -174,7 +174,7 @@ func (l Listener) reaches(h NextHop) bool {
 		return true // faulty itself, said elsewhere
 	}
 	a, ok := h.IP()
-	if l.Transport != h.Transport {
+	if h.Transport != "" && l.Transport != h.Transport {
 		return false
 	}
 	dual := l.Addr.Addr().Is6() && l.Addr.Addr().IsUnspecified()

@@ -46,8 +46,9 @@ type SIP struct {
 	Address netip.Addr // given in Via and Contact; zero: the local address towards the peer
 	TLS     ListenTLS
 
-	KeepAlive   time.Duration // of connections; 0: never
-	UDPBytesMax int           // larger requests go over TCP when the peer takes that; 0: none
+	DNS         []netip.AddrPort // servers; empty: those of the system
+	KeepAlive   time.Duration    // of connections; 0: never
+	UDPBytesMax int              // larger requests go over TCP when the peer takes that; 0: none
 }
 
 // Listener is one socket that SIP is taken from.
@@ -137,8 +138,8 @@ type Side struct {
 // NextHop is where calls to one side are sent.
 type NextHop struct {
 	Host      string // name or address, IPv6 without brackets
-	Port      uint16
-	Transport string // udp | tcp | tls | ws | wss
+	Port      uint16 // 0: of a name, what SRV says
+	Transport string // udp | tcp | tls | ws | wss; "": of a name, what NAPTR and SRV say
 
 	Priority int // the lowest are tried first; 0: the place in the list, from 1
 	Weight   int // share among those of one priority

@@ -140,7 +140,7 @@ func nextHop(target *NextHop) *node {
 		if m == nil {
 			return NextHop{}, nextHopFault(s)
 		}
-		h := NextHop{Host: strings.Trim(m[1], "[]"), Transport: "udp"}
+		h := NextHop{Host: strings.Trim(m[1], "[]")}
 		if m[2] != "" {
 			p, err := strconv.ParseUint(m[2][1:], 10, 16)
 			if err != nil || p == 0 {
@@ -151,17 +151,22 @@ func nextHop(target *NextHop) *node {
 		if m[4] != "" {
 			h.Transport = strings.ToLower(m[4])
 		}
-		if h.Port == 0 {
-			h.Port = defaultPort(h.Transport)
-		}
 		a, err := netip.ParseAddr(h.Host)
 		switch {
 		case err == nil && (a.IsUnspecified() || a.IsMulticast()):
 			return NextHop{}, wrongf("%s cannot be sent to", a)
 		case err == nil:
 			h.Host = a.Unmap().String()
+			if h.Transport == "" {
+				h.Transport = "udp"
+			}
+			if h.Port == 0 {
+				h.Port = defaultPort(h.Transport)
+			}
 		case m[1][0] == '[' || digitsOnly.MatchString(h.Host) || !hostShape.MatchString(h.Host) || len(h.Host) > 253:
 			return NextHop{}, wrongf("%q in %v is no host name and no address", m[1], s)
+		case h.Port != 0 && h.Transport == "":
+			h.Transport = "udp" // RFC 3263 section 4.1
 		}
 		return h, nil
 	})
@@ -220,6 +225,20 @@ func hostPattern(target *string) *node {
 	})
 }
 
+// dnsServer is the address of a server, with a port when that is not 53.
+func dnsServer(target *netip.AddrPort) *node {
+	return leaf(target, "an IP address, with a port when that is not 53, such as 192.0.2.53", map[string]any{"type": "string", "minLength": 2},
+		func(s scalar) (netip.AddrPort, *wrong) {
+			if a, err := netip.ParseAddr(s.text); err == nil && s.kind == stringScalar && a.Zone() == "" {
+				return netip.AddrPortFrom(a.Unmap(), 53), nil
+			}
+			if s.kind != stringScalar {
+				return netip.AddrPort{}, wrongf("%v is no IP address", s)
+			}
+			return parseAddrPort(s.text)
+		})
+}
+
 // IP returns the address of a next hop that is given as one.
 func (h NextHop) IP() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(h.Host)
@@ -232,5 +251,11 @@ func (h NextHop) String() string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	return "sip:" + host + ":" + strconv.Itoa(int(h.Port)) + ";transport=" + h.Transport
+	if h.Port != 0 {
+		host += ":" + strconv.Itoa(int(h.Port))
+	}
+	if h.Transport == "" {
+		return "sip:" + host
+	}
+	return "sip:" + host + ";transport=" + h.Transport
 }

@@ -11,6 +11,9 @@ func sipTransport(c *SIP) []*node {
 			key("client_ca", "Who signs the certificates of peers (PEM): whoever connects must show one. Without the key: nobody need.",
 				path(&c.TLS.ClientCA)).shown("/etc/trunktap/carriers.pem").lively(),
 		)).apart(),
+		key("dns", "How the names of next hops are found: NAPTR, SRV and addresses (RFC 3263).", object(
+			key("servers", "Whom to ask, in turn. Without the key: those of /etc/resolv.conf.", list(&c.DNS, 1, dnsServersMax, dnsServer)).shown("[192.0.2.53]").lively(),
+		)).apart(),
 		key("keep_alive", "How long a connection of TCP, TLS or WebSocket may be silent before something is sent on it; 0s: for ever.",
 			duration(&c.KeepAlive, 0, keepAliveMost)).is("30s"),
 		key("udp_bytes_max", "Larger requests go over TCP, where the peer takes that and sip.listen has it (RFC 3261 section 18.1.1), else over UDP in fragments; 0: always UDP.",

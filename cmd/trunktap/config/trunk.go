@@ -52,6 +52,7 @@ const (
 	perSecondMost     = 100_000
 	callsMost         = 100_000
 	redirectHostsMax  = 64
+	dnsServersMax     = 8
 	pingIntervalMost  = time.Hour
 	pingIntervalLeast = time.Second
 )

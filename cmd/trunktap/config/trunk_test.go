@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ sip:
   listen: ["udp://0.0.0.0:5060", "tls://0.0.0.0:5061", "wss://[::]:443"]
   tls: {cert: /c.pem, key: /c.key, client_ca: /ca.pem}
   keep_alive: 0s
+  dns: {servers: [192.0.2.53, "[2001:db8::53]:5353"]}
   udp_bytes_max: 0
 limits: {calls_max: 10, delay_max: 0s, memory_max: 1GiB}
 trunks:
@@ -25,6 +27,10 @@ trunks:
         - "sip:192.0.2.1"
         - {priority: 3, uri: "sip:192.0.2.2;transport=TLS", weight: 40}
         - {uri: "sip:[2001:db8::1];transport=wss"}
+        - sip:sbc.example.net
+        - sip:sbc.example.net;transport=tls
+        - sip:sbc.example.net:5070
+      peers: [192.0.2.0/24, "2001:db8::/32"]
       ping: {interval: 30s, timeout: 2s, down_after: 5, up_after: 1}
       redirect_hosts: ["*.Example.net", b.example.net.]
       auth: {username: u, password_file: /p, realm: r}
@@ -33,13 +39,17 @@ trunks:
       tls: {cert: /d.pem, key: /d.key, ca: /dca.pem, peer_name: sbc.example.net}
     internal: {next_hops: ["sip:10.0.0.5"]}
 `)
-	wantSIP := SIP{Listen: c.SIP.Listen, TLS: ListenTLS{Cert: "/c.pem", Key: "/c.key", ClientCA: "/ca.pem"}}
+	wantSIP := SIP{Listen: c.SIP.Listen, TLS: ListenTLS{Cert: "/c.pem", Key: "/c.key", ClientCA: "/ca.pem"},
+		DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")}}
 	wantSide := Side{
 		Peers: c.Trunks[0].External.Peers, SRTP: "off", SRTPMethod: "sdes",
 		NextHops: []NextHop{
 			{Host: "192.0.2.1", Port: 5060, Transport: "udp", Weight: 1},
 			{Host: "192.0.2.2", Port: 5061, Transport: "tls", Priority: 3, Weight: 40},
 			{Host: "2001:db8::1", Port: 443, Transport: "wss", Weight: 1},
+			{Host: "sbc.example.net", Weight: 1},
+			{Host: "sbc.example.net", Transport: "tls", Weight: 1},
+			{Host: "sbc.example.net", Port: 5070, Transport: "udp", Weight: 1},
 		},
 		TLS:  SideTLS{Cert: "/d.pem", Key: "/d.key", CA: "/dca.pem", PeerName: "sbc.example.net"},
 		Auth: Auth{Username: "u", PasswordFile: "/p", Realm: "r"}, Challenge: true,
@@ -56,7 +66,7 @@ trunks:
 			t.Error(d)
 		}
 	}
-	if len(c.Trunks[0].External.Peers) != 3 || c.Trunks[0].Redirect != "follow" {
+	if len(c.Trunks[0].External.Peers) != 2 || c.Trunks[0].Redirect != "follow" {
 		t.Errorf("%+v", c.Trunks[0])
 	}
 }
