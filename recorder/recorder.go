@@ -45,7 +45,7 @@ type Config struct {
 	// for plans with RefuseUnready. Nil: always.
 	Ready func(ctx context.Context) error
 
-	RingBytes        int   // tap ring of a stream; 0: 64 KiB, about 6 s of G.711
+	RingBytes        int   // tap ring of a stream; 0: for about 4 s of what it may send, 24 KiB to 1 MiB
 	CallBudgetBytes  int64 // queued for a failing or slow store, a call; 0: 4 MiB
 	TotalBudgetBytes int64 // the same for all calls; 0: 1 GiB
 	// PrerollBudgetBytes bounds the locked memory that audio waits in for consent,
@@ -126,11 +126,8 @@ func New(cfg Config) (*Recorder, error) {
 	if cfg.Policy == nil || cfg.NewSink == nil {
 		return nil, errors.New("recorder: Policy and NewSink are required")
 	}
-	if cfg.RingBytes == 0 {
-		cfg.RingBytes = 64 << 10
-		if cfg.Synchronous {
-			cfg.RingBytes = 1 << 20 // all packets of one instant of a capture wait in it
-		}
+	if cfg.RingBytes == 0 && cfg.Synchronous {
+		cfg.RingBytes = ringBytesMax // all packets of one instant of a capture wait in it
 	}
 	if cfg.CallBudgetBytes == 0 {
 		cfg.CallBudgetBytes = 4 << 20

@@ -1,6 +1,7 @@
 package recorder
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -151,8 +152,9 @@ func (s *session) StreamStarted(m media.Stream) media.Tap {
 			tap = t
 		}
 	}
-	if tap == nil && len(s.taps) < streamsMax {
-		tap = &streamTap{id: m.ID, ring: media.NewRing(s.rec.cfg.RingBytes, s.info.Start), s: s}
+	room := cmp.Or(s.rec.cfg.RingBytes, ringBytes(m.Formats))
+	if (tap == nil || tap.room < room) && len(s.taps) < streamsMax { // what is in a smaller one comes first
+		tap = &streamTap{id: m.ID, ring: media.NewRing(room, s.info.Start), room: room, s: s}
 		s.taps = append(s.taps, tap)
 	}
 	s.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 type streamTap struct {
 	id   media.StreamID
 	ring *media.Ring
+	room int // bytes
 	s    *session
 
 	// owned by the session's owner

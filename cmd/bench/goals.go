@@ -98,8 +98,8 @@ func (r *report) perCoreGoals() (out []goal) {
 	return out
 }
 
-// ringsKiB is what the tap rings of a call take: one of 64 KiB for each side.
-const ringsKiB = 128
+// ringsKiB is what the tap rings of a call of G.711 take: one for about 4 s of each side.
+const ringsKiB = 78
 
 // recordingGoals compare recording on with off, and tell of memory.
 func (r *report) recordingGoals(at func(subject, int) (row, bool)) []goal {
