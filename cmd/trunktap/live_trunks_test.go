@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +37,10 @@ func TestLiveTrunks(t *testing.T) {
 	}
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16)
 	dead := freeUDP(t, liveTrunk[0][1])
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte("very-secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	side := &trunks[0].Sides[1]
 	good := side.NextHop
 	side.NextHop = "sip:" + dead.String()
@@ -41,7 +48,15 @@ func TestLiveTrunks(t *testing.T) {
 	side.SRTP = []string{
 		fmt.Sprintf(`next_hops: [{uri: "sip:%s", priority: 1}, {uri: "%s", priority: 2}]`, dead, good),
 		"ping: {interval: 1s, timeout: 500ms, down_after: 2, up_after: 1}",
+		fmt.Sprintf("auth: {username: tap, password_file: %s}", password),
 	}
+	agents[0][1].Script(func(in *siptest.Incoming) {
+		if in.Request().Get("Authorization") == "" {
+			in.Reject(401, "Unauthorized", siptest.Header{Name: "WWW-Authenticate", Value: `Digest realm="pbx", nonce="n", algorithm=SHA-256, qop="auth"`})
+			return
+		}
+		in.Run(siptest.Answer{})
+	})
 	side.NextHop = ""
 	d := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Trunks: trunks})
 	d.start()
@@ -73,6 +88,7 @@ func TestLiveTrunks(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf(`trunktap_next_hop_up{next_hop="sip:%s;transport=udp",side="internal",trunk="trunk-0"} 0`, dead),
 		fmt.Sprintf(`trunktap_next_hop_requests_total{next_hop="%s;transport=udp",side="internal",trunk="trunk-0"} 1`, good),
+		"trunktap_sip_authorized_total 1\n",
 		`trunktap_sip_limited_total{reason="calls"} 1`,
 	} {
 		if !strings.Contains(text, want) {
@@ -81,4 +97,7 @@ func TestLiveTrunks(t *testing.T) {
 	}
 	d.recordings(1)
 	d.stop()
+	if log := must(os.ReadFile(d.log))(t); bytes.Contains(log, []byte("very-secret")) {
+		t.Error("the password is in the log")
+	}
 }
