@@ -15,10 +15,19 @@ func TestHealth(t *testing.T) {
 	for i, step := range []struct {
 		failed, changed, usable bool
 	}{
-		{true, false, true}, {false, false, true}, {true, false, true}, {true, true, false}, {true, false, false},
-		{false, false, false}, {false, false, false}, {true, false, false}, {false, false, false}, {false, false, false}, {false, true, true},
+		{true, false, true},
+		{false, false, true},
+		{true, false, true},
+		{true, true, false},
+		{true, false, false},
+		{false, false, false},
+		{false, false, false},
+		{true, false, false},
+		{false, false, false},
+		{false, false, false},
+		{false, true, true},
 	} {
-		changed := false
+		var changed bool
 		if step.failed {
 			changed = h.Failed(pinged, now)
 		} else {

@@ -129,8 +129,7 @@ func ParseNextHop(s string) (NextHop, error) {
 
 // port returns the port to send to (RFC 3263 section 4.2, without SRV).
 func (h NextHop) port() uint16 {
-	switch {
-	case h.Port != 0:
+	if h.Port != 0 {
 		return uint16(h.Port)
 	}
 	return DefaultPort(h.Transport)

@@ -177,8 +177,9 @@ func (c *wsConn) control(op ws.OpCode, payload []byte) error {
 	case ws.OpClose:
 		_ = c.writeFrame(ws.NewCloseFrame(payload)) // it is over either way
 		return errWSClosed
+	default: // a pong
+		return nil
 	}
-	return nil
 }
 
 // ping asks for a pong.

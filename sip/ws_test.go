@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
@@ -146,8 +147,8 @@ func TestWebSocketRefused(t *testing.T) {
 }
 
 func isTimeout(err error) bool {
-	n, ok := err.(net.Error) //nolint:errorlint // ReadFrame does not wrap
-	return ok && n.Timeout()
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
 }
 
 // TestWebSocketBothEnds is ours on both ends, secured and not, kept alive.

@@ -109,8 +109,11 @@ func New(cfg Config) *Resolver {
 // services are those of NAPTR (RFC 3263 section 4.1, RFC 7118 section 6), in the order
 // in which transports are tried without any.
 var services = []struct{ network, naptr, srv string }{
-	{"udp", "SIP+D2U", "_sip._udp."}, {"tcp", "SIP+D2T", "_sip._tcp."}, {"tls", "SIPS+D2T", "_sips._tcp."},
-	{"ws", "SIP+D2W", "_sip._ws."}, {"wss", "SIPS+D2W", "_sips._ws."},
+	{"udp", "SIP+D2U", "_sip._udp."},
+	{"tcp", "SIP+D2T", "_sip._tcp."},
+	{"tls", "SIPS+D2T", "_sips._tcp."},
+	{"ws", "SIP+D2W", "_sip._ws."},
+	{"wss", "SIPS+D2W", "_sips._ws."},
 }
 
 // Targets finds where requests for host go (RFC 3263 section 4), the first to be tried
@@ -181,7 +184,9 @@ func (r *Resolver) srv(ctx context.Context, network, name string) ([]Target, err
 	if err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(records, func(a, b record) int { return cmp.Compare(a.priority, b.priority) })
+	slices.SortStableFunc(records, func(a, b record) int { // those of no weight before others of their priority
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(min(a.weight, 1), min(b.weight, 1)))
+	})
 	for i := range records {
 		r.draw(records[i:])
 	}
@@ -204,7 +209,7 @@ func (r *Resolver) srv(ctx context.Context, network, name string) ([]Target, err
 	return out, last
 }
 
-// draw brings one of those of the first priority to the front, by weight.
+// draw brings one of those of the first priority to the front, by weight (RFC 2782).
 func (r *Resolver) draw(records []record) {
 	sum, end := 0, 0
 	for ; end < len(records) && records[end].priority == records[0].priority; end++ {

@@ -308,11 +308,11 @@ func TestWeights(t *testing.T) {
 	r := New(Config{})
 	first := map[uint16]int{}
 	for range 3000 {
-		list := []record{{priority: 1, weight: 1, port: 1}, {priority: 1, weight: 2, port: 2}, {priority: 1, weight: 0, port: 3}}
+		list := []record{{priority: 1, port: 3}, {priority: 1, weight: 1, port: 1}, {priority: 1, weight: 2, port: 2}}
 		r.draw(list)
 		first[list[0].port]++
 	}
-	if first[2] < first[1] || first[1] < 500 || first[3] > 900 {
+	if first[2] < 1300 || first[2] > 1700 || first[1] < 600 || first[1] > 900 || first[3] < 600 || first[3] > 900 {
 		t.Errorf("%v", first)
 	}
 }

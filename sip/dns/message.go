@@ -117,8 +117,9 @@ func readRecord(p *dnsmessage.Parser, h dnsmessage.ResourceHeader, want dnsmessa
 		}
 		rec, ok = naptrOf(r.Data)
 		return rec, ok, nil // one that cannot be read, or leads elsewhere, is passed over
+	default:
+		return rec, false, p.SkipAnswer()
 	}
-	return rec, false, p.SkipAnswer()
 }
 
 // naptrOf reads a NAPTR record that leads to SRV (flag "s", RFC 3403 section 4.1).

@@ -39,8 +39,10 @@ trunks:
       tls: {cert: /d.pem, key: /d.key, ca: /dca.pem, peer_name: sbc.example.net}
     internal: {next_hops: ["sip:10.0.0.5"]}
 `)
-	wantSIP := SIP{Listen: c.SIP.Listen, TLS: ListenTLS{Cert: "/c.pem", Key: "/c.key", ClientCA: "/ca.pem"},
-		DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")}}
+	wantSIP := SIP{
+		Listen: c.SIP.Listen, TLS: ListenTLS{Cert: "/c.pem", Key: "/c.key", ClientCA: "/ca.pem"},
+		DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")},
+	}
 	wantSide := Side{
 		Peers: c.Trunks[0].External.Peers, SRTP: "off", SRTPMethod: "sdes",
 		NextHops: []NextHop{
