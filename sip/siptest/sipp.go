@@ -52,6 +52,9 @@ type SIPpConfig struct {
 	Talk      time.Duration  // of uac, until the first re-INVITE or the BYE
 	Reinvites []SIPpReinvite // of uac
 	Limit     time.Duration  // after which it gives up; 0: 60 s
+
+	// Flow is what it does instead, see flowScenario, with this tag and Call-ID.
+	Flow, Tag, CallID string
 }
 
 // SIPp is a running SIPp.
@@ -108,6 +111,9 @@ func (c SIPpConfig) args(scenario string) []string {
 		"-m", or(c.Calls, 1), "-r", or(c.Rate, 10), "-t", transport, "-nostdin", "-trace_err",
 		"-timeout", fmt.Sprintf("%ds", int(limit.Seconds())), "-timeout_error",
 	}
+	if c.CallID != "" {
+		args = append(args, "-cid_str", c.CallID)
+	}
 	if !c.Answer {
 		args = append(args, c.Remote.String())
 	}
@@ -116,6 +122,14 @@ func (c SIPpConfig) args(scenario string) []string {
 
 // scenario writes the scenario's file and returns its name.
 func (c SIPpConfig) scenario() (string, error) {
+	if c.Flow != "" {
+		text, err := flowScenario(c.Flow, c.User, c.Tag)
+		if err != nil {
+			return "", fmt.Errorf("scenario: %w", err)
+		}
+		file := filepath.Join(c.Dir, "flow.xml")
+		return file, os.WriteFile(file, []byte(text), 0o600)
+	}
 	name := "uac.xml"
 	if c.Answer {
 		name = "uas.xml"

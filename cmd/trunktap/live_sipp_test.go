@@ -1,0 +1,263 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/sip/siptest"
+)
+
+// sippScene is a call flow between SIPp and SIPp. Flows are written as
+// siptest.SIPpConfig.Flow; {0}, {1}, {2} are addresses of caller, callee and third,
+// {via} is ours.
+type sippScene struct {
+	name           string
+	outwards       bool // the PBX calls
+	tcp, v6        bool
+	keys           []string // of the trunk
+	caller, callee string
+	third          string // calls from the caller's side, a second later
+	recordings     int
+	holds          int // windows of hold in all of them
+}
+
+const (
+	sippCalls   = "> INVITE sendrecv\n<? 180\n< 200\n> ACK\n"
+	sippAnswers = "< INVITE\n> 180\n> 200 sendrecv\n< ACK\n"
+	sippLeaves  = "pause 300\n> BYE\n< 200\n"
+	sippIsLeft  = "< BYE\n> 200\n"
+	sippTalk    = "pause 200\n"
+)
+
+// holds are all four ways to hold, each with its end; and how they are answered.
+var (
+	sippHolds = sippTalk + "> INVITE sendonly\n< 200\n> ACK\npause 200\n> INVITE sendrecv\n< 200\n> ACK\n" +
+		sippTalk + "> INVITE inactive\n< 200\n> ACK\npause 200\n> INVITE sendrecv\n< 200\n> ACK\n" +
+		sippTalk + "> INVITE zero\n< 200\n> ACK\npause 200\n> INVITE sendrecv\n< 200\n> ACK\n" +
+		sippTalk + "> INVITE\n< 200\n> ACK sendonly\npause 200\n> INVITE\n< 200\n> ACK sendrecv\n"
+	sippHeld = "< INVITE\n> 200 recvonly\n< ACK\n< INVITE\n> 200 sendrecv\n< ACK\n" +
+		"< INVITE\n> 200 inactive\n< ACK\n< INVITE\n> 200 sendrecv\n< ACK\n" +
+		"< INVITE\n> 200 sendrecv\n< ACK\n< INVITE\n> 200 sendrecv\n< ACK\n" +
+		"< INVITE\n> 200 sendrecv\n< ACK\n< INVITE\n> 200 sendrecv\n< ACK\n"
+	sippReferred = "< REFER | Refer-To ~ sip:1234@{via}\n> 202\n> NOTIFY frag:100 | Event: refer | Subscription-State: active;expires=60\n< 200\n" +
+		"> NOTIFY frag:200 | Event: refer | Subscription-State: terminated;reason=noresource\n< 200\n"
+	sippRefers   = "> REFER | Refer-To: <sip:1234@{self}{replaces}>\n< 202\n< NOTIFY | Event ~ refer\n> 200\n< NOTIFY | Subscription-State ~ terminated\n> 200\n"
+	sippReplaced = "< INVITE if=Replaces:1\n> 180\n> 200 sendrecv\n< ACK\n" + sippRefers + "pause 3000\n> BYE\n< 200\nend\n" +
+		"label 1\n> 180\n> 200 sendrecv\n< ACK\n" + sippIsLeft
+	sippReplaces = strings.Replace(sippCalls, "sendrecv", "sendrecv | Replaces: {name}-0@live;to-tag={name}1;from-tag={name}0 | Require: replaces", 1) + sippLeaves
+	sippDigest   = `WWW-Authenticate: Digest realm="pbx.example", nonce="c0ffee", algorithm=MD5`
+)
+
+// sippScenes is the table of call flows.
+func sippScenes() []*sippScene {
+	scenes := []*sippScene{
+		{name: "basic", caller: sippCalls + sippLeaves, callee: sippAnswers + sippIsLeft, recordings: 1},
+		{name: "callee-leaves", caller: sippCalls + sippIsLeft, callee: sippAnswers + sippLeaves, recordings: 1},
+		{name: "hold-by-caller", caller: sippCalls + sippHolds + sippLeaves, callee: sippAnswers + sippHeld + sippIsLeft, recordings: 1, holds: 4},
+		{name: "hold-by-callee", caller: sippCalls + sippHeld + sippIsLeft, callee: sippAnswers + sippHolds + sippLeaves, recordings: 1, holds: 4},
+		{name: "blind-by-callee", caller: sippCalls + sippReferred + sippIsLeft, callee: sippAnswers + sippRefers + sippLeaves, recordings: 1},
+		{name: "blind-by-caller", caller: sippCalls + sippRefers + sippLeaves, callee: sippAnswers + sippReferred + sippIsLeft, recordings: 1},
+		{
+			name: "prack", caller: "> INVITE sendrecv | Supported: 100rel\n< 183 | Require ~ 100rel\n> PRACK\n< 200\n< 200\n> ACK\n" + sippLeaves,
+			callee:     "< INVITE | Supported ~ 100rel\n> 183 sendrecv | Require: 100rel | RSeq: 7\n< PRACK | RAck ~ 7 1 INVITE\n> 200\n> 200/INVITE\n< ACK\n" + sippIsLeft,
+			recordings: 1,
+		},
+		{
+			name: "update", caller: sippCalls + "> UPDATE sendonly\n< 200\npause 200\n> UPDATE sendrecv\n< 200\n" + sippLeaves,
+			callee: sippAnswers + "< UPDATE\n> 200 recvonly\n< UPDATE\n> 200 sendrecv\n" + sippIsLeft, recordings: 1, holds: 1,
+		},
+		{
+			name: "session-timer", keys: []string{"session_timer: keep"},
+			caller: "> INVITE sendrecv | Supported: timer | Session-Expires: 60\n< 422 | Min-SE ~ 90\n> ACK\n" +
+				"> INVITE sendrecv | Supported: timer | Session-Expires: 90;refresher=uac\n<? 180\n< 200 | Session-Expires ~ 90\n> ACK\n" +
+				"> UPDATE | Supported: timer | Session-Expires: 90;refresher=uac\n< 200 | Session-Expires ~ 90\n" + sippLeaves,
+			callee: sippAnswers + "< UPDATE\n> 200\n" + sippIsLeft, recordings: 1,
+		},
+		{
+			name: "late-offer", caller: "> INVITE\n<? 180\n< 200\n> ACK sendrecv\n" + sippLeaves,
+			callee: "< INVITE\n> 180\n> 200 sendrecv\n< ACK | Content-Type ~ application/sdp\n" + sippIsLeft, recordings: 1,
+		},
+		{
+			name: "forked", caller: "> INVITE sendrecv\n< 180 | To ~ tag=forka\n< 183 | To ~ tag=forkb\n< 200 | To ~ tag=forkb\n> ACK\n" + sippLeaves,
+			callee: "< INVITE\n> 180 tag=forka\n> 183 sendrecv tag=forkb\npause 100\n> 200 sendrecv tag=forkb\n< ACK | To ~ tag=forkb\n" + sippIsLeft, recordings: 1,
+		},
+		{name: "tcp", tcp: true, caller: sippCalls + sippHolds + sippLeaves, callee: sippAnswers + sippHeld + sippIsLeft, recordings: 1, holds: 4},
+		{name: "ipv6", v6: true, caller: sippCalls + sippLeaves, callee: sippAnswers + sippIsLeft, recordings: 1},
+	}
+	scenes = append(scenes, sippRefusals()...)
+	for _, tcp := range []bool{false, true} {
+		scenes = append(scenes, &sippScene{
+			name: map[bool]string{false: "large-udp", true: "large-tcp"}[tcp], tcp: tcp, recordings: 1,
+			caller: strings.Replace(sippCalls, "sendrecv", "big", 1) + sippLeaves, callee: strings.Replace(sippAnswers, "sendrecv", "big", 1) + sippIsLeft,
+		})
+	}
+	for _, outwards := range []bool{false, true} {
+		scenes = append(scenes, &sippScene{
+			name: map[bool]string{false: "attended-in", true: "attended-out"}[outwards], outwards: outwards, recordings: 2,
+			caller: sippCalls + sippReferred + sippIsLeft, callee: sippReplaced, third: sippReplaces,
+		})
+	}
+	return scenes
+}
+
+// sippRefusals are flows whose first INVITE is not answered with 200.
+func sippRefusals() []*sippScene {
+	return []*sippScene{
+		{
+			name: "redirected", caller: "> INVITE sendrecv\n< 302 | Contact ~ sip:other@192.0.2.7\n> ACK\n",
+			callee: "< INVITE\n> 302 | Contact: <sip:other@192.0.2.7:5060>;q=0.5\n< ACK\n",
+		},
+		{
+			name: "challenged-401", caller: "> INVITE sendrecv\n< 401 auth\n> ACK\n> INVITE sendrecv | [authentication username=anna password=secret]\n<? 180\n< 200\n> ACK\n" + sippLeaves,
+			callee:     "< INVITE\n> 401 | " + sippDigest + "\n< ACK\n< INVITE | Authorization ~ username=.anna.*response=\n> 180\n> 200 sendrecv\n< ACK\n" + sippIsLeft,
+			recordings: 1,
+		},
+		{
+			name: "challenged-407", caller: "> INVITE sendrecv\n< 407 auth\n> ACK\n> INVITE sendrecv | [authentication username=anna password=secret]\n<? 180\n< 200\n> ACK\n" + sippLeaves,
+			callee: "< INVITE\n> 407 | " + strings.Replace(sippDigest, "WWW", "Proxy", 1) +
+				"\n< ACK\n< INVITE | Proxy-Authorization ~ username=.anna.*response=\n> 180\n> 200 sendrecv\n< ACK\n" + sippIsLeft,
+			recordings: 1,
+		},
+		{name: "cancelled", caller: "> INVITE sendrecv\n< 180\n> CANCEL\n< 200\n< 487\n> ACK\n", callee: "< INVITE\n> 180\n< CANCEL\n> 200\n> 487/INVITE\n< ACK\n"},
+		{ // who called hears 487 and no more; the answered leg is hung up
+			name: "cancel-crosses-200", caller: "> INVITE sendrecv\n< 180\n> CANCEL\n< 200\n< 487\n> ACK\n",
+			callee: "< INVITE\n> 180\n< CANCEL\n> 200\n> 200/INVITE sendrecv\n< ACK\n" + sippIsLeft,
+		},
+	}
+}
+
+// TestLiveSIPpScenes plays all call flows of the table through one daemon at once.
+func TestLiveSIPpScenes(t *testing.T) {
+	at := freeUDP(t, liveHost)
+	cfg := liveConfig{Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}}
+	scenes := sippScenes()
+	runs := make([]*sippRun, len(scenes))
+	for i, s := range scenes {
+		r := &sippRun{sippScene: s, via: at}
+		hosts := []netip.Addr{liveAddr(byte(20 + 2*i)), liveAddr(byte(21 + 2*i))}
+		media := liveHost
+		if s.v6 {
+			hosts, media = v6Hosts(t, 2), netip.IPv6Loopback()
+			r.via = freeUDP(t, media)
+			cfg.Listen = append(cfg.Listen, "udp://"+r.via.String())
+		}
+		tc := liveTrunkConfig{Name: s.name, Format: recorder.FormatWAVPCM16, Keys: s.keys}
+		side := 0
+		if s.outwards {
+			side = 1
+		}
+		for n, who := range []int{side, 1 - side, side} { // caller, callee, third
+			r.addr[n] = freeUDP(t, hosts[who])
+			if n < 2 {
+				hop := "sip:" + r.addr[n].String()
+				if s.tcp {
+					hop += ";transport=tcp"
+				}
+				tc.Sides[who] = liveSide{Peer: hosts[who], NextHop: hop, Media: media}
+			}
+		}
+		cfg.Trunks = append(cfg.Trunks, tc)
+		runs[i] = r
+	}
+	d := newLiveDaemon(t, cfg)
+	d.start()
+	began := time.Now()
+	for _, r := range runs {
+		r.start(t, 1)
+	}
+	time.Sleep(500 * time.Millisecond) // they tell nobody that they listen
+	for _, r := range runs {
+		r.start(t, 0)
+	}
+	time.Sleep(time.Second)
+	want := 0
+	for _, r := range runs {
+		r.start(t, 2)
+		want += r.recordings
+	}
+	if err := together(len(runs), func(i int) error { return runs[i].wait() }); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d scenes in %s", len(runs), time.Since(began).Round(time.Millisecond))
+	checkScenes(t, d.recordings(want), scenes)
+	t.Log(strings.TrimSpace(d.command("verify")))
+	d.stop()
+}
+
+// sippRun is a scene as it is played.
+type sippRun struct {
+	*sippScene
+	via   netip.AddrPort
+	addr  [3]netip.AddrPort
+	sipps [3]*siptest.SIPp
+}
+
+// start starts a party: 0 the caller, 1 the callee, 2 who calls besides.
+func (r *sippRun) start(t *testing.T, n int) {
+	t.Helper()
+	flow := [...]string{r.caller, r.callee, r.third}[n]
+	if flow == "" {
+		return
+	}
+	replaces := ""
+	if r.third != "" {
+		replaces = "?Replaces=consult%40pbx%3Bto-tag%3Dx%3Bfrom-tag%3Dy"
+	}
+	flow = strings.NewReplacer("{self}", r.addr[n].String(), "{via}", r.via.String(), "{name}", r.name, "{replaces}", replaces).Replace(flow)
+	dir := filepath.Join(t.TempDir(), fmt.Sprint(n))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	calls := 1
+	if n == 1 && r.third != "" {
+		calls = 2
+	}
+	var err error
+	r.sipps[n], err = siptest.StartSIPp(t.Context(), siptest.SIPpConfig{
+		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1, Calls: calls, Limit: 30 * time.Second,
+		MediaPort: freeUDP(t, r.addr[n].Addr()).Port() &^ 1, Flow: flow, Tag: fmt.Sprint(r.name, n), CallID: fmt.Sprintf("%s-%d@live", r.name, n),
+	})
+	skipWithout(t, err)
+}
+
+// wait waits for all parties. The errors name the scene.
+func (r *sippRun) wait() error {
+	return together(len(r.sipps), func(n int) error {
+		if r.sipps[n] == nil {
+			return nil
+		}
+		if err := r.sipps[n].Wait(); err != nil {
+			return fmt.Errorf("%s, party %d: %w", r.name, n, err)
+		}
+		return nil
+	})
+}
+
+// checkScenes holds that each scene left the recordings and the windows that it says.
+func checkScenes(t *testing.T, recordings map[string]*recorder.Manifest, scenes []*sippScene) {
+	t.Helper()
+	for _, s := range scenes {
+		count, holds := 0, 0
+		for _, m := range recordings {
+			if m.Trunk != s.name {
+				continue
+			}
+			count++
+			checkAccount(t, m)
+			for _, w := range m.Windows {
+				if w.Reason == "hold" {
+					holds++
+				}
+			}
+		}
+		if count != s.recordings || holds != s.holds {
+			t.Errorf("%s: %d recordings with %d windows of hold, want %d with %d", s.name, count, holds, s.recordings, s.holds)
+		}
+	}
+}
