@@ -164,7 +164,6 @@ type tapLog struct {
 	obs     *observer
 	lines   []string
 	docs    []media.Metadata
-	sides   map[media.StreamID]media.Side
 	packets map[media.Side]int
 }
 

@@ -236,8 +236,10 @@ func (l *leg) tracks() []track {
 
 // ourFormats are offered where the client leaves the offer to us.
 var ourFormats = []media.Format{
-	{PayloadType: 8, Name: "PCMA", ClockRate: 8000}, {PayloadType: 0, Name: "PCMU", ClockRate: 8000},
-	{PayloadType: 9, Name: "G722", ClockRate: 8000}, {PayloadType: 18, Name: "G729", ClockRate: 8000},
+	{PayloadType: 8, Name: "PCMA", ClockRate: 8000},
+	{PayloadType: 0, Name: "PCMU", ClockRate: 8000},
+	{PayloadType: 9, Name: "G722", ClockRate: 8000},
+	{PayloadType: 18, Name: "G729", ClockRate: 8000},
 	{PayloadType: 101, Name: "TELEPHONE-EVENT", ClockRate: 8000, Params: "0-15"},
 }
 

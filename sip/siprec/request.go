@@ -2,7 +2,6 @@ package siprec
 
 import (
 	"errors"
-	"net/http"
 	"strings"
 	"time"
 
@@ -218,7 +217,7 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 		extra = []sip.Header{{Name: "Warning", Value: `304 trunktap "no audio over RTP"`}}
 	}
 	if status == 503 {
-		reason = http.StatusText(503)
+		reason = "Service Unavailable"
 	}
 	l.log.Warn("a recording session was refused", "status", status, "error", err)
 	l.srv.counters.DialogsRefused.Add(1)

@@ -232,7 +232,6 @@ func everyKey(n *node, indent string) string {
 	for _, f := range n.fields {
 		value := cmp.Or(f.def, f.example)
 		switch {
-		case f.kind == offKind || f.kind == objectKind && allOff(f):
 		case f.kind == objectKind:
 			b.WriteString(indent + f.key + ":\n" + everyKey(f, indent+"  "))
 		case f.kind == listKind && f.proto().kind == objectKind:

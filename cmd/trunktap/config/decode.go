@@ -107,8 +107,6 @@ func (d *decoder) value(n *node, path string, v ast.Node, depth int) {
 		d.list(n, path, v, at, depth)
 	case mapKind:
 		d.mapping(n, path, v, at, depth)
-	case offKind:
-		d.off(n, path, v, at)
 	case leafKind:
 		d.leaf(n, path, v, at)
 	}
@@ -162,28 +160,6 @@ func (d *decoder) mapping(n *node, path string, v ast.Node, at position, depth i
 			d.fault(at, full, w.problem, n.want)
 		}
 	}
-}
-
-func (d *decoder) off(n *node, path string, v ast.Node, at position) {
-	switch x := v.(type) {
-	case *ast.BoolNode:
-		if !x.Value {
-			return
-		}
-	case *ast.StringNode:
-		if x.Value == "" {
-			return
-		}
-	case *ast.SequenceNode:
-		if len(x.Values) == 0 {
-			return
-		}
-	case *ast.MappingNode:
-		if len(x.Values) == 0 {
-			return
-		}
-	}
-	d.fault(at, path, "not supported by this version", n.allowed())
 }
 
 func (d *decoder) list(n *node, path string, v ast.Node, at position, depth int) {
@@ -385,12 +361,7 @@ func join(path, key string) string {
 func keysOf(n *node) string {
 	var keys []string
 	for _, f := range n.fields {
-		if f.kind != offKind {
-			keys = append(keys, f.key)
-		}
-	}
-	if len(keys) == 0 {
-		return "none in this version"
+		keys = append(keys, f.key)
 	}
 	return strings.Join(keys, ", ")
 }

@@ -50,7 +50,7 @@ func (c *Changes) fields(path string, old, now *node) {
 		switch {
 		case o.kind == objectKind:
 			c.fields(p, o, n)
-		case p == "trunks" || o.kind == offKind:
+		case p == "trunks":
 		case reflect.DeepEqual(o.target, n.target):
 		case o.restart:
 			c.Restart = append(c.Restart, p)

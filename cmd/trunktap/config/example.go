@@ -18,8 +18,8 @@ var Example string
 const exampleHead = `# The configuration of trunktap, with every key.
 #
 # A line that ends in "# default" says what is taken when the key is left out.
-# A key that stands in a comment has no fixed default, is a list that is empty
-# unless it is given, or belongs to a feature that this version does not have.
+# A key that stands in a comment has no fixed default, or is a list that is empty
+# unless it is given.
 # The smallest working file:
 #
 #   trunks:
@@ -65,10 +65,6 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 	}
 	comment(b, strings.Replace(lead, "- ", "  ", 1), doc)
 	switch {
-	case n.kind == offKind:
-		fmt.Fprintf(b, "%s# %s: (not supported by this version)\n", indent, n.key)
-	case n.kind == objectKind && allOff(n):
-		fmt.Fprintf(b, "%s# %s: (not supported by this version)\n", indent, n.key)
 	case n.kind == objectKind:
 		fmt.Fprintf(b, "%s%s:\n", lead, n.key)
 		for _, f := range n.fields {
@@ -113,15 +109,6 @@ func exampleAside(b *strings.Builder, n *node, indent string) {
 	for line := range strings.Lines(item.String()) {
 		b.WriteString(indent + "# " + strings.TrimPrefix(line, indent))
 	}
-}
-
-func allOff(n *node) bool {
-	for _, f := range n.fields {
-		if f.kind != offKind {
-			return false
-		}
-	}
-	return true
 }
 
 // comment writes words as comment lines of bounded width.

@@ -39,11 +39,9 @@ func schemaOf(n *node) map[string]any {
 		}
 	case listKind:
 		s["type"], s["items"], s["minItems"], s["maxItems"] = "array", schemaOf(n.proto()), n.min, n.max
-	case leafKind, mapKind, offKind:
+	case leafKind, mapKind:
 	}
 	switch {
-	case n.kind == offKind:
-		s["description"] = n.doc + " Not supported by this version."
 	case n.doc != "" && n.want != "":
 		s["description"] = n.doc + " Allowed: " + n.want + "."
 	case n.doc != "":

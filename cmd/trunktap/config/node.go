@@ -10,7 +10,6 @@ const (
 	objectKind             // a mapping of known keys
 	listKind               // a sequence
 	mapKind                // a mapping of free names to one kind of scalar
-	offKind                // a feature that does not exist yet: only its off values are taken
 )
 
 // node describes one key and is bound to the place its value goes to.
@@ -66,8 +65,6 @@ func (n *node) allowed() string {
 			return "a list, each " + item.allowed()
 		}
 		return "a list of mappings of " + keysOf(n.proto())
-	case offKind:
-		return "to leave it out"
 	case leafKind, mapKind:
 	}
 	return n.want
@@ -144,19 +141,6 @@ func list[T any](target *[]T, least, most int, item func(*T) *node) *node {
 			return nodes
 		},
 		proto: func() *node { return item(new(T)) },
-	}
-}
-
-// off is a key of a feature that does not exist yet.
-func off(key, doc string) *node {
-	return &node{
-		kind: offKind, key: key, doc: doc,
-		schema: map[string]any{"anyOf": []any{
-			map[string]any{"const": false},
-			map[string]any{"const": ""},
-			map[string]any{"type": "array", "maxItems": 0},
-			map[string]any{"type": "object", "maxProperties": 0},
-		}},
 	}
 }
 
