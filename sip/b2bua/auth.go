@@ -114,6 +114,36 @@ func (c *call) authorize(ex *exchange, cl *dialog.Client, res *sip.Message, now 
 	return true
 }
 
+// authorizeOwn answers the challenge of a BYE or an UPDATE that no party asked for;
+// once, for nobody waits for it.
+func (c *call) authorizeOwn(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) bool {
+	if res.Status != 401 && res.Status != 407 || ex.sent == nil || ex.answers > 0 || c.answered == nil ||
+		ex.method != sip.Bye && ex.method != sip.Update {
+		return false
+	}
+	from := dialog.Callee
+	if tag := ex.sent.FromTag(); tag == c.key.tag || c.alias != nil && tag == c.alias.tag {
+		from = dialog.Caller
+	}
+	by := c.authOf(from.Other())
+	if by == nil {
+		return false
+	}
+	ch := sip.ChallengeOf(res, by.Realm)
+	if ch == nil {
+		return false
+	}
+	if c.creds == nil {
+		c.creds = &credentials{}
+	}
+	ex.from, ex.dlg = from, c.answered
+	if err := c.answer(ex, cl, ch, *by, from.Other(), now); err != nil {
+		return false
+	}
+	c.b.counters.Authorized.Add(1)
+	return true
+}
+
 func index(proxy bool) int {
 	if proxy {
 		return 1

@@ -128,6 +128,26 @@ func TestChallengesAnswered(t *testing.T) {
 	}
 }
 
+// TestOwnByeIsAuthorized: a BYE of ours is challenged, too.
+func TestOwnByeIsAuthorized(t *testing.T) {
+	inBubble(t, authed, func(w *bench) {
+		w.established("own")
+		closed := make(chan error)
+		go func() { closed <- w.b.Close() }()
+		first := w.p.want("BYE")
+		w.p.reply(first, 401, "", []string{"WWW-Authenticate: " + challenge("MD5", "n", false)}, "")
+		again := w.p.want("BYE")
+		if err := checked(again, "Authorization", "n", 1); err != nil || number(again) != number(first)+1 {
+			t.Errorf("%v\n%s", err, again.Append(nil))
+		}
+		w.p.reply(again, 200, "", nil, "")
+		w.a.reply(w.a.want("BYE"), 200, "", nil, "")
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestWrongCredentials: a challenge that comes again passes to the caller, who gets
 // to hear what the PBX said; so does one of another realm, at once.
 func TestWrongCredentials(t *testing.T) {

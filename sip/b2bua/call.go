@@ -357,6 +357,7 @@ func (c *call) takeResponse(res *sip.Message) {
 // responded takes what a client transaction has to say.
 func (c *call) responded(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
 	switch {
+	case ex.server == nil && c.authorizeOwn(ex, cl, res, now):
 	case ex.refresh:
 		c.refreshed(ex, res, now)
 	case ex.stale[cl]:
