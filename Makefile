@@ -50,6 +50,11 @@ sim: ## run the seeded simulations of whole calls
 	@pkgs="$(call with,TestSim)"; [ -n "$$pkgs" ] || { echo "sim: no TestSim anywhere" >&2; exit 1; }; \
 	go test -count=1 -timeout 20m -run '^TestSim' -v $$pkgs
 
+.PHONY: restart
+restart: ## kill the daemon under 100 calls, with both engines
+	@.ci/deps.sh build test
+	TRUNKTAP_MANY=1 go test -count=1 -timeout 10m -run 'TestLiveRestartMany' -v ./cmd/trunktap
+
 .PHONY: model
 model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
 	@.ci/deps.sh build

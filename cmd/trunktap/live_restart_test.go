@@ -42,7 +42,7 @@ func liveRestart(t *testing.T, engine string, n int) {
 	if engine == "kernel" {
 		media = append(media, fmt.Sprintf("kernel: {interfaces: [lo], pin: /sys/fs/bpf/trunktap-test-%d}", os.Getpid()))
 	}
-	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: media})
+	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: media, Ports: 4 * n})
 	if engine == "kernel" && !canKernel(d) {
 		t.Skip("the kernel engine cannot be had here")
 	}

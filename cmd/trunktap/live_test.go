@@ -82,6 +82,7 @@ type liveConfig struct {
 	Listen      []string
 	SIP         []string // further keys of it
 	Media       []string // further keys of it
+	Ports       int      // of media; 0: 200
 	MediaFirst  int
 	MediaLast   int
 	API         netip.AddrPort
@@ -205,7 +206,7 @@ func newLiveDaemon(t *testing.T, cfg liveConfig) *liveDaemon {
 	}
 	cfg.API = freeTCP(t, liveHost)
 	cfg.MediaFirst = 10_000 + 200*rand.IntN(45) // below the ports that Linux gives to others
-	cfg.MediaLast = cfg.MediaFirst + 199
+	cfg.MediaLast = cfg.MediaFirst + max(cfg.Ports, 200) - 1
 	var text bytes.Buffer
 	if err := liveTemplate.Execute(&text, cfg); err != nil {
 		t.Fatal(err)
