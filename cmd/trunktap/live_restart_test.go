@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -229,4 +231,60 @@ func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorde
 		}
 	}
 	checkVoices(t, m, pcm, c.hz)
+}
+
+// TestLiveLeaveAndDrain leaves a call to the next process, which then waits for it.
+func TestLiveLeaveAndDrain(t *testing.T) {
+	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16)
+	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: []string{"engine: user"}})
+	d.start()
+	c := d.call(agents[0], [2]float64{500, 1200})
+	time.Sleep(1200 * time.Millisecond)
+	d.end(syscall.SIGUSR2)
+	d.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for _, end := range []*siptest.Call{c.external, c.internal} {
+		if err := end.Media().Await(ctx, len(end.Media().Received())+20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	d.within(10*time.Second, "new calls are refused", func() error {
+		_, err := agents[0][0].Call(ctx, "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{})
+		var refused *siptest.RejectedError
+		if errors.As(err, &refused) && refused.Response.Code == 503 {
+			return nil
+		}
+		return fmt.Errorf("it was not: %w", err)
+	})
+	if err := c.bye(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-d.exited; err != nil {
+		t.Errorf("the daemon ended: %v", err)
+	}
+	d.cmd = nil
+	d.start()
+	defer d.stop()
+	for _, m := range d.recordings(1) {
+		checkAccount(t, m)
+		if m.Call.EndCause != "bye" || len(m.Segments) != 2 {
+			t.Errorf("end cause %q, %d segments", m.Call.EndCause, len(m.Segments))
+		}
+	}
+}
+
+// end sends a signal and waits until the daemon has ended.
+func (d *liveDaemon) end(s syscall.Signal) {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := <-d.exited; err != nil {
+		d.t.Errorf("the daemon ended: %v", err)
+	}
+	d.cmd = nil
 }

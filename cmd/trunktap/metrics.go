@@ -87,6 +87,7 @@ func signallingMetrics(reg *prometheus.Registry, d *daemon) {
 	unsigned("calls_refused_total", "Calls refused by a limit, for want of ports or because recording was required.", &b.CallsRefused)
 	unsigned("calls_unrecorded_total", "Calls that went on without the recorder.", &b.Unrecorded)
 	unsigned("calls_media_silent_total", "Calls ended because nobody sent anything.", &b.MediaSilent)
+	restartMetrics(gauge, unsigned, &d.restart)
 	unsigned("calls_drained_total", "Calls refused because the daemon waits for its last call.", &b.Drained)
 	unsigned("calls_restored_total", "Calls of the process before that went on after a restart.", &b.CallsRestored)
 	unsigned("calls_lost_total", "Calls of the process before that could not go on.", &b.CallsLost)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -217,4 +218,15 @@ func (d *daemon) leave() {
 		d.restart.journal.Flush()
 	}
 	os.Exit(exitFine)
+}
+
+// restartMetrics tells of the journal.
+func restartMetrics(gauge func(name, help string, f func() float64), unsigned func(name, help string, v *atomic.Uint64), r *restart) {
+	if r.journal == nil {
+		return
+	}
+	c := &r.journal.Counters
+	gauge("journal_calls", "Calls that would go on after a restart.", func() float64 { return float64(c.Calls.Load()) })
+	unsigned("journal_refused_total", "Entries of the journal of calls beyond its limits.", &c.Refused)
+	unsigned("journal_write_errors_total", "Failed writes of the journal of calls.", &c.WriteErrors)
 }

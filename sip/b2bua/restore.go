@@ -324,6 +324,9 @@ func (c *call) observedAgain(tap media.SessionTap, err error) {
 	}
 	c.tap.tap = tap
 	c.tap.answered(c.chronicle.at)
+	if others := c.media.neg.Others(); len(others) > 0 {
+		c.tap.otherMedia(c.chronicle.at, others)
+	}
 	for i, st := range c.media.streams {
 		st.At = c.chronicle.at // what the kernel has kept meanwhile was sent by it, too
 		c.media.streams[i] = st
