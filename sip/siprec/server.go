@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ type Server struct {
 	counters Counters
 	wg       sync.WaitGroup // legs
 
-	sources atomic.Pointer[[]Source]
+	sources atomic.Pointer[sourceLists]
 	live    atomic.Int64 // dialogs that have not ended
 
 	mu      sync.Mutex
@@ -67,6 +68,17 @@ func (s *Server) Counters() *Counters { return &s.counters }
 // Dialogs returns how many recording dialogs are going on.
 func (s *Server) Dialogs() int { return int(s.live.Load()) }
 
+// sourceLists are the sources for new dialogs, and those before them, the latest
+// first: their peers are let in for dialogs that began under them.
+type sourceLists struct {
+	now    []Source
+	former [][]Source
+}
+
+// formerMax bounds the former lists: after so many reloads a dialog whose source was
+// taken out is on its own.
+const formerMax = 4
+
 // Reload replaces the sources for new dialogs. Dialogs that are going on keep
 // theirs.
 func (s *Server) Reload(list []Source) error {
@@ -74,14 +86,21 @@ func (s *Server) Reload(list []Source) error {
 	if err != nil {
 		return fmt.Errorf("siprec: %w", err)
 	}
-	s.sources.Store(&list)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := &sourceLists{now: list}
+	if old := s.sources.Load(); old != nil {
+		next.former = append([][]Source{old.now}, old.former[:min(len(old.former), formerMax-1)]...)
+	}
+	s.sources.Store(next)
 	return nil
 }
 
 // lookup returns the source of an address: the longest prefix counts, then the
 // order.
-func (s *Server) lookup(a netip.Addr) *Source {
-	list := *s.sources.Load()
+func (s *Server) lookup(a netip.Addr) *Source { return longest(s.sources.Load().now, a) }
+
+func longest(list []Source, a netip.Addr) *Source {
 	var best *Source
 	most := -1
 	for i := range list {
@@ -95,17 +114,9 @@ func (s *Server) lookup(a netip.Addr) *Source {
 // allow is the access list: the sources, and the peers of dialogs that began under
 // earlier ones.
 func (s *Server) allow(src netip.AddrPort) bool {
-	if s.lookup(src.Addr()) != nil {
-		return true
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.byID {
-		if _, ok := l.source.has(src.Addr()); ok {
-			return true
-		}
-	}
-	return false
+	lists := s.sources.Load()
+	return longest(lists.now, src.Addr()) != nil ||
+		slices.ContainsFunc(lists.former, func(l []Source) bool { return longest(l, src.Addr()) != nil })
 }
 
 // handle takes a message from a transport. It does not block.
@@ -197,12 +208,16 @@ func legOfBranch(branch string) uint64 {
 	return n
 }
 
+// lingeringMax is how many dialogs there may be for each that goes on: those that
+// have ended wait for repetitions for half a minute.
+const lingeringMax = 2
+
 // admit begins a dialog.
 func (s *Server) admit(m *sip.Message) {
 	source := s.lookup(m.Flow.Remote.Addr())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if source == nil || s.closing || s.live.Load() >= int64(s.cfg.CallsMax) {
+	if source == nil || s.closing || s.live.Load() >= int64(s.cfg.CallsMax) || len(s.byID) >= lingeringMax*s.cfg.CallsMax {
 		s.counters.DialogsRefused.Add(1)
 		s.reply(m, 503, "Service Unavailable", retryAfter())
 		return
