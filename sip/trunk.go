@@ -78,6 +78,9 @@ type Side struct {
 	MediaAddr netip.Addr
 	// MediaBind is the address that the relay binds; zero: MediaAddr.
 	MediaBind netip.Addr
+	// ICELite answers the connectivity checks of peers that speak ICE, as an agent
+	// with one candidate (RFC 8445 section 2.5). Else they hear nothing of ICE.
+	ICELite bool
 
 	// Auth answers challenges of this side; nil: they pass to the requester.
 	Auth *Credentials

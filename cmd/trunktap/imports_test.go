@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"media":        {"suppress"},
 	"media/source": {"media"},
 	"media/latch":  {"media", "media/source"},
-	"media/relay":  {"media", "media/source", "media/latch", "media/relay/kernel", "media/srtp", "media/srtp/dtls"},
+	"media/relay":  {"media", "media/ice", "media/source", "media/latch", "media/relay/kernel", "media/srtp", "media/srtp/dtls"},
 	"media/jitter": {"media", "media/source"},
 
 	"media/relay/kernel":            {},
@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"media/pcap":       {},
 	"media/link":       {"media/pcap"},
 	"media/dtmf":       {},
+	"media/ice":        {},
 	"media/overlay":    {"media", "media/codec", "media/source"},
 	"media/mediatest":  {"media", "media/source", "media/codec"},
 
@@ -48,7 +49,7 @@ var mayImport = map[string][]string{
 	"sip/dialog":     {"sip", "sip/sdp"},
 	"sip/journal":    {},
 	"sip/callstate":  {"sip", "sip/sdp", "media", "suppress"},
-	"sip/b2bua":      {"sip", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
+	"sip/b2bua":      {"sip", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
 	"sip/siprec":     {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},

@@ -128,6 +128,7 @@ func relayMetrics(reg *prometheus.Registry, r *relay.Relay) {
 		"relay_rejected_source_total":        {"Packets from an address that is not their stream's source.", func(s relay.SideStats) uint64 { return s.RejectedSource }},
 		"relay_rejected_form_total":          {"Packets that are neither RTP nor RTCP of their stream.", func(s relay.SideStats) uint64 { return s.RejectedForm }},
 		"relay_unnegotiated_total":           {"Packets that came before anything was agreed.", func(s relay.SideStats) uint64 { return s.Unnegotiated }},
+		"relay_ice_checks_total":             {"Connectivity checks of ICE that were answered.", func(s relay.SideStats) uint64 { return s.Checks }},
 		"relay_unroutable_total":             {"Packets whose other side has no address to send to.", func(s relay.SideStats) uint64 { return s.Unroutable }},
 		"relay_undecrypted_total":            {"Packets of sides with SRTP that could not be decrypted: forged, in clear, repeated, or before there were keys.", func(s relay.SideStats) uint64 { return s.Undecrypted }},
 		"relay_undecrypted_keyless_total":    {"Of the packets that could not be decrypted, those that came while there were no keys.", func(s relay.SideStats) uint64 { return s.Keyless }},

@@ -232,7 +232,7 @@ func sipTrunks(cfg *config.Config, fingerprint srtp.Fingerprint, secure *sipTLS)
 				}
 			}
 			at := &to.Sides[side]
-			*at = sip.Side{Peers: s.Peers, Address: sipAddress(cfg, s, addr), MediaAddr: addr, NextHops: nextHops(s.NextHops), PeerName: s.TLS.PeerName}
+			*at = sip.Side{Peers: s.Peers, Address: sipAddress(cfg, s, addr), MediaAddr: addr, NextHops: nextHops(s.NextHops), PeerName: s.TLS.PeerName, ICELite: s.ICE == "lite"}
 			if err := authenticate(s, at, secure.secret); err != nil {
 				return nil, fmt.Errorf("trunk %s, %s side: %w", t.Name, media.Side(side), err)
 			}

@@ -414,6 +414,7 @@ func (t *SideStats) add(s SideStats) {
 	t.Overrun += s.Overrun
 	t.Forwarded += s.Forwarded
 	t.Unroutable += s.Unroutable
+	t.Checks += s.Checks
 	t.Undecrypted += s.Undecrypted
 	t.Keyless += s.Keyless
 	t.Replayed += s.Replayed

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/ice"
 	"github.com/trunktap/trunktap/media/latch"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/media/srtp/dtls"
@@ -303,6 +304,10 @@ func (s *Stream) forgetKeys() {
 // the plain packet, in the same place, or what came where nothing is to be
 // decrypted. What is not ok is dropped and counted.
 func (s *Stream) unprotect(r *route, side media.Side, k kind, from netip.AddrPort, wire []byte, arrival time.Time) (plain []byte, ok bool) {
+	if l := s.ice[side].Load(); l != nil && ice.IsSTUN(wire) {
+		s.check(r, l, side, k, from, wire)
+		return nil, false
+	}
 	sec := &s.sec.sides[side]
 	switch sec.mode {
 	case srtp.Clear, srtp.Passed:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/ice"
 	"github.com/trunktap/trunktap/media/latch"
 	"github.com/trunktap/trunktap/media/srtp"
 )
@@ -64,6 +65,7 @@ type Stream struct {
 	route    atomic.Pointer[route]
 	taps     [2]atomic.Pointer[tapSlot]
 	overlays [2]atomic.Pointer[overlaySlot]
+	ice      [2]atomic.Pointer[ice.Lite]
 	stats    [2]counters
 
 	// owned by control
@@ -89,6 +91,8 @@ type end struct {
 	latch    latch.Latch
 	rtcpFrom netip.AddrPort // where its RTCP comes from; invalid: none came
 	settled  settled
+
+	nominated [2]netip.AddrPort // by ICE, by kind
 }
 
 // opened returns the sockets of the end; none when it has no ports.
@@ -111,6 +115,7 @@ type counters struct {
 	packets, bytes, forwarded                     atomic.Uint64
 	rejectedSource, rejectedForm, rejectedUnknown atomic.Uint64
 	unroutable, sendErrors, overrun, tapPanics    atomic.Uint64
+	checks                                        atomic.Uint64
 	overlaid, overlayPanics                       atomic.Uint64
 	kernel, untapped                              atomic.Uint64
 	lastRTP, lastRTCP                             atomic.Int64 // ns after the relay's base, at least 1; 0: none yet
@@ -141,6 +146,7 @@ type SideStats struct {
 	Overrun uint64
 
 	Forwarded  uint64
+	Checks     uint64 // connectivity checks of ICE that were answered
 	Unroutable uint64 // the other side has no address to send to (not negotiated, or on hold)
 	SendErrors uint64 // refused by the kernel, a full send buffer included
 
@@ -239,7 +245,7 @@ func (s *Stream) Stats() Stats {
 			Packets: c.packets.Load(), Bytes: c.bytes.Load(),
 			RejectedSource: c.rejectedSource.Load(), RejectedForm: c.rejectedForm.Load(),
 			Unnegotiated: c.rejectedUnknown.Load(), Overrun: c.overrun.Load(),
-			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), SendErrors: c.sendErrors.Load(),
+			Forwarded: c.forwarded.Load(), Unroutable: c.unroutable.Load(), Checks: c.checks.Load(), SendErrors: c.sendErrors.Load(),
 			TapPanics: c.tapPanics.Load(), Overlaid: c.overlaid.Load(), OverlayPanics: c.overlayPanics.Load(),
 			Kernel: c.kernel.Load(), Untapped: c.untapped.Load(),
 			Undecrypted: s.sec.sides[i].refused.in.Load(), Unprotected: s.sec.sides[i].refused.out.Load(),

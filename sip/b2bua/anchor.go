@@ -40,7 +40,8 @@ type line struct {
 	stream *relay.Stream // nil: not anchored
 	rtp    bool
 	next   *relay.Stream // for an offer that wants another protocol in this place
-	sec    *protection   // nil: SRTP is not ended here, or it never was audio
+	ice    checks
+	sec    *protection // nil: SRTP is not ended here, or it never was audio
 }
 
 // agreed is an offer with its answer.
@@ -80,6 +81,7 @@ func (a *anchor) offer(from media.Side, body []byte) ([]byte, error) {
 		return nil, err
 	}
 	a.moved(from, d)
+	a.hearICE(from, d)
 	a.neg.OfferParsed(from, d)
 	a.offers[from] = d
 	if !a.opened {
@@ -157,6 +159,7 @@ func (a *anchor) rewrite(from media.Side, d *sdp.Description, sec []*sdp.Protect
 	for i, m := range list {
 		if s := a.at(m); s != nil {
 			targets[i] = sdp.Target{Addr: a.trunk.Sides[to].MediaAddr, Port: s.Local(to).Port()}
+			targets[i].ICE = a.offerICE(to, m, targets[i])
 		}
 		if sec != nil {
 			targets[i].Protection = sec[i]
@@ -210,6 +213,7 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 		return nil, err
 	}
 	a.moved(from, d)
+	a.hearICE(from, d)
 	if !early {
 		a.settled()
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/ice"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
 )
@@ -84,7 +85,10 @@ type savedMedia struct {
 }
 
 // savedLine is the place of a stream at the relay; without ports there is none.
-type savedLine struct{ Local [2]netip.AddrPort }
+type savedLine struct {
+	Local [2]netip.AddrPort
+	ICE   [2]*ice.Lite `json:",omitzero"`
+}
 
 type savedAlias struct {
 	CallID, Tag string
@@ -234,6 +238,7 @@ func (a *anchor) save() (m savedMedia) {
 		var l savedLine
 		if s := a.lines[i].stream; s != nil {
 			l.Local = [2]netip.AddrPort{s.Local(media.External), s.Local(media.Internal)}
+			l.ICE = a.lines[i].ice.ours
 		}
 		m.Lines = append(m.Lines, l)
 	}

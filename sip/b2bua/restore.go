@@ -273,7 +273,10 @@ func (a *anchor) restore(m savedMedia, now time.Time) error {
 		if err != nil {
 			return fmt.Errorf("anchor media %d where it was: %w", i, err)
 		}
-		a.lines[i] = line{stream: s, rtp: isRTP(d)}
+		a.lines[i] = line{stream: s, rtp: isRTP(d), ice: checks{ours: l.ICE}}
+		for side, l := range l.ICE {
+			s.SetICE(media.Side(side), l)
+		}
 	}
 	a.neg.Restore(m.Holding)
 	a.neg.OfferParsed(m.Answerer.Other(), offer)

@@ -101,6 +101,7 @@ type attrs struct {
 	rtcp              string
 	mux               bool
 	crypto, fprint    bool
+	ufrag             string
 	ptime             time.Duration
 	rtpmap, fmtp      perType
 	conn              connection
@@ -138,6 +139,10 @@ func (a *attrs) take(name, value string) {
 		a.crypto = true
 	case "fingerprint":
 		a.fprint = true
+	case "ice-ufrag":
+		if a.ufrag == "" {
+			a.ufrag = value
+		}
 	case "ptime":
 		if !a.hasPtime {
 			a.ptime, a.hasPtime = parsePtime(value), true
@@ -194,6 +199,7 @@ func (d *Description) readMedia(i int, session attrs) Media {
 		RTCPMux: own.mux, Ptime: own.ptime, Rejected: line.port == 0,
 		Direction: firstOf(own.direction, session.direction, SendRecv),
 	}
+	m.ICE = firstOf(own.ufrag, session.ufrag)
 	proto := strings.ToUpper(line.proto)
 	m.Secure = strings.Contains(proto, "SAVP") || own.crypto || own.fprint || session.fprint
 	if strings.Contains(proto, "RTP/") {

@@ -18,6 +18,9 @@ type Target struct {
 	RTCPPort uint16
 
 	Protection *Protection // nil: that of the description stays
+
+	// ICE are attributes of ICE that the section ends with; the session gets ice-lite.
+	ICE []string
 }
 
 // Protection is what an m= section says about the protection of its media, in
@@ -59,6 +62,9 @@ func (d *Description) RewriteFrom(origin netip.Addr, targets []Target) []byte {
 	for _, l := range d.lines[:d.session.to] {
 		r.sessionLine(l, session)
 	}
+	if slices.ContainsFunc(targets, func(t Target) bool { return len(t.ICE) > 0 }) {
+		r.insert("a=ice-lite")
+	}
 	for i, part := range d.parts {
 		t := r.target(i)
 		switch {
@@ -75,6 +81,9 @@ func (d *Description) RewriteFrom(origin netip.Addr, targets []Target) []byte {
 			r.copy(d.lines[part.from:part.to]...)
 		}
 		r.protection(i, t)
+		for _, attr := range t.ICE {
+			r.insert("a=" + attr)
+		}
 	}
 	return r.out
 }

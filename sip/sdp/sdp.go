@@ -79,6 +79,7 @@ type Media struct {
 	RTCPMux  bool           // a=rtcp-mux (RFC 5761)
 	Zero     bool           // Addr is 0.0.0.0 or ::, the hold of RFC 2543
 	Secure   bool           // SRTP by profile, a=crypto or a=fingerprint
+	ICE      string         // the user name fragment of ICE (RFC 8839 section 5.4); empty: none
 	Rejected bool           // port 0, or an m= line that cannot be read
 	Ptime    time.Duration  // a=ptime, 0 without
 

@@ -122,6 +122,7 @@ type Side struct {
 	NextHops     []NextHop      // where calls go, the first that answers; empty for passive trunks alone
 	MediaAddress netip.Addr     // advertised to this side; zero: that of the trunk
 	SIPAddress   netip.Addr     // given in Via and Contact to this side; zero: that of SIP
+	ICE          string         // strip | lite
 
 	SRTP       string   // off | optional | required
 	SRTPMethod string   // sdes | dtls

@@ -41,11 +41,11 @@ func TestMinimal(t *testing.T) {
 	want.Trunks[0].Name = "a"
 	want.Trunks[0].External = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")},
-		NextHops: []NextHop{{Host: "192.0.2.1", Port: 5060, Transport: "udp", Weight: 1}}, SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault,
+		NextHops: []NextHop{{Host: "192.0.2.1", Port: 5060, Transport: "udp", Weight: 1}}, ICE: "strip", SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault,
 	}
 	want.Trunks[0].Internal = Side{
 		Peers:    []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")},
-		NextHops: []NextHop{{Host: "10.0.0.5", Port: 5070, Transport: "tcp", Weight: 1}}, SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault,
+		NextHops: []NextHop{{Host: "10.0.0.5", Port: 5070, Transport: "tcp", Weight: 1}}, ICE: "strip", SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault,
 	}
 	if d := cmp.Diff(want, mustParse(t, minimal), cmpNet); d != "" {
 		t.Error(d)
@@ -62,7 +62,7 @@ var beepDefault = Beep{Preset: "none", Frequency: 1400, Duration: 200 * time.Mil
 var (
 	pingDefault     = Ping{Timeout: 4 * time.Second, DownAfter: 3, UpAfter: 2}
 	registerDefault = Register{Expires: time.Hour}
-	plainSide       = Side{SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault}
+	plainSide       = Side{ICE: "strip", SRTP: "off", SRTPMethod: "sdes", Ping: pingDefault, Register: registerDefault}
 )
 
 // TestDefaults states the published defaults once more, by hand.

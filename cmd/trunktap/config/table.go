@@ -132,6 +132,8 @@ func sideTable(name, doc string, s *Side, peersShown, hopsShown string) *node {
 			mediaAddress(&s.MediaAddress)).shown("203.0.113.10"),
 		key("sip_address", "The address given in Via and Contact to this side. Without the key: sip.address when it is of the family of the media address, else the local address towards the peer.",
 			mediaAddress(&s.SIPAddress)).shown("203.0.113.10"),
+		key("ice", "What peers of this side that speak ICE (RFC 8445) get. strip: nothing of it, so that they use the addresses of the SDP. lite: an agent with one candidate, which answers their checks.",
+			choice(&s.ICE, []string{"strip", "lite"}, nil)).is("strip"),
 		key("srtp", "Whether the audio of this side is protected (RFC 3711). optional: where the side can. required: else calls are refused. off on both sides: what the parties agree on passes untouched; off on one: that side has plain RTP alone. See docs/srtp.md.",
 			choice(&s.SRTP, []string{"off", "optional", "required"}, nil)).is("off"),
 		key("srtp_method", "How keys are agreed on where this side leaves the choice: sdes (RFC 4568), in the SDP, or dtls (RFC 5763).",

@@ -44,7 +44,7 @@ trunks:
 		DNS: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")},
 	}
 	wantSide := Side{
-		Peers: c.Trunks[0].External.Peers, SRTP: "off", SRTPMethod: "sdes",
+		Peers: c.Trunks[0].External.Peers, ICE: "strip", SRTP: "off", SRTPMethod: "sdes",
 		NextHops: []NextHop{
 			{Host: "192.0.2.1", Port: 5060, Transport: "udp", Weight: 1},
 			{Host: "192.0.2.2", Port: 5061, Transport: "tls", Priority: 3, Weight: 40},
