@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gobwas/ws"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
@@ -58,8 +62,10 @@ func TestLiveTrunks(t *testing.T) {
 		in.Run(siptest.Answer{})
 	})
 	side.NextHop = ""
-	d := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Trunks: trunks})
+	web := freeTCP(t, liveHost)
+	d := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String(), "ws://" + web.String()}, Trunks: trunks})
 	d.start()
+	overWebSocket(t, web, liveTrunk[0][1])
 	d.within(20*time.Second, "the next hop that is not there is down", func() error {
 		var got api.Trunks
 		if err := d.get("/v1/trunks", &got); err != nil {
@@ -99,5 +105,28 @@ func TestLiveTrunks(t *testing.T) {
 	d.stop()
 	if log := must(os.ReadFile(d.log))(t); bytes.Contains(log, []byte("very-secret")) {
 		t.Error("the password is in the log")
+	}
+}
+
+// overWebSocket asks the daemon whether it is there, as a browser does.
+func overWebSocket(t *testing.T, to netip.AddrPort, from netip.Addr) {
+	t.Helper()
+	dialer := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: 10 * time.Second}
+	conn, _, _, err := ws.Dialer{Protocols: []string{"sip"}, NetDial: dialer.DialContext}.Dial(context.Background(), "ws://"+to.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }() // what was wanted is there
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	ask := "OPTIONS sip:tap SIP/2.0\r\nVia: SIP/2.0/WS x.invalid;branch=z9hG4bKws\r\nFrom: <sip:a@x.invalid>;tag=1\r\nTo: <sip:tap>\r\n" +
+		"Call-ID: ws\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\n\r\n"
+	if err := ws.WriteFrame(conn, ws.MaskFrame(ws.NewTextFrame([]byte(ask)))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := ws.ReadFrame(conn)
+	if err != nil || !bytes.HasPrefix(f.Payload, []byte("SIP/2.0 200 OK\r\n")) {
+		t.Errorf("%v %s", err, f.Payload)
 	}
 }

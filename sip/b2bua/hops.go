@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -255,6 +256,7 @@ func (b *B2BUA) ping(ctx context.Context, st *hopState) (*sip.Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.admitFlows(st.Trunk, st.Side, flows)
 	each := timeout / time.Duration(len(flows))
 	var res *sip.Message
 	for _, flow := range flows {
@@ -267,4 +269,20 @@ func (b *B2BUA) ping(ctx context.Context, st *hopState) (*sip.Message, error) {
 		}
 	}
 	return nil, fmt.Errorf("ping next hop %s: %w", st.NextHop, err)
+}
+
+// admitFlows lets answers of addresses in that the name of a peer of ours leads to.
+func (b *B2BUA) admitFlows(trunk string, side media.Side, flows []sip.Flow) {
+	table := (*b.tables.Load())[0]
+	trunks := table.Trunks()
+	for i := range trunks {
+		if trunks[i].Name != trunk {
+			continue
+		}
+		addrs := make([]netip.Addr, len(flows))
+		for j, f := range flows {
+			addrs[j] = f.Remote.Addr()
+		}
+		table.Learn(sip.Peer{Trunk: &trunks[i], Side: side}, addrs)
+	}
 }

@@ -59,8 +59,15 @@ func TestNamesBySRV(t *testing.T) {
 				return answerSRV(t, query), nil
 			},
 		})
-		cfg.Trunks[0].Sides[media.Internal].NextHops = []sip.NextHop{{Host: "pbx.example.net"}}
+		side := &cfg.Trunks[0].Sides[media.Internal]
+		side.NextHops, side.Peers = []sip.NextHop{{Host: "pbx.example.net"}}, nil
+		side.Ping = sip.Ping{Interval: time.Hour}
 	}, func(w *bench) {
+		w.p.reply(w.p.want("OPTIONS"), 200, "x", nil, "") // from an address that only DNS tells of
+		time.Sleep(time.Second)
+		if s := w.hop("pbx.example.net"); s.Pings != 1 || s.PingsFailed != 0 {
+			t.Errorf("%+v", s)
+		}
 		q := newPeer(t, w.net, pbx2)
 		defer q.close()
 		for _, gone := range []bool{false, true} {

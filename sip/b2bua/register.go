@@ -170,6 +170,7 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 	if err != nil {
 		return 0, err
 	}
+	r.b.admitFlows(r.status.Trunk, r.status.Side, flows)
 	for tries := 0; ; tries++ {
 		flow := flows[0]
 		flow.TLS = r.side.TLS
