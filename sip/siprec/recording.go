@@ -2,6 +2,7 @@ package siprec
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,13 +18,14 @@ import (
 
 // Limits of one recording.
 const (
-	legsMax     = 4  // recording dialogs
-	linesMax    = 16 // m= lines of one of them
-	agentsMax   = 64 // parties whose coming and going is told
-	attrsMax    = 16
-	fieldMax    = 256 // bytes of a field of a signal
-	sourceName  = "siprec"
-	observeWait = 2 * time.Second
+	legsMax      = 4  // recording dialogs
+	linesMax     = 16 // m= lines of one of them
+	agentsMax    = 64 // parties whose coming and going is told
+	attrsMax     = 16
+	documentsMax = 256 // given to the recorder
+	fieldMax     = 256 // bytes of a field of a signal
+	sourceName   = "siprec"
+	observeWait  = 2 * time.Second
 )
 
 // recording is one communication session: one to legsMax dialogs feed one tap. The
@@ -45,6 +47,7 @@ type recording struct {
 	agents   map[string]bool // users of the internal side that are there
 	attrs    map[string]string
 	links    []string
+	kept     map[[sha256.Size]byte]bool // documents that the recorder has
 
 	// guarded by Server.mu
 	keys  []joinKey
@@ -54,7 +57,7 @@ type recording struct {
 func newRecording(s *Server, source *Source, log *slog.Logger) *recording {
 	return &recording{
 		srv: s, source: source, log: log, known: &Metadata{}, agents: map[string]bool{},
-		attrs: map[string]string{}, tap: guard{log: log, fault: &s.counters.Unrecorded},
+		attrs: map[string]string{}, kept: map[[sha256.Size]byte]bool{}, tap: guard{log: log, fault: &s.counters.Unrecorded},
 	}
 }
 
@@ -136,10 +139,13 @@ func hasExtensions(m *Metadata) bool {
 	return n > 0
 }
 
-// keep gives the recorder what must not be lost because it was not understood.
+// keep gives the recorder what must not be lost because it was not understood. Clients
+// repeat their documents with each refresh of the session: each is kept once.
 func (r *recording) keep(list []document, at time.Time) {
 	for _, d := range list {
-		if d.keep {
+		sum := sha256.Sum256(d.part.content)
+		if d.keep && !r.kept[sum] && len(r.kept) < documentsMax {
+			r.kept[sum] = true
 			r.tap.metadata(media.Metadata{At: at, Type: d.part.typ, Body: d.part.content, Why: d.why})
 		}
 	}

@@ -65,8 +65,9 @@ func speakDialect(w *bench, d siptest.Dialect) {
 	if !strings.Contains(w.log(), " by "+d.SideBy+" ") || d.Mixed != strings.Contains(w.log(), " mixed ") {
 		t.Errorf("sides by something else than %q:\n%s", d.SideBy, w.log())
 	}
-	if d.Kept != (len(tap.docs) > 0) {
-		t.Errorf("kept %d documents", len(tap.docs))
+	docs := len(tap.docs)
+	if d.Kept != (docs > 0) {
+		t.Errorf("kept %d documents", docs)
 	}
 	for i, c := range calls {
 		if _, err := c.Invite(w.ctx, d.Dialogs[i].ContentType, []byte(c.Expand(d.Dialogs[i].Paused())), nil); err != nil {
@@ -83,6 +84,9 @@ func speakDialect(w *bench, d siptest.Dialect) {
 	}
 	if log := w.log(); strings.Count(log, "hold.start") != strings.Count(log, "hold.end") || strings.Contains(log, "agent.leave") {
 		t.Errorf("resumed:\n%s", log)
+	}
+	if n := len(tap.docs); n != docs {
+		t.Errorf("kept %d documents after the same came again, %d before", n, docs)
 	}
 	for _, c := range calls {
 		if err := c.Bye(w.ctx); err != nil {
