@@ -350,6 +350,8 @@ func (c *call) refreshed(ex *exchange, res *sip.Message, now time.Time) {
 	case ex.method == sip.Update && (res.Status == 405 || res.Status == 501):
 		l.update = false
 		c.watch(p, 0, now)
+	case !l.supports:
+		c.arm(p, now) // whatever it thinks of the request, it is there
 	default:
 		c.watch(p, refreshAgain, now)
 	}

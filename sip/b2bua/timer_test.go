@@ -153,7 +153,11 @@ func TestSessionTimerOfParties(t *testing.T) {
 func TestSessionTimerFindsTheDead(t *testing.T) {
 	for _, status := range []int{0, 481, 500} {
 		inBubble(t, keeping, func(w *bench) {
-			w.timedCall("dead", nil, []string{"Allow: UPDATE, INVITE"})
+			says := []string{"Allow: UPDATE, INVITE"}
+			if status == 500 { // of one that speaks RFC 4028 nothing but a refresh counts
+				says = append(says, "Session-Expires: 1800;refresher=uac")
+			}
+			w.timedCall("dead", nil, says)
 			w.a.skip = true
 			at := time.Now()
 			var end *sip.Message
@@ -232,4 +236,24 @@ func TestNumbersOfPrackAndNotify(t *testing.T) {
 	if m.Get("Event") != "refer;id=6" || m.Get("CSeq") != "1 NOTIFY" {
 		t.Errorf("%v", m.Headers)
 	}
+}
+
+// TestSessionTimerRefusedByTheLiving: a party without timers that refuses our
+// refreshes is there all the same.
+func TestSessionTimerRefusedByTheLiving(t *testing.T) {
+	inBubble(t, keeping, func(w *bench) {
+		w.timedCall("lives", nil, []string{"Allow: UPDATE, INVITE"})
+		for refused := 0; refused < 4; {
+			if m := w.p.next(time.Second); m != nil {
+				w.p.reply(m, 403, "", nil, "")
+				refused++
+			}
+			if m := w.a.next(time.Millisecond); m != nil && m.Method == sip.Invite {
+				w.a.reply(m, 200, "", []string{w.a.contact()}, sdpOf(carrier.Addr(), 7000))
+			}
+		}
+		if w.b.Calls() != 1 {
+			t.Error("the call was ended")
+		}
+	})
 }
