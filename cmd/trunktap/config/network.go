@@ -157,12 +157,7 @@ func nextHop(target *NextHop) *node {
 			return NextHop{}, wrongf("%s cannot be sent to", a)
 		case err == nil:
 			h.Host = a.Unmap().String()
-			if h.Transport == "" {
-				h.Transport = "udp"
-			}
-			if h.Port == 0 {
-				h.Port = defaultPort(h.Transport)
-			}
+			h = h.plain()
 		case m[1][0] == '[' || digitsOnly.MatchString(h.Host) || !hostShape.MatchString(h.Host) || len(h.Host) > 253:
 			return NextHop{}, wrongf("%q in %v is no host name and no address", m[1], s)
 		case h.Port != 0 && h.Transport == "":
@@ -243,6 +238,17 @@ func dnsServer(target *netip.AddrPort) *node {
 func (h NextHop) IP() (netip.Addr, bool) {
 	a, err := netip.ParseAddr(h.Host)
 	return a, err == nil
+}
+
+// plain is h for those who do not ask DNS for more than addresses.
+func (h NextHop) plain() NextHop {
+	if h.Transport == "" {
+		h.Transport = "udp"
+	}
+	if h.Port == 0 {
+		h.Port = defaultPort(h.Transport)
+	}
+	return h
 }
 
 // String returns the next hop as a SIP URI.

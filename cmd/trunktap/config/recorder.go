@@ -24,6 +24,6 @@ func otherRecorder(target *Recorder) *node {
 		if w == nil && strings.HasPrefix(hop.Transport, "ws") {
 			w = wrongf("%v is reached over WebSocket, which is not done", s)
 		}
-		return Recorder{URI: s.text, Hop: hop}, w
+		return Recorder{URI: s.text, Hop: hop.plain()}, w
 	})
 }
