@@ -23,7 +23,11 @@ const restartCanary = 2350.0 // Hz
 // their recordings.
 func TestLiveRestart(t *testing.T) {
 	for _, engine := range []string{"user", "kernel"} {
-		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 8) })
+		kills := 1
+		if engine == "user" {
+			kills = 2
+		}
+		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 8, kills) })
 	}
 }
 
@@ -33,11 +37,11 @@ func TestLiveRestartMany(t *testing.T) {
 		t.Skip("TRUNKTAP_MANY is not set: make restart runs it")
 	}
 	for _, engine := range []string{"user", "kernel"} {
-		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 100) })
+		t.Run(engine, func(t *testing.T) { liveRestart(t, engine, 100, 1) })
 	}
 }
 
-func liveRestart(t *testing.T, engine string, n int) {
+func liveRestart(t *testing.T, engine string, n, kills int) {
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16, recorder.FormatOggOpus)
 	trunks[1].Keys = []string{"identity: hide"}
 	media := []string{"engine: " + engine}
@@ -58,11 +62,15 @@ func liveRestart(t *testing.T, engine string, n int) {
 	if err := together(n, func(i int) error { return calls[i].beforeRestart(d) }); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(time.Second)
-	d.kill()
-	killed := time.Now()
-	d.start()
-	ready := time.Since(killed)
+	var killed time.Time
+	var ready time.Duration
+	for range kills {
+		time.Sleep(1500 * time.Millisecond)
+		d.kill()
+		killed = time.Now()
+		d.start()
+		ready = time.Since(killed)
+	}
 	time.Sleep(1500 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
@@ -72,7 +80,7 @@ func liveRestart(t *testing.T, engine string, n int) {
 	restartPackets(t, engine, calls, killed, ready)
 	recordings := d.recordings(n)
 	for i, c := range calls {
-		c.checkRestarted(d, recordings, i)
+		c.checkRestarted(d, recordings, i, kills)
 	}
 	if out := d.command("verify"); !strings.Contains(out, "0 findings") {
 		t.Error(out)
@@ -190,7 +198,7 @@ func (c *crashCall) afterRestart(ctx context.Context, d *liveDaemon, i int) (err
 	return nil
 }
 
-func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorder.Manifest, i int) {
+func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorder.Manifest, i, kills int) {
 	t := d.t
 	t.Helper()
 	m := recordings[c.external.ID()]
@@ -208,7 +216,7 @@ func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorde
 		}
 		audio += s.DurationMS
 	}
-	if len(m.Segments) != 2 || audio != m.AudioMS {
+	if len(m.Segments) < 2 || len(m.Segments) > 1+kills || audio != m.AudioMS {
 		t.Errorf("call %d: %d segments of %d ms, the account has %d", i, len(m.Segments), audio, m.AudioMS)
 	}
 	for ch := range 2 {
@@ -219,7 +227,10 @@ func (c *crashCall) checkRestarted(d *liveDaemon, recordings map[string]*recorde
 		}
 	}
 	want := map[int]string{restartHeld: "hold", restartPaused: "pause"}[c.kind]
-	if w := m.Windows; want != "" && (len(w) != 1 || w[0].Reason != want || w[0].EndRealMS-w[0].RealMS < 2000) {
+	windows := slices.DeleteFunc(slices.Clone(m.Windows), func(w recorder.Window) bool { // what an encoder held back is lost
+		return w.Reason == "unknown" && w.EndRealMS-w.RealMS <= 40
+	})
+	if w := windows; want != "" && (len(w) != 1 || w[0].Reason != want || w[0].EndRealMS-w[0].RealMS < 2000) {
 		t.Errorf("call %d: windows %+v, want one of %s over the restart", i, w, want)
 	}
 	pcm := d.export(m.ID)
