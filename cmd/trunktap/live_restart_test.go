@@ -46,7 +46,9 @@ func liveRestart(t *testing.T, engine string, n, kills int) {
 	trunks[1].Keys = []string{"identity: hide"}
 	media := []string{"engine: " + engine}
 	if engine == "kernel" {
-		media = append(media, fmt.Sprintf("kernel: {interfaces: [lo], pin: /sys/fs/bpf/trunktap-test-%d}", os.Getpid()))
+		pins := fmt.Sprintf("/sys/fs/bpf/trunktap-test-%d", os.Getpid())
+		t.Cleanup(func() { _ = os.Remove(pins) }) // the daemon leaves it empty
+		media = append(media, "kernel: {interfaces: [lo], pin: "+pins+"}")
 	}
 	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: media, Ports: 4 * n})
 	if engine == "kernel" && !canKernel(d) {
