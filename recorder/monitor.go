@@ -1,6 +1,8 @@
 package recorder
 
 import (
+	"slices"
+
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/suppress"
 )
@@ -63,13 +65,45 @@ func (l *monitoring) hear(sp suppress.Span, rate int, kept [2][]int16, withheld 
 	l.m.Audio(sp.FromMS, rate, kept)
 }
 
-// hearAll tells a monitor that wants windows too.
-func (l *monitoring) hearAll(realMS int64, rate int, ch [2][]int16) {
-	if l.m == nil || !l.raw {
+// hearAll tells a monitor that wants windows too of what has just been sealed,
+// [fromMS, toMS): all but what nobody consented to. ch is what came, before the gate.
+func (r *recording) hearAll(fromMS, toMS int64, ch [2][]int16) {
+	if r.monitor == nil || r.monitor.m == nil || !r.monitor.raw {
 		return
 	}
+	l := r.monitor
 	defer l.lost(l.rec)
-	l.m.Audio(realMS, rate, ch)
+	atMS := fromMS
+	audio := func(untilMS int64) {
+		if untilMS <= atMS {
+			return
+		}
+		a, b := (atMS-fromMS)*r.perMS, (untilMS-fromMS)*r.perMS
+		l.m.Audio(atMS, r.plan.SampleRate, [2][]int16{ch[0][a:b], ch[1][a:b]})
+		atMS = untilMS
+	}
+	for _, w := range r.unconsented(fromMS, toMS) {
+		audio(w.FromMS)
+		l.m.Suppressed()
+		atMS = max(atMS, w.ToMS)
+	}
+	audio(toMS)
+}
+
+// unconsented are the parts of what has just been sealed that nobody consented to.
+func (r *recording) unconsented(fromMS, toMS int64) (out []suppress.Span) {
+	if r.refused() {
+		return []suppress.Span{{FromMS: fromMS, ToMS: toMS}}
+	}
+	if !slices.ContainsFunc(r.spans, func(sp suppress.Span) bool { return sp.Suppressed }) {
+		return nil
+	}
+	for _, w := range r.timeline.Windows(toMS) {
+		if w.Reason == suppress.ReasonConsent && w.EndRealMS > fromMS {
+			out = append(out, suppress.Span{FromMS: max(w.RealMS, fromMS), ToMS: min(w.EndRealMS, toMS)})
+		}
+	}
+	return out
 }
 
 func (l *monitoring) parties(names []string) {

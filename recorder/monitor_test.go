@@ -95,28 +95,43 @@ func TestMonitorOfAllHearsWindows(t *testing.T) {
 	}
 }
 
-func TestMonitorHearsNothingBeforeConsent(t *testing.T) {
-	plan := testPlan()
-	plan.Rules.ConsentRequired = true
-	e := &ear{}
-	e.heard = map[int64][2]int16{}
-	sink := newMemSink()
-	r := mustRecorder(t, Config{Policy: fixedPolicy{plan}, NewSink: sink.open, Synchronous: true, Monitor: func(media.Session) Monitor { return e }})
-	tap, err := r.SessionStarted(context.Background(), testSession("call-1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &testCall{tap: tap, taps: map[media.StreamID]media.Tap{}}
-	for _, s := range script(answered(3000), talk(media.External, 0, 3000, constant(0x10)), []step{signalAt(2000, suppress.ConsentGranted)}) {
-		s.do(c)
-	}
-	for ms := range e.heard {
-		if ms < 2000 {
-			t.Fatalf("heard at %d ms", ms)
-		}
-	}
-	if len(e.heard) != 1000 {
-		t.Errorf("%d ms heard", len(e.heard))
+func TestMonitorHearsNothingWithoutConsent(t *testing.T) {
+	for name, c := range map[string]struct {
+		raw, required bool
+		signals       []step
+		from, to      int64
+	}{
+		"granted":                 {false, true, []step{signalAt(2000, suppress.ConsentGranted)}, 2000, 3000},
+		"granted, all is wanted":  {true, true, []step{signalAt(2000, suppress.ConsentGranted)}, 2000, 3000},
+		"never, all is wanted":    {true, true, nil, 0, 0},
+		"denied, all is wanted":   {true, true, []step{signalAt(1000, suppress.ConsentDenied)}, 0, 0},
+		"withdrawn":               {false, false, []step{signalAt(2000, suppress.ConsentDenied)}, 0, 2000},
+		"withdrawn, all wanted":   {true, false, []step{signalAt(2000, suppress.ConsentDenied)}, 0, 2000},
+		"withdrawn after a grant": {true, true, []step{signalAt(1000, suppress.ConsentGranted), signalAt(2000, suppress.ConsentDenied)}, 1000, 2000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan := testPlan()
+			plan.Rules.ConsentRequired = c.required
+			e := &ear{raw: c.raw, heard: map[int64][2]int16{}}
+			sink := newMemSink()
+			r := mustRecorder(t, Config{Policy: fixedPolicy{plan}, NewSink: sink.open, Synchronous: true, Monitor: func(media.Session) Monitor { return e }})
+			tap, err := r.SessionStarted(context.Background(), testSession("call-1"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			call := &testCall{tap: tap, taps: map[media.StreamID]media.Tap{}}
+			for _, s := range script(answered(3000), talk(media.External, 0, 3000, constant(0x10)), c.signals) {
+				s.do(call)
+			}
+			for ms := range e.heard {
+				if ms < c.from || ms >= c.to {
+					t.Fatalf("heard at %d ms", ms)
+				}
+			}
+			if int64(len(e.heard)) != c.to-c.from {
+				t.Errorf("%d ms heard", len(e.heard))
+			}
+		})
 	}
 }
 

@@ -280,9 +280,7 @@ func (r *recording) process(k *chunk) {
 		r.resolve(i, k.resolved[side])
 		silenced[i] = r.strays[i].mute(from*r.perMS, ch[i])
 	}
-	if r.monitor != nil {
-		r.monitor.hearAll(from, r.plan.SampleRate, ch)
-	}
+	r.hearAll(from, to, ch)
 	kept := r.gate.Pass(r.spans, r.plan.SampleRate, from, ch)
 	r.sealedMS = to
 	for i := range silenced {

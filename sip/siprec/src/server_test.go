@@ -3,7 +3,9 @@ package src
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,7 +25,8 @@ type server struct {
 	sip   *mediatest.Conn
 	media [2]*mediatest.Conn
 	in    chan *sip.Message
-	rtp   [2][]rtp.Packet
+	mu    sync.Mutex
+	rtp   [2][]rtp.Packet // guarded by mu
 	codec uint8
 	tag   string
 	done  []chan struct{}
@@ -71,10 +74,19 @@ func newServer(t *testing.T, n *mediatest.Net, addr netip.Addr) *server {
 			if err := p.Unmarshal(append([]byte(nil), b...)); err != nil {
 				t.Error(err)
 			}
+			s.mu.Lock()
 			s.rtp[i] = append(s.rtp[i], p)
+			s.mu.Unlock()
 		})
 	}
 	return s
+}
+
+// heard are the packets of a channel that have come.
+func (s *server) heard(channel int) []rtp.Packet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.rtp[channel])
 }
 
 func (s *server) close() {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,7 +154,7 @@ func checkMetadata(t *testing.T, x *siprec.Metadata, agent string) {
 func checkTones(t *testing.T, s *server, pt uint8, packets int) {
 	t.Helper()
 	for ch, hz := range [2]float64{440, 1000} {
-		list := s.rtp[ch]
+		list := s.heard(ch)
 		if len(list) < packets {
 			t.Fatalf("channel %d: %d packets, want %d", ch, len(list), packets)
 		}
@@ -192,8 +193,8 @@ func checkTones(t *testing.T, s *server, pt uint8, packets int) {
 			t.Errorf("channel %d: %.3f of the power is its tone", ch, own/total)
 		}
 	}
-	if s.rtp[0][0].Timestamp != s.rtp[1][0].Timestamp {
-		t.Errorf("time stamps %d and %d of one moment", s.rtp[0][0].Timestamp, s.rtp[1][0].Timestamp)
+	if a, b := s.heard(0)[0].Timestamp, s.heard(1)[0].Timestamp; a != b {
+		t.Errorf("time stamps %d and %d of one moment", a, b)
 	}
 }
 
@@ -207,9 +208,9 @@ func TestWindowsArePausesAndAgentsAreTold(t *testing.T) {
 			t.Errorf("paused, the offer is %s", got)
 		}
 		time.Sleep(300 * time.Millisecond)
-		before := len(w.a.rtp[0])
+		before := len(w.a.heard(0))
 		time.Sleep(2 * time.Second)
-		if n := len(w.a.rtp[0]) - before; n != 0 {
+		if n := len(w.a.heard(0)) - before; n != 0 {
 			t.Errorf("%d packets while paused", n)
 		}
 		w.f.Parties([]string{"ann"})
@@ -221,7 +222,7 @@ func TestWindowsArePausesAndAgentsAreTold(t *testing.T) {
 		checkMetadata(t, x, "sip:ann")
 		w.speak(4100, 5000, 8000)
 		time.Sleep(300 * time.Millisecond)
-		p := w.a.rtp[0]
+		p := w.a.heard(0)
 		jump := p[before].Timestamp - p[before-1].Timestamp
 		if jump != 3000*8+160 || !p[before].Marker {
 			t.Errorf("time stamps go on by %d behind a window of 3 s, marker %v", jump, p[before].Marker)
@@ -287,7 +288,7 @@ func TestAServerThatLeavesOrDies(t *testing.T) {
 		}
 		w.b.accept()
 		w.speak(500, 1000, 8000)
-		if len(w.b.rtp[0]) == 0 {
+		if len(w.b.heard(0)) == 0 {
 			t.Error("the next server hears nothing")
 		}
 		// It dies: OPTIONS are not answered any more.
@@ -383,6 +384,7 @@ func TestLimitsAndClose(t *testing.T) {
 
 func TestReportsTellOneClock(t *testing.T) {
 	inBubble(t, false, func(w *world) {
+		var mu sync.Mutex
 		got := map[uint32][2]uint64{}
 		for i := range w.a.media {
 			c, err := w.a.n.Listen(netip.AddrPortFrom(first, uint16(7001+2*i)))
@@ -400,7 +402,9 @@ func TestReportsTellOneClock(t *testing.T) {
 						return
 					}
 					if n >= 28 && buf[1] == 200 {
+						mu.Lock()
 						got[binary.BigEndian.Uint32(buf[4:])] = [2]uint64{binary.BigEndian.Uint64(buf[8:]), uint64(binary.BigEndian.Uint32(buf[16:]))}
+						mu.Unlock()
 					}
 				}
 			}()
@@ -408,6 +412,8 @@ func TestReportsTellOneClock(t *testing.T) {
 		w.a.accept()
 		w.speak(0, 7000, 8000)
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		if len(got) != 2 {
 			t.Fatalf("reports of %d sources", len(got))
 		}
