@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 func (l *leg) offer(method string, now time.Time) (*sip.Message, sip.Flow, error) {
 	f := l.f
 	parties, paused, _ := f.state()
-	l.told, l.changed, l.change = told{parties, paused}, false, time.Time{}
+	l.told, l.change = told{parties, paused}, time.Time{}
 	l.version++
 	if l.metaSince.IsZero() {
 		l.metaSince = now
@@ -45,7 +46,7 @@ func (l *leg) request(method string) (*sip.Message, sip.Flow, error) {
 				port = 5060
 			}
 			flow.Remote = netip.AddrPortFrom(ip.Unmap(), uint16(port))
-			f.c.meet(ip.Unmap())
+			l.meet(ip.Unmap())
 		}
 	}
 	ours, flow, err := f.c.agent.Local(flow, f.c.cfg.Address)
@@ -101,6 +102,10 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 		}
 		return
 	}
+	own := l.up && req.FromTag() == l.theirs && req.ToTag() == l.tag
+	if len(l.servers) >= serversMax && !(own && req.Method == sip.Bye) {
+		return // it may repeat it
+	}
 	s := dialog.NewServer(req)
 	l.servers = append(l.servers, s)
 	respond := func(status int, reason string, edit func(*sip.Message)) {
@@ -112,7 +117,7 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 		_ = l.f.c.agent.Send(res, sip.ReplyFlow(req), nil) // repeated by the transaction or its sender
 	}
 	switch {
-	case !l.up || !strings.Contains(req.Get("From"), tagOf(l.to)):
+	case !own:
 		respond(481, "Call/Transaction Does Not Exist", nil)
 	case req.Method == sip.Bye:
 		respond(200, "OK", nil)
@@ -122,7 +127,7 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 	case req.Method == "INFO" || req.Method == sip.Update && len(req.Body) > 0 && !strings.HasPrefix(req.Get("Content-Type"), "application/sdp"):
 		respond(200, "OK", nil)
 		if strings.Contains(req.Get("Content-Type"), "rs-metadata-request") || strings.Contains(string(req.Body), "requestsnapshot") {
-			l.change, l.changed = now, true // a snapshot is wanted (RFC 7866 section 9.2)
+			l.change = now.Add(changeWait) // a snapshot is wanted (RFC 7866 section 9.2)
 		}
 	case req.Method == sip.Update && len(req.Body) == 0:
 		respond(200, "OK", nil)
@@ -133,11 +138,52 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 	}
 }
 
-// tagOf returns the tag parameter of a To value as it stands there.
-func tagOf(to string) string {
-	if i := strings.LastIndex(to, ";tag="); i >= 0 {
-		tag, _, _ := strings.Cut(to[i:], " ")
-		return tag
+// meet lets in the address that requests go to. The oldest of too many is left.
+func (l *leg) meet(a netip.Addr) {
+	if slices.Contains(l.met, a) {
+		return
 	}
-	return ";tag="
+	if len(l.met) >= metMax {
+		l.f.c.leave(l.met[0])
+		l.met = slices.Delete(l.met, 0, 1)
+	}
+	l.met = append(l.met, a)
+	l.f.c.meet(a)
+}
+
+// dismiss ends what a server accepted after it had been given up, or besides
+// what another accepted (RFC 3261 section 13.2.2.4).
+func (l *leg) dismiss(res *sip.Message, flow sip.Flow, now time.Time) {
+	for _, s := range l.stale {
+		if s.callID == res.CallID() && s.theirs == res.ToTag() {
+			_ = l.f.c.agent.Send(s.ack, s.flow, nil) // asked for again by the repetition of the 2xx
+			return
+		}
+	}
+	if len(l.stale) >= staleMax {
+		return // nobody forks so widely; what is not acknowledged ends by itself
+	}
+	s := &leg{f: l.f, server: l.server, callID: res.CallID(), clients: l.clients, met: l.met, up: true}
+	s.establish(res)
+	s.end.Flow = flow
+	if a, err := sip.ParseAddress(res.Get("From")); err == nil {
+		s.tag, _ = a.Params.Get("tag")
+	}
+	s.seq, _ = res.CSeq()
+	s.acknowledge(res)
+	if s.ack == nil {
+		return
+	}
+	s.hangUp(now)
+	l.clients, l.met = s.clients, s.met
+	l.stale = append(l.stale, stale{s.callID, s.theirs, s.ack, s.flow})
+}
+
+// establish takes the far end of a session out of the response that creates it.
+func (l *leg) establish(res *sip.Message) {
+	l.end = dialog.FromResponse(res)
+	if l.end.Target == "" {
+		l.end.Target = l.server.URI // a 2xx needs a Contact; nothing else is known
+	}
+	l.to, l.theirs = strings.Clone(res.Get("To")), strings.Clone(res.ToTag())
 }

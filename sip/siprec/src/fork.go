@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -30,6 +31,8 @@ type Fork struct {
 	inbox   chan event
 	done    chan struct{} // closed when the owner has left
 
+	transactions atomic.Int32 // of the server, that are kept
+
 	mu      sync.Mutex
 	parties []string // guarded by mu: internal parties, as last told
 	paused  bool     // guarded by mu
@@ -51,11 +54,14 @@ type block struct {
 	pcm    [2][]int16
 }
 
+func (b *block) bytes() int64 { return int64(2 * (len(b.pcm[0]) + len(b.pcm[1]))) }
+
 // outlet makes packets of audio. It reads no clock.
 type outlet struct {
 	blocks []block
 	heldMS int64
-	codec  *wire // nil: no server takes audio at present
+	held   *atomic.Int64 // bytes, of all forks
+	codec  *wire         // nil: no server takes audio at present
 	to     [2]remote
 	ssrc   [2]uint32
 	seq    [2]uint16
@@ -95,7 +101,7 @@ func newFork(c *Client, s media.Session, servers []Server, wide bool) *Fork {
 		c:    c, id: rand.Uint64() | 1, session: s, servers: slices.Clone(servers),
 		inbox: make(chan event, inboxMax), done: make(chan struct{}),
 	}
-	f.out.stamp = rand.Uint32()
+	f.out.stamp, f.out.held = rand.Uint32(), &c.held
 	for i := range f.out.ssrc {
 		f.out.ssrc[i], f.out.seq[i] = rand.Uint32(), uint16(rand.Uint32())
 		f.out.g722[i] = codec.NewG722Encoder()
@@ -118,7 +124,12 @@ func (f *Fork) Audio(realMS int64, rate int, ch [2][]int16) {
 	o := &f.out
 	o.blocks = append(o.blocks, block{realMS, rate, [2][]int16{slices.Clone(ch[0]), slices.Clone(ch[1])}})
 	o.heldMS += int64(len(ch[0]) * 1000 / rate)
-	for o.heldMS > bufferMSMax && len(o.blocks) > 1 {
+	f.c.held.Add(o.blocks[len(o.blocks)-1].bytes())
+	most := int64(bufferMSMax)
+	if f.c.held.Load() > heldBytesMax {
+		most = scarceMSMax
+	}
+	for o.heldMS > most && len(o.blocks) > 1 {
 		f.c.counters.DroppedMS.Add(uint64(o.shift()))
 	}
 }
@@ -129,6 +140,7 @@ func (o *outlet) shift() int64 {
 	for i := range b.pcm {
 		clear(b.pcm[i])
 	}
+	o.held.Add(-b.bytes())
 	ms := int64(len(b.pcm[0]) * 1000 / b.rate)
 	o.blocks, o.heldMS = slices.Delete(o.blocks, 0, 1), o.heldMS-ms
 	return ms

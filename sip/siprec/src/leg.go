@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/sip"
@@ -28,7 +28,9 @@ type leg struct {
 	server    Server
 	callID    string
 	tag       string
-	to        string // with the server's tag, once that is known
+	to        string    // with the server's tag, once that is known
+	theirs    string    // that tag
+	since     time.Time // when the server took it
 	seq       uint32
 	version   uint64
 	end       dialog.End
@@ -39,7 +41,6 @@ type leg struct {
 	setup     *dialog.Client
 	giveUp    time.Time // on the setup
 	changing  *dialog.Client
-	changed   bool
 	change    time.Time // when to tell; zero: nothing to tell
 	told      told
 	ping      time.Time
@@ -52,6 +53,15 @@ type leg struct {
 	ack       *sip.Message // of the latest 2xx
 	ackOf     uint32
 	metaSince time.Time
+	stale     []stale      // other answers to its INVITEs
+	met       []netip.Addr // addresses that were let in for it
+}
+
+// stale is an answer that was ended at once.
+type stale struct {
+	callID, theirs string
+	ack            *sip.Message
+	flow           sip.Flow
 }
 
 // told is what the server knows.
@@ -84,6 +94,9 @@ func (f *Fork) own() {
 	}
 	f.connect(nil, [2]remote{})
 	f.c.forget(f, l.callID)
+	for _, a := range l.met {
+		f.c.leave(a)
+	}
 	f.mu.Lock()
 	f.ended = true
 	for len(f.out.blocks) > 0 {
@@ -118,6 +131,9 @@ func (l *leg) failed(why error, now time.Time) {
 	f.c.counters.Failovers.Add(1)
 	f.connect(nil, [2]remote{})
 	l.setup, l.changing, l.pinging, l.giveUp, l.change, l.ping = nil, nil, nil, time.Time{}, time.Time{}, time.Time{}
+	if l.up && now.Sub(l.since) >= steadyAfter {
+		l.tries, l.pause = 0, retryFirst
+	}
 	l.up = false
 	if l.ending {
 		l.over = true
@@ -140,9 +156,9 @@ func (l *leg) invite(now time.Time) bool {
 	l.callID, l.tag = strconv.FormatUint(rand.Uint64(), 36)+"@"+f.c.cfg.Address.String(), strconv.FormatUint(rand.Uint64(), 36)
 	f.c.rename(f, old, l.callID)
 	l.seq, l.version, l.to = 0, 0, "<"+l.server.URI+">"
-	l.ack = nil
+	l.ack, l.theirs, l.stale = nil, "", nil
 	l.end = dialog.End{Target: l.server.URI, Flow: flows[0]}
-	f.c.meet(flows[0].Remote.Addr())
+	l.meet(flows[0].Remote.Addr())
 	req, flow, err := l.offer(sip.Invite, now)
 	if err != nil {
 		return false
@@ -183,6 +199,7 @@ func (l *leg) takeResponse(res *sip.Message, now time.Time) {
 		return
 	}
 	cl := l.clients[i]
+	first := !cl.Provisional()
 	pass, ack := cl.Receive(res, now)
 	if ack != nil {
 		_ = l.f.c.agent.Send(ack, cl.Flow, nil) // asked for again by the repetition of the response
@@ -192,9 +209,7 @@ func (l *leg) takeResponse(res *sip.Message, now time.Time) {
 	}
 	switch {
 	case res.Status < 200:
-		if cl == l.setup {
-			l.giveUp = now.Add(answerWait)
-		}
+		l.rings(cl, first, now)
 	case cl == l.bye:
 		l.over = true
 	case cl == l.setup || cl == l.changing:
@@ -204,7 +219,7 @@ func (l *leg) takeResponse(res *sip.Message, now time.Time) {
 		if res.Status == 408 || res.Status == 481 {
 			l.failed(fmt.Errorf("it answers %d", res.Status), now)
 		}
-	case res.Status >= 200 && res.Status < 300 && res.CallID() == l.callID && isInvite(res):
+	case res.Status >= 200 && res.Status < 300 && res.CallID() == l.callID && res.ToTag() == l.theirs && isInvite(res):
 		l.acknowledge(res) // repeated
 	case res.Status >= 200 && res.Status < 300 && isInvite(res):
 		l.dismiss(res, cl.Flow, now)
@@ -214,6 +229,17 @@ func (l *leg) takeResponse(res *sip.Message, now time.Time) {
 func isInvite(res *sip.Message) bool {
 	_, method := res.CSeq()
 	return method == sip.Invite
+}
+
+// rings takes a provisional response; first: of the transaction.
+func (l *leg) rings(cl *dialog.Client, first bool, now time.Time) {
+	switch {
+	case cl != l.setup || !first:
+	case l.ending:
+		l.cancel(cl, now) // could not be until now (RFC 3261 section 9.1)
+	default:
+		l.giveUp = now.Add(answerWait)
+	}
 }
 
 // answered takes the final response to an INVITE.
@@ -231,9 +257,8 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		return
 	}
 	if initial {
-		l.end = dialog.FromResponse(res)
-		l.to = strings.Clone(res.Get("To"))
-		l.up, l.setup, l.giveUp = true, nil, time.Time{}
+		l.establish(res)
+		l.up, l.since, l.setup, l.giveUp = true, now, nil, time.Time{}
 	} else {
 		l.end.Refresh(res)
 		l.changing = nil
@@ -251,7 +276,6 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		return
 	case initial:
 		l.f.c.counters.Established.Add(1)
-		l.tries, l.pause = 0, retryFirst
 		l.ping = now.Add(pingEvery)
 	}
 	l.f.connect(w, to)
@@ -269,22 +293,6 @@ func (l *leg) acknowledge(res *sip.Message) {
 		l.ack, l.ackOf, l.flow = m, seq, flow
 	}
 	_ = l.f.c.agent.Send(l.ack, l.flow, nil) // asked for again by the repetition of the 2xx
-}
-
-// dismiss ends what a server accepted after it had been given up.
-func (l *leg) dismiss(res *sip.Message, flow sip.Flow, now time.Time) {
-	old := *l
-	stale := &old
-	stale.end, stale.to, stale.callID = dialog.FromResponse(res), res.Get("To"), res.CallID()
-	if a, err := sip.ParseAddress(res.Get("From")); err == nil {
-		stale.tag, _ = a.Params.Get("tag")
-	}
-	stale.seq, _ = res.CSeq()
-	stale.end.Flow = flow
-	stale.ack = nil
-	stale.acknowledge(res)
-	stale.hangUp(now)
-	l.clients = stale.clients
 }
 
 // hangUp sends a BYE.
@@ -316,6 +324,7 @@ func (l *leg) due(now time.Time) {
 	}
 	l.clients = slices.DeleteFunc(l.clients, func(cl *dialog.Client) bool { return cl.Done(now) })
 	l.servers = slices.DeleteFunc(l.servers, func(s *dialog.Server) bool { return s.Done(now) })
+	l.f.transactions.Store(int32(len(l.servers)))
 	passed := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
 	switch {
 	case l.over:

@@ -69,13 +69,15 @@ func (f *Fork) agree(res *sip.Message) (*wire, [2]remote, error) {
 	}
 	var chosen *wire
 	for i, m := range d.Media() {
-		if i >= len(to) || m.Rejected || !m.Addr.IsValid() || m.Secure {
+		if i >= len(to) || m.Rejected || m.Secure {
 			continue
 		}
 		for _, w := range f.offered() {
 			if (chosen == nil || *chosen == w) && slices.ContainsFunc(m.Formats, func(x media.Format) bool { return x.PayloadType == w.payloadType }) {
 				chosen = &w
-				to[i] = remote{rtp: netip.AddrPortFrom(m.Addr, m.Port), rtcp: m.RTCP}
+				if wanted(&m) {
+					to[i] = remote{rtp: netip.AddrPortFrom(m.Addr, m.Port), rtcp: m.RTCP}
+				}
 				break
 			}
 		}
@@ -84,6 +86,12 @@ func (f *Fork) agree(res *sip.Message) (*wire, [2]remote, error) {
 		return nil, to, errNoAudio
 	}
 	return chosen, to, nil
+}
+
+// wanted tells whether a server wants to hear a stream now, at an address that
+// is one host's.
+func wanted(m *sdp.Media) bool {
+	return (m.Direction == sdp.RecvOnly || m.Direction == sdp.SendRecv) && m.Addr.IsValid() && !m.Addr.IsUnspecified() && !m.Addr.IsMulticast()
 }
 
 // idOf makes an id of 16 bytes out of names (RFC 7865 section 6.10).

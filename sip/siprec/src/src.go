@@ -25,9 +25,13 @@ import (
 // Limits of a Client.
 const (
 	forksMaxDefault = 10_000
-	peersMax        = 1024 // addresses of servers
-	inboxMax        = 64   // messages and news of one fork that wait for its owner
-	bufferMSMax     = 2000 // audio of one fork that waits for its server
+	metMax          = 16        // addresses of servers that one fork has spoken to
+	serversMax      = 16        // requests of a server in one recording session at a time
+	staleMax        = 8         // answers of others to one INVITE that are ended with a BYE
+	inboxMax        = 64        // messages and news of one fork that wait for its owner
+	bufferMSMax     = 2000      // audio of one fork that waits for its server
+	heldBytesMax    = 128 << 20 // of all forks; when there is more, each keeps no more than
+	scarceMSMax     = 200
 	packetMS        = 20
 )
 
@@ -42,6 +46,7 @@ const (
 	retryMost    = time.Minute
 	byeWait      = 2 * time.Second
 	closeWait    = 3 * time.Second
+	steadyAfter  = 10 * time.Second      // a session that lasted so long has not failed: its end is no reason to wait
 	drainWait    = time.Second           // for audio that waits when the call ends
 	cushion      = 60 * time.Millisecond // by which packets are sent later than they could be
 	reportsEvery = 5 * time.Second       // sender reports, RFC 3550 section 6.2
@@ -82,15 +87,16 @@ type Client struct {
 	udp      addrPortWriter // media, when it can do without net.Addr
 	port     uint16
 	counters Counters
+	held     atomic.Int64   // bytes of audio that wait, of all forks
 	wg       sync.WaitGroup // owners of forks, the pacer and the reader of media
 	ctx      context.Context
 	cancel   context.CancelFunc
 
 	mu     sync.Mutex
-	forks  map[uint64]*Fork // guarded by mu
-	byCall map[string]*Fork // guarded by mu: by Call-ID
-	peers  map[netip.Addr]bool
-	closed bool // guarded by mu
+	forks  map[uint64]*Fork   // guarded by mu
+	byCall map[string]*Fork   // guarded by mu: by Call-ID
+	peers  map[netip.Addr]int // guarded by mu: how many forks have spoken to them
+	closed bool               // guarded by mu
 }
 
 type addrPortWriter interface {
@@ -117,7 +123,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Client{cfg: cfg, forks: map[uint64]*Fork{}, byCall: map[string]*Fork{}, peers: map[netip.Addr]bool{}}
+	c := &Client{cfg: cfg, forks: map[uint64]*Fork{}, byCall: map[string]*Fork{}, peers: map[netip.Addr]int{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	agent, err := sip.New(sip.Config{Listen: cfg.Listen, Allow: c.allow, Handle: c.handle, TLS: cfg.TLS, Net: cfg.Net, Log: cfg.Log})
 	if err != nil {
@@ -249,14 +255,21 @@ func (c *Client) rename(f *Fork, old, callID string) {
 func (c *Client) allow(src netip.AddrPort) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.peers[src.Addr()]
+	return c.peers[src.Addr()] > 0
 }
 
+// meet lets in an address, until it is left as often.
 func (c *Client) meet(a netip.Addr) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.peers) < peersMax {
-		c.peers[a] = true
+	c.peers[a]++
+}
+
+func (c *Client) leave(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.peers[a]--; c.peers[a] <= 0 {
+		delete(c.peers, a)
 	}
 }
 
