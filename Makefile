@@ -32,12 +32,12 @@ build: ## build bin/trunktap
 test: ## vet, and run all tests
 	@.ci/deps.sh build demo test
 	go vet ./...
-	go test -count=1 -timeout 10m $(PKG)
+	go test -count=1 -timeout 25m $(PKG)
 
 .PHONY: race
 race: ## run all tests under the race detector
 	@.ci/deps.sh build demo test
-	go test -race -count=1 -timeout 20m $(PKG)
+	go test -race -count=1 -timeout 60m $(PKG)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

@@ -309,10 +309,7 @@ func (d *liveDaemon) stop() {
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := <-d.exited; err != nil {
-		d.t.Errorf("the daemon ended: %v", err)
-	}
-	d.cmd = nil
+	d.ended()
 }
 
 // within calls f until it succeeds.
