@@ -149,6 +149,34 @@ func TestOnlyPeersAreReached(t *testing.T) {
 	})
 }
 
+func TestABindingThatLeadsToOurselves(t *testing.T) {
+	edit := func(cfg *Config) {
+		phones(sip.RegistrationsContact)(cfg)
+		side := &cfg.Trunks[0].Sides[media.Internal]
+		side.Peers = append(side.Peers, netip.PrefixFrom(inside.Addr(), 32))
+		side = &cfg.Trunks[0].Sides[media.External]
+		side.Peers = append(side.Peers, netip.PrefixFrom(outside.Addr(), 32))
+	}
+	for name, to := range map[string]netip.AddrPort{"the side of phones": inside, "the side of the PBX": outside} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, edit, func(w *bench) {
+				first := binding{"sip:x@" + outside.String(), sip.Flow{Network: "udp", Remote: to}}
+				second := binding{"sip:" + first.user() + "@" + outside.String(), first.flow}
+				for i, b := range []binding{first, second} {
+					a := &dialogue{p: w.a, us: outside, callID: fmt.Sprint("to-", i), local: "<sip:bob@x>;tag=b", remote: "<sip:ann@x>", target: "sip:" + b.user() + "@" + outside.String()}
+					a.send("INVITE", []string{fmt.Sprintf("Contact: <sip:bob@%s>", carrier)}, sdpOf(carrier.Addr(), 7000))
+					w.a.want("100")
+					m := w.a.next(time.Minute)
+					if m == nil || m.Status < 400 {
+						t.Fatalf("got %v", m)
+					}
+					w.a.sendMessage(outside, mustParse(t, a.requestAt("ACK", 1, nil, "")))
+				}
+			})
+		})
+	}
+}
+
 func TestPassingRegistrationsStayAsTheyAre(t *testing.T) {
 	inBubble(t, nil, func(w *bench) {
 		_, reg := w.registerAt("Contact: " + fmt.Sprintf("<sip:ann@%s>", pbx))

@@ -13,7 +13,8 @@ import (
 // error of the observer leaves its call unrecorded.
 type Live struct {
 	// IdleMax is how long a call may be without a packet, on hold or not answered
-	// excepted, until it is taken for ended: its BYE was not seen. 0: CallIdleMax.
+	// excepted, until it is taken for ended: its BYE was not seen. One that is not
+	// answered has ten minutes if that is longer. 0: CallIdleMax.
 	IdleMax time.Duration
 
 	// Trunks returns the trunks and the call-state rules for a call that begins, in
@@ -23,6 +24,10 @@ type Live struct {
 	// Tell gets the counts about once a second and at the end; nil: nobody.
 	Tell func(Stats)
 }
+
+// ringingMax is how long a call that is not answered may be without a packet: who
+// rings says so every minute (RFC 3261 section 13.3.1.1), else its end was not seen.
+const ringingMax = 10 * time.Minute
 
 // sweepEvery is between two looks at all calls.
 const sweepEvery = time.Second
@@ -43,7 +48,10 @@ func (t *tracker) sweep() {
 			return // those behind it spoke later
 		}
 		el = el.Next()
-		if c.answered && !c.sdp.Holding(media.External) && !c.sdp.Holding(media.Internal) {
+		switch {
+		case !c.answered && t.now.Sub(c.last) <= ringingMax:
+		case c.answered && (c.sdp.Holding(media.External) || c.sdp.Holding(media.Internal)):
+		default:
 			t.silent(c)
 		}
 	}

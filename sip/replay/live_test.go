@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -145,5 +146,66 @@ func TestLiveSilentCallsEnd(t *testing.T) {
 	}
 	if told < 30 {
 		t.Errorf("told %d times in a minute", told)
+	}
+}
+
+func TestLiveCallsThatNobodyAnswersEnd(t *testing.T) {
+	s := newScript(t).sip(0, alice, bob, dlg{"scan", "n1", "n2"}.first(1, sdpOf(aliceM)))
+	trunk := Trunk{Name: "carrier", External: prefixes("198.51.100.0/24"), Internal: prefixes("10.0.0.0/24")}
+	tr := newTracker(context.Background(), Config{Live: &Live{IdleMax: 30 * time.Second}, Trunks: []Trunk{trunk}}, &notebook{start: t0})
+	r, err := pcap.NewReader(&s.buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tr.run(r, func(Progress) {}); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ minutes, open int }{{9, 1}, {11, 0}} {
+		tr.now = t0.Add(time.Duration(c.minutes) * time.Minute)
+		tr.expire()
+		if tr.active.Len() != c.open {
+			t.Errorf("after %d minutes of silence %d calls are open", c.minutes, tr.active.Len())
+		}
+	}
+}
+
+// TestLiveEachPacketTwice: a mirror of both ports of a link, or two interfaces that a
+// call passes, show everything twice.
+func TestLiveEachPacketTwice(t *testing.T) {
+	logs := func(times int) string {
+		s := newScript(t)
+		for range times {
+			s.sip(0, alice, bob, d1.first(1, sdpOf(aliceM)))
+		}
+		for range times {
+			s.sip(200, bob, alice, d1.res(200, "INVITE", 1, sdpOf(bobM)))
+		}
+		for range times {
+			s.sip(300, alice, bob, d1.req("ACK", 1, ""))
+		}
+		for range times {
+			s.udp(400, aliceM, bobM, rtpPacket(7, "x"))
+		}
+		for range times {
+			s.sip(500, alice, bob, d1.req("BYE", 2, ""))
+		}
+		for range times {
+			s.sip(510, bob, alice, d1.res(200, "BYE", 2, ""))
+		}
+		b, stats := s.live(Config{}, nil, 0)
+		if len(b.calls) != 1 || stats.Calls != 1 || stats.RTP != int64(times) {
+			t.Errorf("%d calls, counts %+v", len(b.calls), stats)
+			return ""
+		}
+		var lines []string
+		for _, l := range b.calls[0].log {
+			if !strings.HasPrefix(l, "rtp") {
+				lines = append(lines, l)
+			}
+		}
+		return fmt.Sprint(lines)
+	}
+	if once, twice := logs(1), logs(2); once != twice {
+		t.Errorf("once\n%s\ntwice\n%s", once, twice)
 	}
 }
