@@ -5,6 +5,8 @@ SHELL       := /bin/bash
 .DEFAULT_GOAL := help
 
 FUZZTIME ?= 20s
+SOAKTIME ?= 10m
+SPOOFED  ?= 1000000
 MODEL_SEQUENCES ?= 10000000
 BENCH    ?=
 PKG      ?= ./...
@@ -54,6 +56,11 @@ sim: ## run the seeded simulations of whole calls
 restart: ## kill the daemon under 100 calls, with both engines
 	@.ci/deps.sh build test
 	TRUNKTAP_MANY=1 go test -count=1 -timeout 10m -run 'TestLiveRestartMany' -v ./cmd/trunktap
+
+.PHONY: soak
+soak: ## send rubbish for SOAKTIME (10m), and SPOOFED (1000000) datagrams of nobody and INVITEs, at a daemon with 50 calls
+	@.ci/deps.sh build
+	go test -count=1 -timeout 2h -run '^TestLiveSoak$$' -v ./cmd/trunktap -soak $(SOAKTIME) -spoofed $(SPOOFED)
 
 .PHONY: model
 model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
