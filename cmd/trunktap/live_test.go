@@ -105,6 +105,7 @@ type liveTrunkConfig struct {
 
 type liveSide struct {
 	Peer    netip.Addr
+	Also    netip.Addr // another peer
 	NextHop string
 	Media   netip.Addr // of the daemon, to this side
 	SRTP    []string   // keys about it
@@ -138,7 +139,7 @@ trunks:
 {{- end}}
 {{- range $i, $s := .Sides}}
     {{if $i}}internal{{else}}external{{end}}:
-      peers: ["{{$s.Peer}}"]
+      peers: ["{{$s.Peer}}"{{if $s.Also.IsValid}}, "{{$s.Also}}"{{end}}]
 {{- with $s.NextHop}}
       next_hops: ["{{.}}"]
 {{- end}}

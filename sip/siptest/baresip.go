@@ -53,6 +53,10 @@ type BaresipConfig struct {
 	// rtcp-mux; empty: none.
 	Encryption string
 	Mux        bool // a=rtcp-mux
+
+	// Domain is where it registers, over Outbound; empty: it does not.
+	Domain   string
+	Outbound netip.AddrPort
 }
 
 // Baresip is a running baresip, one host of its own. Its methods wait for what
@@ -124,8 +128,12 @@ func (b *Baresip) configure() error {
 		mux = "yes"
 	}
 	codec := c.Codec
-	account := fmt.Sprintf("<sip:%s@%s>;regint=0;answermode=%s;audio_codecs=%s/%d/%d%s\n",
-		c.User, c.Net.Peer, mode, codec.Name, codec.Rate, codec.Channels, encryption)
+	home, register := c.Net.Peer.String(), "0"
+	if c.Domain != "" {
+		home, register = c.Domain, fmt.Sprintf("60;outbound=\"sip:%s\";auth_pass=none", c.Outbound)
+	}
+	account := fmt.Sprintf("<sip:%s@%s>;regint=%s;answermode=%s;audio_codecs=%s/%d/%d%s\n",
+		c.User, home, register, mode, codec.Name, codec.Rate, codec.Channels, encryption)
 	config := fmt.Sprintf(`sip_listen %[1]s
 sip_cafile
 call_max_calls 4
