@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"cmp"
 	"context"
 	cryptorand "crypto/rand"
 	"encoding/hex"
@@ -247,36 +248,47 @@ func (b *B2BUA) find(m *sip.Message) (c *call, merged bool) {
 		if c.branch == via.Branch() && strings.EqualFold(c.sentBy, via.Host) {
 			return c, false
 		}
-		if to == "" && !c.over && c.method == m.Method && c.seq == seq && m.Method != sip.Cancel {
+		if to == "" && !c.over && c.method == m.Method && c.seq == seq && m.Method != sip.Cancel && !c.spirals(m) {
 			merged = true
 		}
 	}
 	if to == "" {
 		return nil, merged
 	}
-	if c := newest(b.calls[callKey{id, from}], to, m.Flow.Remote); c != nil {
+	if c := newest(b.calls[callKey{id, from}], to, m.Flow.Remote, true); c != nil {
 		return c, false
 	}
-	return newest(b.calls[callKey{id, to}], from, m.Flow.Remote), false
+	return newest(b.calls[callKey{id, to}], from, m.Flow.Remote, false), false
 }
 
 // newest returns the latest call that knows the callee's tag, else the latest
-// that may still learn it, of those whose trunk has src as a peer.
-func newest(calls []*call, tag string, src netip.AddrPort) *call {
-	var open *call
+// that may still learn it, of those whose trunk has src as a peer. A call that comes
+// back through a proxy is two here, of one name: the one in which src is on the side
+// of the caller, or on the other one, goes first.
+func newest(calls []*call, tag string, src netip.AddrPort, byCaller bool) *call {
+	var open, strayKnows, stray *call
 	for i := len(calls) - 1; i >= 0; i-- {
 		c := calls[i]
 		if !c.peers(src) {
 			continue
 		}
-		if slices.Contains(c.tags, tag) {
-			return c
+		side := c.side
+		if !byCaller {
+			side = side.Other()
 		}
-		if open == nil && !c.over {
+		knows := slices.Contains(c.tags, tag)
+		switch fits := len(calls) == 1 || c.table.Allows(sip.Peer{Trunk: c.trunk, Side: side}, src.Addr()); {
+		case knows && fits:
+			return c
+		case fits && open == nil && !c.over:
 			open = c
+		case knows && strayKnows == nil:
+			strayKnows = c
+		case stray == nil && !c.over:
+			stray = c
 		}
 	}
-	return open
+	return cmp.Or(open, strayKnows, stray)
 }
 
 // admit begins a call, or what else begins with a request outside of a dialog.

@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"iter"
 	"runtime/metrics"
 	"strings"
 	"sync"
@@ -184,24 +185,45 @@ func passage(m *sip.Message, trunk string, side media.Side) uint64 {
 // 3261 section 16.3 step 4): it bears a Via of a call that is still there. One that
 // comes back elsewhere, or to go elsewhere, is a spiral and may. b.mu is held.
 func (b *B2BUA) loops(m *sip.Message, peer sip.Peer) bool {
-	for _, h := range m.Headers {
-		if !h.Is("Via") {
-			continue
-		}
-		for rest := h.Value; ; {
-			i := strings.Index(rest, branchPrefix)
-			if i < 0 {
-				break
-			}
-			branch := rest[i:]
-			rest = rest[i+len(branchPrefix):]
-			if j := strings.IndexAny(branch, ";, \t"); j >= 0 {
-				branch = branch[:j]
-			}
-			if c := b.byID[callOfBranch(branch)]; c != nil && c.passage == passage(m, peer.Trunk.Name, peer.Side) {
-				return true
-			}
+	for id := range ourVias(m) {
+		if c := b.byID[id]; c != nil && c.passage == passage(m, peer.Trunk.Name, peer.Side) {
+			return true
 		}
 	}
 	return false
+}
+
+// spirals says whether a request bears a Via of the call: a proxy sent it back to us.
+func (c *call) spirals(m *sip.Message) bool {
+	for id := range ourVias(m) {
+		if id == c.id {
+			return true
+		}
+	}
+	return false
+}
+
+// ourVias are the numbers of calls in the Vias of a request that are of our form.
+func ourVias(m *sip.Message) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for _, h := range m.Headers {
+			if !h.Is("Via") {
+				continue
+			}
+			for rest := h.Value; ; {
+				i := strings.Index(rest, branchPrefix)
+				if i < 0 {
+					break
+				}
+				branch := rest[i:]
+				rest = rest[i+len(branchPrefix):]
+				if j := strings.IndexAny(branch, ";, \t"); j >= 0 {
+					branch = branch[:j]
+				}
+				if !yield(callOfBranch(branch)) {
+					return
+				}
+			}
+		}
+	}
 }

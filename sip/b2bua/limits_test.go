@@ -239,3 +239,33 @@ func TestLoop(t *testing.T) {
 		}
 	})
 }
+
+// TestSpiral: a PBX that is a proxy sends a call between two phones back through us,
+// with the Call-ID and the tags that it has. Each request finds its own call.
+func TestSpiral(t *testing.T) {
+	inBubble(t, nil, func(w *bench) {
+		a := begin(w.a, outside, "s", sdpOf(carrier.Addr(), 7000))
+		w.a.want("100")
+		p := w.p.take(inside)
+		via, _ := p.invite.TopVia()
+		back := &dialogue{p: w.p, us: inside, callID: "s", local: a.local, remote: a.remote, target: "sip:phone@10.0.0.1"}
+		back.send("INVITE", []string{"Via: " + via.String(), w.p.contact()}, sdpOf(pbx.Addr(), 8000))
+		w.p.want("100")
+		phone := w.a.take(outside)
+		w.a.reply(phone.invite, 200, "phone", []string{w.a.contact()}, sdpOf(carrier.Addr(), 7100))
+		ok := w.p.want("200")
+		back.remote, back.target = ok.Get("To"), contactURIOf(t, ok)
+		w.p.reply(p.invite, 200, "phone", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8100))
+		w.acked(a, p, w.a.want("200"))
+		back.branches--
+		back.send("ACK", nil, "")
+		w.a.want("ACK")
+		a.send("BYE", nil, "") // to the PBX, not to the phone
+		bye := w.p.want("BYE")
+		back.send("BYE", nil, "")
+		w.a.reply(w.a.want("BYE"), 200, "", nil, "")
+		w.p.want("200 BYE")
+		w.p.reply(bye, 200, "", nil, "")
+		w.a.want("200 BYE")
+	})
+}

@@ -222,7 +222,11 @@ func (f *sippFlow) respond(code string, words, headers []string, user string) {
 	if (method == "INVITE" || method == "CANCEL") && !f.established {
 		to += ";tag=" + tag
 	}
-	fmt.Fprintf(&f.out, "  <send%s><![CDATA[\n\nSIP/2.0 %s Answer\nVia:[$Via%[3]s]\nFrom:[$From%[3]s]\n%[4]s\nCall-ID: [call_id]\nCSeq:[$CSeq%[3]s]\n", retrans, code, method, to)
+	via := "[last_Via:]" // all of them, where the last message is what is answered
+	if ok && method != f.last {
+		via = "Via:[$Via" + method + "]"
+	}
+	fmt.Fprintf(&f.out, "  <send%s><![CDATA[\n\nSIP/2.0 %s Answer\n%s\nFrom:[$From%[4]s]\n%[5]s\nCall-ID: [call_id]\nCSeq:[$CSeq%[4]s]\n", retrans, code, via, method, to)
 	if method == "INVITE" && code[0] == '2' {
 		f.established, f.tag = true, tag
 	}
