@@ -193,8 +193,12 @@ func (b *B2BUA) loops(m *sip.Message, peer sip.Peer) bool {
 	return false
 }
 
-// spirals says whether a request bears a Via of the call: a proxy sent it back to us.
+// spirals says whether a request bears a Via of the call below that of another: a
+// proxy sent it back to us. What we sent to ourselves has none between.
 func (c *call) spirals(m *sip.Message) bool {
+	if via, _ := m.TopVia(); callOfBranch(via.Branch()) == c.id {
+		return false
+	}
 	for id := range ourVias(m) {
 		if id == c.id {
 			return true
