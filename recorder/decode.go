@@ -19,7 +19,7 @@ func (st *stream) decoderFor(c *core, f *format) codec.Decoder {
 	if st.decoderOf == f {
 		return st.decoder
 	}
-	d, err := codec.NewDecoder(f.Format, codec.DecoderOptions{Conceal: c.plan.Conceal, Rate: c.plan.SampleRate})
+	d, err := codec.NewDecoder(f.Format, codec.DecoderOptions{Conceal: c.plan.Conceal, AAL2: c.plan.G726AAL2, Rate: c.plan.SampleRate})
 	if err != nil {
 		return nil
 	}

@@ -58,6 +58,7 @@ type Plan struct {
 	Suppressed string // cut | silence
 	EarlyMedia bool   // the origin is the first media packet instead of the answer
 	Conceal    bool   // a codec makes up for lost packets, instead of silence
+	G726AAL2   bool   // who says G726-… packs it as AAL2-G726-…
 
 	Lookback   time.Duration // how long samples stay unsealed so that a late signal still acts; 0…5 s
 	SegmentMax time.Duration // audio a segment holds at most; 1 s…1 h

@@ -22,7 +22,8 @@ type baresipTalk struct {
 	codec siptest.BaresipCodec
 	rate  int // of the recording, Hz
 	with  [2]baresipMedia
-	sent  float64 // correlation that what is heard has at least with what was spoken: how good the codec is
+	sent  float64  // correlation that what is heard has at least with what was spoken: how good the codec is
+	keys  []string // of the recording
 }
 
 var (
@@ -37,15 +38,16 @@ func baresipTalks() []baresipTalk {
 	}
 	plain := [2]baresipMedia{}
 	return []baresipTalk{
-		{"PCMA", codec("PCMA", 8000, 1, "g711"), 8000, [2]baresipMedia{sdesMedia, sdesMedia}, 0.99},
-		{"G722", codec("G722", 16000, 1, "g722"), 16000, [2]baresipMedia{sdesMedia, {}}, 0.98},
-		{"GSM", codec("GSM", 8000, 1, "gsm"), 8000, plain, 0.8},
-		{"AMR", codec("AMR", 8000, 1, "amr"), 8000, [2]baresipMedia{{}, sdesMedia}, 0.5},
-		{"AMR-WB", codec("AMR-WB", 16000, 1, "amr"), 16000, plain, 0.8},
-		{"L16 8 kHz", codec("L16", 8000, 1, "l16"), 8000, plain, 0.9999},
-		{"L16 16 kHz", codec("L16", 16000, 1, "l16"), 16000, plain, 0.9999},
-		{"L16 44.1 kHz stereo", codec("L16", 44100, 2, "l16"), 48000, plain, 0.9999},
-		{"OPUS", codec("opus", 48000, 2, "opus"), 48000, [2]baresipMedia{dtlsMedia, muxMedia}, 0.9},
+		{"PCMA", codec("PCMA", 8000, 1, "g711"), 8000, [2]baresipMedia{sdesMedia, sdesMedia}, 0.99, nil},
+		{"G722", codec("G722", 16000, 1, "g722"), 16000, [2]baresipMedia{sdesMedia, {}}, 0.98, nil},
+		{"GSM", codec("GSM", 8000, 1, "gsm"), 8000, plain, 0.8, nil},
+		{"G726-32", codec("G726-32", 8000, 1, "g726"), 8000, plain, 0.98, []string{"g726_packing: aal2"}}, // its order of bits, against RFC 3551
+		{"AMR", codec("AMR", 8000, 1, "amr"), 8000, [2]baresipMedia{{}, sdesMedia}, 0.5, nil},
+		{"AMR-WB", codec("AMR-WB", 16000, 1, "amr"), 16000, plain, 0.8, nil},
+		{"L16 8 kHz", codec("L16", 8000, 1, "l16"), 8000, plain, 0.9999, nil},
+		{"L16 16 kHz", codec("L16", 16000, 1, "l16"), 16000, plain, 0.9999, nil},
+		{"L16 44.1 kHz stereo", codec("L16", 44100, 2, "l16"), 48000, plain, 0.9999, nil},
+		{"OPUS", codec("opus", 48000, 2, "opus"), 48000, [2]baresipMedia{dtlsMedia, muxMedia}, 0.9, nil},
 	}
 }
 
@@ -253,7 +255,7 @@ func baresipDaemon(t *testing.T, pairs []*baresipPair) *liveDaemon {
 	at := netip.AddrPortFrom(netip.IPv4Unspecified(), freeUDP(t, netip.IPv4Unspecified()).Port())
 	cfg := liveConfig{WriteBudget: "32MiB", Listen: []string{"udp://" + at.String()}}
 	for _, p := range pairs {
-		tc := liveTrunkConfig{Name: p.trunk(), Format: recorder.FormatWAVPCM16}
+		tc := liveTrunkConfig{Name: p.trunk(), Format: recorder.FormatWAVPCM16, Recording: p.keys}
 		for side, n := range p.ns {
 			tc.Sides[side] = liveSide{Peer: n.Peer, NextHop: fmt.Sprintf("sip:%s:5060", n.Peer), Media: n.Host, SRTP: p.with[side].srtp}
 		}

@@ -250,6 +250,17 @@ func noisy(_ *testing.T, s *generated) {
 	}
 }
 
+// crossed is a call of L16 whose parties have other payload types: each sends with the
+// number of the other's description (RFC 3264 section 5.1), under which its own has
+// telephone-event.
+func crossed(_ *testing.T, s *generated) {
+	s.agreeOn(sceneAnswer, "sendrecv",
+		[]string{"96 L16/16000", "111 telephone-event/16000"},
+		[]string{"111 L16/16000", "96 telephone-event/16000"})
+	s.speaker(1, 200*ms, linear(96, 16000, 1)).talk(2 * time.Second)
+	s.speaker(0, 200*ms, linear(111, 16000, 1)).talk(2 * time.Second)
+}
+
 func codecCaptures() (list []captureCase) {
 	near := 5 * ms
 	add := func(name string, rate int, l faithful, machine bool, f func(*testing.T, *generated)) {
@@ -291,13 +302,18 @@ func codecCaptures() (list []captureCase) {
 		size int
 	}{{"16", 40}, {"24", 60}, {"32", 80}, {"40", 100}} {
 		add("G726-"+c.kbps, 8000, faithful{0.999, 35}, false, stored("96 G726-"+c.kbps+"/8000", 8000, 20*ms, cut("g726-"+c.kbps, c.size)))
-		add("AAL2-G726-"+c.kbps, 8000, faithful{0.999, 35}, false, stored("96 AAL2-G726-"+c.kbps+"/8000", 8000, 20*ms, func(t *testing.T) ([][]byte, []int16) {
+		aal2 := func(t *testing.T) ([][]byte, []int16) {
 			payloads, pcm := cut("g726-"+c.kbps, c.size)(t)
 			for i, b := range payloads {
 				payloads[i] = highFirst(b, len(b)*8/160)
 			}
 			return payloads, pcm
-		}))
+		}
+		add("AAL2-G726-"+c.kbps, 8000, faithful{0.999, 35}, false, stored("96 AAL2-G726-"+c.kbps+"/8000", 8000, 20*ms, aal2))
+		add("G726-"+c.kbps+" packed as AAL2", 8000, faithful{0.999, 35}, false, func(t *testing.T, s *generated) {
+			s.aal2 = true
+			stored("96 G726-"+c.kbps+"/8000", 8000, 20*ms, aal2)(t, s)
+		})
 	}
 	add("GSM", 8000, faithful{0.999, 30}, false, stored("96 GSM/8000", 8000, 20*ms, gsmStored))
 	add("G729", 8000, faithful{0.99, 22}, true, stored("96 G729/8000", 8000, 10*ms, g729Stored))
@@ -324,6 +340,7 @@ func codecCaptures() (list []captureCase) {
 		_ = e.SetBitrate(32000) // in range
 		return e.SetDTX(true)
 	}), func(p *speaker) { p.talk(time.Second).pause(time.Second) }))
+	add("payload types crossed", 16000, faithful{0.999, 60}, false, crossed)
 	add("telephone-event", 8000, faithful{0.999, 30}, false, typed)
 	add("comfort noise", 8000, faithful{0.999, 30}, false, noisy)
 	return list

@@ -31,6 +31,7 @@ type generated struct {
 	said    [2][]saying
 	typed   []typing
 	end     time.Duration
+	aal2    bool // g726_packing: aal2
 }
 
 type generatedPacket struct {
@@ -122,14 +123,19 @@ const (
 
 // agree is an INVITE of the carrier and its answer, at which all takes effect.
 func (s *generated) agree(at time.Duration, direction string, maps ...string) {
+	s.agreeOn(at, direction, maps, maps)
+}
+
+// agreeOn has payload types of its own in the answer.
+func (s *generated) agreeOn(at time.Duration, direction string, offered, answered []string) {
 	s.cseq++
 	answer := map[string]string{"sendonly": "recvonly", "sendrecv": "sendrecv", "inactive": "inactive"}[direction]
 	cseq, to := fmt.Sprintf("%d INVITE", s.cseq), sceneTo
 	if s.cseq > 1 {
 		to = sceneToTag
 	}
-	s.put(at-100*ms, carrier, pbx, sipMessage("INVITE sip:alice@10.0.0.5 SIP/2.0", cseq, s.body(0, direction, maps...), to, sceneContact))
-	s.put(at, pbx, carrier, sipMessage("SIP/2.0 200 OK", cseq, s.body(1, answer, maps...), sceneToTag, sceneContact))
+	s.put(at-100*ms, carrier, pbx, sipMessage("INVITE sip:alice@10.0.0.5 SIP/2.0", cseq, s.body(0, direction, offered...), to, sceneContact))
+	s.put(at, pbx, carrier, sipMessage("SIP/2.0 200 OK", cseq, s.body(1, answer, answered...), sceneToTag, sceneContact))
 	s.put(at+ms, carrier, pbx, sipMessage("ACK sip:x@10.0.0.5 SIP/2.0", fmt.Sprintf("%d ACK", s.cseq), "", sceneToTag))
 }
 

@@ -66,7 +66,7 @@ func TestCapturesGolden(t *testing.T) {
 			if *capturesDir != "" {
 				mustWrite(t, filepath.Join(*capturesDir, file+".pcap"), string(capture))
 			}
-			m, out := recordCapture(t, capture, max(c.rate, 8000))
+			m, out := recordCapture(t, capture, max(c.rate, 8000), s.aal2)
 			var b strings.Builder
 			c.describe(t, &b, capture, m, out)
 			c.compare(t, filepath.Join(dir, file+".want"), b.String())
@@ -77,10 +77,10 @@ func TestCapturesGolden(t *testing.T) {
 
 // recordCapture records the one call of a capture, what is suppressed as silence,
 // and returns its folder as well.
-func recordCapture(t *testing.T, capture []byte, rate int) (*recorder.Manifest, string) {
+func recordCapture(t *testing.T, capture []byte, rate int, aal2 bool) (*recorder.Manifest, string) {
 	t.Helper()
 	plan, dir := simPlan(), t.TempDir()
-	plan.SampleRate, plan.Suppressed = rate, recorder.SuppressedSilence
+	plan.SampleRate, plan.G726AAL2, plan.Suppressed = rate, aal2, recorder.SuppressedSilence
 	r := must(recorder.New(recorder.Config{Policy: simPolicy{plan}, NewSink: plain.New(dir).NewSink, Synchronous: true}))(t)
 	src := must(pcap.NewReader(bytes.NewReader(capture)))(t)
 	trunk := replay.Trunk{

@@ -369,6 +369,7 @@ func TestPlan(t *testing.T) {
 	}
 	r := &cfg.Trunks[0].Recording
 	r.SampleRate, r.LevelControl, want.SampleRate, want.Level = 16000, true, 16000, true
+	r.G726Packing, want.G726AAL2 = "aal2", true
 	r.DualChannel, r.OnFailure, r.Consent, r.ExternalTransfer, r.Suppress.Hold, r.EarlyMedia = false, "refuse", "required", "continue", false, true
 	cfg.Recording.Lookback, cfg.Recording.SegmentMax = time.Second, time.Minute
 	got := plan(cfg, &cfg.Trunks[0])

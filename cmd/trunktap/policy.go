@@ -118,6 +118,7 @@ func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	p.Format, p.Suppressed, p.EarlyMedia, p.Mono = during(r.Format, r.Encode), r.Suppressed, r.EarlyMedia, !r.DualChannel
 	p.OpusBitrate, p.OpusComplexity, p.OpusApplication = r.Opus.Bitrate, r.Opus.Complexity, r.Opus.Application
 	p.Conceal, p.SampleRate, p.Level = r.Conceal, r.SampleRate, r.LevelControl
+	p.G726AAL2 = r.G726Packing == packingAAL2
 	p.InbandDTMF, p.MaskDTMF = r.InbandDTMF, r.MaskDTMF
 	p.Lookback, p.SegmentMax = cfg.Recording.Lookback, cfg.Recording.SegmentMax
 	p.RefuseUnready = r.OnFailure == "refuse"
@@ -135,6 +136,9 @@ func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 }
 
 const consentRequired = "required"
+
+// packingAAL2 is the order of bits that some devices give G.726 against RFC 3551.
+const packingAAL2 = "aal2"
 
 // codes are the digits that are signals, by the side that may type them.
 func codes(cfg *config.Config, r *config.TrunkRecording) (sides [2][]suppress.Code) {

@@ -61,6 +61,9 @@ type DecoderOptions struct {
 	// Noise lets CN (RFC 3389) make noise: Decode takes its level and spectrum,
 	// Conceal appends the noise. Without it CN is silence.
 	Noise bool
+	// AAL2 lets the plain names of G.726 mean what AAL2-G726 does: the first sample in
+	// the high bits of an octet (ITU-T I.366.2), against RFC 3551 section 4.5.4.
+	AAL2 bool
 	// Rate is the rate in Hz that is wished for. Opus has a choice (8000, 12000,
 	// 16000, 24000 or 48000, what is none of them counts as the next higher one);
 	// all others have none. 0 is 48000.
@@ -105,7 +108,7 @@ func newCore(f media.Format, o DecoderOptions) (core, error) {
 		return newAMR(f, o)
 	}
 	if kbps, lsb := g726Name(f.Name); kbps > 0 && f.ClockRate == 8000 {
-		return newG726(kbps, lsb), nil
+		return newG726(kbps, lsb && !o.AAL2), nil
 	}
 	switch (media.Format{Name: f.Name, ClockRate: f.ClockRate}) {
 	case media.Format{Name: "PCMU", ClockRate: 8000}:

@@ -76,6 +76,15 @@ func TestStreams(t *testing.T) {
 		}
 		return b
 	}
+	opus := func(b []byte, pt, event string) []byte {
+		return append(replace(b, "AVP 0", "AVP "+pt+" "+event), crlf("a=rtpmap:"+pt+" opus/48000/2", "a=rtpmap:"+event+" telephone-event/48000")...)
+	}
+	opusOf := func(pt uint8) media.Format {
+		return media.Format{PayloadType: pt, Name: "OPUS", ClockRate: 48000, Channels: 2}
+	}
+	eventOf := func(pt uint8) media.Format {
+		return media.Format{PayloadType: pt, Name: "TELEPHONE-EVENT", ClockRate: 48000, Channels: 1}
+	}
 	wide := []media.Format{{PayloadType: 97, Name: "L16", ClockRate: 16000, Channels: 1}}
 	event96, event101 := event, event
 	event96.PayloadType = 96
@@ -88,6 +97,10 @@ func TestStreams(t *testing.T) {
 		{"payload types of the receiver", dynamic(desc(ext), "96"), replace(dynamic(desc(in), "101"), " 0 8 ", " 8 "), []media.Stream{
 			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcma, event101} }),
 			stream(in, func(s *media.Stream) { s.Formats = []media.Format{pcma, event96} }),
+		}},
+		{"payload types crossed", opus(desc(ext), "96", "111"), opus(desc(in), "111", "96"), []media.Stream{
+			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{opusOf(111), eventOf(96)} }),
+			stream(in, func(s *media.Stream) { s.Formats = []media.Format{opusOf(96), eventOf(111)} }),
 		}},
 		{"events that one side alone announces", dynamic(desc(ext), "101"), desc(in), []media.Stream{
 			stream(ext, func(s *media.Stream) { s.Formats = []media.Format{pcmu, event101} }), stream(in, nil),

@@ -13,6 +13,7 @@ type TrunkRecording struct {
 	DualChannel      bool   // false: both sides mixed into one channel
 	LevelControl     bool   // quiet and loud speakers come near to each other
 	Conceal          bool   // codecs make up for lost packets
+	G726Packing      string // rfc3551 | aal2: the order of bits under the names G726-16 to G726-40
 	InbandDTMF       string // auto | on | off: whether tones are listed as digits
 	MaskDTMF         bool   // keys are silenced in the audio
 	EarlyMedia       bool

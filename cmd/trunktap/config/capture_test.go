@@ -33,7 +33,7 @@ func TestCaptureRules(t *testing.T) {
 		`  - record: false`,
 	))
 	want := TrunkRecording{
-		Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto",
+		Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto",
 		Suppress: Suppress{
 			Queue: true, Hold: true, Flows: map[string]bool{"card": true, "vip line": false}, Queues: map[string]bool{"complaints": false},
 		},

@@ -74,7 +74,7 @@ func TestDefaults(t *testing.T) {
 		}, KeepAlive: 30 * time.Second, UDPBytesMax: 1300},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, CoalesceMax: time.Millisecond, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
 		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Redirect: "pass", Registrations: "pass", Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
-			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto",
+			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto",
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 			Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,
@@ -187,7 +187,7 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 `)
 	tr := c.Trunks[0]
 	want := TrunkRecording{
-		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, InbandDTMF: "auto", EarlyMedia: true, Consent: "required",
+		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto", EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
 		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 		Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,

@@ -32,6 +32,8 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		key("dual_channel", "Each side on its own channel; false mixes them into one.", boolean(&r.DualChannel)).is("true"),
 		key("level_control", "Bring quiet and loud speakers near to each other. What is recorded is then not what was heard.", boolean(&r.LevelControl)).is("false"),
 		key("conceal", "Let codecs make up for lost packets, as telephones do; false leaves silence.", boolean(&r.Conceal)).is("true"),
+		key("g726_packing", "The order of bits in what is called G726-16 to G726-40: rfc3551, or aal2 where devices pack it as AAL2-G726-16 to -40 in spite of the name.",
+			choice(&r.G726Packing, []string{"rfc3551", "aal2"}, nil)).is("rfc3551").quietly(),
 		key("inband_dtmf", "List digits that are heard as tones: auto on sides that have not agreed on telephone-event, on everywhere, off never.",
 			choice(&r.InbandDTMF, []string{"auto", "on", "off"}, nil)).is("auto"),
 		key("mask_dtmf", "Silence the tones of keys in the audio, at all times. Digits are listed all the same.", boolean(&r.MaskDTMF)).is("false"),
