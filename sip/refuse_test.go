@@ -96,3 +96,53 @@ func TestRefusalsAreSent(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsBeginNothing: what two agents could say to each other about broken
+// messages ends with the first answer, and an answer is no larger than its cause.
+func TestRefusalsBeginNothing(t *testing.T) {
+	a, _ := newAgent(t, nil, loopback("udp"))
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	ask := func(text string, wait time.Duration) string {
+		t.Helper()
+		if _, err := c.WriteToUDPAddrPort([]byte(text), a.Addrs()[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 65536)
+		n, err := c.Read(buf)
+		if err != nil {
+			return ""
+		}
+		return string(buf[:n])
+	}
+	rport := strings.Replace(plain, ";branch", ";rport;branch", 1)
+	broken := strings.Replace(rport, "CSeq: 42", "CSeq: 99999999999", 1)
+	broken = strings.Replace(broken, "\r\n\r\n", "\r\nAuthorization: Digest response=\"secret\"\r\n\r\na=crypto:secret", 1)
+	res := ask(broken, 5*time.Second)
+	if !strings.HasPrefix(res, "SIP/2.0 400 ") || strings.Contains(res, "secret") || len(res) > len(broken)+256 {
+		t.Fatalf("%d bytes for %d:\n%s", len(res), len(broken), res)
+	}
+	for name, text := range map[string]string{
+		"the answer itself":           res,
+		"a broken answer":             strings.Replace(res, "CSeq: 99999999999", "CSeq: x", 1),
+		"an answer of method and URI": strings.Replace(res, "SIP/2.0 400 Bad Request", "SIP/2.0 x SIP/2.0", 1),
+		"an ACK":                      strings.Replace(broken, "INVITE ", "ACK ", 1),
+	} {
+		if got := ask(text, 50*time.Millisecond); got != "" {
+			t.Errorf("%s is answered with\n%s", name, got)
+		}
+	}
+	if n := a.Counters.Refusals.Load(); n != 1 {
+		t.Errorf("%d refusals", n)
+	}
+	many := strings.Replace(broken, "CSeq:", strings.Repeat("Via: SIP/2.0/UDP h;branch=z9hG4bKx\r\n", 300)+"CSeq:", 1)
+	if got := ask(many, 5*time.Second); len(got) > len(many)+256 {
+		t.Errorf("%d bytes for %d", len(got), len(many))
+	}
+}
