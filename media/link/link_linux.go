@@ -47,29 +47,43 @@ func Open(cfg Config) (*Link, error) {
 		return nil, fmt.Errorf("capture: %d interfaces, 1 to %d can be read", n, InterfacesMax)
 	}
 	l := &Link{cfg: cfg, closed: make(chan struct{}), members: -1}
-	if err := l.open(); err != nil {
+	if err := l.open(true); err != nil {
 		l.shut()
 		return nil, err
 	}
 	return l, nil
 }
 
-// open opens the ring on all interfaces.
-func (l *Link) open() error {
+// find looks up an interface that can be read.
+func find(name string) (*net.Interface, error) {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("capture on %s: %w", name, err)
+	}
+	if i.Flags&net.FlagUp == 0 {
+		return nil, fmt.Errorf("capture on %s: the interface is down", name)
+	}
+	return i, nil
+}
+
+// open opens the ring on the interfaces: on all, or on those that are there.
+func (l *Link) open(all bool) error {
 	l.wanted = map[int]string{}
 	var loops []int
+	var missing error
 	for _, name := range l.cfg.Interfaces {
-		i, err := net.InterfaceByName(name)
+		i, err := find(name)
 		if err != nil {
-			return fmt.Errorf("capture on %s: %w", name, err)
-		}
-		if i.Flags&net.FlagUp == 0 {
-			return fmt.Errorf("capture on %s: the interface is down", name)
+			missing = err
+			continue
 		}
 		if i.Flags&net.FlagLoopback != 0 {
 			loops = append(loops, i.Index)
 		}
 		l.wanted[i.Index] = name
+	}
+	if missing != nil && (all || len(l.wanted) == 0) {
+		return missing
 	}
 	opts := []any{
 		afpacket.OptFrameSize(frameBytes), afpacket.OptBlockSize(blockBytes),
@@ -164,15 +178,18 @@ func (l *Link) NextFrame() (pcap.Frame, error) {
 		data, info, err := l.ring.ZeroCopyReadPacketData()
 		switch {
 		case err == nil:
+			if !l.present() { // one of several; the others are busy
+				l.regain()
+				return l.idle(), nil
+			}
 			if f, ok := l.frame(data, info); ok {
 				return f, nil
 			}
 		case errors.Is(err, afpacket.ErrTimeout) && l.present():
 			l.losses()
 			return l.idle(), nil
-		default: // the interface went away
-			l.shut()
-			l.Counters.Gone.Add(1)
+		default: // the interface went away, or came
+			l.regain()
 			return l.idle(), nil
 		}
 	}
@@ -217,23 +234,38 @@ func (l *Link) losses() {
 // present tells whether the interfaces are still those that were opened: one
 // that was made anew has another index, and a ring on several hears nothing of it.
 func (l *Link) present() bool {
-	if now := time.Now(); now.Sub(l.checked) >= reopenAfter {
-		l.checked = now
-		for i, name := range l.wanted {
-			if found, err := net.InterfaceByName(name); err != nil || found.Index != i {
-				return false
-			}
+	now := time.Now()
+	if now.Sub(l.checked) < reopenAfter {
+		return true
+	}
+	l.checked = now
+	there := 0
+	for _, name := range l.cfg.Interfaces {
+		i, err := find(name)
+		if err != nil {
+			continue
+		}
+		if there++; l.wanted[i.Index] != name {
+			return false
 		}
 	}
-	return true
+	return there == len(l.wanted)
+}
+
+// regain gives the ring up, to be opened again on what is there.
+func (l *Link) regain() {
+	l.shut()
+	if !l.Counters.Down.Load() {
+		l.Counters.Gone.Add(1)
+	}
 }
 
 // reopen tries to open the interfaces again, and tells the time meanwhile.
 func (l *Link) reopen() pcap.Frame {
 	if now := time.Now(); now.Sub(l.retry) >= reopenAfter {
 		l.retry = now
-		if err := l.open(); err == nil {
-			l.Counters.Down.Store(false)
+		if err := l.open(false); err == nil {
+			l.Counters.Down.Store(len(l.wanted) < len(l.cfg.Interfaces))
 			return l.idle()
 		}
 		l.shut()

@@ -187,6 +187,47 @@ func TestAnInterfaceThatGoesAndComes(t *testing.T) {
 	}
 }
 
+// TestOneOfTwoGoes: the other goes on, and the state says that one is missing.
+func TestOneOfTwoGoes(t *testing.T) {
+	name := fmt.Sprintf("tte%d", time.Now().UnixNano()%1_000_000)
+	add := func() error {
+		return errors.Join(exec.Command("ip", "link", "add", name, "type", "veth", "peer", "name", name+"p").Run(),
+			exec.Command("ip", "link", "set", name, "up").Run(), exec.Command("ip", "link", "set", name+"p", "up").Run())
+	}
+	if err := add(); err != nil {
+		t.Skip("left out: no interface can be made here")
+	}
+	defer func() { _ = exec.Command("ip", "link", "del", name).Run() }() // gone when the test went wrong
+	l := open(t, Config{Interfaces: []string{"lo", name}})
+	from, _ := sockets(t)
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+			send(t, from, 0, 1, 100) // the ring is never idle
+			if _, err := l.NextFrame(); err != nil {
+				t.Fatal(err)
+			}
+			if ok() {
+				return
+			}
+		}
+		t.Fatalf("not %s", what)
+	}
+	if err := exec.Command("ip", "link", "del", name).Run(); err != nil {
+		t.Fatal(err)
+	}
+	until("down", l.Counters.Down.Load)
+	before := l.Counters.Frames.Load()
+	until("heard", func() bool { return l.Counters.Frames.Load() > before+100 })
+	if !l.Counters.Down.Load() {
+		t.Error("nothing is said to be missing")
+	}
+	if err := add(); err != nil {
+		t.Fatal(err)
+	}
+	until("up", func() bool { return !l.Counters.Down.Load() })
+}
+
 func TestWhatCannotBeOpened(t *testing.T) {
 	for _, list := range [][]string{nil, {"nosuchinterface0"}, make([]string, InterfacesMax+1)} {
 		if l, err := Open(Config{Interfaces: list}); err == nil {
