@@ -156,6 +156,9 @@ func (s *Stream) move(r *route, side media.Side) {
 	}
 	defer s.off.mu.Unlock()
 	m, ok := s.wanted(r, side)
+	if r.crossed[side.Other()] {
+		ok = false // the other stream's socket takes it
+	}
 	if !ok || s.off.closed || s.sec.on.Load() || s.route.Load() != r || s.overlays[side].Load() != nil || s.off.moved[side].Load() != nil {
 		return
 	}

@@ -170,6 +170,7 @@ type Relay struct {
 	mu      sync.Mutex // guards all following; never held while packets are handled or sockets made
 	pools   map[netip.Addr]*pool
 	streams map[*Stream]struct{}
+	naming  int       // sides whose descriptions name a port of ours
 	past    SideStats // of streams that are closed
 	closed  bool
 }
@@ -381,7 +382,7 @@ func (r *Relay) PortsFree(local netip.Addr) int {
 }
 
 // owns tells whether an address is one of the relay's own. A description that
-// names it would let packets run in a circle.
+// names it could let packets run in a circle; see crossing.
 func (r *Relay) owns(a netip.AddrPort) bool {
 	if a.Port() < r.cfg.PortMin || a.Port() > r.cfg.PortMax {
 		return false

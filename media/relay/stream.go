@@ -43,8 +43,9 @@ type Remote struct {
 // route is everything that control decides about a stream's packets. Never
 // changed once published.
 type route struct {
-	remote [2]Remote
-	known  [2]bool
+	remote  [2]Remote
+	known   [2]bool
+	crossed [2]bool // the remote is a port of ours, see crossing
 }
 
 type tapSlot struct{ tap media.Tap }
@@ -71,6 +72,7 @@ type Stream struct {
 	// owned by control
 	mu     sync.Mutex // serialises control
 	closed bool
+	cross  crossing
 
 	// ends, but for its constants, and seen belong to the goroutine that handles
 	// the stream's packets
@@ -188,15 +190,28 @@ func (s *Stream) Local(side media.Side) netip.AddrPort { return s.ends[side].loc
 func (s *Stream) SetRemote(side media.Side, m Remote) {
 	m.RTP, m.RTCP = latch.Unmap(m.RTP), latch.Unmap(m.RTCP)
 	m.PayloadTypes = append([]uint8(nil), m.PayloadTypes...)
+	for _, t := range s.setRemote(side, m) {
+		t.recross()
+	}
+}
+
+func (s *Stream) setRemote(side media.Side, m Remote) (others []*Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.relay.owns(m.RTP) || s.relay.owns(m.RTCP) {
-		m.RTP, m.RTCP = netip.AddrPortFrom(m.RTP.Addr(), 0), netip.AddrPort{}
+	if s.closed {
+		return nil
 	}
-	next := *s.route.Load()
-	next.remote[side], next.known[side] = m, true
-	s.route.Store(&next)
-	s.withdraw(media.External, media.Internal)
+	var named netip.AddrPort
+	if s.relay.owns(m.RTP) {
+		named = m.RTP
+	}
+	s.cross.asked[side] = m
+	others = s.relay.name(s, side, named)
+	s.reroute(side)
+	if s.relay.owns(s.cross.asked[side.Other()].RTP) {
+		s.reroute(side.Other())
+	}
+	return others
 }
 
 // SetTap lets a tap take copies of what is accepted from a side, nil none. When
@@ -221,17 +236,26 @@ func (s *Stream) SetTap(side media.Side, t media.Tap) {
 // Close closes the sockets and puts the ports into quarantine. When it returns,
 // no tap and no overlay is used any more.
 func (s *Stream) Close() error {
+	others, err := s.close()
+	for _, t := range others {
+		t.recross()
+	}
+	return err
+}
+
+func (s *Stream) close() (others []*Stream, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil
+		return nil, nil
 	}
 	s.closed = true
 	s.endOffload()
-	err := errors.Join(s.closeEndpoints(), s.relay.engine.detach(s))
+	err = errors.Join(s.closeEndpoints(), s.relay.engine.detach(s))
 	s.forgetKeys()
+	others = append(s.relay.name(s, media.External, netip.AddrPort{}), s.relay.name(s, media.Internal, netip.AddrPort{})...)
 	s.relay.retire(s)
-	return err
+	return others, err
 }
 
 // Stats returns the counts so far. They do not belong to one instant.
