@@ -47,14 +47,14 @@ func (r *Relay) name(s *Stream, side media.Side, port netip.AddrPort) (others []
 	return others
 }
 
-// namesAny tells whether a description of t names a port of s. Relay.mu is held.
-func (t *Stream) namesAny(s *Stream) bool {
-	return s.has(t.cross.names[media.External]) || s.has(t.cross.names[media.Internal])
+// namesAny tells whether a description of s names a port of t. Relay.mu is held.
+func (s *Stream) namesAny(t *Stream) bool {
+	return t.has(s.cross.names[media.External]) || t.has(s.cross.names[media.Internal])
 }
 
 // has tells whether a port is one of the stream's.
-func (t *Stream) has(port netip.AddrPort) bool {
-	return port.IsValid() && (t.ends[media.External].local == port || t.ends[media.Internal].local == port)
+func (s *Stream) has(port netip.AddrPort) bool {
+	return port.IsValid() && (s.ends[media.External].local == port || s.ends[media.Internal].local == port)
 }
 
 // crosses tells whether a side of a stream may send to the port of ours that its
