@@ -49,9 +49,10 @@ var mayImport = map[string][]string{
 	"sip/dialog":     {"sip", "sip/sdp"},
 	"sip/journal":    {},
 	"sip/callstate":  {"sip", "sip/sdp", "media", "suppress"},
-	"sip/b2bua":      {"sip", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
+	"sip/guard":      {"media", "suppress"},
+	"sip/b2bua":      {"sip", "sip/guard", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
-	"sip/siprec":     {"sip", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
+	"sip/siprec":     {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
 	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
 	"sip/siptest":    {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 

@@ -32,16 +32,7 @@ func TestLivePassive(t *testing.T) {
 	} else {
 		_ = l.Close() // nothing was read
 	}
-	var agents [2]*siptest.Agent
-	tc := liveTrunkConfig{Name: "mirror", Passive: true, Format: recorder.FormatWAVPCM16}
-	for side, addr := range liveTrunk[0] {
-		agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0)})
-		tc.Sides[side] = liveSide{Peer: addr, Media: addr}
-	}
-	d := newLiveDaemon(t, liveConfig{
-		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo], ring_size: 4MiB}\n",
-	})
-	d.start()
+	d, agents := passiveDaemon(t, recorder.FormatWAVPCM16, ", ring_size: 4MiB")
 	capture := newLiveCapture(t, "lo", fmt.Sprintf("udp and host %s", liveTrunk[0][0]))
 	others := passiveCall(t, [2]*siptest.Agent{
 		liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(liveTrunk[1][0], 0)}), liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(liveTrunk[1][1], 0)}),
@@ -73,6 +64,22 @@ func TestLivePassive(t *testing.T) {
 	if live.Call.EndCause != "bye" || live.Trunk != "mirror" || live.Call.SIPCallID != c.external.ID() {
 		t.Errorf("recording of trunk %s, call %s, ended by %s", live.Trunk, live.Call.SIPCallID, live.Call.EndCause)
 	}
+}
+
+// passiveDaemon starts a daemon that listens to the calls of two agents. The port of
+// one of them is what it would speak SIP on.
+func passiveDaemon(t *testing.T, format, capture string) (d *liveDaemon, agents [2]*siptest.Agent) {
+	t.Helper()
+	tc := liveTrunkConfig{Name: "mirror", Passive: true, Format: format}
+	for side, addr := range liveTrunk[0] {
+		agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0)})
+		tc.Sides[side] = liveSide{Peer: addr, Media: addr}
+	}
+	d = newLiveDaemon(t, liveConfig{
+		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo]" + capture + "}\n",
+	})
+	d.start()
+	return d, agents
 }
 
 // passiveCall makes a call from one agent to the other, with no daemon between them.
@@ -110,16 +117,7 @@ func TestLivePassiveEnds(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("left out: capturing needs root here")
 	}
-	var agents [2]*siptest.Agent
-	tc := liveTrunkConfig{Name: "mirror", Passive: true, Format: recorder.FormatOggOpus}
-	for side, addr := range liveTrunk[0] {
-		agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0)})
-		tc.Sides[side] = liveSide{Peer: addr, Media: addr}
-	}
-	d := newLiveDaemon(t, liveConfig{
-		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo]}\n",
-	})
-	d.start()
+	d, agents := passiveDaemon(t, recorder.FormatOggOpus, "")
 	c := passiveCall(t, agents)
 	c.hz = [2]float64{440, 1000}
 	c.external.Media().Play(siptest.Tone(c.hz[0], 0.5))

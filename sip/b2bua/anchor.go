@@ -12,6 +12,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/guard"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -20,7 +21,7 @@ import (
 type anchor struct {
 	relay *relay.Relay
 	trunk *sip.Trunk
-	tap   *guard
+	tap   *guard.Guard
 	log   *slog.Logger
 	later func(func()) // does something as the owner; from any goroutine
 
@@ -53,7 +54,7 @@ type agreed struct {
 // errLines refuses a description.
 var errLines = fmt.Errorf("session description with more than %d media", streamsMax)
 
-func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard, log *slog.Logger) *anchor {
+func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard.Guard, log *slog.Logger) *anchor {
 	return &anchor{
 		relay: r, trunk: trunk, tap: tap, log: log,
 		neg: sdp.NewNegotiation(),
@@ -317,13 +318,13 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 			s.SetOverlay(media.Side(id%2), nil)
 		}
 		a.streams = slices.DeleteFunc(a.streams, func(st media.Stream) bool { return st.ID == id })
-		a.tap.streamEnded(id, at)
+		a.tap.StreamEnded(id, at)
 	}
 	for _, sig := range res.Signals {
-		a.tap.signal(sig)
+		a.tap.Signal(sig)
 	}
 	if res.OthersChanged {
-		a.tap.otherMedia(at, res.Others)
+		a.tap.OtherMedia(at, res.Others)
 	}
 	for _, st := range res.Streams {
 		s := a.streamOf(st.ID)
@@ -334,7 +335,7 @@ func (a *anchor) tell(res sdp.Result, at time.Time) {
 		st.Local = s.Local(st.Side)
 		a.streams = slices.DeleteFunc(a.streams, func(old media.Stream) bool { return old.ID == st.ID })
 		a.streams = append(a.streams, st)
-		s.SetTap(st.Side, a.tap.streamStarted(st))
+		s.SetTap(st.Side, a.tap.StreamStarted(st))
 		a.overlay(st)
 	}
 }

@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	cryptorand "crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -298,7 +295,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 	peer, ok := table.Lookup(m.Flow.Remote)
 	if !ok || b.closing { // a peer of an earlier table may not begin calls
 		b.mu.Unlock()
-		b.reply(m, 503, "Service Unavailable", retryAfter())
+		b.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
 	if b.loops(m, peer) {
@@ -322,7 +319,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 		b.mu.Unlock()
 		b.counters.CallsRefused.Add(1)
 		why.Add(1)
-		b.reply(m, 503, "Service Unavailable", retryAfter())
+		b.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
 	c := newCall(b, m, peer, table)
@@ -340,11 +337,6 @@ func (b *B2BUA) admit(m *sip.Message) {
 	b.wg.Add(1)
 	b.mu.Unlock()
 	c.put(event{msg: m})
-}
-
-// retryAfter spreads the repetitions of those that were refused.
-func retryAfter() sip.Header {
-	return sip.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}
 }
 
 // over notes that a call has ended; its transactions may live on.
@@ -390,16 +382,7 @@ func (b *B2BUA) learn(c *call, tag string, d *dialogState) {
 // reply answers a request without a transaction (RFC 3261 section 8.2.7): the
 // same request is answered with the same tag.
 func (b *B2BUA) reply(req *sip.Message, status int, reason string, extra ...sip.Header) {
-	res := sip.ResponseTo(req, status, reason)
-	if req.ToTag() == "" {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(req.CallID() + req.Get("Via"))) // a hash never fails
-		res.Set("To", req.Get("To")+";tag="+hex.EncodeToString(h.Sum(nil)))
-	}
-	res.Headers = append(res.Headers, extra...)
-	if err := b.agent.Send(res, sip.ReplyFlow(req), nil); err != nil {
-		b.cfg.Log.Debug("cannot answer", "status", status, "to", req.Flow.Remote, "error", err)
-	}
+	b.agent.Reply(req, status, reason, extra...)
 }
 
 // Close ends all calls with a BYE to both legs, waits a bounded time for the

@@ -16,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/guard"
 )
 
 // call is two legs and what belongs to them; or, begun by another method than
@@ -53,7 +54,7 @@ type call struct {
 	pending     int    // answers of other goroutines that will come
 	observed    bool   // the observer has answered, or is waited for no longer
 	media       *anchor
-	tap         *guard
+	tap         *guard.Guard
 	timers      *timers           // nil: session timers pass
 	ahead       uint32            // requests of ours before the caller's first on the other leg
 	state       *callstate.Dialog // nil: nobody observes
@@ -111,7 +112,7 @@ func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
 	}
 	c.edits = edits(peer.Trunk)
 	c.timers = newTimers(peer.Trunk, req)
-	c.tap = &guard{log: c.log, fault: &b.counters.Unrecorded}
+	c.tap = &guard.Guard{What: "call", Log: c.log, Fault: &b.counters.Unrecorded}
 	c.media = newAnchor(b.cfg.Relay, peer.Trunk, c.tap, c.log)
 	c.media.later = func(f func()) { c.put(event{do: f}) }
 	return c
@@ -276,7 +277,7 @@ func (c *call) finish(at time.Time, cause media.Cause) {
 	}
 	c.ended = true
 	c.media.close()
-	c.tap.ended(at, cause)
+	c.tap.Ended(at, cause)
 	c.state, c.setupBody = nil, nil
 	c.b.over(c)
 }

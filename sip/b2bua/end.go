@@ -226,7 +226,7 @@ func (c *call) shutdown() {
 	case c.answered != nil:
 		c.hangUp(now, media.CauseShutdown, "503", "going down")
 	case c.method == sip.Invite:
-		c.fail(c.setup, now, 503, "Service Unavailable", retryAfter())
+		c.fail(c.setup, now, 503, "Service Unavailable", sip.RetryAfter())
 		c.setup.cancelled = true // whoever rings is cancelled, whoever begins to as well
 		for _, cl := range c.setup.clients {
 			if cl.Provisional() {

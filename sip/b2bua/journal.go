@@ -177,7 +177,7 @@ func (c *call) save() *journalled {
 	head := req.Clone()
 	head.Body = nil
 	j := &journalled{
-		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.tap != nil, Restarts: c.chronicle.restarts,
+		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil, Restarts: c.chronicle.restarts,
 		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
 		Answered: c.chronicle.at.UTC().Round(0), Over: c.ended, ByeSent: c.byeSent,
 		To: d.to, Dialog: d.Tag, Numbers: savedNumbers{d.ahead, d.numbers.invite, d.refer}, Pending: c.saveSetup(),

@@ -41,9 +41,5 @@ func (a *anchor) overlay(st media.Stream) {
 	if _, passed := a.revealed(st); passed {
 		st.Secure = true
 	}
-	s.SetOverlay(st.Side, a.overlays.ask(a.trunk.Name, st, a.overlays.at, a.tap.session()))
+	s.SetOverlay(st.Side, a.overlays.ask(a.trunk.Name, st, a.overlays.at, a.tap.Tap))
 }
-
-// session returns the recorder's own tap, which may be more than a SessionTap; nil
-// when nothing is recorded, or not any more.
-func (g *guard) session() media.SessionTap { return g.tap }

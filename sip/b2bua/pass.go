@@ -22,7 +22,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 		c.refuse(ex, now, 481, "Call/Transaction Does Not Exist")
 		return
 	case c.busy(), c.tooMany(m, now):
-		c.refuse(ex, now, 503, "Service Unavailable", retryAfter())
+		c.refuse(ex, now, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
 	if _, ok := maxForwards(m); !ok {
@@ -37,7 +37,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 	case sip.Invite:
 		switch d.Invite(from) {
 		case dialog.StatusOverlap:
-			c.refuse(ex, now, 500, "Server Internal Error", retryAfter())
+			c.refuse(ex, now, 500, "Server Internal Error", sip.RetryAfter())
 			return
 		case dialog.StatusGlare:
 			c.refuse(ex, now, 491, "Request Pending")

@@ -325,16 +325,16 @@ func (c *call) observedAgain(tap media.SessionTap, err error) {
 	case tap == nil:
 		return
 	}
-	c.tap.tap = tap
-	c.tap.answered(c.chronicle.at)
+	c.tap.Tap = tap
+	c.tap.Answered(c.chronicle.at)
 	if others := c.media.neg.Others(); len(others) > 0 {
-		c.tap.otherMedia(c.chronicle.at, others)
+		c.tap.OtherMedia(c.chronicle.at, others)
 	}
 	for i, st := range c.media.streams {
 		st.At = c.chronicle.at // what the kernel has kept meanwhile was sent by it, too
 		c.media.streams[i] = st
 		if s := c.media.streamOf(st.ID); s != nil {
-			s.SetTap(st.Side, c.tap.streamStarted(st))
+			s.SetTap(st.Side, c.tap.StreamStarted(st))
 			c.media.overlay(st)
 		}
 	}

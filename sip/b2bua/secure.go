@@ -194,7 +194,7 @@ func (a *anchor) protectStream(i int) {
 func (a *anchor) failed(side media.Side, err error) {
 	at, text := time.Now(), printable(err.Error())
 	a.later(func() {
-		a.tap.signal(suppress.Signal{
+		a.tap.Signal(suppress.Signal{
 			V: 1, Event: suppress.AttrsSet, At: at, Source: "srtp", Attrs: map[string]string{"srtp." + side.String(): text},
 		})
 	})

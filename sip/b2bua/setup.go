@@ -11,6 +11,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/guard"
 )
 
 // begin takes the first request: INVITE, or whatever stands outside of a dialog.
@@ -125,8 +126,8 @@ func ask(ctx context.Context, o media.Observer, s media.Session) (tap media.Sess
 
 // unwanted ends a tap that nobody will use.
 func (c *call) unwanted(tap media.SessionTap) {
-	g := &guard{tap: tap, log: c.log, fault: &c.b.counters.Unrecorded}
-	g.ended(time.Now(), media.CauseFailed)
+	g := &guard.Guard{Tap: tap, What: "call", Log: c.log, Fault: &c.b.counters.Unrecorded}
+	g.Ended(time.Now(), media.CauseFailed)
 }
 
 func (c *call) observerAnswered(tap media.SessionTap, err error, wait *alarm) {
@@ -153,7 +154,7 @@ func (c *call) observerAnswered(tap media.SessionTap, err error, wait *alarm) {
 			sip.Header{Name: "Reason", Value: `SIP;cause=503;text="recording not possible"`})
 		return
 	}
-	c.tap.tap = tap
+	c.tap.Tap = tap
 	c.tell(c.setup.server.Req, c.side)
 	c.nextHop(now)
 }
@@ -267,7 +268,7 @@ func (c *call) noHop(now time.Time) {
 		c.fail(c.setup, now, 408, "Request Timeout")
 	default:
 		status, reason := c.unreachable()
-		c.fail(c.setup, now, status, reason, retryAfter())
+		c.fail(c.setup, now, status, reason, sip.RetryAfter())
 	}
 }
 
@@ -364,7 +365,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.setupBody = nil // no other attempt will want it
 	c.b.counters.CallsAnswered.Add(1)
 	c.chronicle.at = now
-	c.tap.answered(now)
+	c.tap.Answered(now)
 	c.media.answered(now, c.b.cfg.Overlay)
 	c.tellResponse(res, c.at(dialog.Callee))
 	c.timersAgreed(ex, res, now)

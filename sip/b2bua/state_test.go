@@ -16,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/pcap"
 	"github.com/trunktap/trunktap/sip/callstate"
+	"github.com/trunktap/trunktap/sip/guard"
 	"github.com/trunktap/trunktap/sip/replay"
 	"github.com/trunktap/trunktap/suppress"
 )
@@ -334,15 +335,15 @@ func TestTimesRunForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guard{tap: tap, last: time.Unix(100, 0)}
+	g := &guard.Guard{Tap: tap}
 	at := func(s int64) time.Time { return time.Unix(100+s, 0) }
-	g.signal(suppress.Signal{Event: suppress.PauseStart, At: at(2), Source: "a"})
-	g.streamStarted(media.Stream{At: at(1)})
-	g.answered(at(1))
-	g.signal(suppress.Signal{Event: suppress.PauseEnd, At: at(-1), Received: at(1), Source: "b"})
-	g.signal(suppress.Signal{Event: suppress.PauseEnd, At: at(-1), Source: "c"})
-	g.streamEnded(0, at(3))
-	g.ended(at(0), media.CauseBye)
+	g.Signal(suppress.Signal{Event: suppress.PauseStart, At: at(2), Source: "a"})
+	g.StreamStarted(media.Stream{At: at(1)})
+	g.Answered(at(1))
+	g.Signal(suppress.Signal{Event: suppress.PauseEnd, At: at(-1), Received: at(1), Source: "b"})
+	g.Signal(suppress.Signal{Event: suppress.PauseEnd, At: at(-1), Source: "c"})
+	g.StreamEnded(0, at(3))
+	g.Ended(at(0), media.CauseBye)
 	want := "links \n2s a pause.start\n2s stream external\n2s answered\n2s b pause.end (3s ago)\n2s c pause.end\n3s stream 0 ended\n3s ended bye"
 	if diff := cmp.Diff(want, log.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -268,7 +268,7 @@ func (l *leg) shutdown() {
 	now := time.Now()
 	l.stopping = true
 	if !l.confirmed && l.invite != nil && l.invite.Final() == 0 {
-		l.respond(l.invite, 503, "Service Unavailable", retryAfter())
+		l.respond(l.invite, 503, "Service Unavailable", sip.RetryAfter())
 	}
 	l.hangUp(now, media.CauseShutdown, "503", "going down")
 }

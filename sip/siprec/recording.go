@@ -14,6 +14,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
+	"github.com/trunktap/trunktap/sip/guard"
 )
 
 // Limits of one recording.
@@ -37,7 +38,7 @@ type recording struct {
 	id     string // of its media.Session
 
 	mu       sync.Mutex
-	tap      guard
+	tap      guard.Guard
 	legs     []*leg
 	nextID   media.StreamID
 	known    *Metadata // the snapshot
@@ -57,7 +58,7 @@ type recording struct {
 func newRecording(s *Server, source *Source, log *slog.Logger) *recording {
 	return &recording{
 		srv: s, source: source, log: log, known: &Metadata{}, agents: map[string]bool{},
-		attrs: map[string]string{}, kept: map[[sha256.Size]byte]bool{}, tap: guard{log: log, fault: &s.counters.Unrecorded},
+		attrs: map[string]string{}, kept: map[[sha256.Size]byte]bool{}, tap: guard.Guard{What: "session", Log: log, Fault: &s.counters.Unrecorded},
 	}
 }
 
@@ -146,7 +147,7 @@ func (r *recording) keep(list []document, at time.Time) {
 		sum := sha256.Sum256(d.part.content)
 		if d.keep && !r.kept[sum] && len(r.kept) < documentsMax {
 			r.kept[sum] = true
-			r.tap.metadata(media.Metadata{At: at, Type: d.part.typ, Body: d.part.content, Why: d.why})
+			r.tap.Metadata(media.Metadata{At: at, Type: d.part.typ, Body: d.part.content, Why: d.why})
 		}
 	}
 }
@@ -185,13 +186,13 @@ func (r *recording) observe(l *leg, invite *sip.Message) error {
 		if a.err != nil {
 			return fmt.Errorf("%w: %w", errObserver, a.err)
 		}
-		r.tap.tap = a.tap
+		r.tap.Tap = a.tap
 		return nil
 	case <-ctx.Done():
 		r.srv.wg.Go(func() { // its tap is unwanted when it comes
 			if a := <-got; a.tap != nil {
-				g := guard{tap: a.tap, log: r.log, fault: &r.srv.counters.Unrecorded}
-				g.ended(time.Now(), media.CauseFailed)
+				g := guard.Guard{Tap: a.tap, What: "session", Log: r.log, Fault: &r.srv.counters.Unrecorded}
+				g.Ended(time.Now(), media.CauseFailed)
 			}
 		})
 		return fmt.Errorf("%w: the recorder did not answer within %s", errObserver, observeWait)
@@ -318,7 +319,7 @@ func (r *recording) answer(at time.Time) {
 	defer r.mu.Unlock()
 	if !r.answered {
 		r.answered = true
-		r.tap.answered(at)
+		r.tap.Answered(at)
 	}
 	r.tell(at)
 }
@@ -343,5 +344,5 @@ func (r *recording) leave(l *leg, at time.Time, cause media.Cause) {
 	if !r.answered {
 		cause = media.CauseFailed
 	}
-	r.tap.ended(at, cause)
+	r.tap.Ended(at, cause)
 }

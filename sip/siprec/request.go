@@ -210,7 +210,7 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 		extra = []sip.Header{{Name: "Reason", Value: `SIP;cause=503;text="recording not possible"`}}
 	case errors.Is(err, relay.ErrNoPorts), errors.Is(err, relay.ErrClosed):
 		status = 503
-		extra = []sip.Header{retryAfter()}
+		extra = []sip.Header{sip.RetryAfter()}
 	case errors.As(err, &refusal), errors.Is(err, srtp.ErrNotAcceptable):
 		extra = []sip.Header{{Name: "Warning", Value: `302 trunktap "the protection of media does not fit the policy"`}}
 	case errors.Is(err, errNoAudio):
@@ -265,7 +265,7 @@ func (l *leg) change(s *dialog.Server, now time.Time) {
 	}
 	invite := m.Method == sip.Invite
 	if invite && l.invite.Final() == 0 {
-		l.respond(s, dialog.StatusOverlap, "Server Internal Error", retryAfter())
+		l.respond(s, dialog.StatusOverlap, "Server Internal Error", sip.RetryAfter())
 		return
 	}
 	c := split(m.Get("Content-Type"), m.Body)

@@ -2,11 +2,8 @@ package siprec
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -219,7 +216,7 @@ func (s *Server) admit(m *sip.Message) {
 	defer s.mu.Unlock()
 	if source == nil || s.closing || s.live.Load() >= int64(s.cfg.CallsMax) || len(s.byID) >= lingeringMax*s.cfg.CallsMax {
 		s.counters.DialogsRefused.Add(1)
-		s.reply(m, 503, "Service Unavailable", retryAfter())
+		s.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
 	s.nextID++
@@ -229,10 +226,6 @@ func (s *Server) admit(m *sip.Message) {
 	s.live.Add(1)
 	l.put(m)
 	s.wg.Go(l.own)
-}
-
-func retryAfter() sip.Header {
-	return sip.Header{Name: "Retry-After", Value: strconv.Itoa(1 + rand.IntN(10))}
 }
 
 // forget removes a dialog of which nothing is left.
@@ -248,16 +241,7 @@ func (s *Server) forget(l *leg) {
 // reply answers a request without a transaction: the same request is answered with
 // the same tag.
 func (s *Server) reply(req *sip.Message, status int, reason string, extra ...sip.Header) {
-	res := sip.ResponseTo(req, status, reason)
-	if req.ToTag() == "" {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(req.CallID() + req.Get("Via"))) // a hash never fails
-		res.Set("To", req.Get("To")+";tag="+hex.EncodeToString(h.Sum(nil)))
-	}
-	res.Headers = append(res.Headers, extra...)
-	if err := s.agent.Send(res, sip.ReplyFlow(req), nil); err != nil {
-		s.cfg.Log.Debug("cannot answer", "status", status, "to", req.Flow.Remote, "error", err)
-	}
+	s.agent.Reply(req, status, reason, extra...)
 }
 
 // Close ends all dialogs with a BYE, waits a bounded time for the answers and

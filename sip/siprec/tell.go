@@ -56,7 +56,7 @@ func (r *recording) place(n *line, p place, at time.Time) {
 	}
 	st.ID = n.id
 	n.told, n.place, n.as = true, p, st
-	n.stream.SetTap(relaySide, r.tap.streamStarted(st))
+	n.stream.SetTap(relaySide, r.tap.StreamStarted(st))
 }
 
 // same compares what is told of a stream.
@@ -73,7 +73,7 @@ func (r *recording) untell(n *line, at time.Time) {
 	if n.stream != nil {
 		n.stream.SetTap(relaySide, nil)
 	}
-	r.tap.streamEnded(n.id, at)
+	r.tap.StreamEnded(n.id, at)
 }
 
 // held says whether the metadata tells that nobody sends a stream any more that
@@ -114,7 +114,7 @@ func (r *recording) tellHold(lines []*line, at time.Time) {
 		if hold {
 			event = suppress.HoldStart
 		}
-		r.tap.signal(suppress.Signal{V: 1, Event: event, At: at, Source: sourceName, Party: media.Side(side).String()})
+		r.tap.Signal(suppress.Signal{V: 1, Event: event, At: at, Source: sourceName, Party: media.Side(side).String()})
 	}
 }
 
@@ -143,7 +143,7 @@ func (r *recording) tellAgents(lines []*line, at time.Time) {
 	for _, u := range order {
 		if !r.agents[u] && len(r.agents) < agentsMax {
 			r.agents[u] = true
-			r.tap.signal(suppress.Signal{V: 1, Event: suppress.AgentJoin, At: at, Source: sourceName, User: u, Role: suppress.RoleAgent})
+			r.tap.Signal(suppress.Signal{V: 1, Event: suppress.AgentJoin, At: at, Source: sourceName, User: u, Role: suppress.RoleAgent})
 		}
 	}
 	var gone []string
@@ -155,7 +155,7 @@ func (r *recording) tellAgents(lines []*line, at time.Time) {
 	slices.Sort(gone)
 	for _, u := range gone {
 		delete(r.agents, u)
-		r.tap.signal(suppress.Signal{V: 1, Event: suppress.AgentLeave, At: at, Source: sourceName, User: u})
+		r.tap.Signal(suppress.Signal{V: 1, Event: suppress.AgentLeave, At: at, Source: sourceName, User: u})
 	}
 }
 
@@ -197,12 +197,12 @@ func (r *recording) tellAttrs(at time.Time) {
 		for k, v := range now {
 			r.attrs[k] = v
 		}
-		r.tap.signal(suppress.Signal{V: 1, Event: suppress.AttrsSet, At: at, Source: sourceName, Attrs: now})
+		r.tap.Signal(suppress.Signal{V: 1, Event: suppress.AttrsSet, At: at, Source: sourceName, Attrs: now})
 	}
 	for _, k := range r.conversation() {
 		if !slices.Contains(r.links, k) && len(r.links) < agentsMax {
 			r.links = append(r.links, k)
-			r.tap.signal(suppress.Signal{V: 1, Event: suppress.CallLinked, At: at, Source: sourceName, Links: []string{k}})
+			r.tap.Signal(suppress.Signal{V: 1, Event: suppress.CallLinked, At: at, Source: sourceName, Links: []string{k}})
 		}
 	}
 }

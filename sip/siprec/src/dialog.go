@@ -21,7 +21,7 @@ func (l *leg) offer(method string, now time.Time) (*sip.Message, sip.Flow, error
 	if l.metaSince.IsZero() {
 		l.metaSince = now
 	}
-	typ, content := body(f.description(l.version, paused), f.metadata(l.metaSince, time.Time{}).Append(nil))
+	typ, content := body(f.description(l.version, paused), f.metadata(l.metaSince).Append(nil))
 	m, flow, err := l.request(method)
 	if err != nil {
 		return nil, flow, err

@@ -18,7 +18,6 @@ import (
 // the call ends. It belongs to the fork's owner.
 type leg struct {
 	f     *Fork
-	began time.Time
 	next  int       // index of the server to be tried
 	tries int       // servers tried in vain since one took the recording
 	retry time.Time // zero: not waiting
@@ -73,7 +72,7 @@ type told struct {
 // own is the owner of the fork.
 func (f *Fork) own() {
 	defer close(f.done)
-	l := &leg{f: f, began: time.Now(), pause: retryFirst}
+	l := &leg{f: f, pause: retryFirst}
 	l.begin(time.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()

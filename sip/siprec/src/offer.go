@@ -101,21 +101,21 @@ func idOf(names ...string) string {
 }
 
 // metadata is a snapshot of the call (RFC 7865).
-func (f *Fork) metadata(since time.Time, ended time.Time) *siprec.Metadata {
+func (f *Fork) metadata(since time.Time) *siprec.Metadata {
 	s := &f.session
 	id := func(names ...string) string { return idOf(append([]string{s.ID}, names...)...) }
 	parties, _, _ := f.state()
 	m := &siprec.Metadata{
 		Mode:       siprec.Complete,
-		Sessions:   []siprec.Session{{ID: id("session"), SIPSessionIDs: nil, Start: s.Start, Stop: ended}},
-		Recordings: []siprec.SessionRecording{{Session: id("session"), Associate: since, Disassociate: ended}},
+		Sessions:   []siprec.Session{{ID: id("session"), Start: s.Start}},
+		Recordings: []siprec.SessionRecording{{Session: id("session"), Associate: since}},
 	}
 	for i, label := range labels {
 		m.Streams = append(m.Streams, siprec.Stream{ID: id("stream", label), Session: id("session"), Label: label})
 		for _, p := range f.present(media.Side(i), parties) {
 			who := id("participant", label, p.URI, p.Name)
 			m.Participants = append(m.Participants, siprec.Participant{ID: who, Names: []siprec.NameID{{AOR: p.URI, Name: p.Name}}})
-			m.Memberships = append(m.Memberships, siprec.ParticipantSession{Participant: who, Session: id("session"), Associate: since, Disassociate: ended})
+			m.Memberships = append(m.Memberships, siprec.ParticipantSession{Participant: who, Session: id("session"), Associate: since})
 			m.Flows = append(m.Flows, siprec.ParticipantStream{
 				Participant: who, Send: []string{id("stream", label)}, Recv: []string{id("stream", labels[1-i])},
 			})
@@ -151,9 +151,6 @@ const boundary = "trunktap-recording-session"
 // body joins a description and metadata (RFC 7866 section 9.1). Neither holds
 // the boundary: both are of ours, and what they quote has no line of that kind.
 func body(description, metadata []byte) (contentType string, out []byte) {
-	if description == nil {
-		return siprec.TypeMetadata, metadata
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "--%s\r\nContent-Type: application/sdp\r\n\r\n%s\r\n", boundary, description)
 	fmt.Fprintf(&b, "--%s\r\nContent-Type: %s\r\nContent-Disposition: %s\r\n\r\n%s\r\n--%s--\r\n",
