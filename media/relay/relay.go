@@ -246,16 +246,23 @@ type Options struct {
 // and counted until SetRemote was called for it. ErrNoPorts (wrapped) says that
 // every pair is in use or in quarantine.
 func (r *Relay) Open(local [2]netip.Addr, opt Options) (*Stream, error) {
+	return r.open(opt, func(s *Stream, side media.Side) error {
+		if opt.ReceiveOnly && side != media.External {
+			return nil
+		}
+		return r.bindPair(s, side, canonical(local[side]))
+	})
+}
+
+// open makes a stream whose sides get their ports from bind.
+func (r *Relay) open(opt Options, bind func(*Stream, media.Side) error) (*Stream, error) {
 	if !r.begin() {
 		return nil, ErrClosed
 	}
 	defer r.opening.Done()
 	s := newStream(r, opt)
-	for side := range local {
-		if opt.ReceiveOnly && media.Side(side) != media.External {
-			continue
-		}
-		if err := r.bindPair(s, media.Side(side), canonical(local[side])); err != nil {
+	for _, side := range []media.Side{media.External, media.Internal} {
+		if err := bind(s, side); err != nil {
 			return nil, errors.Join(err, r.release(s))
 		}
 	}

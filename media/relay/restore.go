@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -44,15 +43,10 @@ func (r *Relay) findLeft() {
 // OpenAt is Open with given ports: those of a stream that another process had.
 // What of it the kernel still forwards, goes on; see Restored.
 func (r *Relay) OpenAt(local [2]netip.AddrPort, opt Options) (*Stream, error) {
-	if !r.begin() {
-		return nil, ErrClosed
-	}
-	defer r.opening.Done()
-	s := newStream(r, opt)
-	for side := range local {
+	return r.open(opt, func(s *Stream, side media.Side) error {
 		at := netip.AddrPortFrom(canonical(local[side].Addr()), local[side].Port())
-		if err := r.bindThis(s, media.Side(side), at); err != nil {
-			return nil, errors.Join(err, r.release(s))
+		if err := r.bindThis(s, side, at); err != nil {
+			return err
 		}
 		r.mu.Lock()
 		l, ok := r.restoring.left[at]
@@ -62,14 +56,8 @@ func (r *Relay) OpenAt(local [2]netip.AddrPort, opt Options) (*Stream, error) {
 			e.latch.Restore(l.Source, l.SSRC)
 			e.settled = settled{ssrc: l.SSRC, packets: settledPackets}
 		}
-	}
-	if err := r.engine.attach(s); err != nil {
-		return nil, errors.Join(fmt.Errorf("serve media ports: %w", err), r.release(s))
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.streams[s] = struct{}{}
-	return s, nil
+		return nil
+	})
 }
 
 // bindThis binds one pair of ports.
