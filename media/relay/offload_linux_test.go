@@ -361,32 +361,6 @@ func TestKernelFollowsTheStream(t *testing.T) {
 	}
 }
 
-// RTCP is the sockets', on its own port and on that of RTP.
-func TestKernelLeavesRTCP(t *testing.T) {
-	if !kerneltest.Enter(t) {
-		return
-	}
-	s := twoCables(t)
-	s.start(Config{})
-	st, conns := s.call()
-	for side, c := range conns {
-		st.SetRemote(media.Side(side), Remote{RTP: addrOf(c), Mux: true, PayloadTypes: []uint8{0}})
-	}
-	tap := &collector{}
-	st.SetTap(media.External, tap)
-	before := s.byKernel(st, conns, 0)
-	s.pass(st, media.External, conns[0], conns[1], rtcpPacket(1))
-	all := s.byKernel(st, conns, before) + 1
-	_ = st.Close()
-	n := st.Stats()[0]
-	if n.Packets != uint64(all) || n.LastRTCP.IsZero() {
-		t.Fatalf("%+v, want %d", n, all)
-	}
-	if tap.len() != all || !bytes.Equal(tap.wires[before], rtcpPacket(1)) {
-		t.Fatalf("the tap got %d packets, want %d", tap.len(), all)
-	}
-}
-
 // The arrival is when the kernel saw the packet, on Go's clock.
 func TestKernelArrivals(t *testing.T) {
 	if !kerneltest.Enter(t) {
