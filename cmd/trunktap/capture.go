@@ -89,18 +89,6 @@ func (l *listener) ready() error {
 	return nil
 }
 
-// withCapture adds the state of the link to that of the archive.
-func (d *daemon) withCapture(parts func(context.Context) map[string]error) func(context.Context) map[string]error {
-	if d.listener == nil {
-		return parts
-	}
-	return func(ctx context.Context) map[string]error {
-		all := parts(ctx)
-		all["capture"] = d.listener.ready()
-		return all
-	}
-}
-
 // watchCapture logs when the link goes and comes.
 func (d *daemon) watchCapture(wasDown bool) (down bool) {
 	if d.listener == nil {

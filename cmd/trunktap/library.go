@@ -59,6 +59,20 @@ func readiness(a *archive.Archive) func(context.Context) map[string]error {
 	}
 }
 
+var errNotTaking = errors.New("new calls are not taken: the daemon is starting, or drains before it stops")
+
+// ready names all parts without which no new call is taken and recorded.
+func (d *daemon) ready(ctx context.Context) map[string]error {
+	all := readiness(d.archive)(ctx)
+	if d.listener != nil {
+		all["capture"] = d.listener.ready()
+	}
+	if !d.taking.Load() {
+		all["sip"] = errNotTaking
+	}
+	return all
+}
+
 // freeBytesMin is what must be free for a recording to begin: the store must
 // never fill a disk that others need to write a log.
 const freeBytesMin = 64 << 20

@@ -278,6 +278,9 @@ func TestLiveLeaveAndDrain(t *testing.T) {
 		}
 		return fmt.Errorf("it was not: %w", err)
 	})
+	if err := d.get("/readyz", nil); err == nil || !strings.Contains(err.Error(), `"failing":["sip"]`) {
+		t.Errorf("ready while draining: %v", err)
+	}
 	if err := c.bye(ctx); err != nil {
 		t.Fatal(err)
 	}

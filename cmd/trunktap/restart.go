@@ -186,6 +186,7 @@ func (d *daemon) drain(most time.Duration) {
 	if most <= 0 || d.b2bua.Calls() == 0 {
 		return
 	}
+	d.taking.Store(false)
 	d.b2bua.Drain()
 	d.log.Info("new calls are refused; the daemon stops when the last one has ended", "calls", d.b2bua.Calls(), "at_most", most)
 	again := make(chan os.Signal, 1)

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -103,6 +104,7 @@ type daemon struct {
 	b2bua   *b2bua.B2BUA
 	siprec  *siprec.Server // nil: no recording sessions are taken
 	restart restart
+	taking  atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
@@ -140,6 +142,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			return nil, fmt.Errorf("take calls: %w", err)
 		}
 	}
+	d.taking.Store(true)
 	return d, nil
 }
 
@@ -341,7 +344,7 @@ func (d *daemon) startAPI(context.Context) error {
 		return err
 	}
 	srv := api.New(api.Config{
-		Runtime: d.rec, Library: library{d.archive}, Ready: d.withCapture(readiness(d.archive)), Metrics: newMetrics(d), Token: token,
+		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Metrics: newMetrics(d), Token: token,
 		Trunks:    trunkStates(d.b2bua),
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
 	})

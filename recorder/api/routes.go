@@ -77,7 +77,7 @@ type health struct {
 	Status int `json:"-"`
 	Body   struct {
 		Status  string   `json:"status" enum:"ok,unavailable"`
-		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, spool, keys, catalogue."`
+		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, spool, keys, catalogue, capture, sip."`
 	}
 }
 
