@@ -1,0 +1,33 @@
+package seal
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// Why a key-encryption key is not at hand; both are recorder.ErrKey.
+var (
+	ErrUnreachable = fmt.Errorf("%w: the key service does not answer", recorder.ErrKey)
+	ErrRevoked     = fmt.Errorf("%w: disabled, destroyed or not permitted", recorder.ErrKey)
+)
+
+// KEK wraps data keys under a key-encryption key that may never leave a device
+// or service. Safe for concurrent use; calls may take as long as ctx allows.
+type KEK interface {
+	// Wrap encrypts a data key (16 to 4096 bytes) under the active key and binds
+	// it to aad (at most 1024 bytes). The name of a key tells its version too and
+	// is no secret. ErrUnreachable, ErrRevoked.
+	Wrap(ctx context.Context, plaintext, aad []byte) (name string, wrapped []byte, err error)
+	// Unwrap reverses Wrap with the key that name tells, active or not.
+	// ErrUnreachable, ErrRevoked, recorder.ErrTampered when wrapped or aad differ.
+	Unwrap(ctx context.Context, name string, wrapped, aad []byte) ([]byte, error)
+	Close() error
+}
+
+// Rotator is a KEK that can make itself a new active key. What was wrapped under
+// older ones is still unwrapped.
+type Rotator interface {
+	Rotate(ctx context.Context) (name string, err error)
+}
