@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -21,9 +22,12 @@ import (
 // restart is what goes on of a process before this one.
 type restart struct {
 	journal *journal.Journal // nil: calls end with the process
-	left    map[string]*journal.Call
-	held    map[string][]*archive.Held // by session, until they are taken
-	taken   map[string]*archive.Held   // by recording
+
+	// Sessions ask in their own goroutines, and recordings in those that write.
+	mu    sync.Mutex // guards all following
+	left  map[string]*journal.Call
+	held  map[string][]*archive.Held // by session, until they are taken
+	taken map[string]*archive.Held   // by recording
 }
 
 // journalKeys seals the journal as recordings are sealed.
@@ -101,16 +105,26 @@ func (d *daemon) callJournal() b2bua.Journal {
 
 // recordingsOf gives the recorder what was held of a session.
 func (d *daemon) recordingsOf(s media.Session) (list []*recorder.Manifest, known bool) {
-	for _, h := range d.restart.held[s.ID] {
-		list = append(list, h.Manifest)
-		d.restart.taken[h.ID] = h
-	}
-	delete(d.restart.held, s.ID)
+	list = d.restart.take(s.ID)
 	return list, len(list) > 0 || d.archive.Known(context.Background(), s)
 }
 
+func (r *restart) take(session string) (list []*recorder.Manifest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.held[session] {
+		list = append(list, h.Manifest)
+		r.taken[h.ID] = h
+	}
+	delete(r.held, session)
+	return list
+}
+
 func (d *daemon) signalsOf(session string) (list []suppress.Signal) {
-	c := d.restart.left[session]
+	r := &d.restart
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.left[session]
 	if c == nil {
 		return nil
 	}
@@ -124,11 +138,26 @@ func (d *daemon) signalsOf(session string) (list []suppress.Signal) {
 }
 
 func (d *daemon) continued(ctx context.Context, recording string) (recorder.Sink, error) {
-	h := d.restart.taken[recording]
+	r := &d.restart
+	r.mu.Lock()
+	h := r.taken[recording]
+	r.mu.Unlock()
 	if h == nil {
 		return nil, fmt.Errorf("recording %s: %w", recording, recorder.ErrNotFound)
 	}
 	return d.archive.Continue(ctx, h)
+}
+
+// rest returns what no session took, and forgets what only the beginning needs.
+func (r *restart) rest() (list []*archive.Held) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, held := range r.held {
+		list = append(list, held...)
+	}
+	clear(r.held)
+	r.left = nil
+	return list
 }
 
 // resumeCalls goes on with the calls of the process before: first with their media,
@@ -154,12 +183,9 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 		d.log.Info("media went on in the kernel meanwhile", "flows", flows)
 	}
 	d.rec.Proceed()
-	for _, list := range r.held { // their calls go on unrecorded
-		for _, h := range list {
-			d.archive.Abandon(h)
-		}
+	for _, h := range r.rest() { // their calls go on unrecorded
+		d.archive.Abandon(h)
 	}
-	r.left = nil
 	return d.recoverArchive(ctx)
 }
 
@@ -174,9 +200,11 @@ func (d *daemon) hold(ctx context.Context, sessions []string) {
 		d.log.Error("recordings do not go on after the restart", "error", err)
 		return
 	}
+	r := &d.restart
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, h := range held {
-		session := h.Session()
-		d.restart.held[session] = append(d.restart.held[session], h)
+		r.held[h.Session()] = append(r.held[h.Session()], h)
 	}
 }
 

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/sip/siptest"
+)
+
+var (
+	killCount = flag.Int("kills", 6, "how often TestLiveKills kills the daemon")
+	killCalls = flag.Int("kill-calls", 12, "calls of TestLiveKills at any time")
+)
+
+const (
+	killLostMost  = 2 * time.Second         // of audio, a kill and call
+	killAdoptMost = 1500 * time.Millisecond // until what is sent is taken again after the daemon is ready; a machine that stands still has it too
+	killExported  = 25                      // recordings whose audio is looked at
+)
+
+// killing is a world in which calls come and go and the daemon dies.
+type killing struct {
+	*liveDaemon
+	agents [2]*siptest.Agent
+
+	mu    sync.Mutex // guards all following
+	kills []killTime
+	calls map[string]killCall // answered, by Call-ID
+	lost  int                 // answered while the daemon died, and unknown to the next one
+	tried int
+}
+
+type killTime struct{ dead, ready time.Time }
+
+type killCall struct {
+	answered, ended time.Time
+	hz              float64
+}
+
+// TestLiveKills kills the daemon again and again at random moments of calls that come and
+// go: each recording is there, whole but for what each kill may cost, and verifies.
+func TestLiveKills(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w := newKilling(t)
+	w.start()
+	ctx, stop := context.WithCancel(t.Context())
+	var slots sync.WaitGroup
+	for i := range *killCalls {
+		slots.Go(func() { w.talk(ctx, rand.New(rand.NewPCG(seed, uint64(i)+1)), 400+10*float64(i%50)) })
+	}
+	r := rand.New(rand.NewPCG(seed, 0))
+	for range *killCount {
+		time.Sleep(time.Duration(r.Int64N(int64(1500 * time.Millisecond))))
+		dead := time.Now()
+		w.kill()
+		w.start()
+		w.mu.Lock()
+		w.kills = append(w.kills, killTime{dead, time.Now()})
+		w.mu.Unlock()
+	}
+	stop()
+	slots.Wait()
+	w.check()
+	w.stop()
+}
+
+func newKilling(t *testing.T) *killing {
+	w := &killing{calls: map[string]killCall{}}
+	tc := liveTrunkConfig{Name: "kills", Format: recorder.FormatOggOpus}
+	for side, addr := range liveTrunk[0] {
+		w.agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0), KeepMax: 10})
+		tc.Sides[side] = liveSide{Peer: addr, NextHop: "sip:" + w.agents[side].Addr().String(), Media: liveHost}
+	}
+	w.agents[1].Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Silent: true, Play: siptest.Tone(1700, 0.5)}) })
+	pins := fmt.Sprintf("/sys/fs/bpf/trunktap-kills-%d", os.Getpid())
+	t.Cleanup(func() { _ = os.Remove(pins) }) // the daemon leaves it empty
+	w.liveDaemon = newLiveDaemon(t, liveConfig{
+		Media:  []string{"kernel: {pin: " + pins + "}"},
+		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Ports: 8 * *killCalls, SegmentMax: 5 * time.Second,
+	})
+	return w
+}
+
+// talk has one call after the other until ctx is done, and ends its last one.
+func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
+	for ctx.Err() == nil {
+		began := time.Now()
+		most, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+		c, err := w.agents[0].Call(most, "sip:desk@"+w.via().String(), w.via(), siptest.CallOptions{})
+		cancel()
+		w.mu.Lock()
+		w.tried++
+		w.mu.Unlock()
+		if err != nil {
+			continue // the daemon died: not this test's matter
+		}
+		call := killCall{answered: time.Now(), hz: hz}
+		c.Media().Play(siptest.Tone(hz, 0.5))
+		select {
+		case <-time.After(time.Second + time.Duration(r.Int64N(int64(12*time.Second)))):
+		case <-ctx.Done():
+			time.Sleep(killAdoptMost) // the last kill has its end, too
+		}
+		most, cancel = context.WithTimeout(context.Background(), 40*time.Second)
+		call.ended = time.Now()
+		err = c.Bye(most)
+		cancel()
+		w.mu.Lock()
+		switch at := call.answered; {
+		case err == nil:
+			w.calls[c.ID()] = call
+		case slices.ContainsFunc(w.kills, func(k killTime) bool { return !at.Before(k.dead.Add(-200*time.Millisecond)) && began.Before(k.ready) }):
+			w.lost++
+		default:
+			w.t.Errorf("call %s, answered %s, ended after %s: %v", c.ID(), call.answered.Format(time.RFC3339Nano), call.ended.Sub(call.answered), err)
+		}
+		w.mu.Unlock()
+	}
+}
+
+// all lists all recordings by Call-ID.
+func (w *killing) all() (map[string]*recorder.Manifest, error) {
+	out, cursor := map[string]*recorder.Manifest{}, ""
+	for {
+		var page listing
+		if err := w.get("/v1/recordings?limit=1000&cursor="+url.QueryEscape(cursor), &page); err != nil {
+			return nil, err
+		}
+		for _, m := range page.Recordings {
+			if out[m.Call.SIPCallID] != nil {
+				w.t.Errorf("call %s has two recordings", m.Call.SIPCallID)
+			}
+			out[m.Call.SIPCallID] = &m
+		}
+		if cursor = page.Next; cursor == "" {
+			return out, nil
+		}
+	}
+}
+
+func (w *killing) check() {
+	var recordings map[string]*recorder.Manifest
+	w.within(2*livePublishLimit, "every call has its recording", func() (err error) {
+		if recordings, err = w.all(); err != nil {
+			return err
+		}
+		for id, c := range w.calls {
+			if recordings[id] == nil {
+				return fmt.Errorf("call %s of %s, %s long, has none", id, c.answered.Format(time.RFC3339Nano), c.ended.Sub(c.answered))
+			}
+		}
+		return nil
+	})
+	exported, worst := 0, time.Duration(0)
+	for id, c := range w.calls {
+		m := recordings[id]
+		checkAccount(w.t, m)
+		worst = max(worst, w.lostOf(m, c))
+		if exported < killExported && m.AudioMS-restartMS(m) > 3000 {
+			exported++
+			checkVoices(w.t, m, w.export(m.ID), [2]float64{c.hz, 1700})
+		}
+	}
+	w.t.Logf("%d kills, %d calls tried, %d answered and ended, %d lost in their set-up, %d recordings; at most %d ms of audio lost a kill and call",
+		len(w.kills), w.tried, len(w.calls), w.lost, len(recordings), worst.Milliseconds())
+	if len(w.calls) < *killCalls {
+		w.t.Errorf("only %d calls", len(w.calls))
+	}
+	if out := w.command("verify"); !strings.Contains(out, "0 findings") {
+		w.t.Error(out)
+	}
+}
+
+// lostOf holds the bound of what the kills cost one call, and returns it per kill.
+func (w *killing) lostOf(m *recorder.Manifest, c killCall) time.Duration {
+	var down time.Duration
+	missing, n := time.Duration(restartMS(m))*time.Millisecond, 0
+	for _, k := range w.kills {
+		if k.ready.After(c.answered) && k.dead.Before(c.ended) {
+			n++
+			down += k.ready.Sub(k.dead)
+		}
+	}
+	if short := c.ended.Sub(c.answered) - time.Duration(m.RealMS)*time.Millisecond; short > 300*time.Millisecond {
+		missing += short // it lies outside of the account
+	}
+	if n == 0 {
+		if missing > 0 {
+			w.t.Errorf("recording %s: %s missing though nobody died", m.ID, missing)
+		}
+		return 0
+	}
+	lost := max(0, missing-down)
+	if lost > time.Duration(n)*(killLostMost+killAdoptMost) {
+		w.t.Errorf("recording %s: %s lost by %d kills", m.ID, lost, n)
+	}
+	return lost / time.Duration(n)
+}
+
+// restartMS is how much the restarts took of the external party.
+func restartMS(m *recorder.Manifest) (sum int64) {
+	for _, g := range m.Gaps {
+		if g.Channel == 0 && g.Cause == recorder.GapRestart {
+			sum += g.DurationMS
+		}
+	}
+	return sum
+}
