@@ -44,8 +44,8 @@ type killing struct {
 type killTime struct{ dead, ready time.Time }
 
 type killCall struct {
-	answered, ended time.Time
-	hz              float64
+	answered, ended, over time.Time // over: the BYE was answered
+	hz                    float64
 }
 
 // TestLiveKills kills the daemon again and again at random moments of calls that come and
@@ -117,6 +117,7 @@ func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
 		call.ended = time.Now()
 		err = c.Bye(most)
 		cancel()
+		call.over = time.Now()
 		w.mu.Lock()
 		switch at := call.answered; {
 		case err == nil:
@@ -188,7 +189,7 @@ func (w *killing) lostOf(m *recorder.Manifest, c killCall) time.Duration {
 	var down time.Duration
 	missing, n := time.Duration(restartMS(m))*time.Millisecond, 0
 	for _, k := range w.kills {
-		if k.ready.After(c.answered) && k.dead.Before(c.ended) {
+		if k.ready.After(c.answered) && k.dead.Before(c.over) {
 			n++
 			down += k.ready.Sub(k.dead)
 		}

@@ -65,14 +65,18 @@ func sessionOf(id string) string {
 	return id[:strings.LastIndex(id, "-")]
 }
 
-// hold is run for a recording that goes on; nil when it was over.
+// hold is run for a recording that goes on; nil when it was over, or when nothing of
+// it was durable: then its folder makes room for it to begin anew.
 func (r *recovery) hold() (*Held, error) {
 	files, err := r.a.fsys.ReadDir(r.a.spool(r.ID))
 	if err != nil {
 		return nil, err
 	}
-	if err := r.readMarker(files); err != nil || r.empty {
+	if err := r.readMarker(files); err != nil {
 		return nil, err
+	}
+	if r.empty {
+		return nil, r.a.dropSpool(r.ID)
 	}
 	if err := r.readSpool(files); err != nil {
 		return nil, err
@@ -89,7 +93,7 @@ func (r *recovery) hold() (*Held, error) {
 	m := r.lastAccount()
 	if m == nil {
 		if m = r.withoutAccount(); m == nil {
-			return nil, nil
+			return nil, r.a.dropSpool(r.ID)
 		}
 	}
 	if len(m.Channels) == 0 || m.SampleRate <= 0 || m.Origin.IsZero() {
