@@ -16,7 +16,7 @@ func (d *discardOutput) finish(Segment, *Manifest)   {}
 func (d *discardOutput) abandon()                    {}
 func (d *discardOutput) publish(*Manifest)           {}
 func (d *discardOutput) discard(string)              {}
-func (d *discardOutput) refusal() string             { return "" }
+func (d *discardOutput) refusal() (string, string)   { return "", "" }
 
 // running returns a core in the middle of a call and a function that gives it
 // the next packet of both sides.

@@ -39,7 +39,7 @@ type output interface {
 	abandon() // the open segment has no audio: it was a journal
 	publish(m *Manifest)
 	discard(why string)
-	refusal() string // why audio was refused last, for the gap's detail
+	refusal() (cause, detail string) // why audio was refused last, for the gap
 }
 
 // core is the pipeline of one call: packets, signals and times go in, what its

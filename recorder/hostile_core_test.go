@@ -358,7 +358,7 @@ func (*collected) finish(Segment, *Manifest) {}
 func (*collected) abandon()                  {}
 func (o *collected) publish(m *Manifest)     { o.manifest = m }
 func (*collected) discard(string)            {}
-func (*collected) refusal() string           { return "" }
+func (*collected) refusal() (string, string) { return "", "" }
 
 // event of a core, for the tests below.
 type coreEvent struct {

@@ -181,6 +181,7 @@ const (
 	GapLate        = "late"        // packets came after their place was sealed
 	GapAbsent      = "absent"      // nothing came though sending was agreed
 	GapOverrun     = "overrun"     // the recorder could not take it: a full ring, a spent write budget, a failing store
+	GapDisk        = "disk"        // the disk was too full for all recordings, and this one gave way
 	GapRestart     = "restart"     // the daemon was not there
 	GapUndecodable = "undecodable" // packets came in a form that is not understood, or that could not be decrypted
 	GapMasked      = "masked"      // it came, and was silenced for a key that was heard in it

@@ -3,6 +3,7 @@ package recorder
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -92,6 +93,9 @@ type Plan struct {
 	Consult, Adhoc, Snippets bool // may be made, in the way of this plan
 	Stations                 Stations
 
+	Storage  string   // name of the store that its recordings go to; empty: the one that has no name
+	Priority Priority // when there is no room for all
+
 	// RefuseUnready makes SessionStarted fail when the store, the keys or the
 	// write budget cannot take the call now (on_failure: refuse).
 	RefuseUnready bool
@@ -174,5 +178,24 @@ type Policy interface {
 	Plan(s media.Session) (Plan, bool)
 }
 
-// Prefix is the folder of a recording in a store: by day of its call's start, in UTC.
-func Prefix(start time.Time, id string) string { return start.UTC().Format("2006/01/02/") + id }
+// Prefix is the folder of a recording in a store: by day of its call's start, in
+// UTC, and by conversation as far as that was known when the recording began.
+func Prefix(start time.Time, conversation, id string) string {
+	day := start.UTC().Format("2006/01/02/")
+	if conversation == "" {
+		return day + id
+	}
+	return day + folderOf(conversation) + "/" + id
+}
+
+// folderOf names the folder of a conversation: a derived id (media.ConversationID)
+// as it is, another one, which may hold anything, by its hash.
+func folderOf(conversation string) string {
+	if len(conversation) == conversationIDLen && strings.Trim(conversation, "0123456789abcdef") == "" {
+		return conversation
+	}
+	return media.ConversationID("named\x00" + conversation)
+}
+
+// conversationIDLen is the length of what media.ConversationID gives.
+const conversationIDLen = 24

@@ -84,6 +84,8 @@ type Store interface {
 type Row struct {
 	Manifest Manifest
 	Prefix   string // folder of the recording in the store
+	Store    string // name of the store; empty: the one that has no name
+	Spooled  bool   // the store has not all of it yet: what is missing is in the spool of the node that recorded it
 }
 
 // Query selects recordings. Zero fields do not restrict.
@@ -138,6 +140,24 @@ type SegmentInfo struct {
 	AudioMS    int64
 	Start      time.Time // wall time of its first sample
 }
+
+// SinkInfo describes a recording when its sink is opened.
+type SinkInfo struct {
+	Recording string // id
+	Prefix    string // folder in the store
+	Storage   string // name of the store; empty: the one that has no name
+	Priority  Priority
+}
+
+// Priority tells which recordings get gaps first when there is no room for all.
+type Priority int8
+
+// Priorities. The zero value is that of a plan which says nothing.
+const (
+	PriorityLow    Priority = -1
+	PriorityNormal Priority = 0
+	PriorityHigh   Priority = 1
+)
 
 // Sink takes the output of the pipeline of one recording. It is called by one
 // goroutine at a time, never by one that a call waits for.

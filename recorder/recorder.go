@@ -41,9 +41,20 @@ const (
 type Config struct {
 	Policy  Policy
 	NewSink func(ctx context.Context, recording, prefix string) (Sink, error)
+	// OpenSink is asked in the place of NewSink where it is set: it is told all.
+	OpenSink func(ctx context.Context, info SinkInfo) (Sink, error)
 	// Ready tells whether a call that begins now could be recorded; asked only
 	// for plans with RefuseUnready. Nil: always.
 	Ready func(ctx context.Context) error
+
+	// Admit tells whether recordings may begin at all; asked for every new call, so it
+	// must answer at once. A *NotAdmitted says what becomes of the call; another error
+	// is as one of Ready. Nil: always.
+	Admit func() error
+	// Room tells why audio of a recording that goes on is to be given up for want of
+	// disk (a gap of cause disk); empty: it is not. It is asked for each frame and
+	// must answer at once. Nil: never.
+	Room func(recording string) string
 
 	RingBytes        int   // tap ring of a stream; 0: for about 4 s of what it may send, 24 KiB to 1 MiB
 	CallBudgetBytes  int64 // queued for a failing or slow store, a call; 0: 4 MiB
@@ -123,8 +134,8 @@ type shard struct {
 
 // New returns a running recorder.
 func New(cfg Config) (*Recorder, error) {
-	if cfg.Policy == nil || cfg.NewSink == nil {
-		return nil, errors.New("recorder: Policy and NewSink are required")
+	if cfg.Policy == nil || cfg.NewSink == nil && cfg.OpenSink == nil {
+		return nil, errors.New("recorder: Policy, and NewSink or OpenSink, are required")
 	}
 	if cfg.RingBytes == 0 && cfg.Synchronous {
 		cfg.RingBytes = ringBytesMax // all packets of one instant of a capture wait in it
@@ -183,6 +194,11 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 		return nil, r.refuse(s, plan, fmt.Errorf("plan of trunk %q: %w", s.Trunk, err))
 	}
 	x := r.resumption(s)
+	if x == nil && r.cfg.Admit != nil {
+		if err := r.cfg.Admit(); err != nil {
+			return nil, r.refuse(s, plan, err)
+		}
+	}
 	if plan.RefuseUnready && x == nil {
 		if err := r.ready(ctx); err != nil {
 			return nil, r.refuse(s, plan, err)
@@ -219,11 +235,24 @@ func (r *Recorder) SessionStarted(ctx context.Context, s media.Session) (media.S
 func (r *Recorder) refuse(s media.Session, p Plan, err error) error {
 	r.stats.Refused.Add(1)
 	r.alarm(s.ID, "not-recorded", err)
-	if p.RefuseUnready {
+	var na *NotAdmitted
+	if p.RefuseUnready || errors.As(err, &na) && na.RefuseCall {
 		return fmt.Errorf("recording is required and not possible: %w", err)
 	}
 	return nil
 }
+
+// NotAdmitted says that no recording may begin now.
+type NotAdmitted struct {
+	Why        string
+	RefuseCall bool // the call is refused, whatever its plan says; false: as its plan says
+}
+
+// Error implements error.
+func (e *NotAdmitted) Error() string { return e.Why }
+
+// Tell publishes an event that does not come from a call.
+func (r *Recorder) Tell(e Event) { r.events.publish(e) }
 
 func (r *Recorder) ready(ctx context.Context) error {
 	if r.queued.Load()+r.cfg.CallBudgetBytes > r.cfg.TotalBudgetBytes {

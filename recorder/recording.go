@@ -16,6 +16,8 @@ type recordingInfo struct {
 	ID, Prefix string
 	Kind       Kind
 	User       string
+	Storage    string
+	Priority   Priority
 	head       Manifest // what is known of it when it begins
 }
 
@@ -28,6 +30,7 @@ type recording struct {
 	id          string
 	kind        Kind
 	user, other string
+	prefix      string // folder in the store
 	session     media.Session
 	base        time.Time
 	flip        bool // channel 1 is the external side
@@ -92,7 +95,8 @@ type recording struct {
 func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, internal media.Side) *recording {
 	p.Kind = kind
 	r := &recording{
-		id: id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base,
+		prefix: Prefix(c.session.Start, c.conv, id),
+		id:     id, kind: kind, user: user, other: other, plan: p, session: c.session, base: c.base,
 		flip: internal == media.External, vault: c.vault, stopMS: -1, now: c.now,
 		timeline: suppress.New(p.Rules), gate: suppress.NewGate(suppress.Cut), conv: c.conv, docs: &c.docs, streams: c.rows, others: func() []otherSpan { return c.others }, quality: c.qualityOf,
 	}
@@ -106,7 +110,9 @@ func (c *core) newRecording(id string, kind Kind, user, other string, p Plan, in
 		r.consent = consentPending
 	}
 	r.parties.init(c.session, kind, user, internal)
-	r.out = c.outlet(recordingInfo{ID: id, Prefix: Prefix(c.session.Start, id), Kind: kind, User: user, head: *r.head()})
+	r.out = c.outlet(recordingInfo{
+		ID: id, Prefix: r.prefix, Kind: kind, User: user, Storage: p.Storage, Priority: p.Priority, head: *r.head(),
+	})
 	return r
 }
 

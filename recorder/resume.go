@@ -231,6 +231,9 @@ func (w *writer) newSink(ctx context.Context) (Sink, error) {
 	if w.before != nil {
 		return w.rec.cfg.Restart.Sink(ctx, w.info.ID)
 	}
+	if open := w.rec.cfg.OpenSink; open != nil {
+		return open(ctx, SinkInfo{Recording: w.info.ID, Prefix: w.info.Prefix, Storage: w.info.Storage, Priority: w.info.Priority})
+	}
 	return w.rec.cfg.NewSink(ctx, w.info.ID, w.info.Prefix)
 }
 

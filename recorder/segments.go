@@ -128,7 +128,7 @@ func (g *segmentState) begin(r *recording, realMS int64) {
 	g.enc = enc
 	r.account.dirty = true // goes with the first audio, for recovery
 	r.out.begin(SegmentInfo{
-		Recording: r.id, Prefix: Prefix(r.session.Start, r.id), N: g.n, Format: r.plan.Format,
+		Recording: r.id, Prefix: r.prefix, N: g.n, Format: r.plan.Format,
 		SampleRate: r.plan.SampleRate, Channels: r.channels(), RealMS: realMS, AudioMS: g.info.AudioMS,
 		Start: r.msTime(realMS),
 	})
@@ -189,7 +189,7 @@ func (g *segmentState) state(r *recording) {
 // flush codes what waits, whole granules unless last, and hands it on.
 func (g *segmentState) flush(r *recording, how flushing) {
 	if g.enc == nil {
-		g.lose(r, g.waiting(), r.account.fault)
+		g.lose(r, g.waiting(), GapOverrun, r.account.fault)
 		return
 	}
 	n := g.ready(how)
@@ -198,7 +198,7 @@ func (g *segmentState) flush(r *recording, how flushing) {
 	}
 	data, err := g.encode(r, n, how == flushLast)
 	if err != nil {
-		g.lose(r, n, fmt.Sprintf("encoder: %v", err))
+		g.lose(r, n, GapOverrun, fmt.Sprintf("encoder: %v", err))
 		return
 	}
 	a := Audio{
@@ -212,7 +212,8 @@ func (g *segmentState) flush(r *recording, how flushing) {
 	if !r.out.audio(a, account) {
 		g.stated = g.stated && account == nil // what was refused must be said again
 		releaseFrame(data)
-		g.lose(r, n, r.out.refusal())
+		cause, why := r.out.refusal()
+		g.lose(r, n, cause, why)
 		return
 	}
 	g.drop(r, n)
@@ -260,13 +261,13 @@ func (g *segmentState) encode(r *recording, n int, last bool) ([]byte, error) {
 
 // lose makes a gap of the first n waiting samples: they were captured but
 // could not be kept.
-func (g *segmentState) lose(r *recording, n int, detail string) {
+func (g *segmentState) lose(r *recording, n int, cause, detail string) {
 	left := int64(n)
 	for _, s := range g.pendSpans {
 		take := min(left, s.to-s.from)
 		for i := range r.account.gaps {
 			for _, k := range r.keptSpans(i, span{s.from, s.from + take}) {
-				r.account.gaps[i].cover(k, GapOverrun, detail)
+				r.account.gaps[i].cover(k, cause, detail)
 			}
 		}
 		r.seg.stale(s.from / r.perMS)

@@ -43,7 +43,8 @@ type writer struct {
 	bytes   int64
 	lastErr error
 	state   writerState
-	dropped bool // discarded: what is queued before that need not be done
+	dropped bool   // discarded: what is queued before that need not be done
+	thinned string // why the last audio was refused for want of disk; empty: it was not
 
 	// owned by the scribe that serves it
 	sink     Sink
@@ -102,7 +103,11 @@ func (w *writer) push(o op, must bool) bool {
 	if o.kind == opDiscard {
 		w.dropQueue()
 	}
-	room := w.bytes+o.bytes <= w.rec.cfg.CallBudgetBytes && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
+	w.thinned = ""
+	if !must && w.rec.cfg.Room != nil {
+		w.thinned = w.rec.cfg.Room(w.info.ID)
+	}
+	room := w.thinned == "" && w.bytes+o.bytes <= w.rec.cfg.CallBudgetBytes && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
 	if !room && !must {
 		w.mu.Unlock()
 		w.rec.stats.FramesRefused.Add(1)
@@ -300,13 +305,16 @@ func (w *writer) recovered() {
 }
 
 // refusal says, for the account, why audio had no room.
-func (w *writer) refusal() string {
+func (w *writer) refusal() (cause, detail string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.lastErr != nil {
-		return "write budget spent: " + w.lastErr.Error()
+	switch {
+	case w.thinned != "":
+		return GapDisk, w.thinned
+	case w.lastErr != nil:
+		return GapOverrun, "write budget spent: " + w.lastErr.Error()
 	}
-	return "write budget spent"
+	return GapOverrun, "write budget spent"
 }
 
 // giveUp ends the writing of what could not be published in time.

@@ -113,7 +113,7 @@ func TestListing(t *testing.T) {
 // mustKeep publishes a recording without audio into the archive of a site.
 func mustKeep(t *testing.T, a *archive.Archive, m *recorder.Manifest) {
 	t.Helper()
-	sink, err := a.NewSink(t.Context(), m.ID, recorder.Prefix(m.Call.Start, m.ID))
+	sink, err := a.NewSink(t.Context(), m.ID, recorder.Prefix(m.Call.Start, m.Conversation, m.ID))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -403,15 +403,12 @@ func (a *Archive) locate(ctx context.Context, id string) (string, error) {
 	if err := segment.CheckID(id); err != nil {
 		return "", fmt.Errorf("%w: %w", recorder.ErrNotFound, err)
 	}
-	if c, err := a.catalogue.get(ctx); err == nil {
-		if r, err := c.Get(ctx, id); err == nil && a.has(ctx, r.Prefix) {
-			return r.Prefix, nil
-		}
-	}
+	var old []string
 	if len(id) > 9 && id[8] == 'T' { // media.SessionID
-		if guess := path.Join(id[:4], id[4:6], id[6:8], id); a.has(ctx, guess) {
-			return guess, nil
-		}
+		old = append(old, path.Join(id[:4], id[4:6], id[6:8], id))
+	}
+	if prefix, ok := a.guess(ctx, id, old...); ok {
+		return prefix, nil
 	}
 	found := errors.New("found")
 	var prefix string
@@ -429,6 +426,22 @@ func (a *Archive) locate(ctx context.Context, id string) (string, error) {
 		return "", err
 	}
 	return "", fmt.Errorf("recording %s: %w", id, recorder.ErrNotFound)
+}
+
+// guess returns the folder of a recording as the catalogue knows it, or the first
+// of some others that has a manifest.
+func (a *Archive) guess(ctx context.Context, id string, others ...string) (string, bool) {
+	if c, err := a.catalogue.get(ctx); err == nil {
+		if r, err := c.Get(ctx, id); err == nil && a.has(ctx, r.Prefix) {
+			return r.Prefix, true
+		}
+	}
+	for _, prefix := range others {
+		if a.has(ctx, prefix) {
+			return prefix, true
+		}
+	}
+	return "", false
 }
 
 func (a *Archive) has(ctx context.Context, prefix string) bool {

@@ -159,8 +159,8 @@ func (a *Archive) Abandon(h *Held) { a.release(h.ID) }
 
 // Known tells whether a recording is in the store.
 func (a *Archive) Known(ctx context.Context, s media.Session) bool {
-	_, err := a.manifest(ctx, s.ID, recorder.Prefix(s.Start, s.ID))
-	return err == nil
+	_, ok := a.guess(ctx, s.ID, recorder.Prefix(s.Start, media.ConversationID(s.SIPCallID), s.ID), recorder.Prefix(s.Start, "", s.ID))
+	return ok
 }
 
 // Sealer returns what makes and opens data keys.

@@ -202,6 +202,8 @@ type row struct {
 	RealMS       int64  `bun:"real_ms"`
 	AudioMS      int64  `bun:"audio_ms"`
 	Prefix       string `bun:"prefix"`
+	Store        string `bun:"store"`
+	Spooled      int64  `bun:"spooled"` // 0 or 1
 	Manifest     string `bun:"manifest"`
 }
 
@@ -233,7 +235,12 @@ func encodeRow(r recorder.Row) (row, error) {
 	if origin.IsZero() {
 		origin = m.Call.Start
 	}
+	spooled := int64(0)
+	if r.Spooled {
+		spooled = 1
+	}
 	return row{
+		Store: r.Store, Spooled: spooled,
 		ID: m.ID, Conversation: m.Conversation, Kind: string(m.Kind), User: m.User, Trunk: m.Trunk, SIPCallID: m.Call.SIPCallID,
 		OtherCallID: m.Call.OtherSIPCallID, From: m.Call.From, To: m.Call.To, Direction: m.Call.Direction, OriginNS: nanos(origin), StartNS: nanos(m.Call.Start),
 		RealMS: m.RealMS, AudioMS: m.AudioMS, Prefix: r.Prefix, Manifest: string(js),
@@ -241,7 +248,7 @@ func encodeRow(r recorder.Row) (row, error) {
 }
 
 func decodeRow(r row) (recorder.Row, error) {
-	out := recorder.Row{Prefix: r.Prefix}
+	out := recorder.Row{Prefix: r.Prefix, Store: r.Store, Spooled: r.Spooled != 0}
 	if err := json.Unmarshal([]byte(r.Manifest), &out.Manifest); err != nil {
 		return out, fmt.Errorf("row %s: %w", r.ID, err)
 	}

@@ -161,12 +161,12 @@ func (c *SQLite) SaveAll(ctx context.Context, rs []recorder.Row) error {
 }
 
 // columns of the table, in the order of row.values; user is a word of SQL.
-var columns = strings.Fields(`id conversation kind "user" trunk sip_call_id other_sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix manifest`)
+var columns = strings.Fields(`id conversation kind "user" trunk sip_call_id other_sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix store spooled manifest`)
 
 func (r *row) values() []any {
 	return []any{
 		r.ID, r.Conversation, r.Kind, r.User, r.Trunk, r.SIPCallID, r.OtherCallID, r.From, r.To, r.Direction, r.OriginNS, r.StartNS, r.RealMS, r.AudioMS,
-		r.Prefix, r.Manifest,
+		r.Prefix, r.Store, r.Spooled, r.Manifest,
 	}
 }
 

@@ -22,6 +22,7 @@ type Settings struct {
 	Mono         bool
 	Suppressed   string // cut | silence
 	DiscardBelow time.Duration
+	Storage      *string // see recorder.Plan; nil: that of the trunk
 }
 
 // Directory finds stations. It is immutable and may be shared by trunks.
@@ -123,6 +124,9 @@ func (s *stations) Plan(user string) (recorder.Plan, bool) {
 	}
 	p := s.plan
 	p.Format, p.Mono, p.Suppressed, p.DiscardBelow = st.Settings.Format, st.Settings.Mono, st.Settings.Suppressed, st.Settings.DiscardBelow
+	if st.Settings.Storage != nil {
+		p.Storage = *st.Settings.Storage
+	}
 	return p, true
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
 // PublishFolder moves a local folder of finished files into the store, all of
@@ -31,17 +32,52 @@ func (d *Dir) publishFolder(ctx context.Context, name, localDir string, durable 
 		return err
 	}
 	defer release()
+	if err := d.parent(name, durable); err != nil {
+		return err
+	}
 	if err := d.moveFolder(name, localDir); err != nil {
 		return err
 	}
 	return durable(filepath.Dir(d.path(name)))
 }
 
-func (d *Dir) moveFolder(name, localDir string) error {
-	target := d.path(name)
-	if err := d.folder(name); err != nil {
+// parent makes the folder that a folder is moved into. Its own entry becomes
+// durable together with what others want durable then, and before anything is
+// moved into it: else a crash could lose both.
+func (d *Dir) parent(name string, durable func(dirs ...string) error) error {
+	dir := filepath.Dir(d.path(name))
+	d.mkdir.Lock()
+	known := dir == d.made
+	var err error
+	if up := filepath.Dir(dir); !known && dir != d.root && up != d.above {
+		if err = vfs.MkdirAll(d.fsys, up); err == nil {
+			d.above = up
+		}
+	}
+	d.mkdir.Unlock()
+	if err != nil || known {
 		return err
 	}
+	err = d.fsys.Mkdir(dir, folderMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if dir != d.root {
+		if err := durable(filepath.Dir(dir)); err != nil {
+			return err
+		}
+	}
+	d.mkdir.Lock()
+	defer d.mkdir.Unlock()
+	d.made = dir
+	return nil
+}
+
+// folderMode keeps recordings from everybody but the daemon's user.
+const folderMode fs.FileMode = 0o700
+
+func (d *Dir) moveFolder(name, localDir string) error {
+	target := d.path(name)
 	err := d.fsys.Rename(localDir, target)
 	switch {
 	case errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTEMPTY):

@@ -126,7 +126,7 @@ func TestPublishFolderRefuses(t *testing.T) {
 		t.Error("a bad name is taken")
 	}
 	mem.OtherDevice("/store")
-	if err := d.PublishFolder(context.Background(), "2026/11/23/rec", localFolder, nil); !errors.Is(err, syscall.EXDEV) {
+	if err := d.PublishFolder(context.Background(), "2026/11/23/rec", localFolder, func(...string) error { return nil }); !errors.Is(err, syscall.EXDEV) {
 		t.Errorf("from another file system: %v", err)
 	}
 }

@@ -93,6 +93,7 @@ type Dir struct {
 	tree  sync.RWMutex
 	mkdir sync.Mutex // a folder is used only when its entry is durable
 	made  string     // guarded by mkdir: the folder that was made or found last
+	above string     // the same: the folder above one that folders were moved into last
 }
 
 var _ recorder.Store = (*Dir)(nil)
@@ -139,7 +140,7 @@ func (d *Dir) folder(name string) error {
 func (d *Dir) forget() {
 	d.mkdir.Lock()
 	defer d.mkdir.Unlock()
-	d.made = ""
+	d.made, d.above = "", ""
 }
 
 // hold keeps others from changing an object, and folders on the way to it from
