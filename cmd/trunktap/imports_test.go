@@ -71,9 +71,10 @@ var mayImport = map[string][]string{
 	"recorder/store":           {"recorder", "recorder/vfs"},
 	"recorder/store/storetest": {"recorder"},
 	"recorder/catalog":         {"recorder"},
+	"recorder/audit":           {"recorder", "recorder/vfs"},
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
 	"recorder/archive": {
-		"recorder", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
+		"recorder", "recorder/audit", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
 		"media", "media/codec", "media/codec/flac", "media/codec/mp3",
 	},
 	"recorder/api": {"recorder", "suppress"},

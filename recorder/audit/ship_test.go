@@ -1,0 +1,161 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
+)
+
+// checkStored checks all logs of a store.
+func checkStored(t testing.TB, st *memStore) (entries []Entry, findings []Finding) {
+	t.Helper()
+	logs, rings, err := Stored(context.Background(), st, "")
+	if err != nil {
+		findings = append(findings, Finding{Fault: FaultSignature, Detail: err.Error()})
+	}
+	for _, l := range logs {
+		if _, err := l.Check(context.Background(), rings, func(e Entry) { entries = append(entries, e) }, func(f Finding) { findings = append(findings, f) }); err != nil {
+			findings = append(findings, Finding{Fault: FaultUnreadable, Detail: err.Error()})
+		}
+	}
+	return entries, findings
+}
+
+func TestShip(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	with := func(c *Config) { c.Store = st }
+	l := mustLog(t, mem, with)
+	fill(t, l, 4)
+	if err := errors.Join(l.CheckpointNow(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	l = mustLog(t, mem, func(c *Config) {
+		c.Store = st
+		c.Now = (&clock{t: t0.Add(time.Hour)}).now
+	})
+	fill(t, l, 2)
+	if err := errors.Join(l.Identity().Rotate(t0), l.Append(context.Background(), Entry{Kind: KindNodeKey}), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	entries, findings := checkStored(t, st)
+	if len(entries) != 1+8+4+1 || len(findings) != 0 {
+		t.Errorf("%d entries, %+v; %d objects", len(entries), findings, len(st.objects))
+	}
+	last := entries[len(entries)-1]
+	if last.Kind != KindNodeKey || l.Stats().ShippedSize.Load() != last.N+1 {
+		t.Errorf("%+v, shipped %d", last, l.Stats().ShippedSize.Load())
+	}
+	var chunk string
+	for name := range st.objects {
+		if strings.HasSuffix(name, "0000000000000000.log") {
+			chunk = name
+		}
+	}
+	whole := st.objects[chunk]
+	for what, c := range map[string]struct {
+		content []byte
+		fault   string
+	}{
+		"entry removed":   {cutLine(whole, 3), FaultMissing},
+		"entries swapped": {swapLines(whole, 3), FaultMissing},
+		"tail cut":        {append(bytes.Join(bytes.SplitAfter(whole, []byte("\n"))[:5], nil), whole[bytes.Index(whole, []byte("\n\n"))+1:]...), FaultTruncated},
+		"entry altered":   {bytes.Replace(whole, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1), FaultAltered},
+	} {
+		st.objects[chunk] = c.content
+		_, findings := checkStored(t, st)
+		if len(findings) == 0 || findings[0].Fault != c.fault {
+			t.Errorf("%s: %+v", what, findings)
+		}
+	}
+	st.objects[chunk] = whole
+	delete(st.objects, chunk)
+	if _, findings := checkStored(t, st); len(findings) == 0 || findings[0].Fault != FaultMissing {
+		t.Errorf("object removed: %+v", findings)
+	}
+}
+
+func cutLine(b []byte, n int) []byte {
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	return bytes.Join(append(append([][]byte{}, lines[:n]...), lines[n+1:]...), nil)
+}
+
+func swapLines(b []byte, n int) []byte {
+	lines := bytes.SplitAfter(bytes.Clone(b), []byte("\n"))
+	lines[n], lines[n+1] = lines[n+1], lines[n]
+	return bytes.Join(lines, nil)
+}
+
+// TestShipOldDisk: a disk that was put back does not write over the proof.
+func TestShipOldDisk(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	l := mustLog(t, mem, nil)
+	fill(t, l, 2)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	old := mem.CrashClone(1)
+	later := func(c *Config) {
+		c.Store = st
+		c.Now = (&clock{t: t0.Add(time.Hour)}).now
+	}
+	l = mustLog(t, mem, later)
+	fill(t, l, 3)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := checkStored(t, st)
+	var told error
+	l = mustLog(t, old, func(c *Config) {
+		later(c)
+		c.Told = func(err error) { told = err }
+	})
+	fill(t, l, 1)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after, findings := checkStored(t, st)
+	if told == nil || !strings.Contains(told.Error(), "older state") || len(after) != len(before) || len(findings) != 0 {
+		t.Errorf("told %v; %d entries, then %d, %+v", told, len(before), len(after), findings)
+	}
+}
+
+// TestRetention: files of entries go, proofs stay.
+func TestRetention(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	l := mustLog(t, mem, func(c *Config) { c.Store, c.FileBytesMax, c.LocalBytesMax = st, 2000, 4000 })
+	links := fill(t, l, 30)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ring := l.Identity().Ring()
+	epochs, _ := l.Dir().Epochs()
+	e := l.Dir().Epoch(epochs[0])
+	firsts, err := e.firsts()
+	if err != nil || firsts[0] == 0 || len(firsts) > 4 {
+		t.Fatalf("files left: %v, %v", firsts, err)
+	}
+	if entries, findings := check(t, mem); len(entries) == 0 || len(findings) != 0 {
+		t.Errorf("%d entries, %+v", len(entries), findings)
+	}
+	if entries, findings := checkStored(t, st); len(entries) != 61 || len(findings) != 0 {
+		t.Errorf("in the store: %d entries, %+v", len(entries), findings)
+	}
+	link, err := ring.OpenLink([]byte(links["r29"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustProve(t, mem, link)
+	proof, err := e.Consistency(10, 61)
+	if err != nil || len(proof) == 0 {
+		t.Errorf("%v %v", proof, err)
+	}
+	l = mustLog(t, mem, func(c *Config) { c.Now = (&clock{t: t0.Add(time.Hour)}).now })
+	if err := errors.Join(l.Append(context.Background(), Entry{Kind: KindGet}), l.Close()); err != nil {
+		t.Error(err)
+	}
+}
