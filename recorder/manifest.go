@@ -131,16 +131,17 @@ type Channel struct {
 
 // Segment is one file of audio.
 type Segment struct {
-	N          int      `json:"n"` // from 1
-	File       string   `json:"file"`
-	Format     string   `json:"format,omitempty"` // when it is not the recording's
-	RealMS     int64    `json:"real_ms"`
-	AudioMS    int64    `json:"audio_ms"`
-	EndRealMS  int64    `json:"end_real_ms"`
-	DurationMS int64    `json:"duration_ms"` // of its audio
-	Bytes      int64    `json:"bytes"`
-	SHA256     string   `json:"sha256"` // of the file's bytes, hex
-	Parties    []string `json:"parties"`
+	N           int      `json:"n"` // from 1
+	File        string   `json:"file"`
+	Format      string   `json:"format,omitempty"` // when it is not the recording's
+	RealMS      int64    `json:"real_ms"`
+	AudioMS     int64    `json:"audio_ms"`
+	EndRealMS   int64    `json:"end_real_ms"`
+	DurationMS  int64    `json:"duration_ms"` // of its audio
+	Bytes       int64    `json:"bytes"`
+	SHA256      string   `json:"sha256"`                 // of the file's bytes, hex
+	AudioSHA256 string   `json:"audio_sha256,omitempty"` // of its coded audio, the data of all frames in order, hex
+	Parties     []string `json:"parties"`
 }
 
 // Window is a span that was suppressed, for one reason. Windows of different

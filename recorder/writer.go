@@ -373,7 +373,7 @@ func (w *writer) do(o *op) error {
 		}
 		w.segment = nil
 		seg := o.seg // o itself stays as it is: the owner may be moving the queue
-		seg.File, seg.Bytes, seg.SHA256 = res.File, res.Bytes, res.SHA256
+		seg.File, seg.Bytes, seg.SHA256, seg.AudioSHA256 = res.File, res.Bytes, res.SHA256, res.AudioSHA256
 		w.finished[seg.N] = seg
 		w.rec.segmentDone(w.call, w.info.ID, seg)
 	case opAbandon:
@@ -414,7 +414,8 @@ func (w *writer) fill(m *Manifest) *Manifest {
 	c.Segments = slices.Clone(m.Segments)
 	for i, s := range c.Segments {
 		if f, ok := w.finished[s.N]; ok {
-			c.Segments[i].File, c.Segments[i].Bytes, c.Segments[i].SHA256 = f.File, f.Bytes, f.SHA256
+			c.Segments[i].File, c.Segments[i].Bytes = f.File, f.Bytes
+			c.Segments[i].SHA256, c.Segments[i].AudioSHA256 = f.SHA256, f.AudioSHA256
 		}
 	}
 	return &c

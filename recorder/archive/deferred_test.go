@@ -114,7 +114,7 @@ func TestDeferredEncoding(t *testing.T) {
 			if s.Bytes >= was.Bytes/2 || s.Format != "" || s.File != encodedName(s.N) {
 				t.Errorf("%s: segment %+v, was %+v", format, s, was)
 			}
-			s.File, s.Bytes, s.SHA256, s.Format = was.File, was.Bytes, was.SHA256, was.Format
+			s.File, s.Bytes, s.SHA256, s.AudioSHA256, s.Format = was.File, was.Bytes, was.SHA256, was.AudioSHA256, was.Format
 			if fmt.Sprint(s) != fmt.Sprint(was) {
 				t.Errorf("%s: segment %+v, was %+v", format, s, was)
 			}

@@ -125,7 +125,7 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 			return nil, err
 		default:
 			j.Replaced = append(j.Replaced, s.File)
-			s.File, s.Bytes, s.SHA256 = done.File, done.Bytes, done.SHA256
+			s.File, s.Bytes, s.SHA256, s.AudioSHA256 = done.File, done.Bytes, done.SHA256, done.AudioSHA256
 		}
 	}
 	if len(j.Replaced) == 0 {

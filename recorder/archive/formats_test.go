@@ -90,7 +90,8 @@ func (s shape) take(t testing.TB, a *Archive, id string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.Segments[n].File, m.Segments[n].Bytes, m.Segments[n].SHA256 = seg.File, seg.Bytes, seg.SHA256
+		m.Segments[n].File, m.Segments[n].Bytes = seg.File, seg.Bytes
+		m.Segments[n].SHA256, m.Segments[n].AudioSHA256 = seg.SHA256, seg.AudioSHA256
 	}
 	m.Call.End, m.Call.EndCause = epoch.Add(shapeMS*time.Millisecond), "bye"
 	if err := errors.Join(sink.Publish(m), sink.Close()); err != nil {

@@ -297,7 +297,7 @@ func (k *taking) finish(real int64) error {
 	err := k.try(func() error {
 		res, err := k.w.Finish(k.c.account(real, k.audio, k.segs))
 		if err == nil {
-			s.File, s.Bytes, s.SHA256 = res.File, res.Bytes, res.SHA256
+			s.File, s.Bytes, s.SHA256, s.AudioSHA256 = res.File, res.Bytes, res.SHA256, res.AudioSHA256
 		}
 		return err
 	})

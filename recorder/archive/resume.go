@@ -243,7 +243,7 @@ func mergeSegments(known []recorder.Segment, parts []part) []recorder.Segment {
 		h := p.s.Header
 		s := recorder.Segment{
 			N: p.n, File: segment.FileName(p.n), RealMS: h.RealMS, AudioMS: h.AudioMS, DurationMS: p.s.EndMS,
-			Bytes: p.bytes, SHA256: p.sha256, Parties: []string{},
+			Bytes: p.bytes, SHA256: p.sha256, AudioSHA256: p.s.AudioSHA256, Parties: []string{},
 		}
 		if i := slices.IndexFunc(known, func(k recorder.Segment) bool { return k.N == p.n }); i >= 0 {
 			s.Format, s.Parties = known[i].Format, known[i].Parties

@@ -3,10 +3,8 @@ package segment
 import (
 	"bytes"
 	"compress/flate"
-	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -36,6 +34,11 @@ func encodeAccount(m *recorder.Manifest) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write account: %w", err)
 	}
+	return packAccount(js)
+}
+
+// packAccount deflates the JSON of an account.
+func packAccount(js []byte) ([]byte, error) {
 	if len(js) > AccountBytesMax {
 		return nil, fmt.Errorf("account of %d bytes: at most %d", len(js), AccountBytesMax)
 	}
@@ -65,6 +68,19 @@ func storedBlock(p []byte) []byte {
 }
 
 func decodeAccount(b []byte) (*recorder.Manifest, error) {
+	js, err := unpackAccount(b)
+	if err != nil {
+		return nil, err
+	}
+	m := new(recorder.Manifest)
+	if err := json.Unmarshal(js, m); err != nil {
+		return nil, fmt.Errorf("read account: %w", err)
+	}
+	return m, nil
+}
+
+// unpackAccount inflates the JSON of an account.
+func unpackAccount(b []byte) ([]byte, error) {
 	r := inflaters.Get().(io.ReadCloser)
 	defer inflaters.Put(r)
 	if err := r.(flate.Resetter).Reset(bytes.NewReader(b), nil); err != nil {
@@ -77,61 +93,5 @@ func decodeAccount(b []byte) (*recorder.Manifest, error) {
 	if len(js) > AccountBytesMax {
 		return nil, fmt.Errorf("account: more than %d bytes", AccountBytesMax)
 	}
-	m := new(recorder.Manifest)
-	if err := json.Unmarshal(js, m); err != nil {
-		return nil, fmt.Errorf("read account: %w", err)
-	}
-	return m, nil
-}
-
-// SealManifest returns the manifest file of a recording, sealed with its data key.
-func SealManifest(key recorder.DataKey, prefix string, m *recorder.Manifest) ([]byte, error) {
-	head, err := Header{Recording: m.ID, Prefix: prefix, Key: key.Wrapped()}.encode(kindManifest)
-	if err != nil {
-		return nil, fmt.Errorf("seal manifest: %w", err)
-	}
-	body, err := encodeAccount(m)
-	if err != nil {
-		return nil, fmt.Errorf("seal manifest: %w", err)
-	}
-	bind := newBinding(head)
-	out, err := appendFrame(head, key, &bind, 0, frameManifest, body)
-	if err != nil {
-		return nil, fmt.Errorf("seal manifest: %w", err)
-	}
-	return out, nil
-}
-
-// ManifestBytesMax bounds a manifest file.
-const ManifestBytesMax = int64(preambleBytes) + HeaderBytesMax + frameHead + FrameBytesMax
-
-// OpenManifest authenticates and returns the manifest in a file of
-// SealManifest. recorder.ErrTampered and recorder.ErrKey as in the Sealer.
-func OpenManifest(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (*recorder.Manifest, Header, error) {
-	r, err := open(ctx, b, sealer, kindManifest)
-	if err != nil {
-		return nil, Header{}, fmt.Errorf("open manifest: %w", err)
-	}
-	defer r.Close()
-	typ, plain, err := r.frame()
-	if err == nil && typ != frameManifest {
-		err = r.fault(FaultAltered, fmt.Errorf("frame type %d", typ))
-	}
-	if err == nil {
-		err = r.trailing()
-	}
-	if errors.Is(err, io.EOF) {
-		err = r.fault(FaultTruncated, errors.New("no frame"))
-	}
-	if err != nil {
-		return nil, r.head, fmt.Errorf("open manifest: %w", err)
-	}
-	m, err := decodeAccount(plain)
-	if err != nil {
-		return nil, r.head, fmt.Errorf("open manifest: %w", err)
-	}
-	if m.ID != r.head.Recording {
-		return nil, r.head, fmt.Errorf("open manifest: %w", r.fault(FaultAltered, fmt.Errorf("it is that of recording %s", m.ID)))
-	}
-	return m, r.head, nil
+	return js, nil
 }

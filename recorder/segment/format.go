@@ -47,6 +47,7 @@ const (
 	frameAccount  = 2
 	frameLast     = 3
 	frameManifest = 4
+	frameLink     = 5 // in plain text, behind the manifest
 )
 
 // ManifestFile is the name of a recording's manifest in its folder.

@@ -30,6 +30,8 @@ type Salvaged struct {
 	Runs     []Run
 	EndMS    int64 // position in the segment's audio after the last good sample
 
+	AudioSHA256 string // of the coded audio of all good frames, hex
+
 	frames int // good ones
 	sum    totals
 }
@@ -37,19 +39,22 @@ type Salvaged struct {
 // Salvage reads a spool file as far as it is good. An error means that not even
 // the header can be used, that the key is missing (recorder.ErrKey), or that
 // reading failed.
-func Salvage(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (Salvaged, error) {
+func Salvage(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (s Salvaged, err error) {
 	r, err := Open(ctx, b, sealer, Want{})
 	if err != nil {
 		return Salvaged{}, err
 	}
 	defer r.Close()
-	s := Salvaged{Header: r.head, Good: r.off}
+	s = Salvaged{Header: r.head, Good: r.off}
+	audio := sha256.New()
+	defer func() { s.AudioSHA256 = hex.EncodeToString(audio.Sum(nil)) }()
 	for {
 		a, err := r.Next()
 		var bad *FrameError
 		switch {
 		case err == nil:
 			s.add(a)
+			_, _ = audio.Write(a.Data) // never fails
 		case r.done:
 			s.Complete = true
 			s.mark(r.index, r.off, r)

@@ -214,7 +214,11 @@ func TestTorn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for kind, file := range map[string][]byte{"segment": seg, "manifest": man} {
+	linked, err := AppendLink(bytes.Clone(man), []byte("a link\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, file := range map[string][]byte{"segment": seg, "manifest": man, "manifest with link": linked} {
 		end := len(file)
 		if kind == "segment" {
 			end = frameOffsets(t, file)[0]
@@ -222,7 +226,11 @@ func TestTorn(t *testing.T) {
 		for n := 0; n <= len(file); n++ {
 			for _, zeros := range []int{0, 5, 40_000} {
 				torn, err := Torn(blobOf(append(file[:n:n], make([]byte, zeros)...)))
-				if want := n < end; err != nil || torn != want && !(n >= end && kind == "manifest" && file[n-1] == 0) {
+				want := n < end
+				if kind != "segment" && n == len(man) { // zeros behind a manifest are those of its link
+					want = zeros > 0
+				}
+				if err != nil || torn != want && !(n >= end && kind != "segment" && file[n-1] == 0) {
 					t.Fatalf("%s: %d of %d bytes and %d zeros: torn %v, %v", kind, n, len(file), zeros, torn, err)
 				}
 			}

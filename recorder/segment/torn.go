@@ -73,8 +73,28 @@ func leastBytes(b recorder.Blob, end int64) (int64, error) {
 	if err := readFull(b, frame, head); err != nil {
 		return 0, err
 	}
-	if sealed := binary.BigEndian.Uint32(frame[1:]); sealed <= FrameBytesMax {
-		return head + frameHead + int64(sealed), nil
+	sealed := binary.BigEndian.Uint32(frame[1:])
+	if sealed > FrameBytesMax {
+		return 0, nil
+	}
+	return leastLinked(b, end, head+frameHead+int64(sealed))
+}
+
+// leastLinked adds the link behind a manifest, of which at least a part was to
+// be there when the file is longer than the manifest.
+func leastLinked(b recorder.Blob, end, least int64) (int64, error) {
+	if end < least || b.Size() == least {
+		return least, nil
+	}
+	if end < least+frameHead {
+		return least + frameHead, nil
+	}
+	frame := make([]byte, frameHead)
+	if err := readFull(b, frame, least); err != nil {
+		return 0, err
+	}
+	if n := binary.BigEndian.Uint32(frame[1:]); frame[0] == frameLink && n <= LinkBytesMax {
+		return least + frameHead + int64(n), nil
 	}
 	return 0, nil
 }

@@ -86,6 +86,7 @@ type Writer struct {
 	index int
 	sum   totals
 	hash  hash.Hash // of synced and pending
+	audio hash.Hash // of the coded audio in them
 
 	sealed    recorder.Segment // File is set once the last frame is durable
 	published bool
@@ -98,7 +99,7 @@ var _ recorder.SegmentWriter = (*Writer)(nil)
 // a failed Create, is replaced.
 func Create(cfg WriterConfig) (*Writer, error) {
 	i := cfg.Info
-	w := &Writer{cfg: cfg, hash: sha256.New(), dirs: append([]string{cfg.Dir}, cfg.Parents...)}
+	w := &Writer{cfg: cfg, hash: sha256.New(), audio: sha256.New(), dirs: append([]string{cfg.Dir}, cfg.Parents...)}
 	w.cfg.File = cmp.Or(cfg.File, FileName(i.N))
 	w.path = filepath.Join(cfg.Dir, SpoolName(i.N))
 	if cfg.Store == nil {
@@ -147,6 +148,9 @@ func (w *Writer) Write(a recorder.Audio, account *recorder.Manifest) error {
 		return fmt.Errorf("write segment %d: %w", w.head.N, err)
 	}
 	w.commit(len(before.pending), sync)
+	if a.Samples > 0 {
+		_, _ = w.audio.Write(a.Data) // never fails
+	}
 	return nil
 }
 
@@ -377,6 +381,7 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 	w.sealed = recorder.Segment{
 		N: w.head.N, File: w.cfg.File, RealMS: w.head.RealMS, AudioMS: w.head.AudioMS,
 		DurationMS: w.sum.endMS, Bytes: size, SHA256: hex.EncodeToString(w.hash.Sum(nil)),
+		AudioSHA256: hex.EncodeToString(w.audio.Sum(nil)),
 	}
 	return nil
 }
