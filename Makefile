@@ -6,6 +6,7 @@ SHELL       := /bin/bash
 
 FUZZTIME ?= 20s
 SOAKTIME ?= 10m
+KILLS ?= 1000
 SPOOFED  ?= 1000000
 MODEL_SEQUENCES ?= 10000000
 BENCH    ?=
@@ -56,6 +57,11 @@ sim: ## run the seeded simulations of whole calls
 restart: ## kill the daemon under 100 calls, with both engines
 	@.ci/deps.sh build test
 	TRUNKTAP_MANY=1 go test -count=1 -timeout 10m -run 'TestLiveRestartMany' -v ./cmd/trunktap
+
+.PHONY: kills
+kills: ## kill the daemon KILLS (1000) times at random moments of 50 calls that come and go
+	@.ci/deps.sh build test
+	go test -count=1 -timeout 3h -run '^TestLiveKills$$' -v ./cmd/trunktap -kills $(KILLS) -kill-calls 50
 
 .PHONY: soak
 soak: ## send rubbish for SOAKTIME (10m), and SPOOFED (1000000) datagrams of nobody and INVITEs, at a daemon with 50 calls

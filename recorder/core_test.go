@@ -127,6 +127,15 @@ func TestWindowsAreJournalled(t *testing.T) {
 	}
 }
 
+// TestAccountBeforeAudio: a call whose daemon dies before the first frame has a
+// recording all the same.
+func TestAccountBeforeAudio(t *testing.T) {
+	sink, _ := replayed(t, testPlan(), script(answered(300), talk(media.External, 0, 300, constant(0x20)), talk(media.Internal, 0, 300, constant(0x40))))
+	if len(sink.accounts) == 0 || sink.accounts[0].RealMS != 0 || sink.accounts[0].ID == "" || sink.accounts[0].Call.SIPCallID == "" {
+		t.Errorf("accounts %+v, want one of 0 ms first", sink.accounts)
+	}
+}
+
 // TestAccountGoesOnInAWindow: while a call is on hold no audio tells how long it
 // has lasted, so the account does, also when an encoder holds some audio back.
 func TestAccountGoesOnInAWindow(t *testing.T) {

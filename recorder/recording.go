@@ -178,12 +178,13 @@ func (c *core) begin(r *recording, offsetMS int64) {
 	r.journal()
 }
 
-// journal opens the first segment before there is audio, so that a recording
-// that is suppressed at first leaves its account behind when the daemon dies.
-// Not before consent: until then nothing is kept of the call.
+// journal opens the first segment and states the account before there is audio, so
+// that a call of which nothing more became durable when the daemon dies has a
+// recording all the same. Not before consent: until then nothing is kept of the call.
 func (r *recording) journal() {
 	if r.consent != consentPending && r.consent != consentDenied {
 		r.seg.begin(r, 0)
+		r.seg.state(r)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +22,7 @@ import (
 var (
 	killCount = flag.Int("kills", 6, "how often TestLiveKills kills the daemon")
 	killCalls = flag.Int("kill-calls", 12, "calls of TestLiveKills at any time")
+	killDir   = flag.String("kill-dir", "", "where TestLiveKills leaves store, spool and log")
 )
 
 const (
@@ -87,7 +89,7 @@ func newKilling(t *testing.T) *killing {
 	pins := fmt.Sprintf("/sys/fs/bpf/trunktap-kills-%d", os.Getpid())
 	t.Cleanup(func() { _ = os.Remove(pins) }) // the daemon leaves it empty
 	w.liveDaemon = newLiveDaemon(t, liveConfig{
-		Media:  []string{"kernel: {pin: " + pins + "}"},
+		Dir: *killDir, Media: []string{"kernel: {pin: " + pins + "}"},
 		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Ports: 8 * *killCalls, SegmentMax: 5 * time.Second,
 	})
 	return w
@@ -118,9 +120,10 @@ func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
 		err = c.Bye(most)
 		cancel()
 		call.over = time.Now()
+		var refused *siptest.RejectedError
 		w.mu.Lock()
 		switch at := call.answered; {
-		case err == nil:
+		case err == nil, errors.As(err, &refused) && refused.Response.Code == 481 && w.died(call): // the other party has it from the process that died
 			w.calls[c.ID()] = call
 		case slices.ContainsFunc(w.kills, func(k killTime) bool { return !at.Before(k.dead.Add(-200*time.Millisecond)) && began.Before(k.ready) }):
 			w.lost++
@@ -129,6 +132,11 @@ func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
 		}
 		w.mu.Unlock()
 	}
+}
+
+// died tells whether the daemon died while it had the BYE.
+func (w *killing) died(c killCall) bool {
+	return slices.ContainsFunc(w.kills, func(k killTime) bool { return k.ready.After(c.ended) && k.dead.Before(c.over) })
 }
 
 // all lists all recordings by Call-ID.
@@ -176,6 +184,11 @@ func (w *killing) check() {
 	}
 	w.t.Logf("%d kills, %d calls tried, %d answered and ended, %d lost in their set-up, %d recordings; at most %d ms of audio lost a kill and call",
 		len(w.kills), w.tried, len(w.calls), w.lost, len(recordings), worst.Milliseconds())
+	for line := range strings.Lines(string(must(os.ReadFile(w.log))(w.t))) {
+		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
+			w.t.Log(strings.TrimSpace(line))
+		}
+	}
 	if len(w.calls) < *killCalls {
 		w.t.Errorf("only %d calls", len(w.calls))
 	}
@@ -189,7 +202,7 @@ func (w *killing) lostOf(m *recorder.Manifest, c killCall) time.Duration {
 	var down time.Duration
 	missing, n := time.Duration(restartMS(m))*time.Millisecond, 0
 	for _, k := range w.kills {
-		if k.ready.After(c.answered) && k.dead.Before(c.over) {
+		if k.ready.After(c.answered) && k.dead.Before(c.over.Add(killLostMost)) { // the end is sealed behind the BYE
 			n++
 			down += k.ready.Sub(k.dead)
 		}
