@@ -86,26 +86,23 @@ type Row struct {
 	Prefix   string // folder of the recording in the store
 	Store    string // name of the store; empty: the one that has no name
 	Spooled  bool   // the store has not all of it yet: what is missing is in the spool of the node that recorded it
-}
+	Node     string // that recorded it; empty: one that has no name
 
-// Query selects recordings. Zero fields do not restrict.
-type Query struct {
-	From, To     time.Time // origin (or start, when never answered) in [From, To)
-	Trunk        string
-	Number       string // substring of from or to
-	SIPCallID    string
-	Conversation string
-	Kind         Kind
-	User         string // whose recording it is, exactly
-	Limit        int    // at most recordings a page; 0 means 100, 1000 is the most
-	Cursor       string // Next of the page before
-	OldestFirst  bool
+	ManifestBytes int64 // size of the manifest's object
+	OtherBytes    int64 // of other objects of the recording: neither audio nor manifest
 }
 
 // Page is one page of a listing, newest first unless asked otherwise.
 type Page struct {
 	Rows []Row
 	Next string // cursor of the next page; empty on the last
+
+	// Partial: the search was so broad that it ended before the page was full; Next
+	// goes on from there.
+	Partial bool
+
+	Total     int64 // how many match, when asked for
+	TotalMore bool  // there are more than Total
 }
 
 // Catalog finds recordings. It can be rebuilt from the store. Safe for concurrent use.

@@ -70,7 +70,8 @@ var mayImport = map[string][]string{
 	"recorder/seal":            {"recorder", "recorder/vfs"},
 	"recorder/store":           {"recorder", "recorder/vfs"},
 	"recorder/store/storetest": {"recorder"},
-	"recorder/catalog":         {"recorder"},
+	"recorder/catalog":         {"recorder", "suppress"},
+	"recorder/catalog/pgtest":  {},
 	"recorder/audit":           {"recorder", "recorder/vfs"},
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
 	"recorder/archive": {
@@ -117,7 +118,7 @@ var impure = []string{"os", "net", "net/http", "log", "log/slog", "os/signal", "
 var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "media/source"}
 
 // testHelpers may be imported by tests and by each other alone.
-var testHelpers = []string{"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/vfs/vfstest"}
+var testHelpers = []string{"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/catalog/pgtest", "recorder/vfs/vfstest"}
 
 // helperUsers are no tests and still use such helpers: the demonstration
 // places its call with the test agent.

@@ -107,6 +107,9 @@ func openLocal(e *env, cfg *config.Config) (source, error) {
 func (l local) find(ctx context.Context, q recorder.Query) (listing, error) {
 	page, err := l.Find(ctx, q)
 	out := listing{Next: page.Next}
+	if q.Total && err == nil {
+		out.Total, out.TotalMore = &page.Total, page.TotalMore
+	}
 	for _, row := range page.Rows {
 		out.Recordings = append(out.Recordings, api.Complete(row.Manifest))
 	}

@@ -10,24 +10,25 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/trunktap/trunktap/cmd/trunktap/picture"
 	"github.com/trunktap/trunktap/recorder"
 )
 
 type lsCmd struct {
 	configFlag
-	From         moment `help:"Not before this time (RFC 3339, or a date)." placeholder:"TIME"`
-	To           moment `help:"Before this time (RFC 3339, or a date)." placeholder:"TIME"`
-	Trunk        string `help:"Of this trunk."`
-	Number       string `help:"With this in From or To."`
-	SIPCallID    string `help:"Of the call with this Call-ID." name:"sip-call-id" placeholder:"ID"`
-	Conversation string `help:"Of this conversation." placeholder:"ID"`
-	Kind         string `help:"Of this kind." enum:",trunk,station,consult,adhoc,snippet" default:""`
-	User         string `help:"Of this user." placeholder:"NAME"`
-	Limit        int    `help:"At most so many." default:"100"`
-	Cursor       string `help:"Go on where a listing ended (next of --json)."`
-	Oldest       bool   `help:"Oldest first."`
-	JSON         bool   `help:"Print JSON." name:"json"`
+	kong.Plugins
+	Limit  int  `help:"At most so many." default:"100"`
+	Oldest bool `help:"Oldest first: --order oldest."`
+	JSON   bool `help:"Print JSON." name:"json"`
+
+	search *searchFlags
+}
+
+func newLs() lsCmd {
+	s := newSearchFlags("limit")
+	return lsCmd{Plugins: s.plugin(), search: s}
 }
 
 // moment is a time on the command line.
@@ -51,23 +52,27 @@ func (c *lsCmd) Run(e *env) (err error) {
 	if c.Limit < 1 {
 		return usagef("trunktap: ls: --limit %d; allowed: 1 or more", c.Limit)
 	}
+	q, err := c.search.query()
+	if err != nil {
+		return err
+	}
+	if c.Oldest {
+		q.Order = recorder.OrderOldest
+	}
 	src, err := c.source(e)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
 	all := listing{Recordings: []recorder.Manifest{}}
-	q := recorder.Query{
-		From: c.From.Time, To: c.To.Time, Trunk: c.Trunk, Number: c.Number, SIPCallID: c.SIPCallID,
-		Conversation: c.Conversation, Kind: recorder.Kind(c.Kind), User: c.User, Cursor: c.Cursor, OldestFirst: c.Oldest,
-	}
 	for len(all.Recordings) < c.Limit {
 		q.Limit = min(pageMax, c.Limit-len(all.Recordings))
 		page, err := src.find(e.ctx, q)
 		if err != nil {
 			return fmt.Errorf("list recordings: %w", err)
 		}
-		all.Recordings, all.Next = append(all.Recordings, page.Recordings...), page.Next
+		all.add(page)
+		q.Total = false // the first page has told
 		if q.Cursor = page.Next; page.Next == "" {
 			break
 		}
@@ -99,10 +104,20 @@ func printListing(e *env, l listing) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
+	if l.Total != nil {
+		e.note("%s match", atLeast(*l.Total, l.TotalMore))
+	}
 	if l.Next != "" {
 		e.note("there are more, see --limit")
 	}
 	return nil
+}
+
+func atLeast(n int64, more bool) string {
+	if more {
+		return fmt.Sprintf("more than %d", n)
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // begun is when a recording began: at its origin, or with its call when that was

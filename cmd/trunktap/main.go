@@ -78,7 +78,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 			code = int(x)
 		}
 	}()
-	var cli commands
+	cli := commands{Ls: newLs()}
 	parser, err := kong.New(&cli,
 		kong.Name("trunktap"),
 		kong.Description("Records the calls of SIP trunks."),

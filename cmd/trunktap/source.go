@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
@@ -33,6 +32,16 @@ type source interface {
 type listing struct {
 	Recordings []recorder.Manifest `json:"recordings"`
 	Next       string              `json:"next"`
+	Total      *int64              `json:"total,omitempty"`
+	TotalMore  bool                `json:"total_more,omitempty"`
+}
+
+// add adds a page behind those before.
+func (l *listing) add(page listing) {
+	l.Recordings, l.Next = append(l.Recordings, page.Recordings...), page.Next
+	if page.Total != nil {
+		l.Total, l.TotalMore = page.Total, page.TotalMore
+	}
 }
 
 const (
@@ -152,31 +161,7 @@ func (r *remote) decode(ctx context.Context, path string, into any) error {
 }
 
 func (r *remote) find(ctx context.Context, q recorder.Query) (l listing, err error) {
-	v := url.Values{}
-	set := func(key, value string) {
-		if value != "" {
-			v.Set(key, value)
-		}
-	}
-	for key, at := range map[string]time.Time{"from": q.From, "to": q.To} {
-		if !at.IsZero() {
-			set(key, at.Format(time.RFC3339Nano))
-		}
-	}
-	set("trunk", q.Trunk)
-	set("number", q.Number)
-	set("sip_call_id", q.SIPCallID)
-	set("conversation", q.Conversation)
-	set("kind", string(q.Kind))
-	set("user", q.User)
-	set("cursor", q.Cursor)
-	if q.Limit > 0 {
-		set("limit", strconv.Itoa(q.Limit))
-	}
-	if q.OldestFirst {
-		set("order", "oldest")
-	}
-	err = r.decode(ctx, "/v1/recordings?"+v.Encode(), &l)
+	err = r.decode(ctx, "/v1/recordings?"+parameters(&q).Encode(), &l)
 	return l, err
 }
 

@@ -80,7 +80,12 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 // the operator has to know.
 func (s *Server) problem(doing string, err error) *Problem {
 	var refused *recorder.RefusedError
+	var query *recorder.QueryError
 	switch {
+	case errors.As(err, &query):
+		p := newProblem(http.StatusUnprocessableEntity, "invalid", "query."+query.Error())
+		p.Errors = []ProblemItem{{"query." + query.Field, query.Why}}
+		return p
 	case errors.As(err, &refused):
 		return newProblem(http.StatusConflict, "refused", refused.Why)
 	case errors.Is(err, recorder.ErrNotFound):

@@ -32,20 +32,9 @@ type Links struct {
 type Listing struct {
 	Recordings []Recording `json:"recordings" nullable:"false"`
 	Next       string      `json:"next"` // cursor of the next page; empty on the last
-}
-
-type findInput struct {
-	From         time.Time `query:"from" doc:"Recordings whose origin is not before this time (RFC 3339)."`
-	To           time.Time `query:"to" doc:"Recordings whose origin is before this time (RFC 3339)."`
-	Trunk        string    `query:"trunk" maxLength:"63"`
-	Number       string    `query:"number" maxLength:"256" doc:"Part of From or To."`
-	SIPCallID    string    `query:"sip_call_id" maxLength:"1024"`
-	Conversation string    `query:"conversation" maxLength:"256"`
-	Kind         string    `query:"kind" enum:"trunk,station,consult,adhoc,snippet"`
-	User         string    `query:"user" maxLength:"256" doc:"Whose recording it is, exactly: of stations, consultations, adhoc recordings and snippets."`
-	Limit        int       `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-	Cursor       string    `query:"cursor" maxLength:"1024" doc:"next of the page before."`
-	Order        string    `query:"order" enum:"newest,oldest" default:"newest"`
+	Partial    bool        `json:"partial,omitempty" doc:"The search was so broad that it ended before the page was full; next goes on from there."`
+	Total      *int64      `json:"total,omitempty" doc:"How many match, when asked for."`
+	TotalMore  bool        `json:"total_more,omitempty" doc:"There are more than total."`
 }
 
 type byID struct {
@@ -68,7 +57,7 @@ type listing struct{ Body Listing }
 type manifest struct{ Body recorder.Manifest }
 
 func (s *Server) recordingRoutes() {
-	huma.Register(s.api, operation("recordings", http.MethodGet, "/v1/recordings", "Recordings, newest first", http.StatusUnprocessableEntity), s.find)
+	huma.Register(s.api, findOperation(), s.find)
 	huma.Register(s.api, operation("recording", http.MethodGet, "/v1/recordings/{id}", "The manifest of a recording", http.StatusNotFound),
 		func(ctx context.Context, in *byID) (*manifest, error) {
 			m, err := s.cfg.Library.Get(ctx, in.ID)
@@ -91,14 +80,14 @@ func (s *Server) recordingRoutes() {
 }
 
 func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
-	page, err := s.cfg.Library.Find(ctx, recorder.Query{
-		From: in.From, To: in.To, Trunk: in.Trunk, Number: in.Number, SIPCallID: in.SIPCallID, Conversation: in.Conversation,
-		Kind: recorder.Kind(in.Kind), User: in.User, Limit: in.Limit, Cursor: in.Cursor, OldestFirst: in.Order == "oldest",
-	})
+	page, err := s.cfg.Library.Find(ctx, in.query)
 	if err != nil {
 		return nil, s.problem("list recordings", err)
 	}
-	out := &listing{Listing{Recordings: make([]Recording, 0, len(page.Rows)), Next: page.Next}}
+	out := &listing{Listing{Recordings: make([]Recording, 0, len(page.Rows)), Next: page.Next, Partial: page.Partial}}
+	if in.query.Total {
+		out.Body.Total, out.Body.TotalMore = &page.Total, page.TotalMore
+	}
 	for _, row := range page.Rows {
 		self := "/v1/recordings/" + url.PathEscape(row.Manifest.ID)
 		r := Recording{Manifest: Complete(row.Manifest), Links: Links{Self: self}}

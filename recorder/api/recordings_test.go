@@ -28,18 +28,18 @@ func TestRecordings(t *testing.T) {
 	if strings.Contains(body, "null") || strings.Contains(body, "$schema") {
 		t.Errorf("not as in the contract: %s", body)
 	}
-	if f.lib.query.Limit != 100 || f.lib.query.OldestFirst {
+	if f.lib.query.Limit != 100 || f.lib.query.Order != "" {
 		t.Errorf("defaults %+v", f.lib.query)
 	}
 	f.mustDo(t, "GET", "/v1/recordings?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00%2B01:00&trunk=a&number=%2B49&sip_call_id=x%40y&conversation=c&kind=station&user=J%C3%BCrgen+K&limit=7&cursor=z&order=oldest", "", 200)
 	want := recorder.Query{
 		From: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), To: time.Date(2026, 1, 31, 23, 0, 0, 0, time.UTC),
-		Trunk: "a", Number: "+49", SIPCallID: "x@y", Conversation: "c", Kind: "station", User: "Jürgen K", Limit: 7, Cursor: "z", OldestFirst: true,
+		Trunk: "a", Number: "+49", SIPCallID: "x@y", Conversation: "c", Kind: "station", User: "Jürgen K", Limit: 7, Cursor: "z", Order: "oldest",
 	}
 	if d := cmp.Diff(want, f.lib.query); d != "" {
 		t.Error(d)
 	}
-	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "from=yesterday", "kind=x", "order=up", "cursor=bad", "user=" + strings.Repeat("x", 257), "trunk=" + strings.Repeat("x", 100)} {
+	for _, bad := range []string{"limit=0", "limit=1001", "limit=x", "from=yesterday", "kind=x", "order=up", "cursor=bad", "user=" + strings.Repeat("x", 1025), "trunk=", "trunk=a&trunk=b", "attr==x", "total=x", "nosuch=1", "mos_below=9", "duration_min=2h&duration_max=1h"} {
 		f.mustDo(t, "GET", "/v1/recordings?"+bad, "", 422)
 	}
 }

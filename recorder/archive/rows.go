@@ -263,7 +263,7 @@ func (a *Archive) locateIn(ctx context.Context, id string) (string, error) {
 
 // eachRow calls f for every row of the catalogue.
 func eachRow(ctx context.Context, c recorder.Catalog, f func(recorder.Row)) error {
-	q := recorder.Query{Limit: 1000, OldestFirst: true}
+	q := recorder.Query{Limit: 1000, Order: recorder.OrderOldest}
 	for {
 		page, err := c.Find(ctx, q)
 		if err != nil {

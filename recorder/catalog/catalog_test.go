@@ -1,7 +1,6 @@
 package catalog
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -9,7 +8,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,7 +18,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 )
 
-func mustOpen(t testing.TB, path string) *SQLite {
+func mustOpen(t testing.TB, path string) *Catalog {
 	t.Helper()
 	c, err := Open(context.Background(), path)
 	if err != nil {
@@ -64,7 +62,7 @@ func originOf(r recorder.Row) time.Time {
 	return r.Manifest.Origin
 }
 
-func fill(t testing.TB, c *SQLite, n int) []recorder.Row {
+func fill(t testing.TB, c *Catalog, n int) []recorder.Row {
 	t.Helper()
 	var rows []recorder.Row
 	for i := range n {
@@ -76,9 +74,10 @@ func fill(t testing.TB, c *SQLite, n int) []recorder.Row {
 	return rows
 }
 
-func TestSaveGetDelete(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a dir?", "c#%.db")
-	c := mustOpen(t, path)
+func TestSaveGetDelete(t *testing.T) { eachEngine(t, testSaveGetDelete) }
+
+func testSaveGetDelete(t *testing.T, open func() *Catalog) {
+	c := open()
 	ctx := context.Background()
 	want := testRow(5)
 	if _, err := c.Get(ctx, want.Manifest.ID); !errors.Is(err, recorder.ErrNotFound) {
@@ -97,7 +96,7 @@ func TestSaveGetDelete(t *testing.T) {
 			t.Errorf("Get (-want +got):\n%s", d)
 		}
 	}
-	again := mustOpen(t, path) // another process
+	again := open() // another process
 	if _, err := again.Get(ctx, want.Manifest.ID); err != nil {
 		t.Errorf("Get by another process: %v", err)
 	}
@@ -107,118 +106,23 @@ func TestSaveGetDelete(t *testing.T) {
 	if err := c.Delete(ctx, want.Manifest.ID); !errors.Is(err, recorder.ErrNotFound) {
 		t.Errorf("Delete again: %v", err)
 	}
+}
+
+func TestFileName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a dir?", "c#%.db")
+	mustOpen(t, path)
 	if _, err := os.Stat(path); err != nil {
 		t.Errorf("the file has another name: %v", err)
-	}
-}
-
-// TestFind compares every query with a naive selection, in both orders and
-// over pages of several sizes.
-func TestFind(t *testing.T) {
-	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
-	rows := fill(t, c, 120)
-	for _, q := range []recorder.Query{
-		{},
-		{Trunk: "trunk-1"},
-		{Kind: recorder.KindConsult},
-		{Conversation: "conv3"},
-		{User: "Agent 1'"},
-		{User: "agent 1'"}, // names are exact
-		{User: "Agent 2'", Kind: recorder.KindConsult, Conversation: "conv1"},
-		{User: "Agent 2'", Kind: recorder.KindTrunk},
-		{SIPCallID: "call4@example.net"},
-		{Number: "+49300011"},
-		{Number: "EXAMPLE"},
-		{Number: "agent_1%"},
-		{Number: `\`},
-		{Number: "' OR 1=1"},
-		{Number: "nt_"},
-		{From: epoch.Add(10 * time.Second)},
-		{To: epoch.Add(10 * time.Second)},
-		{From: epoch.Add(5 * time.Second), To: epoch.Add(9 * time.Second)},
-		{Trunk: "trunk-0", Kind: recorder.KindTrunk, Number: "agent_2", From: epoch.Add(3 * time.Second)},
-		{Trunk: "none"},
-		{From: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)}, // farther than nanoseconds reach
-		{To: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)},
-		{From: time.Date(1, 2, 1, 0, 0, 0, 0, time.UTC)},
-		{To: time.Date(1, 2, 1, 0, 0, 0, 0, time.UTC)},
-	} {
-		for _, limit := range []int{0, 1, 7, 5000} {
-			for _, oldest := range []bool{false, true} {
-				q.Limit, q.OldestFirst, q.Cursor = limit, oldest, ""
-				if limit == 1 && q == (recorder.Query{Limit: 1, OldestFirst: oldest}) {
-					continue // 120 pages tell nothing new
-				}
-				if d := gocmp.Diff(naive(rows, q), walk(t, c, q)); d != "" {
-					t.Errorf("%+v (-want +got):\n%s", q, d)
-				}
-			}
-		}
-	}
-}
-
-func naive(rows []recorder.Row, q recorder.Query) []string {
-	ids := []string{}
-	sorted := slices.SortedFunc(slices.Values(rows), func(a, b recorder.Row) int {
-		return cmp.Or(originOf(a).Compare(originOf(b)), cmp.Compare(a.Manifest.ID, b.Manifest.ID))
-	})
-	if !q.OldestFirst {
-		slices.Reverse(sorted)
-	}
-	has := func(s string) bool { return strings.Contains(strings.ToLower(s), strings.ToLower(q.Number)) }
-	for _, r := range sorted {
-		m, o := r.Manifest, originOf(r)
-		if (q.From.IsZero() || !o.Before(q.From)) && (q.To.IsZero() || o.Before(q.To)) &&
-			(q.Trunk == "" || q.Trunk == m.Trunk) && (q.Kind == "" || q.Kind == m.Kind) && (q.User == "" || q.User == m.User) &&
-			(q.SIPCallID == "" || q.SIPCallID == m.Call.SIPCallID) && (q.Conversation == "" || q.Conversation == m.Conversation) &&
-			(q.Number == "" || has(m.Call.From) || has(m.Call.To)) {
-			ids = append(ids, m.ID)
-		}
-	}
-	return ids
-}
-
-func walk(t *testing.T, c *SQLite, q recorder.Query) []string {
-	t.Helper()
-	ids := []string{}
-	for {
-		p, err := c.Find(context.Background(), q)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range p.Rows {
-			ids = append(ids, r.Manifest.ID)
-		}
-		if q.Limit > 0 && q.Limit <= pageMax && len(p.Rows) > q.Limit || len(p.Rows) > pageMax {
-			t.Fatalf("page of %d rows, limit %d", len(p.Rows), q.Limit)
-		}
-		if p.Next == "" {
-			return ids
-		}
-		q.Cursor = p.Next
-	}
-}
-
-func TestCursorRefused(t *testing.T) {
-	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
-	fill(t, c, 5)
-	p, err := c.Find(context.Background(), recorder.Query{Limit: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, q := range []recorder.Query{
-		{Cursor: "!"}, {Cursor: "AAAA"}, {Cursor: strings.Repeat("A", 10_000)}, {Cursor: p.Next, OldestFirst: true}, {Cursor: p.Next[1:]},
-	} {
-		if _, err := c.Find(context.Background(), q); !errors.Is(err, ErrCursor) {
-			t.Errorf("%q: %v, want ErrCursor", q.Cursor, err)
-		}
 	}
 }
 
 // TestPagesWhileWriting reads pages while rows come: none that was there
 // before may be missing or come twice.
 func TestPagesWhileWriting(t *testing.T) {
-	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	eachEngine(t, func(t *testing.T, open func() *Catalog) { testPagesWhileWriting(t, open()) })
+}
+
+func testPagesWhileWriting(t *testing.T, c *Catalog) {
 	before := fill(t, c, 60)
 	seen := map[string]int{}
 	q := recorder.Query{Limit: 7}
@@ -248,7 +152,10 @@ func TestPagesWhileWriting(t *testing.T) {
 }
 
 func TestCheckLeavesNothing(t *testing.T) {
-	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	eachEngine(t, func(t *testing.T, open func() *Catalog) { testCheckLeavesNothing(t, open()) })
+}
+
+func testCheckLeavesNothing(t *testing.T, c *Catalog) {
 	if err := c.Check(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -343,22 +250,6 @@ func TestFileURL(t *testing.T) {
 			t.Errorf("FileURL(%q) = %q, %v", raw, got, err)
 		}
 	}
-}
-
-func FuzzCursor(f *testing.F) {
-	f.Add(makeCursor(1, "x", true), true)
-	f.Add(makeCursor(-5, "a,b", false), false)
-	f.Add("", false)
-	f.Add("MWQx", false)
-	f.Fuzz(func(t *testing.T, s string, oldest bool) {
-		ns, id, err := parseCursor(s, oldest)
-		if err != nil {
-			return
-		}
-		if ns2, id2, err := parseCursor(makeCursor(ns, id, oldest), oldest); err != nil || ns2 != ns || id2 != id {
-			t.Errorf("%d %q became %d %q, %v", ns, id, ns2, id2, err)
-		}
-	})
 }
 
 func BenchmarkSave(b *testing.B) {

@@ -1,14 +1,15 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/uptrace/bun"
 
 	"github.com/trunktap/trunktap/recorder"
 )
@@ -58,8 +59,8 @@ func (s *saver) take() []*saving {
 }
 
 // Save implements recorder.Catalog.
-func (c *SQLite) Save(ctx context.Context, r recorder.Row) error {
-	enc, err := encodeRow(r)
+func (c *Catalog) Save(ctx context.Context, r recorder.Row) error {
+	enc, err := c.plan.encodeRow(&r)
 	if err != nil {
 		return fmt.Errorf("catalogue: save: %w", err)
 	}
@@ -67,7 +68,7 @@ func (c *SQLite) Save(ctx context.Context, r recorder.Row) error {
 		return c.fail("save", err)
 	}
 	w := c.saver.join(enc)
-	turn := time.NewTimer(callTimeout - busyWait)
+	turn := time.NewTimer(c.e.writeTimeout() - busyWait)
 	defer turn.Stop()
 	select {
 	case <-w.done:
@@ -102,80 +103,171 @@ func isClosed(done <-chan struct{}) bool {
 
 // saveWaiting saves what waits in one transaction. It is called by the one
 // whose turn it is to write.
-func (c *SQLite) saveWaiting() {
+func (c *Catalog) saveWaiting() {
 	batch := c.saver.take()
 	rows := make([]row, len(batch))
 	for i, w := range batch {
 		rows[i] = w.row
 	}
-	err := c.transact(func(tx *sql.Tx) error { return c.put(tx, rows) })
+	err := c.transact(func(ctx context.Context, tx bun.Tx) error { return c.put(ctx, tx, rows) })
 	for _, w := range batch {
 		w.err = err
 		close(w.done)
 	}
 }
 
-// transact runs f in a transaction. Nothing in it waits longer than busyWait
-// but for the disk, which nobody can call off.
-func (c *SQLite) transact(f func(tx *sql.Tx) error) error {
-	tx, err := c.db.BeginTx(context.Background(), nil)
+// transact runs f in a transaction, whatever becomes of its caller, within the
+// time that a write may take. SQLite waits no longer than busyWait but for the
+// disk, which nobody can call off.
+func (c *Catalog) transact(f func(ctx context.Context, tx bun.Tx) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), c.e.writeTimeout())
+	defer cancel()
+	tx, err := c.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := f(tx.Tx); err != nil {
+	if err := f(ctx, tx); err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	return tx.Commit()
 }
 
-// put inserts or replaces rows.
-func (c *SQLite) put(tx *sql.Tx, rows []row) error {
-	ctx := context.Background()
-	stmt := tx.StmtContext(ctx, c.upsert)
-	defer func() { _ = stmt.Close() }() // its transaction tells what failed
-	for i := range rows {
-		if _, err := stmt.ExecContext(ctx, rows[i].values()...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // SaveAll saves many rows, some hundred in one transaction.
-func (c *SQLite) SaveAll(ctx context.Context, rs []recorder.Row) error {
+func (c *Catalog) SaveAll(ctx context.Context, rs []recorder.Row) error {
 	for len(rs) > 0 {
 		n := min(len(rs), saveBatchMax)
 		batch := make([]row, n)
-		for i, r := range rs[:n] {
+		for i := range rs[:n] {
 			var err error
-			if batch[i], err = encodeRow(r); err != nil {
+			if batch[i], err = c.plan.encodeRow(&rs[i]); err != nil {
 				return fmt.Errorf("catalogue: save: %w", err)
 			}
 		}
 		rs = rs[n:]
-		if err := c.writing(ctx, "save", func(tx *sql.Tx) error { return c.put(tx, batch) }); err != nil {
+		if err := c.writing(ctx, "save", func(ctx context.Context, tx bun.Tx) error { return c.put(ctx, tx, batch) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// columns of the table, in the order of row.values; user is a word of SQL.
-var columns = strings.Fields(`id conversation kind "user" trunk sip_call_id other_sip_call_id from_uri to_uri direction origin_ns start_ns real_ms audio_ms prefix store spooled manifest`)
+// manifestRow is a manifest as its table has it.
+type manifestRow struct {
+	bun.BaseModel `bun:"table:manifests"`
 
-func (r *row) values() []any {
-	return []any{
-		r.ID, r.Conversation, r.Kind, r.User, r.Trunk, r.SIPCallID, r.OtherCallID, r.From, r.To, r.Direction, r.OriginNS, r.StartNS, r.RealMS, r.AudioMS,
-		r.Prefix, r.Store, r.Spooled, r.Manifest,
-	}
+	Key      int64  `bun:"key,pk"`
+	Manifest []byte `bun:"manifest"`
 }
 
-// upsertSQL inserts a row, or replaces every column but the id.
-func upsertSQL() string {
-	sets := make([]string, 0, len(columns))
-	for _, col := range columns[1:] {
-		sets = append(sets, fmt.Sprintf("%[1]s = EXCLUDED.%[1]s", col))
+// put inserts or replaces rows. Each gets a key of its own, as near behind its
+// origin as there is one.
+func (c *Catalog) put(ctx context.Context, tx bun.Tx, rows []row) error {
+	rows = lastOfEach(rows)
+	sum := usageSums{}
+	fresh, err := c.insert(ctx, tx, rows, sum)
+	if err != nil {
+		return err
 	}
-	return fmt.Sprintf("INSERT INTO recordings (%s) VALUES (%s) ON CONFLICT (id) DO UPDATE SET %s",
-		strings.Join(columns, ", "), "?"+strings.Repeat(", ?", len(columns)-1), strings.Join(sets, ", "))
+	ms := make([]manifestRow, len(fresh))
+	for i, r := range fresh {
+		ms[i] = manifestRow{Key: r.Key, Manifest: r.manifest}
+		sum.add(r, 1)
+	}
+	if _, err := tx.NewInsert().Model(&ms).Exec(ctx); err != nil {
+		return err
+	}
+	if err := c.e.saveTerms(ctx, tx, fresh); err != nil {
+		return err
+	}
+	return sum.save(ctx, tx)
+}
+
+// lastOfEach drops rows that are replaced by later ones, and sorts: who locks
+// several does so in one order.
+func lastOfEach(rows []row) []row {
+	last := map[string]int{}
+	for i := range rows {
+		last[rows[i].ID] = i
+	}
+	out := make([]row, 0, len(last))
+	for i := range rows {
+		if last[rows[i].ID] == i {
+			out = append(out, rows[i])
+		}
+	}
+	slices.SortFunc(out, func(a, b row) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.ID, b.ID)) })
+	return out
+}
+
+const keyTriesMax = 2000 // recordings of one microsecond
+
+var errCrowded = errors.New("too many recordings began in the same microsecond")
+
+// insert writes rows in the place of those of their ids, and returns them with
+// the keys that they got.
+func (c *Catalog) insert(ctx context.Context, tx bun.Tx, rows []row, sum usageSums) ([]row, error) {
+	done := make([]row, 0, len(rows))
+	for range keyTriesMax {
+		if len(rows) == 0 {
+			return done, nil
+		}
+		// In the second round an id may be there that somebody else inserted meanwhile.
+		old, err := c.take(ctx, tx, idsOf(rows), sum)
+		if err != nil {
+			return nil, err
+		}
+		for i := range rows {
+			if o, ok := old[rows[i].ID]; ok && o.OriginNS == rows[i].OriginNS {
+				rows[i].Key = o.Key
+			}
+		}
+		var in []string
+		if err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Returning("id").Scan(ctx, &in); err != nil {
+			return nil, err
+		}
+		there := make(map[string]bool, len(in))
+		for _, id := range in {
+			there[id] = true
+		}
+		var left []row
+		for _, r := range rows {
+			if there[r.ID] {
+				done = append(done, r)
+				continue
+			}
+			r.Key++
+			left = append(left, r)
+		}
+		rows = left
+	}
+	return nil, errCrowded
+}
+
+func idsOf(rows []row) []string {
+	ids := make([]string, len(rows))
+	for i := range rows {
+		ids[i] = rows[i].ID
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// take deletes rows and returns what they were accounted as, by id.
+func (c *Catalog) take(ctx context.Context, tx bun.Tx, ids []string, sum usageSums) (map[string]row, error) {
+	var old []row
+	err := tx.NewRaw("DELETE FROM recordings WHERE id IN (?) RETURNING key, id, origin_ns, day, trunk, user_name, kind, store, node, audio_ms, bytes, manifest_bytes, other_bytes",
+		bun.In(ids)).Scan(ctx, &old)
+	if err != nil || len(old) == 0 {
+		return nil, err
+	}
+	keys := make([]int64, len(old))
+	byID := make(map[string]row, len(old))
+	for i, r := range old {
+		keys[i], byID[r.ID] = r.Key, r
+		sum.add(r, -1)
+	}
+	if _, err := tx.NewRaw("DELETE FROM manifests WHERE key IN (?)", bun.In(keys)).Exec(ctx); err != nil {
+		return nil, err
+	}
+	return byID, c.e.dropTerms(ctx, tx, keys)
 }

@@ -1,0 +1,4 @@
+package catalog
+
+// backuper is how an engine is backed up.
+type backuper interface{}

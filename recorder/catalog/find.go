@@ -1,0 +1,245 @@
+package catalog
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// A search reads rows in the order asked for, a step of them at a time, until
+// the page is full, nothing is left or its budget is spent: then the page is
+// partial and says so. Where few rows have the terms asked for, they are taken
+// from the index of terms instead.
+const (
+	budgetDefault = 80 * time.Millisecond
+	countBudget   = 300 * time.Millisecond
+	countMax      = 10_000
+	firstStep     = 2000 // rows
+	stepShort     = 8 * time.Millisecond
+	stepLong      = 40 * time.Millisecond
+	fewRows       = 10_000 // that are sorted rather than walked through
+)
+
+// searcher is how an engine searches.
+type searcher interface {
+	// windowExpr is the sum of the windows of a reason, in milliseconds.
+	windowExpr(reason string) cond
+	// has are conditions on a row that it has terms; lacks, that it has not.
+	has(must []match) []cond
+	lacks(m match) cond
+	// byTerms selects from the rows that have the terms, so that the index of terms is what is read.
+	byTerms(db *bun.DB, must []match) *bun.SelectQuery
+	// few tells whether so few rows have the terms that all of them can be looked
+	// at; lazy, that they come in order of keys, one by one.
+	few(ctx context.Context, db *bun.DB, s *search) (few, lazy bool)
+	// sorted runs a selection of byTerms, in order.
+	sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error)
+}
+
+// hit is a row that was found.
+type hit struct {
+	Key    int64 `bun:"key"`
+	RealMS int64 `bun:"real_ms"`
+}
+
+// hits are what a search found, and how far it came.
+type hits struct {
+	list    []hit
+	more    bool // there may be more behind last
+	partial bool // its budget is spent
+	last    hit  // that was looked at; valid when there may be more
+}
+
+// Find implements recorder.Catalog. ErrCursor when the cursor is none of this
+// query; *recorder.QueryError when the query cannot be.
+func (c *Catalog) Find(ctx context.Context, q recorder.Query) (recorder.Page, error) {
+	s, err := c.plan.compile(&q)
+	if err != nil {
+		return recorder.Page{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	limit := q.Limit
+	if limit <= 0 {
+		limit = pageDefault
+	}
+	found, err := c.run(ctx, s, min(limit, pageMax), c.budge)
+	if err != nil {
+		return recorder.Page{}, c.fail("find", err)
+	}
+	page, err := c.page(ctx, found.list)
+	if err != nil {
+		return page, err
+	}
+	page.Partial = found.partial
+	if found.more {
+		page.Next = s.cursor(found.last.RealMS, found.last.Key)
+	}
+	if q.Total {
+		all := *s
+		all.after = false
+		n, err := c.run(ctx, &all, countMax, countBudget)
+		if err != nil {
+			return recorder.Page{}, c.fail("count", err)
+		}
+		page.Total, page.TotalMore = int64(len(n.list)), n.more
+	}
+	return page, nil
+}
+
+// page reads the manifests of rows.
+func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
+	page := recorder.Page{Rows: make([]recorder.Row, 0, len(list))}
+	if len(list) == 0 {
+		return page, nil
+	}
+	keys := make([]int64, len(list))
+	for i, h := range list {
+		keys[i] = h.Key
+	}
+	var rows []found
+	if err := c.selectFound().Where("r.key IN (?)", bun.In(keys)).Scan(ctx, &rows); err != nil {
+		return page, c.fail("find", err)
+	}
+	byKey := make(map[int64]*found, len(rows))
+	for i := range rows {
+		byKey[rows[i].Key] = &rows[i]
+	}
+	for _, k := range keys {
+		f := byKey[k]
+		if f == nil {
+			continue // deleted since
+		}
+		r, err := f.decode()
+		if err != nil {
+			return page, c.fail("find", err)
+		}
+		page.Rows = append(page.Rows, r)
+	}
+	return page, nil
+}
+
+// run searches for up to n rows.
+func (c *Catalog) run(ctx context.Context, s *search, n int, budget time.Duration) (hits, error) {
+	w := walk{c: c, s: s, n: n, until: time.Now().Add(budget)}
+	few, lazy := false, false
+	if len(s.must) > 0 {
+		few, lazy = c.e.few(ctx, c.db, s)
+	}
+	switch {
+	case s.byDuration() && (few || w.shortTime(ctx)):
+		return w.sorted(ctx, few)
+	case s.byDuration():
+		return w.byDuration(ctx)
+	case few && !lazy:
+		return w.sorted(ctx, true)
+	}
+	return w.byTime(ctx, lazy)
+}
+
+// walk is one run of a search.
+type walk struct {
+	c     *Catalog
+	s     *search
+	n     int
+	until time.Time
+	out   hits
+}
+
+// shortTime tells whether the time asked for holds few rows.
+func (w *walk) shortTime(ctx context.Context) bool {
+	if w.s.lo == math.MinInt64 && w.s.hi == math.MaxInt64 {
+		return false
+	}
+	var n int
+	sub := w.c.db.NewSelect().TableExpr("recordings AS r").ColumnExpr("1").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).Limit(fewRows + 1)
+	err := w.c.db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
+	return err == nil && n <= fewRows
+}
+
+// base selects from rows, those that have the terms or all.
+func (w *walk) base(byTerms bool) *bun.SelectQuery {
+	var q *bun.SelectQuery
+	if byTerms {
+		q = w.c.e.byTerms(w.c.db, w.s.must)
+	} else {
+		q = w.c.db.NewSelect().TableExpr("recordings AS r")
+	}
+	return w.s.inRows(w.c.e, q.Column("r.key", "r.real_ms"), !byTerms)
+}
+
+func (w *walk) orderBy() string {
+	switch w.s.order {
+	case recorder.OrderLongest:
+		return "real_ms DESC, key DESC"
+	case recorder.OrderShortest:
+		return "real_ms ASC, key ASC"
+	case recorder.OrderOldest:
+		return "key ASC"
+	default:
+		return "key DESC"
+	}
+}
+
+// behind restricts q to what comes after the page before, in order of duration.
+func (w *walk) behind(q *bun.SelectQuery, h hit) *bun.SelectQuery {
+	if w.s.desc() {
+		return q.Where("(r.real_ms, r.key) < (?, ?)", h.RealMS, h.Key)
+	}
+	return q.Where("(r.real_ms, r.key) > (?, ?)", h.RealMS, h.Key)
+}
+
+// sorted looks at all rows that can be and sorts them.
+func (w *walk) sorted(ctx context.Context, byTerms bool) (hits, error) {
+	lo, hi := w.keys()
+	q := w.base(byTerms)
+	if lo != math.MinInt64 || hi != math.MaxInt64 {
+		q = q.Where("r.key >= ? AND r.key < ?", lo, hi)
+	}
+	if w.s.after && w.s.byDuration() {
+		q = w.behind(q, hit{w.s.key, w.s.realMS})
+	}
+	list, err := w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1))
+	if err != nil {
+		return hits{}, err
+	}
+	w.take(list)
+	return w.out, nil
+}
+
+// keys are those that are still to be looked at.
+func (w *walk) keys() (lo, hi int64) {
+	lo, hi = w.s.lo, w.s.hi
+	if w.s.after && !w.s.byDuration() {
+		if w.s.desc() {
+			hi = min(hi, w.s.key)
+		} else {
+			lo = max(lo, w.s.key+1)
+		}
+	}
+	return lo, hi
+}
+
+// take adds what was found, and notes when that is more than wanted.
+func (w *walk) take(list []hit) (full bool) {
+	w.out.list = append(w.out.list, list...)
+	if len(w.out.list) > w.n {
+		w.out.list = w.out.list[:w.n]
+		w.out.more, w.out.last = true, w.out.list[w.n-1]
+		return true
+	}
+	return false
+}
+
+// spent ends a search whose budget is spent behind h.
+func (w *walk) spent(h hit) bool {
+	if time.Now().Before(w.until) {
+		return false
+	}
+	w.out.more, w.out.partial, w.out.last = true, true, h
+	return true
+}

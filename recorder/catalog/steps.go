@@ -1,0 +1,185 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// byTime reads rows in order of their keys, some span of keys at a time. Lazy:
+// from the index of terms.
+func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
+	lo, hi, err := w.clip(ctx)
+	if err != nil || lo >= hi {
+		return w.out, err
+	}
+	span, err := w.firstSpan(ctx, lo, hi)
+	if err != nil {
+		return w.out, err
+	}
+	for lo < hi {
+		from, to := lo, hi
+		if w.s.desc() {
+			from = max(lo, satSub(hi, span))
+			hi = from
+		} else {
+			to = min(hi, satAdd(lo, span))
+			lo = to
+		}
+		began := time.Now()
+		var list []hit
+		q := w.base(lazy).Where("r.key >= ? AND r.key < ?", from, to)
+		if err := q.OrderExpr("r."+w.orderBy()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
+			return w.out, err
+		}
+		// What was looked at ends just before the next span.
+		if w.take(list) || lo < hi && w.spent(hit{Key: edge(w.s.desc(), from, to)}) {
+			break
+		}
+		span = adapt(span, time.Since(began))
+	}
+	return w.out, nil
+}
+
+// edge is the last key of a span that was looked at.
+func edge(desc bool, from, to int64) int64 {
+	if desc {
+		return from
+	}
+	return to - 1
+}
+
+// clip narrows the keys down to those that there are.
+func (w *walk) clip(ctx context.Context) (lo, hi int64, err error) {
+	lo, hi = w.keys()
+	var first, last sql.NullInt64
+	if err := w.c.db.NewRaw("SELECT (SELECT min(key) FROM recordings), (SELECT max(key) FROM recordings)").Scan(ctx, &first, &last); err != nil {
+		return 0, 0, err
+	}
+	if !first.Valid || !last.Valid {
+		return 0, 0, nil
+	}
+	return max(lo, first.Int64), min(hi, satAdd(last.Int64, 1)), nil
+}
+
+// firstSpan is how many keys the first rows take.
+func (w *walk) firstSpan(ctx context.Context, lo, hi int64) (int64, error) {
+	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
+	var key int64
+	err := q.Offset(firstStep).Limit(1).Scan(ctx, &key)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return math.MaxInt64, nil
+	case err != nil:
+		return 0, err
+	case w.s.desc():
+		return max(hi-key, 1), nil
+	}
+	return max(key-lo, 1), nil
+}
+
+func (w *walk) timeOrder() string {
+	if w.s.desc() {
+		return "key DESC"
+	}
+	return "key ASC"
+}
+
+// adapt makes steps so long that each costs a part of the budget.
+func adapt(span int64, took time.Duration) int64 {
+	switch {
+	case took < stepShort/4:
+		return satMul(span, 8)
+	case took < stepShort:
+		return satMul(span, 3)
+	case took > stepLong:
+		return max(span/2, 1)
+	}
+	return span
+}
+
+// byDuration reads rows in order of their durations, some of them at a time.
+func (w *walk) byDuration(ctx context.Context) (hits, error) {
+	at, after := hit{w.s.key, w.s.realMS}, w.s.after
+	for rows := int64(firstStep); ; {
+		began := time.Now()
+		end, err := w.durationAt(ctx, at, after, rows)
+		if err != nil {
+			return w.out, err
+		}
+		q := w.base(false).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
+		if after {
+			q = w.behind(q, at)
+		}
+		if end != nil {
+			q = w.upTo(q, *end)
+		}
+		var list []hit
+		if err := q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
+			return w.out, err
+		}
+		if w.take(list) || end == nil || w.spent(*end) {
+			return w.out, nil
+		}
+		at, after = *end, true
+		rows = adapt(rows, time.Since(began))
+	}
+}
+
+func (w *walk) way() bun.Safe {
+	if w.s.desc() {
+		return "DESC"
+	}
+	return "ASC"
+}
+
+func (w *walk) upTo(q *bun.SelectQuery, h hit) *bun.SelectQuery {
+	if w.s.desc() {
+		return q.Where("(r.real_ms, r.key) >= (?, ?)", h.RealMS, h.Key)
+	}
+	return q.Where("(r.real_ms, r.key) <= (?, ?)", h.RealMS, h.Key)
+}
+
+// durationAt is the row that comes so many behind another, in order of duration; nil: there are fewer.
+func (w *walk) durationAt(ctx context.Context, at hit, after bool, rows int64) (*hit, error) {
+	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key", "r.real_ms")
+	if after {
+		q = w.behind(q, at)
+	}
+	var end hit
+	err := q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Offset(rows).Limit(1).Scan(ctx, &end)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return &end, err
+}
+
+// Sums that end at the ends of int64.
+
+func satAdd(a, b int64) int64 {
+	if c := a + b; c >= a == (b >= 0) {
+		return c
+	}
+	if b > 0 {
+		return math.MaxInt64
+	}
+	return math.MinInt64
+}
+
+func satSub(a, b int64) int64 {
+	if b == math.MinInt64 {
+		return math.MaxInt64
+	}
+	return satAdd(a, -b)
+}
+
+func satMul(a, n int64) int64 {
+	if a > math.MaxInt64/n {
+		return math.MaxInt64
+	}
+	return a * n
+}
