@@ -32,11 +32,17 @@ type Sealer interface {
 	OpenKey(ctx context.Context, recording string, wrapped WrappedKey) (DataKey, error)
 }
 
-// WrappedKey is a data key under a key-encryption key; it is no secret.
+// WrappedKey is a data key under a key-encryption key; it is no secret. The zero
+// value stands for one that lies in an object of its own.
 type WrappedKey struct {
-	KEK   string `json:"kek"`   // names the key-encryption key
-	Bytes []byte `json:"bytes"` // opaque
+	KEK          string `json:"kek"`                    // names the key-encryption key
+	Bytes        []byte `json:"bytes"`                  // opaque
+	Intermediate []byte `json:"intermediate,omitempty"` // opaque: the key that wraps Bytes, wrapped by the key-encryption key; nil: that wraps Bytes itself
+	Form         int    `json:"form,omitempty"`         // of Bytes; see recorder/seal/FORMAT.md
 }
+
+// IsZero tells whether it is no key.
+func (w WrappedKey) IsZero() bool { return w.KEK == "" && len(w.Bytes) == 0 }
 
 // DataKey seals the frames of one recording. Safe for concurrent use.
 type DataKey interface {

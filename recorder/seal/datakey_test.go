@@ -7,61 +7,110 @@ import (
 	"testing"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
+	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
+	tinkpb "github.com/tink-crypto/tink-go/v2/proto/tink_go_proto"
+	"github.com/tink-crypto/tink-go/v2/tink"
 	"pgregory.net/rapid"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
+// tinkKey makes a Tink keyset and opens it as this package does.
+func tinkKey(t testing.TB, template *tinkpb.KeyTemplate) (tink.AEAD, *dataKey, error) {
+	t.Helper()
+	h, err := keyset.NewHandle(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := aead.New(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := insecurecleartextkeyset.Write(h, keyset.NewBinaryWriter(&b)); err != nil {
+		t.Fatal(err)
+	}
+	plain := make([]byte, plainBytes)
+	if err := keysetPlain(plain, b.Bytes()); err != nil {
+		return nil, nil, err
+	}
+	k, err := plainKey(newMemory(), plain)
+	if !bytes.Equal(plain, make([]byte, plainBytes)) {
+		t.Error("the key that was handed over is not wiped")
+	}
+	return theirs, k, err
+}
+
 // TestSealAsTinkDoes: what is appended is what Tink opens, and what Tink seals
-// is opened, whatever the keyset's kind.
+// is opened.
 func TestSealAsTinkDoes(t *testing.T) {
-	for name, template := range map[string]func() *keyset.Handle{
-		"AES256-GCM": func() *keyset.Handle { h, _ := keyset.NewHandle(aead.AES256GCMKeyTemplate()); return h },
-		"AES128-GCM": func() *keyset.Handle { h, _ := keyset.NewHandle(aead.AES128GCMKeyTemplate()); return h },
-		"no prefix":  func() *keyset.Handle { h, _ := keyset.NewHandle(aead.AES256GCMNoPrefixKeyTemplate()); return h },
-		"ChaCha20":   func() *keyset.Handle { h, _ := keyset.NewHandle(aead.ChaCha20Poly1305KeyTemplate()); return h },
+	theirs, k, err := tinkKey(t, aead.AES256GCMKeyTemplate())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		before := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "before")
+		plain := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "plain")
+		bind := rapid.SliceOfN(rapid.Byte(), 0, 80).Draw(t, "bind")
+		out, err := k.AppendSeal(bytes.Clone(before), plain, bind)
+		if err != nil || !bytes.HasPrefix(out, before) {
+			t.Fatalf("AppendSeal: %v", err)
+		}
+		ref, err := theirs.Encrypt(plain, bind)
+		if err != nil || len(ref) != len(out)-len(before) {
+			t.Fatalf("%d bytes, Tink's %d, %v", len(out)-len(before), len(ref), err)
+		}
+		if got, err := theirs.Decrypt(out[len(before):], bind); err != nil || !bytes.Equal(got, plain) {
+			t.Fatalf("opened by Tink: %v", err)
+		}
+		if got, err := k.Open(ref, bind); err != nil || !bytes.Equal(got, plain) {
+			t.Fatalf("sealed by Tink: %v", err)
+		}
+		if _, err := k.Open(out[len(before):], append(bind, 1)); !errors.Is(err, recorder.ErrTampered) {
+			t.Fatalf("bound to something else: %v", err)
+		}
+	})
+	k.Close()
+	k.Close()
+	if _, err := k.AppendSeal(nil, nil, nil); !errors.Is(err, recorder.ErrKey) {
+		t.Errorf("AppendSeal after Close: %v", err)
+	}
+	if _, err := k.Open(make([]byte, 100), nil); !errors.Is(err, recorder.ErrKey) {
+		t.Errorf("Open after Close: %v", err)
+	}
+}
+
+// TestOtherKeysetsAreRefused: only what this program makes is opened.
+func TestOtherKeysetsAreRefused(t *testing.T) {
+	for name, template := range map[string]*tinkpb.KeyTemplate{
+		"AES128-GCM": aead.AES128GCMKeyTemplate(), "no prefix": aead.AES256GCMNoPrefixKeyTemplate(), "ChaCha20": aead.ChaCha20Poly1305KeyTemplate(),
 	} {
-		h := template()
-		k, err := newDataKey(h, recorder.WrappedKey{})
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		if own := name != "ChaCha20"; (k.gcm != nil) != own {
-			t.Errorf("%s: sealed by Go's GCM: %v", name, !own)
-		}
-		theirs, err := aead.New(h)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rapid.Check(t, func(t *rapid.T) {
-			before := rapid.SliceOfN(rapid.Byte(), 0, 50).Draw(t, "before")
-			plain := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "plain")
-			bind := rapid.SliceOfN(rapid.Byte(), 0, 80).Draw(t, "bind")
-			out, err := k.AppendSeal(bytes.Clone(before), plain, bind)
-			if err != nil || !bytes.HasPrefix(out, before) {
-				t.Fatalf("%s: AppendSeal: %v", name, err)
-			}
-			ref, err := theirs.Encrypt(plain, bind)
-			if err != nil || len(ref) != len(out)-len(before) {
-				t.Fatalf("%s: %d bytes, Tink's %d, %v", name, len(out)-len(before), len(ref), err)
-			}
-			if got, err := theirs.Decrypt(out[len(before):], bind); err != nil || !bytes.Equal(got, plain) {
-				t.Fatalf("%s: opened by Tink: %v", name, err)
-			}
-			if got, err := k.Open(ref, bind); err != nil || !bytes.Equal(got, plain) {
-				t.Fatalf("%s: sealed by Tink: %v", name, err)
-			}
-			if _, err := k.Open(out[len(before):], append(bind, 1)); !errors.Is(err, recorder.ErrTampered) {
-				t.Fatalf("%s: bound to something else: %v", name, err)
-			}
-		})
-		k.Close()
-		if _, err := k.AppendSeal(nil, nil, nil); !errors.Is(err, recorder.ErrKey) {
-			t.Errorf("%s: AppendSeal after Close: %v", name, err)
+		if _, _, err := tinkKey(t, template); !errors.Is(err, recorder.ErrTampered) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+func FuzzKeyset(f *testing.F) {
+	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
+	if err != nil {
+		f.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := insecurecleartextkeyset.Write(h, keyset.NewBinaryWriter(&b)); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte{0x12, 2, 0x0a, 0})
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		plain := make([]byte, plainBytes)
+		if err := keysetPlain(plain, msg); err == nil && plain[0] != plainForm {
+			t.Error("no error, and no key")
+		}
+		_, _ = encryptedKeyset(msg) // it may fail, and must not panic
+	})
 }
 
 // TestNoncesDiffer: two seals of the same never are the same.

@@ -1,8 +1,11 @@
+// Package seal makes, wraps and opens the data keys of recordings; FORMAT.md says
+// what a wrapped key is.
 package seal
 
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
 )
@@ -30,4 +33,22 @@ type KEK interface {
 // older ones is still unwrapped.
 type Rotator interface {
 	Rotate(ctx context.Context) (name string, err error)
+}
+
+// KeyInfo tells of a key-encryption key; it holds no secret.
+type KeyInfo struct {
+	Name    string
+	Created time.Time // zero: not known
+	Active  bool      // it wraps what is new
+}
+
+// Lister is a KEK that knows its keys.
+type Lister interface {
+	Keys(ctx context.Context) ([]KeyInfo, error)
+}
+
+// Retirer is a KEK that can destroy a key that is not active. What is wrapped
+// under it can never be opened again: ask the store first.
+type Retirer interface {
+	Retire(ctx context.Context, name string) error
 }

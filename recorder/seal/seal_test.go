@@ -105,7 +105,7 @@ func TestRotateKeepsOldKeysReadable(t *testing.T) {
 	l := mustOpen(t, mem, "/k/kek.json")
 	elsewhere := mustOpen(t, mem, "/k/kek.json") // a process that does not know of the rotation
 	old := mustKey(t, l, rec)
-	name, err := l.Rotate()
+	name, err := l.Rotate(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestRotateLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	var kf *KeyFileError
-	if _, err := l.Rotate(); !errors.As(err, &kf) || kf.Hint == "" {
+	if _, err := l.Rotate(context.Background()); !errors.As(err, &kf) || kf.Hint == "" {
 		t.Fatalf("Rotate beside another: %v, want a *KeyFileError with a hint", err)
 	}
 }
@@ -202,7 +202,7 @@ func TestKeyFileSurvivesFaults(t *testing.T) {
 			var given []recorder.WrappedKey
 			if l, err := OpenLocal(LocalConfig{Path: "/etc/tap/kek.json", FS: faults}); err == nil {
 				given = append(given, mustKey(t, l, rec).Wrapped())
-				if _, err := l.Rotate(); err != nil {
+				if _, err := l.Rotate(context.Background()); err != nil {
 					// The keys in use stay in use.
 					t.Logf("%s: %v", faults.Hit(), err)
 				} else {
@@ -258,8 +258,10 @@ func BenchmarkNewKey(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := l.NewKey(context.Background(), rec); err != nil {
+		k, err := l.NewKey(context.Background(), rec)
+		if err != nil {
 			b.Fatal(err)
 		}
+		k.Close()
 	}
 }

@@ -1,16 +1,15 @@
-// Package seal makes, wraps and opens the data keys of recordings. Keys and
-// formats are Tink's; the package says which keys there are and what they are
-// bound to.
 package seal
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -23,11 +22,8 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// Limits of what is read from outside.
-const (
-	keyFileBytesMax = 1 << 20  // a keyset of about 4,000 keys
-	wrappedBytesMax = 16 << 10 // a wrapped data key has about 180 bytes
-)
+// keyFileBytesMax bounds a key file: about 4,000 keys.
+const keyFileBytesMax = 1 << 20
 
 // KeyFileError says what is wrong with a key file and what to do about it.
 type KeyFileError struct {
@@ -51,8 +47,11 @@ type LocalConfig struct {
 	ReadOnly bool   // a missing file is an error, not a reason to make one
 }
 
-// Local keeps the key-encryption keys in a file. It is safe for concurrent use.
+// Local keeps the key-encryption keys in a file: a KEK, and a Sealer that wraps
+// with it. Safe for concurrent use.
 type Local struct {
+	*Envelope // direct
+
 	path string
 	fsys vfs.FS
 
@@ -68,7 +67,18 @@ type keks struct {
 	ids     map[string]bool // enabled keys
 }
 
-var _ recorder.Sealer = (*Local)(nil)
+var (
+	_ recorder.Sealer = (*Local)(nil)
+	_ Rotator         = localKEK{}
+	_ Retirer         = localKEK{}
+	_ Lister          = localKEK{}
+)
+
+// localKEK is a Local as a KEK.
+type localKEK struct{ *Local }
+
+// Close implements KEK.
+func (localKEK) Close() error { return nil }
 
 // OpenLocal reads the key file and makes it when it does not exist. Errors are
 // *KeyFileError; recorder.ErrKey is in their chain when the file is missing and
@@ -91,8 +101,12 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 		}
 	}
 	l.keys = k
+	l.Envelope = NewEnvelope(EnvelopeConfig{Active: Source{KEK: localKEK{l}}, Direct: true})
 	return l, nil
 }
+
+// KEK returns the keys as a source, to be used in an Envelope.
+func (l *Local) KEK() KEK { return localKEK{l} }
 
 // load reads and checks the key file.
 func (l *Local) load() (*keks, error) {
@@ -170,46 +184,89 @@ func (l *Local) save(h *keyset.Handle) error {
 	return nil
 }
 
-// Rotate adds a key-encryption key and makes it the one that wraps new data
-// keys; the others stay readable. It returns the name of the new key. Of two
-// processes that rotate at once one gets an error.
-func (l *Local) Rotate() (string, error) {
+// Rotate implements Rotator: it adds a key-encryption key and makes it the one
+// that wraps new data keys; the others stay readable. Of two processes that rotate
+// at once one gets an error.
+func (l localKEK) Rotate(context.Context) (string, error) {
+	k, err := l.change(func(m *keyset.Manager, _ *keks) error {
+		id, err := m.Add(aead.AES256GCMKeyTemplate())
+		if err == nil {
+			err = m.SetPrimary(id)
+		}
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("rotate keys: %w", err)
+	}
+	return k.primary, nil
+}
+
+// Retire implements Retirer.
+func (l localKEK) Retire(_ context.Context, name string) error {
+	_, err := l.change(func(m *keyset.Manager, now *keks) error {
+		id, err := strconv.ParseUint(name, 10, 32)
+		switch {
+		case err != nil || !now.ids[name]:
+			return fmt.Errorf("key %q is not in %s: %w", name, l.path, recorder.ErrNotFound)
+		case name == now.primary:
+			return &recorder.RefusedError{Why: "key " + name + " is the active one: rotate first"}
+		}
+		return m.Delete(uint32(id))
+	})
+	if err != nil {
+		return fmt.Errorf("retire key: %w", err)
+	}
+	return nil
+}
+
+// Keys implements Lister.
+func (l localKEK) Keys(context.Context) ([]KeyInfo, error) {
+	k, err := l.reload()
+	if err != nil {
+		return nil, err
+	}
+	var out []KeyInfo
+	for id := range k.ids {
+		out = append(out, KeyInfo{Name: id, Active: id == k.primary})
+	}
+	slices.SortFunc(out, func(a, b KeyInfo) int { return cmp.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// change replaces the key file by one that edit makes of it.
+func (l *Local) change(edit func(m *keyset.Manager, now *keks) error) (*keks, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lock := l.path + ".rotating"
 	f, err := l.fsys.OpenFile(lock, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return "", &KeyFileError{lock, "another rotation is under way; when none is, remove this file", err}
+		return nil, &KeyFileError{lock, "another rotation is under way; when none is, remove this file", err}
 	}
 	defer func() { _ = l.fsys.Remove(lock) }() // a left lock names itself at the next rotation
 	if err := f.Close(); err != nil {
-		return "", &KeyFileError{lock, "check the disk", err}
+		return nil, &KeyFileError{lock, "check the disk", err}
 	}
 	now, err := l.load() // another process may have rotated since
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	m := keyset.NewManagerFromHandle(now.handle)
-	id, err := m.Add(aead.AES256GCMKeyTemplate())
-	if err == nil {
-		err = m.SetPrimary(id)
-	}
-	if err != nil {
-		return "", fmt.Errorf("rotate keys: %w", err)
+	if err := edit(m, now); err != nil {
+		return nil, err
 	}
 	h, err := m.Handle()
 	if err != nil {
-		return "", fmt.Errorf("rotate keys: %w", err)
+		return nil, err
 	}
 	if err := l.save(h); err != nil {
-		return "", err
+		return nil, err
 	}
 	k, err := l.load()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	l.keys = k
-	return k.primary, nil
+	return k, nil
 }
 
 func (l *Local) current() *keks {
@@ -231,41 +288,31 @@ func (l *Local) reload() (*keks, error) {
 	return k, nil
 }
 
-// bindKey is the associated data of a wrapped data key.
-func bindKey(recording string) []byte { return []byte("trunktap data key 1\x00" + recording) }
+// Active returns the name of the key that wraps what is new.
+func (l localKEK) Active() string { return l.current().primary }
 
-// NewKey implements recorder.Sealer.
-func (l *Local) NewKey(_ context.Context, recording string) (recorder.DataKey, error) {
+// Wrap implements KEK.
+func (l localKEK) Wrap(_ context.Context, plaintext, aad []byte) (string, []byte, error) {
 	k := l.current()
-	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return nil, fmt.Errorf("make data key: %w", err)
-	}
-	var b bytes.Buffer
-	if err := h.WriteWithAssociatedData(keyset.NewBinaryWriter(&b), k.aead, bindKey(recording)); err != nil {
-		return nil, fmt.Errorf("wrap data key: %w", err)
-	}
-	return newDataKey(h, recorder.WrappedKey{KEK: k.primary, Bytes: b.Bytes()})
+	b, err := k.aead.Encrypt(plaintext, aad)
+	return k.primary, b, err
 }
 
-// OpenKey implements recorder.Sealer.
-func (l *Local) OpenKey(_ context.Context, recording string, w recorder.WrappedKey) (recorder.DataKey, error) {
-	if len(w.Bytes) > wrappedBytesMax {
-		return nil, fmt.Errorf("unwrap data key: %d bytes: %w", len(w.Bytes), recorder.ErrTampered)
-	}
+// Unwrap implements KEK.
+func (l localKEK) Unwrap(_ context.Context, name string, wrapped, aad []byte) ([]byte, error) {
 	k := l.current()
-	if !k.ids[w.KEK] {
+	if !k.ids[name] {
 		again, err := l.reload()
 		if err != nil {
-			return nil, fmt.Errorf("%w: key-encryption key %q: %w", recorder.ErrKey, w.KEK, err)
+			return nil, fmt.Errorf("%w: key-encryption key %q: %w", recorder.ErrKey, name, err)
 		}
-		if k = again; !k.ids[w.KEK] {
-			return nil, fmt.Errorf("%w: key-encryption key %q is not in %s", recorder.ErrKey, w.KEK, l.path)
+		if k = again; !k.ids[name] {
+			return nil, fmt.Errorf("%w: key-encryption key %q is not in %s", recorder.ErrKey, name, l.path)
 		}
 	}
-	h, err := keyset.ReadWithAssociatedData(keyset.NewBinaryReader(bytes.NewReader(w.Bytes)), k.aead, bindKey(recording))
+	b, err := k.aead.Decrypt(wrapped, aad)
 	if err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w", recorder.ErrTampered)
+		return nil, recorder.ErrTampered // Tink says no more than that it failed, on purpose
 	}
-	return newDataKey(h, w)
+	return b, nil
 }

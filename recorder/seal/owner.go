@@ -1,0 +1,285 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Events that Tell hears of.
+const (
+	EventUnreachable = "key.unreachable"
+	EventRestored    = "key.restored"
+	EventRevoked     = "key.revoked"
+	EventRotated     = "key.rotated"
+)
+
+// Start asks the key service for the first intermediate key, once, and begins to
+// keep it fresh in a goroutine of its own. When it does not get one that is no
+// error: Check tells, and it is tried again.
+func (e *Envelope) Start(ctx context.Context) {
+	if e.cfg.Direct {
+		return
+	}
+	e.turn(ctx)
+	ctx, e.stop = context.WithCancel(context.Background())
+	e.ended = make(chan struct{})
+	go func() {
+		defer close(e.ended)
+		for {
+			wait := time.NewTimer(e.turn(ctx))
+			select {
+			case <-wait.C:
+			case <-e.wake:
+			case <-ctx.Done():
+				wait.Stop()
+				return
+			}
+			wait.Stop()
+		}
+	}()
+}
+
+// Close ends the owner, wipes all keys that are its own, and closes the sources.
+// Data keys stay open until they are closed.
+func (e *Envelope) Close() error {
+	if e.ended != nil {
+		e.stop()
+		<-e.ended
+	}
+	e.opened.clear()
+	e.mu.Lock()
+	if e.now != nil {
+		e.now.key.Close()
+		e.now, e.stand.made = nil, time.Time{}
+	}
+	e.mu.Unlock()
+	err := e.cfg.Active.KEK.Close()
+	for _, s := range e.cfg.Former {
+		err = errors.Join(err, s.KEK.Close())
+	}
+	return err
+}
+
+// kick has the owner look now.
+func (e *Envelope) kick() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// turn does what is due and returns when the next thing is.
+func (e *Envelope) turn(ctx context.Context) time.Duration {
+	e.turns.Lock()
+	defer e.turns.Unlock()
+	now := time.Now()
+	e.opened.tidy(now)
+	e.mu.RLock()
+	spent := e.rotated || e.now != nil && e.now.keys.Load() >= int64(e.cfg.Caching.KeysMax)
+	renew, check, wait := e.stand.due(now, spent)
+	e.mu.RUnlock()
+	var err error
+	switch {
+	case renew:
+		err = e.renew(ctx)
+	case check:
+		err = e.confirm(ctx)
+	default:
+		return min(wait, e.cfg.Caching.OpenFor)
+	}
+	if ctx.Err() == nil {
+		e.settle(err)
+	}
+	return 0
+}
+
+// settle notes what became of a request and tells of a change.
+func (e *Envelope) settle(err error) {
+	now := time.Now()
+	e.mu.Lock()
+	was, wasRevoked := e.stand.err, e.stand.revoked()
+	if err == nil {
+		e.stand.answered(now)
+	} else {
+		e.stand.failed(now, err)
+	}
+	revoked := e.stand.revoked()
+	e.mu.Unlock()
+	switch {
+	case err == nil && was != nil:
+		e.tell(EventRestored, nil)
+	case err == nil:
+	case revoked && !wasRevoked:
+		e.opened.clear()
+		e.tell(EventRevoked, map[string]string{"error": err.Error()})
+	case !revoked && (was == nil || wasRevoked):
+		e.tell(EventUnreachable, map[string]string{"error": err.Error()})
+	}
+}
+
+func (e *Envelope) tell(event string, data map[string]string) {
+	if e.cfg.Tell == nil {
+		return
+	}
+	if data == nil {
+		data = map[string]string{}
+	}
+	data["mode"] = e.Mode()
+	e.cfg.Tell(event, data)
+}
+
+// renew makes a new intermediate key the current one. It is opened again before:
+// a key that cannot be opened must never wrap anything.
+func (e *Envelope) renew(ctx context.Context) error {
+	k, err := makeKey(e.memory)
+	if err != nil {
+		return err
+	}
+	m := &intermediate{key: k}
+	err = k.plain(func(plain []byte) error {
+		ctx, cancel := context.WithTimeout(ctx, e.cfg.Caching.Timeout)
+		defer cancel()
+		name, wrapped, err := e.cfg.Active.KEK.Wrap(ctx, plain, bindIntermediate)
+		err = asKeyError(err)
+		e.stats.Wraps.count(err)
+		if len(wrapped) > intermediateBytesMax {
+			err = errors.Join(err, fmt.Errorf("wrapped intermediate key of %d bytes: at most %d", len(wrapped), intermediateBytesMax))
+		}
+		m.name, m.wrapped = e.cfg.Active.stored(name), wrapped
+		return err
+	})
+	if err == nil {
+		err = e.opens(ctx, m)
+	}
+	if err != nil {
+		k.Close()
+		return fmt.Errorf("wrap an intermediate key: %w", err)
+	}
+	e.mu.Lock()
+	old := e.now
+	e.now, e.rotated = m, false
+	e.used[m.name] = true
+	e.stand.made = time.Now() // settle notes the answer
+	e.mu.Unlock()
+	if old == nil {
+		return nil
+	}
+	old.key.Close()
+	if old.name != m.name {
+		e.tell(EventRotated, map[string]string{"key": m.name, "before": old.name})
+	}
+	return nil
+}
+
+// confirm asks whether the current intermediate key still opens.
+func (e *Envelope) confirm(ctx context.Context) error {
+	e.mu.RLock()
+	m := e.now
+	e.mu.RUnlock()
+	if err := e.opens(ctx, m); err != nil {
+		return fmt.Errorf("open the intermediate key: %w", err)
+	}
+	return nil
+}
+
+// opens asks the key service to open an intermediate key. The turn is held, so
+// nobody closes it meanwhile.
+func (e *Envelope) opens(ctx context.Context, m *intermediate) error {
+	b, err := e.ask(ctx, m.name, m.wrapped, bindIntermediate)
+	if err != nil {
+		return err
+	}
+	again, err := plainKey(e.memory, b)
+	if err != nil {
+		return err
+	}
+	defer again.Close()
+	if again.id() != m.key.id() {
+		return errors.New("the key service opened it to something else")
+	}
+	return nil
+}
+
+// Check tells whether a data key could be made now. It asks nobody.
+func (e *Envelope) Check() error {
+	if n, most := e.memory.Used(); n >= most {
+		return fmt.Errorf("%d keys are open in locked memory, which is all that may be", n)
+	}
+	if e.cfg.Direct {
+		return nil
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.stand.refuse(time.Now())
+}
+
+// Status is how an Envelope stands.
+type Status struct {
+	Mode      string
+	Active    string        // stored name of the key-encryption key that wraps what is new; empty: not known
+	Up        bool          // the last request to the key service was answered
+	Revoked   bool          // it was answered that the key may not be used
+	Err       error         // of the last request
+	Age       time.Duration // of the intermediate key; 0: there is none
+	UntilStop time.Duration // negative: for ever
+	Open      int           // intermediate keys kept open for reading
+}
+
+// Status returns how it stands. It asks nobody.
+func (e *Envelope) Status(ctx context.Context) Status {
+	active, _ := e.ActiveKey(ctx) // Err tells
+	s := Status{Mode: e.Mode(), Active: active, Up: true, UntilStop: -1, Open: e.opened.size()}
+	if e.cfg.Direct {
+		return s
+	}
+	now := time.Now()
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s.Err, s.Revoked, s.UntilStop = e.stand.err, e.stand.revoked(), e.stand.untilStop(now)
+	s.Up = s.Err == nil && !e.stand.made.IsZero()
+	if !e.stand.made.IsZero() {
+		s.Age = now.Sub(e.stand.made)
+	}
+	return s
+}
+
+// ErrRotateElsewhere says that a key service rotates its keys by itself, or by
+// its own tools.
+var ErrRotateElsewhere = errors.New("the key service does not let keys be rotated from here; the intermediate key was renewed")
+
+// Rotate makes a new key-encryption key the active one, where the source can do
+// that, and has the next data keys wrapped by it; it returns the stored name.
+func (e *Envelope) Rotate(ctx context.Context) (string, error) {
+	r, can := e.cfg.Active.KEK.(Rotator)
+	var name string
+	if can {
+		n, err := r.Rotate(ctx)
+		if err != nil {
+			return "", fmt.Errorf("rotate: %w", err)
+		}
+		name = e.cfg.Active.stored(n)
+	}
+	if e.cfg.Direct {
+		if !can {
+			return "", ErrRotateElsewhere
+		}
+		e.tell(EventRotated, map[string]string{"key": name})
+		return name, nil
+	}
+	e.turns.Lock()
+	defer e.turns.Unlock()
+	e.mu.Lock()
+	e.rotated = true // should the following fail, the owner goes on with it
+	e.mu.Unlock()
+	err := e.renew(ctx)
+	e.settle(err)
+	switch {
+	case err != nil:
+		return name, fmt.Errorf("rotate: %w", err)
+	case !can:
+		return "", ErrRotateElsewhere
+	}
+	return name, nil
+}
