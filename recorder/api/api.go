@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -123,6 +124,7 @@ type Server struct {
 	stopping context.Context // done when event streams have to end
 	stop     context.CancelFunc
 
+	failing     sync.Map // names of parts that were told to fail
 	subscribers atomic.Int64
 	requests    atomic.Int64
 	batches     atomic.Int64

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -335,9 +336,12 @@ func TestPanicIsAProblem(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	bad := errors.New("secret path /var/lib")
+	var log bytes.Buffer
+	keys := bad
 	f := mustServe(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
 		c.Ready = func(context.Context) map[string]error {
-			return map[string]error{"store": nil, "keys": bad, "catalogue": bad}
+			return map[string]error{"store": nil, "keys": keys, "catalogue": bad}
 		}
 	})
 	if body, _ := f.mustDo(t, "GET", "/healthz", "", 200, "Authorization", ""); !strings.Contains(body, `"ok"`) {
@@ -346,6 +350,13 @@ func TestHealth(t *testing.T) {
 	body, _ := f.mustDo(t, "GET", "/readyz", "", 503, "Authorization", "")
 	if strings.TrimSpace(body) != `{"status":"unavailable","failing":["catalogue","keys"]}` {
 		t.Error(body)
+	}
+	f.mustDo(t, "GET", "/readyz", "", 503)
+	keys = nil
+	f.mustDo(t, "GET", "/readyz", "", 503)
+	text := log.String()
+	if strings.Count(text, `"not ready"`) != 2 || strings.Count(text, `"ready again"`) != 1 || !strings.Contains(text, bad.Error()) {
+		t.Errorf("each change is logged once: %s", text)
 	}
 }
 

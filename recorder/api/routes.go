@@ -107,12 +107,25 @@ func (s *Server) ready(ctx context.Context) *health {
 		return h
 	}
 	for name, err := range s.cfg.Ready(ctx) {
+		s.tellReady(name, err)
 		if err != nil {
-			s.cfg.Log.Warn("not ready", "part", name, "error", err)
 			h.Status, h.Body.Status = http.StatusServiceUnavailable, "unavailable"
 			h.Body.Failing = append(h.Body.Failing, name)
 		}
 	}
 	slices.Sort(h.Body.Failing)
 	return h
+}
+
+// tellReady logs when a part fails and when it works again, not at each probe.
+func (s *Server) tellReady(part string, err error) {
+	_, failing := s.failing.Load(part)
+	switch {
+	case err != nil && !failing:
+		s.failing.Store(part, true)
+		s.cfg.Log.Warn("not ready", "part", part, "error", err)
+	case err == nil && failing:
+		s.failing.Delete(part)
+		s.cfg.Log.Info("ready again", "part", part)
+	}
 }
