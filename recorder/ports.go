@@ -86,6 +86,15 @@ type Store interface {
 	Check(ctx context.Context) error
 }
 
+// Uploader is a store that can take a copy of a file. Such stores get recordings
+// by way of the spool, segments while the call goes on.
+type Uploader interface {
+	// Upload stores the content of a local file, which stays, durably under name. It
+	// may be called again, also by another process: the same content again is fine
+	// (and cheap, where the store can tell), other content is ErrExists.
+	Upload(ctx context.Context, name, localFile string) error
+}
+
 // Row is what the catalogue knows of a recording: its manifest and where it lies.
 type Row struct {
 	Manifest Manifest

@@ -39,7 +39,7 @@ const (
 func liveFaults() []liveFault {
 	return []liveFault{
 		{
-			name: "store read-only", detail: "read-only file system",
+			name: "store read-only", // the spool lies elsewhere and takes all
 			cfg: func(t *testing.T, c *liveConfig) {
 				c.Store = mountTmpfs(t, 80<<20)
 				c.SegmentMax = time.Second // so that the store is needed during the call

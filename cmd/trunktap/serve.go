@@ -95,16 +95,17 @@ func newLog(e *env, cfg config.Log) *slog.Logger {
 // and closed in the reverse one: no call without a relay, no relay without a
 // recorder, no recorder without an archive.
 type daemon struct {
-	cfg     *config.Config // replaced by reload, in the goroutine of wait
-	log     *slog.Logger
-	policy  *policy
-	archive *archive.Archive
-	rec     *recorder.Recorder
-	relay   *relay.Relay
-	b2bua   *b2bua.B2BUA
-	siprec  *siprec.Server // nil: no recording sessions are taken
-	restart restart
-	taking  atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
+	cfg      *config.Config // replaced by reload, in the goroutine of wait
+	log      *slog.Logger
+	policy   *policy
+	archive  *archive.Archive
+	rec      *recorder.Recorder
+	recorder atomic.Pointer[recorder.Recorder] // rec, for who may ask before there is one
+	relay    *relay.Relay
+	b2bua    *b2bua.B2BUA
+	siprec   *siprec.Server // nil: no recording sessions are taken
+	restart  restart
+	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
@@ -154,14 +155,14 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	}
 	d.closers = append(d.closers, unlock)
 	c, r := archiveConfig(d.cfg), &d.cfg.Recording
-	c.SyncPeriod = r.SyncPeriod
+	c.SyncPeriod, c.Notify = r.SyncPeriod, d.storageEvent
 	c.Deferred = archive.DeferredConfig{
 		Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
 	}
 	if d.archive, err = archive.Open(c); err != nil {
 		return err
 	}
-	d.closers = append(d.closers, d.archive.Close, d.stopDeferred)
+	d.closers = append(d.closers, d.archive.Close, d.stopUploads, d.stopDeferred)
 	return nil
 }
 
@@ -179,6 +180,7 @@ func (d *daemon) recoverArchive(ctx context.Context) error {
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
 	d.archive.StartDeferred()
+	d.archive.StartUploads()
 	d.tellState(ctx)
 	if wantsPreroll(d.cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
@@ -262,13 +264,14 @@ func (d *daemon) catchUp(done chan struct{}) {
 
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
-		Policy: d.policy, NewSink: d.archive.NewSink, Ready: d.archive.CanRecord,
+		Policy: d.policy, OpenSink: d.archive.OpenSink, Ready: d.archive.CanRecord,
 		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published, Monitor: d.forks.monitor,
 		Restart: d.recorderRestart(),
 	})
 	if err != nil {
 		return err
 	}
+	d.recorder.Store(d.rec)
 	d.closers = append(d.closers, func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 		defer cancel()

@@ -9,12 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -30,11 +28,13 @@ const (
 	rowsDir       = "rows"
 	quarantineDir = "quarantine"
 	deferredDir   = "deferred"
+	goneDir       = "gone" // what its store has, on its way out
+	keptDir       = "kept" // segments that its store has, kept for a while
 )
 
 // reserved tells whether a name in the spool can be no recording's.
 func reserved(name string) bool {
-	return name == rowsDir || name == quarantineDir || name == deferredDir
+	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir
 }
 
 // Config says where an archive lies.
@@ -50,6 +50,17 @@ type Config struct {
 	// SyncEvery, 0 is 4 then, bounds what a segment may have that is not. 0: each
 	// segment is synced for itself.
 	SyncPeriod time.Duration
+
+	// Stores are further stores by name. A recording goes to the one that its
+	// SinkInfo names, and only there.
+	Stores  map[string]StoreConfig
+	Uploads UploadConfig
+	Space   SpaceConfig
+
+	// Notify is told what an operator may have to mend: the events store.down,
+	// store.up, upload.failed, upload.behind, storage.low and storage.recovered. It
+	// must not wait.
+	Notify func(event string, data map[string]any)
 
 	// Deferred is what is coded anew after it was published; see StartDeferred.
 	Deferred DeferredConfig
@@ -67,26 +78,30 @@ type Config struct {
 
 // Archive is safe for concurrent use.
 type Archive struct {
-	cfg    Config // constant after Open
-	fsys   vfs.FS
-	store  recorder.Store
-	sealer recorder.Sealer
+	cfg     Config // constant after Open
+	fsys    vfs.FS
+	shelves []*shelf // in order of name: the first is the one that has none
+	sealer  recorder.Sealer
 
 	catalogue lazyCatalog
 	files     fileCache
 	syncer    *segment.Syncer // nil: segments are synced one by one
 	deferred  deferral
-	apart     atomic.Bool // spool and store lie on different file systems
+	space     space
 
-	mu   sync.Mutex      // guards all following
-	live map[string]bool // recordings that have an open sink
-	pins map[string]int  // recordings that are being read, by how many
+	spoolBytes atomic.Int64 // of recordings in the spool, those that go on included
+
+	mu      sync.Mutex            // guards all following
+	began   uint64                // recordings so far
+	live    map[string]*liveSpool // recordings that have an open sink
+	pins    map[string]int        // recordings that are being read, by how many
+	spooled map[string]place      // finished recordings of which the spool has more than their stores
 }
 
 // Open opens an archive. A catalogue that cannot be opened is no error: it is
 // tried again when it is needed, and Ready tells.
 func Open(cfg Config) (*Archive, error) {
-	a := &Archive{cfg: cfg, fsys: cfg.FS, store: cfg.Store, sealer: cfg.Sealer, live: map[string]bool{}, pins: map[string]int{}}
+	a := &Archive{cfg: cfg, fsys: cfg.FS, sealer: cfg.Sealer, live: map[string]*liveSpool{}, pins: map[string]int{}, spooled: map[string]place{}}
 	if a.fsys == nil {
 		a.fsys = vfs.OS{}
 	}
@@ -100,14 +115,8 @@ func Open(cfg Config) (*Archive, error) {
 }
 
 func (a *Archive) openParts() error {
-	if a.store == nil {
-		st, err := store.OpenDir(store.DirConfig{
-			Root: a.cfg.StoreDir, FS: a.fsys, FreeBytesMin: a.cfg.FreeBytesMin, ReadOnly: a.cfg.ReadOnly,
-		})
-		if err != nil {
-			return err
-		}
-		a.store = st
+	if err := a.openShelves(); err != nil {
+		return err
 	}
 	if a.sealer == nil {
 		if err := a.openKeys(); err != nil {
@@ -117,28 +126,17 @@ func (a *Archive) openParts() error {
 	if a.cfg.ReadOnly {
 		return nil
 	}
-	for _, dir := range []string{a.cfg.SpoolDir, a.spool(rowsDir), a.spool(deferredDir)} {
+	for _, dir := range []string{a.cfg.SpoolDir, a.spool(rowsDir), a.spool(deferredDir), a.spool(goneDir), a.spool(keptDir)} {
 		if err := vfs.MkdirAll(a.fsys, dir); err != nil {
 			return &store.CheckError{Path: dir, Hint: "make the spool directory writable for the daemon's user", Err: err}
 		}
 	}
 	a.lookApart()
+	a.clearGone()
 	if err := a.loadDeferred(); err != nil {
 		return err
 	}
 	return a.startSyncer()
-}
-
-// lookApart finds out whether the spool lies on another file system than the
-// store: rename(2) says so of a name that is not there as well. Where it does
-// not, the first recording finds out.
-func (a *Archive) lookApart() {
-	name, err := vfs.TempName(a.spool("apart"))
-	if err != nil {
-		return
-	}
-	err = a.fsys.Rename(name, filepath.Join(a.cfg.StoreDir, filepath.Base(name)))
-	a.apart.Store(errors.Is(err, syscall.EXDEV))
 }
 
 // syncEveryDefault is how many writes of 500 ms a segment may have that are
@@ -165,7 +163,7 @@ func (a *Archive) openKeys() error {
 	readOnly := a.cfg.ReadOnly
 	if _, err := a.fsys.Stat(a.cfg.KeyFile); errors.Is(err, fs.ErrNotExist) && !readOnly {
 		some := errors.New("store has recordings")
-		err := a.store.List(context.Background(), "", func(recorder.BlobInfo) error { return some })
+		err := a.eachObject(context.Background(), func(*shelf, recorder.BlobInfo) error { return some })
 		switch {
 		case errors.Is(err, some):
 			return &seal.KeyFileError{
@@ -306,7 +304,12 @@ func (e *NotReady) orNil() error {
 func (a *Archive) CanRecord(ctx context.Context) error { return a.canRecord(ctx).orNil() }
 
 func (a *Archive) canRecord(ctx context.Context) *NotReady {
-	r := &NotReady{Store: a.store.Check(ctx), Spool: store.CheckDir(a.fsys, a.cfg.SpoolDir, a.cfg.FreeBytesMin)}
+	r := &NotReady{Spool: store.CheckDir(a.fsys, a.cfg.SpoolDir, a.cfg.FreeBytesMin)}
+	for _, s := range a.shelves {
+		if !s.queued() { // else the spool takes all, as long as it has room
+			r.Store = errors.Join(r.Store, s.store.Check(ctx))
+		}
+	}
 	k, err := a.sealer.NewKey(ctx, "check")
 	if err != nil {
 		r.Keys = err
@@ -348,20 +351,20 @@ func (a *Archive) Get(ctx context.Context, id string) (*recorder.Manifest, error
 	return m, err
 }
 
-// load finds a recording and returns its manifest and folder.
-func (a *Archive) load(ctx context.Context, id string) (*recorder.Manifest, string, error) {
-	prefix, err := a.locate(ctx, id)
+// load finds a recording and returns its manifest and place.
+func (a *Archive) load(ctx context.Context, id string) (*recorder.Manifest, place, error) {
+	p, err := a.locate(ctx, id)
 	if err != nil {
-		return nil, "", err
+		return nil, place{}, err
 	}
-	m, err := a.manifest(ctx, id, prefix)
-	return m, prefix, err
+	m, err := a.manifest(ctx, id, p)
+	return m, p, err
 }
 
-// manifest reads the manifest in a folder; id is whose it must be, empty: anyone's
+// manifest reads the manifest in a place; id is whose it must be, empty: anyone's
 // whose folder it is.
-func (a *Archive) manifest(ctx context.Context, id, prefix string) (*recorder.Manifest, error) {
-	b, err := a.store.Open(ctx, path.Join(prefix, segment.ManifestFile))
+func (a *Archive) manifest(ctx context.Context, id string, p place) (*recorder.Manifest, error) {
+	b, err := a.open(ctx, p, segment.ManifestFile)
 	if err != nil {
 		return nil, fmt.Errorf("recording %s: %w", id, err)
 	}
@@ -370,8 +373,8 @@ func (a *Archive) manifest(ctx context.Context, id, prefix string) (*recorder.Ma
 	if err != nil {
 		return nil, err
 	}
-	if id != "" && m.ID != id || head.Prefix != prefix {
-		return nil, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, prefix, m.ID, head.Prefix, recorder.ErrTampered)
+	if id != "" && m.ID != id || head.Prefix != p.prefix {
+		return nil, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, p.prefix, m.ID, head.Prefix, recorder.ErrTampered)
 	}
 	return m, nil
 }
@@ -395,60 +398,4 @@ func (a *Archive) pinned(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.pins[id] > 0
-}
-
-// locate returns the folder of a recording: as the catalogue knows it, as its
-// id tells, or by looking through the whole store.
-func (a *Archive) locate(ctx context.Context, id string) (string, error) {
-	if err := segment.CheckID(id); err != nil {
-		return "", fmt.Errorf("%w: %w", recorder.ErrNotFound, err)
-	}
-	var old []string
-	if len(id) > 9 && id[8] == 'T' { // media.SessionID
-		old = append(old, path.Join(id[:4], id[4:6], id[6:8], id))
-	}
-	if prefix, ok := a.guess(ctx, id, old...); ok {
-		return prefix, nil
-	}
-	found := errors.New("found")
-	var prefix string
-	err := a.store.List(ctx, "", func(i recorder.BlobInfo) error {
-		if dir, base := path.Split(i.Name); base == segment.ManifestFile && path.Base(dir) == id {
-			prefix = path.Clean(dir)
-			return found
-		}
-		return nil
-	})
-	switch {
-	case errors.Is(err, found):
-		return prefix, nil
-	case err != nil:
-		return "", err
-	}
-	return "", fmt.Errorf("recording %s: %w", id, recorder.ErrNotFound)
-}
-
-// guess returns the folder of a recording as the catalogue knows it, or the first
-// of some others that has a manifest.
-func (a *Archive) guess(ctx context.Context, id string, others ...string) (string, bool) {
-	if c, err := a.catalogue.get(ctx); err == nil {
-		if r, err := c.Get(ctx, id); err == nil && a.has(ctx, r.Prefix) {
-			return r.Prefix, true
-		}
-	}
-	for _, prefix := range others {
-		if a.has(ctx, prefix) {
-			return prefix, true
-		}
-	}
-	return "", false
-}
-
-func (a *Archive) has(ctx context.Context, prefix string) bool {
-	b, err := a.store.Open(ctx, path.Join(prefix, segment.ManifestFile))
-	if err != nil {
-		return false
-	}
-	_ = b.Close() // only opened
-	return true
 }

@@ -82,7 +82,7 @@ func takeOn(f *vfstest.Faults, mem *vfstest.Mem, on layout) (*taking, *recorder.
 		return k, nil, err
 	}
 	if on == lateTwo {
-		a.apart.Store(false)
+		a.shelves[0].apart.Store(false)
 	}
 	if on == grouped {
 		// Without Start, so that the order of operations is always the same.
@@ -132,6 +132,8 @@ func checkRecovered(t *testing.T, disk *vfstest.Mem, what string, k *taking, fin
 	} else if m.Call.EndCause != "bye" || m.RealMS != final.RealMS {
 		t.Errorf("%s: published as %s, %d ms", what, m.Call.EndCause, m.RealMS)
 	}
+	checkAudio(t, a, m, what)
+	drainUploads(t, a, what)
 	checkAudio(t, a, m, what)
 	// When all was published and the machine died then, the row is in the
 	// catalogue of before.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -53,12 +52,14 @@ type job struct {
 	Version     int      `json:"version"` // 1
 	Recording   string   `json:"recording"`
 	Prefix      string   `json:"prefix"`
+	Store       string   `json:"store,omitempty"`
 	Bytes       int64    `json:"bytes"` // of its segments
 	Bitrate     int      `json:"bitrate,omitempty"`
 	Complexity  int      `json:"complexity"`
 	Application string   `json:"application,omitempty"`
 	Replaced    []string `json:"replaced,omitempty"` // files that go when the manifest does not name them any more
 
+	at    place // set when it is tried
 	tries int
 	next  time.Time // not to be tried before
 }
@@ -147,7 +148,7 @@ func (a *Archive) writeJob(j *job) error {
 // noteJob notes a recording durably if it is one of those that are coded anew;
 // nil when it is not. What has no room, or cannot be noted, stays as it is: its
 // manifest tells in which format.
-func (a *Archive) noteJob(m *recorder.Manifest, prefix string) *job {
+func (a *Archive) noteJob(m *recorder.Manifest, p place) *job {
 	d := &a.deferred
 	if a.cfg.Deferred.Options == nil || !slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return isLossless(formatOf(m, s)) }) {
 		return nil
@@ -157,7 +158,7 @@ func (a *Archive) noteJob(m *recorder.Manifest, prefix string) *job {
 		return nil
 	}
 	j := &job{
-		Version: 1, Recording: m.ID, Prefix: prefix,
+		Version: 1, Recording: m.ID, Prefix: p.prefix, Store: p.name,
 		Bitrate: opt.Bitrate, Complexity: opt.Complexity, Application: opt.Application,
 	}
 	for _, s := range m.Segments {
@@ -298,6 +299,7 @@ func (a *Archive) tryDeferred(ctx context.Context, j *job) {
 	switch {
 	case err == nil:
 		d.settle(j, false)
+		a.releaseJob(j)
 		return
 	case errors.Is(err, errBusy):
 		j.next = time.Now().Add(time.Second)
@@ -306,7 +308,18 @@ func (a *Archive) tryDeferred(ctx context.Context, j *job) {
 		j.tries++
 		j.next = time.Now().Add(deferredRetry)
 	}
-	d.settle(j, j.tries < deferredTriesMax)
+	again := j.tries < deferredTriesMax
+	d.settle(j, again)
+	if !again {
+		a.releaseJob(j) // it goes to its store as it is
+	}
+}
+
+// releaseJob lets a recording that waited for its job go to its store.
+func (a *Archive) releaseJob(j *job) {
+	if s, err := a.shelf(j.Store); err == nil && s.queue != nil {
+		s.queue.release(j.Recording)
+	}
 }
 
 // errBusy says that a recording is in use and must wait.
@@ -314,11 +327,11 @@ var errBusy = errors.New("recording is in use")
 
 // beingReplaced tells whether an object that no manifest names belongs to a
 // recording that is being coded anew, or is gone by now.
-func (a *Archive) beingReplaced(ctx context.Context, id, prefix, object string) bool {
-	if j, err := a.readJob(id); err == nil && j != nil && (slices.Contains(j.Replaced, object) || isEncoded(object)) {
+func (a *Archive) beingReplaced(ctx context.Context, p place, object string) bool {
+	if j, err := a.readJob(p.id()); err == nil && j != nil && (slices.Contains(j.Replaced, object) || isEncoded(object)) {
 		return true
 	}
-	b, err := a.store.Open(ctx, path.Join(prefix, object))
+	b, err := a.open(ctx, p, object)
 	if err != nil {
 		return errors.Is(err, recorder.ErrNotFound)
 	}

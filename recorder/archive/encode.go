@@ -23,14 +23,21 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 	if a.isLive(j.Recording) {
 		return errBusy
 	}
-	if _, err := a.fsys.Stat(a.spool(j.Recording)); err == nil && !a.has(ctx, j.Prefix) {
-		return errBusy // it is noted before it is published: recovery is still to do it
-	}
-	// While the spool has the recording, Recover would put its manifest over ours.
-	if err := a.dropSpool(j.Recording); err != nil {
+	s, err := a.shelf(j.Store)
+	if err != nil {
 		return err
 	}
-	m, err := a.manifest(ctx, j.Recording, j.Prefix)
+	j.at = place{s, j.Prefix}
+	if !a.isSpooled(j.Recording) {
+		if _, err := a.fsys.Stat(a.spool(j.Recording)); err == nil && !a.has(ctx, j.at) {
+			return errBusy // it is noted before it is published: recovery is still to do it
+		}
+		// While the spool has the recording, Recover would put its manifest over ours.
+		if err := a.dropSpool(j.Recording); err != nil {
+			return err
+		}
+	}
+	m, err := a.manifest(ctx, j.Recording, j.at)
 	switch {
 	case errors.Is(err, recorder.ErrTampered):
 		return a.dropJob(j) // not to be touched; verify tells
@@ -48,7 +55,7 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 		}
 	}
 	if m.ID != "" {
-		if err := a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: j.Prefix}); err != nil {
+		if err := a.saveRow(ctx, j.at.row(m, a.isSpooled(j.Recording))); err != nil {
 			return err
 		}
 	}
@@ -62,7 +69,8 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 // ones stay as long as somebody may be reading them.
 func (a *Archive) sweep(ctx context.Context, j *job, m *recorder.Manifest) error {
 	var gone []string
-	err := a.store.List(ctx, j.Prefix+"/", func(i recorder.BlobInfo) error {
+	st := a.storeOf(j.at)
+	err := st.List(ctx, j.Prefix+"/", func(i recorder.BlobInfo) error {
 		name := path.Base(i.Name)
 		named := slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return s.File == name })
 		if !named && (isEncoded(name) || slices.Contains(j.Replaced, name)) {
@@ -77,7 +85,7 @@ func (a *Archive) sweep(ctx context.Context, j *job, m *recorder.Manifest) error
 		return errBusy
 	}
 	for _, name := range gone {
-		if err := a.store.Delete(ctx, name); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		if err := st.Delete(ctx, name); err != nil && !errors.Is(err, recorder.ErrNotFound) {
 			return err
 		}
 	}
@@ -136,7 +144,7 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 
 // keyOf opens the data key of a recording.
 func (a *Archive) keyOf(ctx context.Context, j *job) (recorder.DataKey, recorder.WrappedKey, error) {
-	b, err := a.store.Open(ctx, path.Join(j.Prefix, segment.ManifestFile))
+	b, err := a.open(ctx, j.at, segment.ManifestFile)
 	if err != nil {
 		return nil, recorder.WrappedKey{}, err
 	}
@@ -158,7 +166,7 @@ func (a *Archive) replaceManifest(ctx context.Context, j *job, key recorder.Data
 	if err := a.writeJob(j); err != nil { // which files go, before they may
 		return err
 	}
-	if err := a.store.Put(ctx, path.Join(j.Prefix, segment.ManifestFile), content); err != nil {
+	if err := a.storeOf(j.at).Put(ctx, j.at.object(segment.ManifestFile), content); err != nil {
 		return err
 	}
 	a.deferred.stats.Done.Add(1)
@@ -196,7 +204,7 @@ const encodeFrame = 1000
 // run writes and publishes the segment. recorder.ErrTampered: it cannot be
 // read whole.
 func (e *encoding) run(key recorder.DataKey) (recorder.Segment, error) {
-	b, err := e.a.store.Open(e.ctx, path.Join(e.j.Prefix, e.s.File))
+	b, err := e.a.open(e.ctx, e.j.at, e.s.File)
 	if err != nil {
 		return recorder.Segment{}, err
 	}
@@ -235,7 +243,7 @@ func (e *encoding) begin(h segment.Header, key recorder.DataKey) error {
 		return err
 	}
 	e.out, err = segment.Create(segment.WriterConfig{
-		FS: e.a.fsys, Store: e.a.store, Key: key, Dir: e.a.workDir(e.m.ID), File: encodedName(h.N), SyncEvery: encodeSync,
+		FS: e.a.fsys, Store: e.a.storeOf(e.j.at), Key: key, Dir: e.a.workDir(e.m.ID), File: encodedName(h.N), SyncEvery: encodeSync,
 		Info: recorder.SegmentInfo{
 			Recording: h.Recording, Prefix: h.Prefix, N: h.N, Format: codec.OggOpus, SampleRate: h.SampleRate, Channels: h.Channels,
 			RealMS: h.RealMS, AudioMS: h.AudioMS, Start: h.Start,

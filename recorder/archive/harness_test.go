@@ -202,6 +202,7 @@ type taking struct {
 	durable int64 // acknowledged
 	retries int
 	cat     *memCatalog // of the archive, when a test asks it
+	between func()      // called after each frame
 }
 
 var errGaveUp = errors.New("gave up")
@@ -264,6 +265,9 @@ func (k *taking) frame(real int64) error {
 	}
 	k.audio += frameMS
 	k.durable = k.audio
+	if k.between != nil {
+		k.between()
+	}
 	if s.DurationMS >= k.c.segmentMax {
 		return k.finish(real + frameMS)
 	}
@@ -337,7 +341,7 @@ func mustVerify(t testing.TB, a *Archive, what string) Report {
 
 // audioOn reads all audio of a recording off the frames.
 func audioOn(a *Archive, m *recorder.Manifest, prefix string) (ch [2][]int16, err error) {
-	t := track{a: a, ctx: context.Background(), m: m, prefix: prefix, bad: &findings{}}
+	t := track{a: a, ctx: context.Background(), m: m, from: place{a.shelves[0], prefix}, bad: &findings{}}
 	defer t.close()
 	for {
 		b, err := t.next()
@@ -356,4 +360,18 @@ func audioOn(a *Archive, m *recorder.Manifest, prefix string) (ch [2][]int16, er
 		return ch, &DamageError{t.bad.list}
 	}
 	return ch, nil
+}
+
+// drainUploads carries what waits to the stores.
+func drainUploads(t testing.TB, a *Archive, what string) {
+	t.Helper()
+	for _, s := range a.shelves {
+		for it, _ := s.queue.take(time.Now()); it != nil; it, _ = s.queue.take(time.Now()) {
+			err := s.queue.carry(context.Background(), it)
+			if err != nil && !errors.Is(err, errOver) {
+				t.Fatalf("%s: upload %s: %v", what, it.prefix, err)
+			}
+			s.queue.settle(it, err, time.Now())
+		}
+	}
 }

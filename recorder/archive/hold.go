@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -20,7 +19,8 @@ type Held struct {
 	ID, Prefix string
 	Manifest   *recorder.Manifest
 
-	key   recorder.WrappedKey
+	at    place
+	mark  marker
 	spool []int // numbers of the segments in the spool
 }
 
@@ -47,7 +47,7 @@ func (a *Archive) Hold(ctx context.Context, session func(id string) bool) ([]*He
 			continue // Recover tells what is wrong with it
 		}
 		a.mu.Lock()
-		a.live[id] = true
+		a.live[id] = &liveSpool{}
 		a.mu.Unlock()
 		out = append(out, h)
 	}
@@ -102,7 +102,7 @@ func (r *recovery) hold() (*Held, error) {
 	closeManifest(m, r.parts)
 	m.Gaps = slices.DeleteFunc(m.Gaps, func(g recorder.Gap) bool { return g.Cause == recorder.GapRestart && g.DurationMS == 0 })
 	m.Call.EndCause = ""
-	h := &Held{ID: r.ID, Prefix: r.Prefix, Manifest: m, key: r.marker.Key}
+	h := &Held{ID: r.ID, Prefix: r.Prefix, Manifest: m, at: r.at, mark: r.marker}
 	for _, p := range r.parts {
 		if p.spool != "" && !p.empty() {
 			h.spool = append(h.spool, p.n)
@@ -125,31 +125,27 @@ func (r *recovery) makeRoom(h *Held) error {
 			continue
 		}
 		name := r.a.spool(r.ID, f.Name())
-		if err := r.a.fsys.Rename(name, name+".over"); err != nil {
+		if err := r.a.fsys.Rename(name, name+overExt); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// overExt ends the names of segments that made room.
+const overExt = ".over"
+
 // Continue opens the sink of a recording that goes on: it takes the segments behind
 // those that are there.
 func (a *Archive) Continue(ctx context.Context, h *Held) (recorder.Sink, error) {
-	key, err := a.sealer.OpenKey(ctx, h.ID, h.key)
+	key, err := a.sealer.OpenKey(ctx, h.ID, h.mark.Key)
 	if err != nil {
 		return nil, fmt.Errorf("continue recording %s: %w", h.ID, err)
 	}
-	s := &sink{a: a, id: h.ID, prefix: h.Prefix, dir: a.spool(h.ID), key: key, begun: true, untidy: true}
-	if f, ok := a.store.(folderStore); ok && !a.apart.Load() {
-		s.folder = f
-		return s, nil
-	}
-	for _, n := range h.spool { // they go one by one, as the others do
-		name := segment.FileName(n)
-		if err := a.store.Publish(ctx, path.Join(h.Prefix, name), a.spool(h.ID, name)); err != nil {
-			key.Close()
-			return nil, fmt.Errorf("continue recording %s: %w", h.ID, err)
-		}
+	s := &sink{a: a, id: h.ID, at: h.at, dir: a.spool(h.ID), key: key, begun: true, resumed: true, untidy: true, live: a.liveOf(h.ID)}
+	s.marked = h.mark.Version >= markerQueued
+	if !h.at.queued() {
+		s.folder = h.at.folder
 	}
 	return s, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 	"sync"
 	"time"
@@ -70,7 +69,7 @@ func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err e
 			release()
 		}
 	}()
-	m, prefix, err := a.load(ctx, id)
+	m, at, err := a.load(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +80,7 @@ func (a *Archive) Media(ctx context.Context, id, format string) (_ *Media, err e
 		return nil, fmt.Errorf("recording %s: %w", id, err)
 	}
 	bad := &findings{}
-	t := track{a: a, ctx: ctx, m: m, prefix: prefix, bad: bad}
+	t := track{a: a, ctx: ctx, m: m, from: at, bad: bad}
 	a.checkSizes(ctx, &t)
 	k := kindOf(format)
 	out := &Media{Name: id + k.ext, ContentType: k.contentType, Modified: m.Call.End, bad: bad}
@@ -129,7 +128,7 @@ func playable(m *recorder.Manifest, format string) error {
 // published with.
 func (a *Archive) checkSizes(ctx context.Context, t *track) {
 	for _, s := range t.m.Segments {
-		b, err := a.store.Open(ctx, path.Join(t.prefix, s.File))
+		b, err := a.openNear(ctx, t.from, s.File)
 		if err != nil {
 			continue // noted when it is read
 		}
@@ -295,7 +294,7 @@ func (w *wavReader) Close() error {
 // Progress counts milliseconds of audio.
 func (a *Archive) Export(ctx context.Context, id, format string, w io.WriteSeeker, progress Progress) error {
 	defer a.pin(id)()
-	m, prefix, err := a.load(ctx, id)
+	m, at, err := a.load(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -303,7 +302,7 @@ func (a *Archive) Export(ctx context.Context, id, format string, w io.WriteSeeke
 		format = m.Format
 	}
 	bad := &findings{}
-	t := track{a: a, ctx: ctx, m: m, prefix: prefix, bad: bad}
+	t := track{a: a, ctx: ctx, m: m, from: at, bad: bad}
 	a.checkSizes(ctx, &t)
 	if err := export(t, format, w, progress); err != nil {
 		return fmt.Errorf("export recording %s: %w", id, err)

@@ -26,12 +26,42 @@ const markerFile = "sink.json"
 
 const markerBytesMax = 64 << 10
 
+// markerQueued is the version of markers of recordings that go to their store by
+// its queue: all of such a recording is in the spool until the store has it whole,
+// and a manifest under its name there was durable before it had that name.
+const markerQueued = 2
+
 // marker is the content of markerFile.
 type marker struct {
-	Version   int                 `json:"version"` // 1
+	Version   int                 `json:"version"` // 1 and markerQueued
 	Recording string              `json:"recording"`
 	Prefix    string              `json:"prefix"`
 	Key       recorder.WrappedKey `json:"key"`
+	Store     string              `json:"store,omitempty"`     // name; empty: the one that has no name
+	Discarded bool                `json:"discarded,omitempty"` // given up: what the store has of it goes
+}
+
+// marker reads the marker of a folder of the spool.
+func (a *Archive) marker(id string) (mk marker, err error) {
+	js, err := vfs.ReadFile(a.fsys, a.spool(id, markerFile), markerBytesMax)
+	if err != nil {
+		return mk, err
+	}
+	if json.Unmarshal(js, &mk) != nil || mk.Recording != id || a.checkName(id, mk.Prefix) != nil {
+		return mk, errMarker
+	}
+	return mk, nil
+}
+
+// errMarker says that a marker is none.
+var errMarker = errors.New("the marker of the recording is damaged")
+
+func (a *Archive) writeMarker(mk marker) error {
+	js, err := json.Marshal(mk)
+	if err != nil {
+		return err
+	}
+	return vfs.WriteFile(a.fsys, a.spool(mk.Recording, markerFile), js)
 }
 
 // Recovered tells what became of a recording that a crash left in the spool.
@@ -74,6 +104,12 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 		if err := ctx.Err(); err != nil {
 			return out, fmt.Errorf("recover: %w", err)
 		}
+		if ok, err := a.requeue(id); ok || err != nil {
+			if err != nil {
+				out = append(out, Recovered{ID: id, Err: err, Error: err.Error()})
+			}
+			continue
+		}
 		r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
 		if r.Err = r.run(); r.Err != nil {
 			r.Error = r.Err.Error()
@@ -93,6 +129,7 @@ type recovery struct {
 	a      *Archive
 	ctx    context.Context
 	empty  bool // there was nothing to recover
+	at     place
 	marker marker
 	parts  []part // in order of segment number
 }
@@ -138,20 +175,18 @@ func (r *recovery) run() error {
 
 // readMarker finds out whose folder it is: by its marker, or by a header.
 func (r *recovery) readMarker(files []fs.DirEntry) error {
-	js, err := vfs.ReadFile(r.a.fsys, r.a.spool(r.ID, markerFile), markerBytesMax)
-	if err == nil {
-		if json.Unmarshal(js, &r.marker) == nil && r.marker.Recording == r.ID && r.a.checkNew(r.ID, r.marker.Prefix) == nil {
-			k, err := r.a.sealer.OpenKey(r.ctx, r.ID, r.marker.Key)
-			if err == nil {
-				k.Close()
-				r.Prefix = r.marker.Prefix
-				return nil
-			}
-			if errors.Is(err, recorder.ErrKey) {
-				return err
-			}
+	mk, err := r.a.marker(r.ID)
+	switch {
+	case err == nil:
+		k, err := r.a.sealer.OpenKey(r.ctx, r.ID, mk.Key)
+		if err == nil {
+			k.Close()
+			return r.found(mk)
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, recorder.ErrKey) {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errMarker):
 		return err
 	}
 	var first error
@@ -166,10 +201,8 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 			continue
 		}
 		something = true
-		if err == nil && s.Header.Recording == r.ID && r.a.checkNew(r.ID, s.Header.Prefix) == nil {
-			r.marker = marker{1, r.ID, s.Header.Prefix, s.Header.Key}
-			r.Prefix = s.Header.Prefix
-			return nil
+		if err == nil && s.Header.Recording == r.ID && r.a.checkName(r.ID, s.Header.Prefix) == nil {
+			return r.found(marker{Version: 1, Recording: r.ID, Prefix: s.Header.Prefix, Key: s.Header.Key, Store: mk.Store})
 		}
 		if first == nil {
 			first = err
@@ -179,9 +212,7 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 	if err == nil {
 		// Nothing else was recorded, or the machine died while the folder of a
 		// published recording was removed.
-		r.marker = marker{1, r.ID, head.Prefix, head.Key}
-		r.Prefix = head.Prefix
-		return nil
+		return r.found(marker{Version: 1, Recording: r.ID, Prefix: head.Prefix, Key: head.Key, Store: mk.Store})
 	}
 	if !something && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errTorn)) {
 		r.empty = true // the machine died before anything was durable, or after all was published
@@ -197,6 +228,16 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 		return errors.Join(first, err)
 	}
 	return fmt.Errorf("moved aside: %w", first)
+}
+
+// found notes whose folder it is.
+func (r *recovery) found(mk marker) error {
+	s, err := r.a.shelf(mk.Store)
+	if err != nil {
+		return err
+	}
+	r.marker, r.Prefix, r.at = mk, mk.Prefix, place{s, mk.Prefix}
+	return nil
 }
 
 func (r *recovery) salvage(name string) (segment.Salvaged, error) {
@@ -286,16 +327,24 @@ func (r *recovery) readSpool(files []fs.DirEntry) error {
 
 // copyAside keeps a copy of a file in quarantine.
 func (r *recovery) copyAside(name, as string) error {
-	src, err := r.a.fsys.OpenFile(name, os.O_RDONLY, 0)
+	tmp, err := vfs.TempName(name)
+	if err == nil {
+		err = copyFile(r.a.fsys, tmp, name)
+	}
+	if err == nil {
+		err = r.aside(tmp, as)
+	}
+	return err
+}
+
+// copyFile copies a file into a new one, durably but for its name.
+func copyFile(fsys vfs.FS, to, from string) error {
+	src, err := fsys.OpenFile(from, os.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = src.Close() }() // only read
-	tmp, err := vfs.TempName(name)
-	if err != nil {
-		return err
-	}
-	dst, err := r.a.fsys.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	dst, err := fsys.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -304,9 +353,6 @@ func (r *recovery) copyAside(name, as string) error {
 	}
 	if cerr := dst.Close(); err == nil {
 		err = cerr
-	}
-	if err == nil {
-		err = r.aside(tmp, as)
 	}
 	return err
 }
@@ -333,7 +379,10 @@ func (r *recovery) finalManifest() (*recorder.Manifest, []byte, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
-	m, err := r.a.manifest(r.ctx, r.ID, r.Prefix)
+	if r.marker.Version >= markerQueued {
+		return nil, nil, nil // else it would be here
+	}
+	m, err := r.a.manifest(r.ctx, r.ID, r.at)
 	switch {
 	case err == nil:
 		r.Finished = m.Call.EndCause != string(media.CauseCrash)
@@ -353,7 +402,7 @@ func (r *recovery) openManifest(name string) (*recorder.Manifest, segment.Header
 	defer func() { _ = b.Close() }() // only read
 	m, head, err := segment.OpenManifest(r.ctx, b, r.a.sealer)
 	err = orTorn(b, err)
-	if err == nil && (m.ID != r.ID || r.Prefix != "" && head.Prefix != r.Prefix || r.a.checkNew(r.ID, head.Prefix) != nil) {
+	if err == nil && (m.ID != r.ID || r.Prefix != "" && head.Prefix != r.Prefix || r.a.checkName(r.ID, head.Prefix) != nil) {
 		err = recorder.ErrTampered
 	}
 	return m, head, err
@@ -379,19 +428,25 @@ func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
 			}
 			r.Repaired++
 		}
-		if err := r.a.store.Publish(r.ctx, path.Join(r.Prefix, segment.FileName(p.n)), p.spool); err != nil {
+		if r.behind(content) {
+			continue
+		}
+		if err := r.at.store.Publish(r.ctx, r.at.object(segment.FileName(p.n)), p.spool); err != nil {
 			return err
 		}
+	}
+	if r.behind(content) {
+		return r.publishBehind(m, content)
 	}
 	if content != nil {
-		if err := r.a.store.Put(r.ctx, path.Join(r.Prefix, segment.ManifestFile), content); err != nil {
+		if err := r.at.store.Put(r.ctx, r.at.object(segment.ManifestFile), content); err != nil {
 			return err
 		}
 	}
-	if err := r.a.saveRow(r.ctx, recorder.Row{Manifest: *m, Prefix: r.Prefix}); err != nil {
+	if err := r.a.saveRow(r.ctx, r.at.row(m, false)); err != nil {
 		return err
 	}
-	r.a.deferred.add(r.a.noteJob(m, r.Prefix))
+	r.a.deferred.add(r.a.noteJob(m, r.at))
 	return r.a.dropSpool(r.ID)
 }
 

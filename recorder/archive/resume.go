@@ -34,6 +34,12 @@ func (r *recovery) resume() (*recorder.Manifest, []byte, error) {
 		}
 	}
 	closeManifest(m, r.parts)
+	if r.marker.Version >= markerQueued { // its manifest says from now on that all is well
+		if err := r.a.tidy(r.ID, m); err != nil {
+			return nil, nil, err
+		}
+		r.renamed()
+	}
 	k, err := r.a.sealer.OpenKey(r.ctx, r.ID, r.marker.Key)
 	if err != nil {
 		return nil, nil, err
@@ -51,9 +57,12 @@ var errNothing = errors.New("nothing of it was durable")
 
 // readStore adds the segments that are published already.
 func (r *recovery) readStore() error {
+	if r.marker.Version >= markerQueued {
+		return nil // the spool has all
+	}
 	prefix := r.Prefix + "/"
 	var names []string
-	err := r.a.store.List(r.ctx, prefix, func(i recorder.BlobInfo) error {
+	err := r.at.store.List(r.ctx, prefix, func(i recorder.BlobInfo) error {
 		if strings.HasSuffix(i.Name, ".seg") {
 			names = append(names, i.Name)
 		}
@@ -79,7 +88,7 @@ func (r *recovery) readStore() error {
 }
 
 func (r *recovery) readPublished(name string) (part, error) {
-	b, err := r.a.store.Open(r.ctx, name)
+	b, err := r.at.store.Open(r.ctx, name)
 	if err != nil {
 		return part{}, err
 	}
@@ -121,6 +130,15 @@ func (r *recovery) finishParts() error {
 		}
 	}
 	return nil
+}
+
+// renamed follows tidy.
+func (r *recovery) renamed() {
+	for i := range r.parts {
+		if p := &r.parts[i]; p.spool != "" {
+			p.spool = r.a.spool(r.ID, segment.FileName(p.n))
+		}
+	}
 }
 
 // lastAccount returns the account that knows most.

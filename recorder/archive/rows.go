@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"strings"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -19,6 +18,7 @@ import (
 type queuedRow struct {
 	Recording string `json:"recording"`
 	Prefix    string `json:"prefix"`
+	Store     string `json:"store,omitempty"`
 }
 
 // saveRow makes a recording known to the catalogue, now or by CatchUp. While
@@ -32,11 +32,16 @@ func (a *Archive) saveRow(ctx context.Context, r recorder.Row) error {
 		}
 		a.catalogue.setDown(true)
 	}
-	js, err := json.Marshal(queuedRow{r.Manifest.ID, r.Prefix})
+	return a.noteRow(r.Manifest.ID, r.Prefix, r.Store)
+}
+
+// noteRow leaves a row to CatchUp.
+func (a *Archive) noteRow(id, prefix, store string) error {
+	js, err := json.Marshal(queuedRow{id, prefix, store})
 	if err != nil {
 		return err
 	}
-	return vfs.WriteFile(a.fsys, a.spool(rowsDir, r.Manifest.ID+".json"), js)
+	return vfs.WriteFile(a.fsys, a.spool(rowsDir, id+".json"), js)
 }
 
 func (a *Archive) saveNow(ctx context.Context, r recorder.Row) error {
@@ -81,15 +86,24 @@ func (a *Archive) catchUpOne(ctx context.Context, name string) error {
 	if err := json.Unmarshal(js, &q); err != nil {
 		return err
 	}
-	m, err := a.manifest(ctx, q.Recording, q.Prefix)
-	switch {
-	case errors.Is(err, recorder.ErrNotFound): // deleted since
-	case err != nil:
+	s, err := a.shelf(q.Store)
+	if err != nil {
 		return err
-	default:
-		if err := a.saveNow(ctx, recorder.Row{Manifest: *m, Prefix: q.Prefix}); err != nil {
+	}
+	p := place{s, q.Prefix}
+	for saved := false; !saved; {
+		spooled := a.isSpooled(p.id())
+		m, err := a.manifest(ctx, q.Recording, p)
+		switch {
+		case errors.Is(err, recorder.ErrNotFound): // deleted since
+			return a.fsys.Remove(name)
+		case err != nil:
 			return err
 		}
+		if err := a.saveNow(ctx, p.row(m, spooled)); err != nil {
+			return err
+		}
+		saved = spooled == a.isSpooled(p.id()) // else the store got it meanwhile, and said so before us
 	}
 	return a.fsys.Remove(name)
 }
@@ -123,7 +137,7 @@ func (a *Archive) Rebuild(ctx context.Context, progress Progress) error {
 		return fmt.Errorf("rebuild catalogue: %w", err)
 	}
 	r := rebuild{a: a, c: c, total: total, progress: progress, known: map[string]bool{}}
-	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error { return r.object(ctx, i) })
+	err = a.eachManifest(ctx, func(p place) error { return r.take(ctx, p) })
 	if err == nil {
 		err = r.flush(ctx)
 	}
@@ -146,26 +160,15 @@ func (a *Archive) Forgotten(ctx context.Context) (bool, error) {
 	if err != nil || len(page.Rows) > 0 {
 		return false, err
 	}
-	found := errors.New("found")
-	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error {
-		if path.Base(i.Name) == segment.ManifestFile {
-			return found
-		}
-		return nil
-	})
-	if errors.Is(err, found) {
+	err = a.eachManifest(ctx, func(place) error { return errFound })
+	if errors.Is(err, errFound) {
 		return true, nil
 	}
 	return false, err
 }
 
 func (a *Archive) countManifests(ctx context.Context) (n int64, err error) {
-	err = a.store.List(ctx, "", func(i recorder.BlobInfo) error {
-		if path.Base(i.Name) == segment.ManifestFile {
-			n++
-		}
-		return nil
-	})
+	err = a.eachManifest(ctx, func(place) error { n++; return nil })
 	return n, err
 }
 
@@ -180,22 +183,17 @@ type rebuild struct {
 	bad         findings
 }
 
-func (r *rebuild) object(ctx context.Context, i recorder.BlobInfo) error {
-	dir, base := path.Split(i.Name)
-	if base != segment.ManifestFile {
-		return nil
-	}
-	prefix := path.Clean(dir)
-	m, err := r.a.manifest(ctx, "", prefix)
+func (r *rebuild) take(ctx context.Context, p place) error {
+	m, err := r.a.manifest(ctx, "", p)
 	switch {
 	case err == nil:
 		r.known[m.ID] = true
-		r.batch = append(r.batch, recorder.Row{Manifest: *m, Prefix: prefix})
+		r.batch = append(r.batch, p.row(m, r.a.isSpooled(p.id())))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
-		r.known[path.Base(prefix)] = true // its row may be all that is left of it
-		r.bad.addErr(path.Base(prefix), base, err)
+		r.known[p.id()] = true // its row may be all that is left of it
+		r.bad.addErr(p.id(), segment.ManifestFile, err)
 	}
 	r.done++
 	r.progress.tell(r.done, r.total)
@@ -255,8 +253,8 @@ func (a *Archive) locateIn(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !a.has(ctx, row.Prefix) {
-		return "", recorder.ErrNotFound
+	if s, err := a.shelf(row.Store); err != nil || !a.has(ctx, place{s, row.Prefix}) {
+		return "", errors.Join(err, recorder.ErrNotFound)
 	}
 	return row.Prefix, nil
 }

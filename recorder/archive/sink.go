@@ -2,13 +2,13 @@ package archive
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"syscall"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
@@ -16,33 +16,89 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// folderStore is a store that takes a recording in one step, when spool and
-// store lie on one file system; see store.Dir.
-type folderStore interface {
-	PublishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error
-}
-
 // sink takes one recording.
 type sink struct {
 	a       *Archive
 	id      string
-	prefix  string
+	at      place
 	dir     string // in the spool
 	key     recorder.DataKey
-	folder  folderStore   // takes dir when all is in it; nil: the store takes each file
+	live    *liveSpool
+	folder  folderStore   // takes dir when all is in it; nil: the store gets each file by its queue
 	begun   bool          // dir is there
+	marked  bool          // and has a marker
+	resumed bool          // it was begun by a process before
 	untidy  bool          // dir may have files that are not the recording's
 	writers []*sinkWriter // of all segments begun
 	content []byte        // sealed manifest, once it is durable in the spool
 	job     *job          // to be coded anew when it is published; nil: not
-	done    bool          // published or discarded
+	early   early
+	done    bool // published or discarded
 }
 
-// sinkWriter lets the sink know of an Abort.
+// early tells whether segments go to the store while the recording goes on: not
+// those that are to be coded anew first.
+type early uint8
+
+const (
+	earlyUnknown early = iota
+	earlyYes
+	earlyNo
+)
+
+// sinkWriter lets the sink know of what becomes of a segment.
 type sinkWriter struct {
 	*segment.Writer
+	s       *sink
 	n       int
+	bytes   int64 // that it takes up in the spool, as far as is known
+	queued  bool
 	aborted bool
+}
+
+// Write implements recorder.SegmentWriter.
+func (w *sinkWriter) Write(a recorder.Audio, account *recorder.Manifest) error {
+	err := w.Writer.Write(a, account)
+	if err == nil {
+		w.takes(w.bytes + int64(len(a.Data)) + frameOverheadBytes)
+	}
+	return err
+}
+
+// frameOverheadBytes is about what a frame takes beside its audio.
+const frameOverheadBytes = 64
+
+func (w *sinkWriter) takes(bytes int64) {
+	w.s.live.bytes.Add(bytes - w.bytes)
+	w.s.a.spoolBytes.Add(bytes - w.bytes)
+	w.bytes = bytes
+}
+
+// Finish implements recorder.SegmentWriter. The segment is durable in the spool
+// then; its store gets it by and by.
+func (w *sinkWriter) Finish(account *recorder.Manifest) (recorder.Segment, error) {
+	seg, err := w.Writer.Finish(account)
+	if err != nil || w.queued {
+		return seg, err
+	}
+	w.queued = true
+	w.takes(seg.Bytes)
+	if w.s.folder == nil && w.s.marked && w.s.goesEarly(account) {
+		w.s.at.queue.segment(w.s.at, segment.FileName(w.n), time.Now())
+	}
+	return seg, nil
+}
+
+func (s *sink) goesEarly(account *recorder.Manifest) bool {
+	if s.early == earlyUnknown && account != nil {
+		s.early = earlyYes
+		if options := s.a.cfg.Deferred.Options; options != nil && isLossless(account.Format) {
+			if _, anew := options(account); anew {
+				s.early = earlyNo
+			}
+		}
+	}
+	return s.early == earlyYes
 }
 
 // Abort implements recorder.SegmentWriter.
@@ -51,60 +107,92 @@ func (w *sinkWriter) Abort() error {
 		return err
 	}
 	w.aborted = true
+	w.takes(0)
 	return nil
 }
 
-// NewSink begins a recording: it makes its data key and touches no file before
-// the first segment. Prefix is its folder in the store, YYYY/MM/DD/<id>.
+// NewSink begins a recording in the store that has no name; see OpenSink.
+func (a *Archive) NewSink(ctx context.Context, recordingID, prefix string) (recorder.Sink, error) {
+	return a.OpenSink(ctx, recorder.SinkInfo{Recording: recordingID, Prefix: prefix})
+}
+
+// OpenSink begins a recording: it makes its data key and touches no file before
+// the first segment. Prefix is its folder in the store, see recorder.Prefix.
 // recorder.ErrExists when a recording of that id is being taken or waits for
 // Recover.
-func (a *Archive) NewSink(ctx context.Context, recordingID, prefix string) (recorder.Sink, error) {
-	if err := a.checkNew(recordingID, prefix); err != nil {
-		return nil, fmt.Errorf("new recording: %w", err)
-	}
-	if err := a.claim(recordingID); err != nil {
-		return nil, fmt.Errorf("new recording: %w", err)
-	}
-	key, err := a.sealer.NewKey(ctx, recordingID)
+func (a *Archive) OpenSink(ctx context.Context, i recorder.SinkInfo) (recorder.Sink, error) {
+	at, err := a.checkNew(i.Recording, i.Prefix, i.Storage)
 	if err != nil {
-		a.release(recordingID)
 		return nil, fmt.Errorf("new recording: %w", err)
 	}
-	s := &sink{a: a, id: recordingID, prefix: prefix, dir: a.spool(recordingID), key: key}
-	if f, ok := a.store.(folderStore); ok && !a.apart.Load() {
-		s.folder = f
+	live, err := a.claim(i)
+	if err != nil {
+		return nil, fmt.Errorf("new recording: %w", err)
+	}
+	key, err := a.sealer.NewKey(ctx, i.Recording)
+	if err != nil {
+		a.release(i.Recording)
+		return nil, fmt.Errorf("new recording: %w", err)
+	}
+	s := &sink{a: a, id: i.Recording, at: at, dir: a.spool(i.Recording), key: key, live: live}
+	if !at.queued() {
+		s.folder = at.folder
 	}
 	return s, nil
 }
 
-func (a *Archive) checkNew(id, prefix string) error {
-	switch {
-	case a.cfg.ReadOnly:
-		return errors.New("archive is read-only")
-	case reserved(id):
+func (a *Archive) checkNew(id, prefix, storage string) (place, error) {
+	if a.cfg.ReadOnly {
+		return place{}, errors.New("archive is read-only")
+	}
+	if err := a.checkName(id, prefix); err != nil {
+		return place{}, err
+	}
+	s, err := a.shelf(storage)
+	return place{s, prefix}, err
+}
+
+// checkName tells whether a recording can have an id and a folder.
+func (a *Archive) checkName(id, prefix string) error {
+	if reserved(id) {
 		return fmt.Errorf("recording id %q is reserved", id)
 	}
 	if err := segment.CheckID(id); err != nil {
 		return err
 	}
+	if path.Base(prefix) != id {
+		return fmt.Errorf("recording %s in folder %s: want a folder of its own, of its name", id, prefix)
+	}
 	return store.CheckName(path.Join(prefix, segment.ManifestFile))
 }
 
 // claim marks a recording as being taken here.
-func (a *Archive) claim(id string) error {
+func (a *Archive) claim(i recorder.SinkInfo) (*liveSpool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.live[id] {
-		return fmt.Errorf("recording %s: %w", id, recorder.ErrExists)
+	id := i.Recording
+	if a.live[id] != nil {
+		return nil, fmt.Errorf("recording %s: %w", id, recorder.ErrExists)
 	}
 	if _, err := a.fsys.Stat(a.spool(id)); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = recorder.ErrExists
 		}
-		return fmt.Errorf("recording %s in the spool: %w", id, err)
+		return nil, fmt.Errorf("recording %s in the spool: %w", id, err)
 	}
-	a.live[id] = true
-	return nil
+	a.began++
+	a.live[id] = &liveSpool{priority: i.Priority, since: a.began}
+	return a.live[id], nil
+}
+
+// liveOf returns what is known of a recording that is claimed.
+func (a *Archive) liveOf(id string) *liveSpool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.live[id] == nil {
+		a.live[id] = &liveSpool{}
+	}
+	return a.live[id]
 }
 
 func (a *Archive) release(id string) {
@@ -116,7 +204,7 @@ func (a *Archive) release(id string) {
 func (a *Archive) isLive(id string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.live[id]
+	return a.live[id] != nil
 }
 
 // begin makes the recording's folder in the spool. It becomes durable with what
@@ -125,7 +213,7 @@ func (s *sink) begin() error {
 	if s.begun {
 		return nil
 	}
-	if s.folder == nil {
+	if s.folder == nil || s.at.name != "" {
 		if err := s.mark(); err != nil {
 			return err
 		}
@@ -143,17 +231,15 @@ func (s *sink) begin() error {
 	return nil
 }
 
-// mark makes a durable folder with a marker: its segments leave it one by one,
-// and a restart must know of what is in the store without a manifest.
+// mark makes a durable folder with a marker: it tells a restart which store the
+// recording is for, and that the spool has all of it.
 func (s *sink) mark() error {
 	if err := vfs.MkdirAll(s.a.fsys, s.dir); err != nil {
 		return err
 	}
-	js, err := json.Marshal(marker{Version: 1, Recording: s.id, Prefix: s.prefix, Key: s.key.Wrapped()})
-	if err != nil {
-		return err
-	}
-	return vfs.WriteFile(s.a.fsys, path.Join(s.dir, markerFile), js)
+	err := s.a.writeMarker(marker{Version: markerQueued, Recording: s.id, Prefix: s.at.prefix, Key: s.key.Wrapped(), Store: s.at.name})
+	s.marked = s.marked || err == nil
+	return err
 }
 
 // errDone is given to calls after Publish or Discard.
@@ -164,9 +250,10 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	switch {
 	case s.done:
 		return nil, errDone
-	case i.Recording != s.id || i.Prefix != s.prefix:
-		return nil, fmt.Errorf("begin segment %d: recording %s in %s: this is the sink of %s in %s", i.N, i.Recording, i.Prefix, s.id, s.prefix)
+	case i.Recording != s.id:
+		return nil, fmt.Errorf("begin segment %d: recording %s: this is the sink of %s", i.N, i.Recording, s.id)
 	}
+	i.Prefix = s.at.prefix // of one that goes on: that which it began with
 	for _, w := range s.writers {
 		if w.n == i.N && !w.aborted {
 			return nil, fmt.Errorf("begin segment %d: %w", i.N, recorder.ErrExists)
@@ -178,15 +265,12 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	cfg := segment.WriterConfig{
 		FS: s.a.fsys, Key: s.key, Dir: s.dir, Info: i, Parents: []string{s.a.cfg.SpoolDir}, SyncEvery: s.a.cfg.SyncEvery, Syncer: s.a.syncer,
 	}
-	if s.folder == nil {
-		cfg.Store = s.a.store
-	}
 	w, err := segment.Create(cfg)
 	if err != nil {
 		s.untidy = true
 		return nil, err
 	}
-	sw := &sinkWriter{Writer: w, n: i.N}
+	sw := &sinkWriter{Writer: w, s: s, n: i.N}
 	s.writers = append(s.writers, sw)
 	return sw, nil
 }
@@ -215,21 +299,18 @@ func (s *sink) publish(m *recorder.Manifest) error {
 		if !w.Sealed() {
 			return fmt.Errorf("segment %d is neither finished nor aborted", w.n)
 		}
-		if _, err := w.Finish(nil); err != nil { // does nothing when it is published
-			return err
-		}
+	}
+	if s.folder == nil {
+		return s.publishBehind(m)
 	}
 	if err := s.spoolManifest(m); err != nil {
 		return err
 	}
-	if s.folder == nil {
-		return s.publishFiles(m)
-	}
 	err := s.publishFolder(m)
 	if errors.Is(err, syscall.EXDEV) {
-		s.a.apart.Store(true) // recordings that begin from now on need not try
+		s.at.apart.Store(true) // recordings that begin from now on need not try
 		s.folder = nil
-		return s.publishFiles(m)
+		return s.publishBehind(m)
 	}
 	return err
 }
@@ -243,9 +324,16 @@ func (s *sink) spoolManifest(m *recorder.Manifest) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	content, err := segment.SealManifest(s.key, s.prefix, m)
+	content, err := segment.SealManifest(s.key, s.at.prefix, m)
 	if err != nil {
 		return err
+	}
+	if s.folder == nil {
+		if err := vfs.WriteFile(s.a.fsys, path.Join(s.dir, segment.ManifestFile), content); err != nil {
+			return err
+		}
+		s.content = content
+		return nil
 	}
 	// A crash that tears it leaves what recovery knows as such.
 	f, err := s.a.fsys.OpenFile(path.Join(s.dir, segment.ManifestFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -268,28 +356,70 @@ func (s *sink) spoolManifest(m *recorder.Manifest) error {
 // goes before it: behind it nothing in the spool would tell that it is missing.
 func (s *sink) publishFolder(m *recorder.Manifest) error {
 	ctx := context.Background()
-	if err := s.a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: s.prefix}); err != nil {
+	if err := s.a.saveRow(ctx, s.at.row(m, false)); err != nil {
 		return err
 	}
 	if s.job == nil {
-		s.job = s.a.noteJob(m, s.prefix)
+		s.job = s.a.noteJob(m, s.at)
 	}
 	if s.untidy {
-		if err := s.tidy(m); err != nil {
+		if err := s.a.tidy(s.id, m); err != nil {
 			return err
 		}
 	}
-	err := s.folder.PublishFolder(ctx, s.prefix, s.dir, func(dirs ...string) error { return s.a.durable(nil, dirs...) })
+	err := s.folder.PublishFolder(ctx, s.at.prefix, s.dir, func(dirs ...string) error { return s.a.durable(nil, dirs...) })
 	if err != nil {
 		return err
 	}
+	if s.marked {
+		// Until now it told which store it is; left there it harms nobody.
+		_ = s.at.store.Delete(ctx, s.at.object(markerFile))
+	}
+	s.a.spoolBytes.Add(-s.live.bytes.Swap(0))
 	s.a.deferred.add(s.job)
 	return nil
 }
 
-// tidy removes from the folder what is not the recording's.
-func (s *sink) tidy(m *recorder.Manifest) error {
-	entries, err := s.a.fsys.ReadDir(s.dir)
+// publishBehind makes the recording known, finished in the spool, and leaves it to
+// the queue of its store.
+func (s *sink) publishBehind(m *recorder.Manifest) error {
+	if s.job == nil {
+		s.job = s.a.noteJob(m, s.at)
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if err := s.a.tidy(s.id, m); err != nil {
+		return err
+	}
+	if err := s.spoolManifest(m); err != nil {
+		return err
+	}
+	if !s.marked {
+		if err := s.mark(); err != nil {
+			return err
+		}
+	}
+	if err := s.a.saveRow(context.Background(), s.at.row(m, true)); err != nil {
+		return err
+	}
+	s.a.behind(s.at, s.live.bytes.Swap(0), s.job)
+	return nil
+}
+
+// behind gives a finished recording of the spool to the queue of its store, when it
+// was coded anew if it has a job.
+func (a *Archive) behind(p place, bytes int64, j *job) {
+	a.setSpooled(p)
+	p.queue.change(p, time.Now(), func(it *pending) { it.bytes = bytes })
+	p.queue.whole(p, j != nil, time.Now())
+	a.deferred.add(j)
+}
+
+// tidy removes from a folder of the spool what is not the recording's, and gives
+// its segments the names that they have in the store.
+func (a *Archive) tidy(id string, m *recorder.Manifest) error {
+	entries, err := a.fsys.ReadDir(a.spool(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // a call before moved it
 	}
@@ -298,73 +428,18 @@ func (s *sink) tidy(m *recorder.Manifest) error {
 	}
 	for _, e := range entries {
 		n, ok := segment.NumberOf(e.Name())
-		if e.Name() == segment.ManifestFile || ok && listed(m, n) {
-			continue
+		name := a.spool(id, e.Name())
+		switch {
+		case e.Name() == segment.ManifestFile, e.Name() == markerFile:
+		case ok && listed(m, n) && e.Name() != segment.FileName(n):
+			err = a.fsys.Rename(name, a.spool(id, segment.FileName(n)))
+		case !ok || !listed(m, n):
+			err = vfs.RemoveAll(a.fsys, name)
 		}
-		if err := vfs.RemoveAll(s.a.fsys, path.Join(s.dir, e.Name())); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// publishFiles publishes what the store does not have yet, the manifest last.
-func (s *sink) publishFiles(m *recorder.Manifest) error {
-	ctx := context.Background()
-	for _, w := range s.writers {
-		if !w.Sealed() || w.Published() {
-			continue
-		}
-		if err := s.a.store.Publish(ctx, path.Join(s.prefix, segment.FileName(w.n)), w.Path()); err != nil {
-			return err
-		}
-	}
-	if err := s.a.store.Put(ctx, path.Join(s.prefix, segment.ManifestFile), s.content); err != nil {
-		return err
-	}
-	if err := s.a.saveRow(ctx, recorder.Row{Manifest: *m, Prefix: s.prefix}); err != nil {
-		return err
-	}
-	if s.job == nil {
-		s.job = s.a.noteJob(m, s.prefix)
-	}
-	s.a.deferred.add(s.job)
-	// What cannot be removed now is found done by the next Recover.
-	_ = vfs.RemoveAll(s.a.fsys, s.dir)
-	return nil
-}
-
-// dropSpool removes the folder of a recording from the spool.
-func (a *Archive) dropSpool(id string) error {
-	if err := vfs.RemoveAll(a.fsys, a.spool(id)); err != nil {
-		return err
-	}
-	return a.fsys.SyncDir(a.cfg.SpoolDir)
-}
-
-// Discard implements recorder.Sink. Segments that were published already are
-// deleted from the store.
-func (s *sink) Discard() error {
-	if s.done {
-		return nil
-	}
-	var errs []error
-	for _, w := range s.writers {
-		errs = append(errs, w.Abort())
-		if w.Published() {
-			err := s.a.store.Delete(context.Background(), path.Join(s.prefix, segment.FileName(w.n)))
-			if err != nil && !errors.Is(err, recorder.ErrNotFound) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	if s.begun {
-		errs = append(errs, s.a.dropSpool(s.id))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("discard recording %s: %w", s.id, err)
-	}
-	s.done = true
 	return nil
 }
 

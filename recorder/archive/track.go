@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
@@ -24,11 +23,11 @@ type block struct {
 // track reads the audio of a recording in order. What is missing or does not
 // authenticate is left out and noted.
 type track struct {
-	a      *Archive
-	ctx    context.Context
-	m      *recorder.Manifest
-	prefix string
-	bad    *findings
+	a    *Archive
+	ctx  context.Context
+	m    *recorder.Manifest
+	from place
+	bad  *findings
 
 	i     int // index of the open or next segment
 	blob  recorder.Blob
@@ -106,7 +105,7 @@ func (t *track) next() (block, error) {
 
 // open opens a segment; without an error and without a reader it cannot be used.
 func (t *track) open(seg recorder.Segment) error {
-	b, err := t.a.store.Open(t.ctx, path.Join(t.prefix, seg.File))
+	b, err := t.a.openNear(t.ctx, t.from, seg.File)
 	if err == nil {
 		var r *segment.Reader
 		if r, err = segment.Open(t.ctx, b, t.a.sealer, segment.Want{Recording: t.m.ID, N: seg.N}); err == nil {

@@ -37,6 +37,7 @@ type verification struct {
 	ctx context.Context
 	Report
 	found       findings
+	down        map[string]bool // stores that cannot be read
 	done, total int64
 	progress    Progress
 }
@@ -48,7 +49,7 @@ type verification struct {
 // only the catalogue knows, or does not. The error tells that it could not go
 // on; the report holds what was found until then.
 func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) (Report, error) {
-	v := &verification{a: a, ctx: ctx, progress: progress}
+	v := &verification{a: a, ctx: ctx, progress: progress, down: map[string]bool{}}
 	var err error
 	if len(q.IDs) > 0 {
 		err = v.some(q.IDs)
@@ -68,18 +69,18 @@ func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) 
 func (v *verification) some(ids []string) error {
 	v.total = int64(len(ids))
 	for _, id := range ids {
-		prefix, err := v.a.locate(v.ctx, id)
+		p, err := v.a.locate(v.ctx, id)
 		switch {
 		case errors.Is(err, recorder.ErrNotFound):
 			v.found.addErr(id, "", err)
 		case err != nil:
 			return err
 		default:
-			objects, err := v.objects(prefix)
+			objects, err := v.a.objects(v.ctx, p)
 			if err != nil {
 				return err
 			}
-			if err := v.recording(id, prefix, objects); err != nil {
+			if err := v.recording(id, p, objects); err != nil {
 				return err
 			}
 		}
@@ -93,56 +94,66 @@ func (v *verification) tick() {
 	v.progress.tell(v.done, v.total)
 }
 
-// objects lists the names in a folder.
-func (v *verification) objects(prefix string) ([]string, error) {
-	var names []string
-	err := v.a.store.List(v.ctx, prefix+"/", func(i recorder.BlobInfo) error {
-		names = append(names, path.Base(i.Name))
-		return nil
-	})
-	return names, err
+// all goes through spool and stores folder by folder, then through the catalogue.
+func (v *verification) all() error {
+	v.total, _ = v.a.countManifests(v.ctx) // a store that cannot be listed is told below
+	inStore := map[string]bool{}
+	for _, p := range v.a.spooledPlaces() {
+		inStore[p.id()] = true
+		names, err := v.a.objects(v.ctx, p)
+		if err != nil {
+			return err
+		}
+		if err := v.folder(p, names); err != nil {
+			return err
+		}
+	}
+	for _, s := range v.a.shelves {
+		if err := v.shelf(s, inStore); err != nil {
+			if v.ctx.Err() != nil {
+				return err
+			}
+			v.down[s.name] = true
+			v.found.addf("", "", FaultUnreadable, "%s: %v", storeName(s.name), err)
+		}
+	}
+	return v.rows(inStore)
 }
 
-// all goes through the store folder by folder, then through the catalogue.
-func (v *verification) all() error {
-	var err error
-	if v.total, err = v.a.countManifests(v.ctx); err != nil {
-		return err
-	}
-	inStore := map[string]bool{}
-	var prefix string
+// shelf goes through one store, past what was verified in the spool.
+func (v *verification) shelf(s *shelf, inStore map[string]bool) error {
+	at := place{shelf: s}
 	var names []string
 	folder := func() error {
-		if len(names) == 0 {
+		if len(names) == 0 || inStore[at.id()] && v.a.isSpooled(at.id()) {
 			return nil
 		}
-		inStore[path.Base(prefix)] = slices.Contains(names, segment.ManifestFile)
-		return v.folder(prefix, names)
+		inStore[at.id()] = slices.Contains(names, segment.ManifestFile)
+		return v.folder(at, names)
 	}
-	err = v.a.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
-		if dir := path.Dir(i.Name); dir != prefix {
+	err := s.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
+		if dir := path.Dir(i.Name); dir != at.prefix {
 			if err := folder(); err != nil {
 				return err
 			}
-			prefix, names = dir, names[:0]
+			at.prefix, names = dir, names[:0]
 		}
-		names = append(names, path.Base(i.Name))
+		if name := path.Base(i.Name); name != markerFile {
+			names = append(names, name)
+		}
 		return nil
 	})
 	if err == nil {
 		err = folder()
 	}
-	if err != nil {
-		return err
-	}
-	return v.rows(inStore)
+	return err
 }
 
 // folder verifies what lies in one folder of the store.
-func (v *verification) folder(prefix string, names []string) error {
-	id := path.Base(prefix)
+func (v *verification) folder(p place, names []string) error {
+	id := p.id()
 	if slices.Contains(names, segment.ManifestFile) {
-		err := v.recording(id, prefix, slices.Clone(names))
+		err := v.recording(id, p, slices.Clone(names))
 		v.tick()
 		return err
 	}
@@ -150,7 +161,7 @@ func (v *verification) folder(prefix string, names []string) error {
 		return nil
 	}
 	for _, n := range names {
-		v.found.addf(id, n, FaultOrphan, "%s has no manifest", prefix)
+		v.found.addf(id, n, FaultOrphan, "%s has no manifest", p.prefix)
 	}
 	return nil
 }
@@ -173,7 +184,7 @@ func (v *verification) rows(inStore map[string]bool) error {
 		err = eachRow(v.ctx, c, func(r recorder.Row) {
 			id := r.Manifest.ID
 			rows[id] = true
-			if !inStore[id] && !v.a.has(v.ctx, r.Prefix) && !v.beingTaken(id) {
+			if !v.down[r.Store] && !inStore[id] && !v.there(r) && !v.beingTaken(id) {
 				v.found.addf(id, "", FaultNoObject, "the catalogue has it in %s, the store has not", r.Prefix)
 			}
 		})
@@ -186,6 +197,12 @@ func (v *verification) rows(inStore map[string]bool) error {
 		return nil
 	}
 	return err
+}
+
+// there tells whether a recording is where the catalogue has it.
+func (v *verification) there(r recorder.Row) bool {
+	s, err := v.a.shelf(r.Store)
+	return err == nil && v.a.has(v.ctx, place{s, r.Prefix})
 }
 
 func (v *verification) withoutRow(inStore, rows map[string]bool) {
@@ -201,10 +218,10 @@ func (v *verification) withoutRow(inStore, rows map[string]bool) {
 }
 
 // recording verifies one recording whose folder holds the named objects.
-func (v *verification) recording(id, prefix string, objects []string) error {
+func (v *verification) recording(id string, p place, objects []string) error {
 	v.Recordings++
 	defer v.a.pin(id)()
-	m, err := v.a.manifest(v.ctx, id, prefix)
+	m, err := v.a.manifest(v.ctx, id, p)
 	if err != nil {
 		v.found.addErr(id, segment.ManifestFile, err)
 		return v.ctx.Err()
@@ -212,12 +229,12 @@ func (v *verification) recording(id, prefix string, objects []string) error {
 	known := []string{segment.ManifestFile}
 	for _, s := range m.Segments {
 		known = append(known, s.File)
-		if err := v.segment(m, prefix, s); err != nil {
+		if err := v.segment(m, p, s); err != nil {
 			return err
 		}
 	}
 	for _, o := range objects {
-		if !slices.Contains(known, o) && !v.a.beingReplaced(v.ctx, id, prefix, o) {
+		if !slices.Contains(known, o) && !v.a.beingReplaced(v.ctx, p, o) {
 			v.found.addf(id, o, FaultOrphan, "its manifest does not name it")
 		}
 	}
@@ -226,12 +243,12 @@ func (v *verification) recording(id, prefix string, objects []string) error {
 }
 
 // segment verifies one segment against its manifest.
-func (v *verification) segment(m *recorder.Manifest, prefix string, s recorder.Segment) error {
+func (v *verification) segment(m *recorder.Manifest, p place, s recorder.Segment) error {
 	if err := v.ctx.Err(); err != nil {
 		return err
 	}
 	v.Segments++
-	b, err := v.a.store.Open(v.ctx, path.Join(prefix, s.File))
+	b, err := v.a.open(v.ctx, p, s.File)
 	if err != nil {
 		v.found.addErr(m.ID, s.File, err)
 		return nil
