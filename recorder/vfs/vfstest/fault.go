@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"sync"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -21,26 +22,30 @@ const (
 	ShortWrite             // a write writes half and returns Err; others as Fail
 	DoneButErr             // it does its work and returns Err all the same
 	Crash                  // it does its work, everything later returns ErrCrashed
-	FailFrom               // it and everything later return Err
+	FailFrom               // it and everything later return Err, up to Until
+	Slow                   // it does its work after Delay
 )
 
 // String returns the kind's name.
 func (k Kind) String() string {
-	return [...]string{"fail", "short write", "done but error", "crash", "fail from here"}[k]
+	return [...]string{"fail", "short write", "done but error", "crash", "fail from here", "slow"}[k]
 }
 
 // Faults is a file system that fails its At-th operation (from 1; 0 fails
 // none). Every call that can fail on a real machine counts, those of files
 // included.
 type Faults struct {
-	FS   vfs.FS
-	At   int
-	Kind Kind
-	Err  error
+	FS    vfs.FS
+	At    int
+	Kind  Kind
+	Err   error
+	Until int           // of FailFrom: the first operation that works again; 0: none
+	Delay time.Duration // of Slow
 
 	mu   sync.Mutex
 	ops  int
 	last string
+	when time.Time
 }
 
 // Ops returns how many operations were asked for.
@@ -57,6 +62,13 @@ func (f *Faults) Hit() string {
 	return f.last
 }
 
+// When tells when the operation failed.
+func (f *Faults) When() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.when
+}
+
 // step counts an operation, runs do as far as the fault allows it and returns
 // the error to give.
 func (f *Faults) step(op, name string, do func() error, half func()) error {
@@ -65,16 +77,17 @@ func (f *Faults) step(op, name string, do func() error, half func()) error {
 	n := f.ops
 	if n == f.At {
 		f.last = fmt.Sprintf("%s %s (operation %d, %s)", op, name, n, f.Kind)
+		f.when = time.Now()
 	}
 	f.mu.Unlock()
 	switch {
 	case f.At == 0 || n < f.At:
 		return do()
 	case n > f.At:
-		switch f.Kind {
-		case Crash:
+		switch {
+		case f.Kind == Crash:
 			return ErrCrashed
-		case FailFrom:
+		case f.Kind == FailFrom && (f.Until == 0 || n < f.Until):
 			return f.Err
 		default:
 			return do()
@@ -82,6 +95,9 @@ func (f *Faults) step(op, name string, do func() error, half func()) error {
 	}
 	switch f.Kind {
 	case Crash:
+		return do()
+	case Slow:
+		time.Sleep(f.Delay) // of a synctest bubble
 		return do()
 	case DoneButErr:
 		_ = do() // the injected error wins
