@@ -213,4 +213,3 @@ func (c *matrixCatalog) Delete(_ context.Context, id string) error {
 
 func (c *matrixCatalog) Check(context.Context) error { return nil }
 func (c *matrixCatalog) Close() error                { return nil }
-
