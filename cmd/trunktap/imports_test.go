@@ -70,6 +70,8 @@ var mayImport = map[string][]string{
 	"recorder/seal":            {"recorder", "recorder/locked", "recorder/vfs"},
 	"recorder/locked":          {},
 	"recorder/store":           {"recorder", "recorder/vfs"},
+	"recorder/store/bucket":    {"recorder", "recorder/store", "recorder/vfs"},
+	"recorder/store/s3test":    {},
 	"recorder/store/storetest": {"recorder"},
 	"recorder/catalog":         {"recorder", "suppress"},
 	"recorder/catalog/pgtest":  {},
@@ -119,7 +121,9 @@ var impure = []string{"os", "net", "net/http", "log", "log/slog", "os/signal", "
 var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "media/source"}
 
 // testHelpers may be imported by tests and by each other alone.
-var testHelpers = []string{"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/catalog/pgtest", "recorder/vfs/vfstest"}
+var testHelpers = []string{
+	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
+}
 
 // helperUsers are no tests and still use such helpers: the demonstration
 // places its call with the test agent.

@@ -120,8 +120,16 @@ type Options struct {
 	FS           vfs.FS // where local files lie; nil: the machine's
 	FreeBytesMin int64  // file: Check fails when fewer bytes are free; 0: no limit
 
-	Transport http.RoundTripper // for tests; nil: a usual one with limits of time
+	Attempts       int               // of a request; 0: 4
+	RequestTimeout time.Duration     // of one attempt, beside a second for each 64 KiB it sends; 0: 20 s
+	Transport      http.RoundTripper // for tests; nil: a usual one
 }
+
+// Limits of requests.
+const (
+	attemptsMax       = 20
+	requestTimeoutMax = 10 * time.Minute
+)
 
 // Validate lists all faults.
 func (o Options) Validate() error {
@@ -140,6 +148,12 @@ func (o Options) Validate() error {
 	}
 	if o.PartBytes != 0 && (o.PartBytes < PartBytesMin || o.PartBytes > partBytesMax) {
 		errs = append(errs, fmt.Errorf("part size %d: want %d to %d bytes", o.PartBytes, PartBytesMin, partBytesMax))
+	}
+	if o.Attempts < 0 || o.Attempts > attemptsMax {
+		errs = append(errs, fmt.Errorf("attempts %d: want 1 to %d", o.Attempts, attemptsMax))
+	}
+	if o.RequestTimeout < 0 || o.RequestTimeout > requestTimeoutMax {
+		errs = append(errs, fmt.Errorf("request timeout %v: want at most %v", o.RequestTimeout, requestTimeoutMax))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,113 @@
+package bucket
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+
+	"gocloud.dev/gcerrors"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/store"
+)
+
+// What an operator can do.
+const (
+	hintAccess  = "check the credentials and that they allow what docs/storage.md lists"
+	hintBucket  = "make the bucket, or correct storage.url"
+	hintClock   = "set the clock: run an NTP client"
+	hintSpace   = "make room, or raise the quota"
+	hintNetwork = "check the network, name resolution and proxy between here and the service"
+	hintBusy    = "the service is overloaded or asks for fewer requests: it is tried again"
+	hintCorrupt = "it is tried again; if it stays, something between here and the service changes what passes"
+	hintExists  = "another writer uses the same bucket and prefix, or the object was made by hand"
+	hintTLS     = "the service's certificate is not trusted here: install its authority's"
+)
+
+// is tells whether an error of the service is of a kind.
+func (b *Bucket) is(err, kind error) bool {
+	if err == nil {
+		return false
+	}
+	k, _ := b.kind(err)
+	return k == kind || errors.Is(err, kind)
+}
+
+// fail makes an error of a store out of one of the service. What is one already
+// stays, and so does what is about the caller's context.
+func (b *Bucket) fail(ctx context.Context, op, name string, err error) error {
+	var done *store.Error
+	if errors.As(err, &done) {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = errors.Join(cause, err) // clients hide it behind texts of their own
+	}
+	kind, hint := b.kind(err)
+	return &store.Error{Op: op, Name: name, Store: b.String(), Hint: hint, Kind: kind, Err: err}
+}
+
+func (b *Bucket) kind(err error) (kind error, hint string) {
+	for _, known := range []error{recorder.ErrNotFound, recorder.ErrExists, store.ErrLocked, store.ErrCorrupt, store.ErrNoBucket, store.ErrNoLock} {
+		if errors.Is(err, known) {
+			return nil, hints[known]
+		}
+	}
+	if kind, hint = b.service.fault(err); kind != nil || hint != "" {
+		return kind, hint
+	}
+	switch gcerrors.Code(err) {
+	case gcerrors.NotFound:
+		return recorder.ErrNotFound, ""
+	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
+		return recorder.ErrExists, hintExists
+	case gcerrors.PermissionDenied:
+		return fs.ErrPermission, hintAccess
+	}
+	return network(err)
+}
+
+var hints = map[error]string{
+	recorder.ErrExists: hintExists,
+	store.ErrCorrupt:   hintCorrupt,
+	store.ErrNoBucket:  hintBucket,
+}
+
+// network looks for what lies below the services.
+func network(err error) (kind error, hint string) {
+	var dns *net.DNSError
+	var op *net.OpError
+	var cert *x509.UnknownAuthorityError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &cert), errors.As(err, &host):
+		return nil, hintTLS
+	case errors.Is(err, context.Canceled):
+		return nil, ""
+	case errors.As(err, &dns), errors.As(err, &op), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, context.DeadlineExceeded):
+		return nil, hintNetwork
+	}
+	return nil, ""
+}
+
+// status tells what an answer's HTTP status says where the service names no reason.
+func status(code int) (kind error, hint string) {
+	switch code {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fs.ErrPermission, hintAccess
+	case http.StatusPreconditionFailed:
+		return recorder.ErrExists, hintExists
+	case http.StatusNotFound:
+		return recorder.ErrNotFound, ""
+	case http.StatusInsufficientStorage:
+		return syscall.ENOSPC, hintSpace
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+		return nil, hintBusy
+	}
+	return nil, ""
+}
