@@ -123,7 +123,8 @@ func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
 		var refused *siptest.RejectedError
 		w.mu.Lock()
 		switch at := call.answered; {
-		case err == nil, errors.As(err, &refused) && refused.Response.Code == 481 && w.died(call): // the other party has it from the process that died
+		// The other party may have it from a process that died, and none may live long enough to answer.
+		case err == nil, w.died(call) && (!errors.As(err, &refused) || refused.Response.Code == 481):
 			w.calls[c.ID()] = call
 		case slices.ContainsFunc(w.kills, func(k killTime) bool { return !at.Before(k.dead.Add(-200*time.Millisecond)) && began.Before(k.ready) }):
 			w.lost++

@@ -161,7 +161,7 @@ func (r *restart) rest() (list []*archive.Held) {
 }
 
 // resumeCalls goes on with the calls of the process before: first with their media,
-// then with their recordings. What a crash left of all others is published behind that.
+// then with their recordings. What a crash left of all others is published later.
 func (d *daemon) resumeCalls(ctx context.Context) error {
 	r, began := &d.restart, time.Now()
 	states := map[string][]byte{}
@@ -186,7 +186,7 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 	for _, h := range r.rest() { // their calls go on unrecorded
 		d.archive.Abandon(h)
 	}
-	return d.recoverArchive(ctx)
+	return nil
 }
 
 // hold keeps the recordings of calls that go on.

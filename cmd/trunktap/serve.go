@@ -144,6 +144,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 		}
 	}
 	d.taking.Store(true)
+	d.startRecovery()
 	return d, nil
 }
 
@@ -166,11 +167,23 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	return nil
 }
 
-// recoverArchive publishes what a crash left behind.
-func (d *daemon) recoverArchive(ctx context.Context) error {
+// startRecovery publishes what a crash left behind while calls come in already: a
+// full spool takes its time, and a BYE does not wait for it.
+func (d *daemon) startRecovery() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended, cfg := make(chan struct{}), d.cfg // a reload replaces it
+	go func() {
+		defer close(ended)
+		d.recoverArchive(ctx, cfg)
+		d.catchUp(ctx.Done())
+	}()
+	d.closers = append(d.closers, func() error { cancel(); <-ended; return nil })
+}
+
+func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	recovered, err := d.archive.Recover(ctx)
-	if err != nil {
-		return err
+	if err != nil && ctx.Err() == nil {
+		d.log.Error("what a crash left in the spool could not be looked for", "error", err)
 	}
 	for _, r := range recovered {
 		if r.Err != nil {
@@ -179,21 +192,17 @@ func (d *daemon) recoverArchive(ctx context.Context) error {
 		}
 		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
 	}
+	if ctx.Err() != nil {
+		return
+	}
 	d.archive.StartDeferred()
 	d.archive.StartUploads()
-	d.tellState(ctx)
-	if wantsPreroll(d.cfg) {
+	d.tellState(ctx, cfg)
+	if wantsPreroll(cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
 			d.log.Error("not a minute of audio can wait for consent: set LimitMEMLOCK=infinity or CAP_IPC_LOCK", "error", err)
 		}
 	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		d.catchUp(done)
-	}()
-	d.closers = append(d.closers, func() error { close(done); <-ended; return nil })
-	return nil
 }
 
 // stopDeferred gives what waits to be coded a last chance.
@@ -208,14 +217,14 @@ func (d *daemon) stopDeferred() error {
 }
 
 // tellState logs at start what an operator must mend though calls go on.
-func (d *daemon) tellState(ctx context.Context) {
+func (d *daemon) tellState(ctx context.Context, cfg *config.Config) {
 	for part, err := range readiness(d.archive)(ctx) {
 		if err != nil {
 			d.log.Error("not ready", "part", part, "error", err)
 		}
 	}
 	if forgotten, err := d.archive.Forgotten(ctx); err == nil && forgotten {
-		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", d.cfg.Catalog.Path)
+		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", cfg.Catalog.Path)
 	}
 }
 
@@ -241,7 +250,7 @@ func canLock(size int) error {
 }
 
 // catchUp brings the catalogue up to date now and then.
-func (d *daemon) catchUp(done chan struct{}) {
+func (d *daemon) catchUp(done <-chan struct{}) {
 	t := time.NewTicker(catchUpEvery)
 	defer t.Stop()
 	behind := false
