@@ -83,6 +83,11 @@ var mayImport = map[string][]string{
 	},
 	"recorder/api": {"recorder", "suppress"},
 
+	"recorder/seal/service":        {"recorder", "recorder/seal"},
+	"recorder/seal/kektest":        {"recorder", "recorder/seal"},
+	"recorder/seal/pkcs11":         {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/pkcs11/softhsm": {},
+
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},
 	"cmd/trunktap/picture": {"recorder"},
@@ -123,6 +128,7 @@ var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "med
 // testHelpers may be imported by tests and by each other alone.
 var testHelpers = []string{
 	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
+	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm",
 }
 
 // helperUsers are no tests and still use such helpers: the demonstration
