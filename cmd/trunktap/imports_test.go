@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 	"recorder/store":           {"recorder", "recorder/vfs"},
 	"recorder/store/bucket":    {"recorder", "recorder/store", "recorder/vfs"},
 	"recorder/store/s3test":    {},
-	"recorder/store/storetest": {"recorder"},
+	"recorder/store/storetest": {"recorder", "recorder/store"},
 	"recorder/catalog":         {"recorder", "suppress"},
 	"recorder/catalog/pgtest":  {},
 	"recorder/audit":           {"recorder", "recorder/vfs"},
