@@ -78,10 +78,12 @@ func (d *daemon) ready(ctx context.Context) map[string]error {
 const freeBytesMin = 64 << 20
 
 func archiveConfig(cfg *config.Config) archive.Config {
-	return archive.Config{
+	c := archive.Config{
 		StoreDir: cfg.Storage.Dir, SpoolDir: cfg.Storage.Spool, CatalogPath: cfg.Catalog.Path, KeyFile: cfg.Keys.File,
 		FreeBytesMin: freeBytesMin,
 	}
+	storageConfig(cfg, &c)
+	return c
 }
 
 // local is the store itself, opened for reading.
@@ -89,12 +91,12 @@ type local struct{ library }
 
 func openLocal(e *env, cfg *config.Config) (source, error) {
 	// A store that was never written is not made by looking at it.
-	if _, err := os.Stat(cfg.Storage.Dir); err != nil {
-		return nil, fmt.Errorf("the daemon does not answer, and its store cannot be read: %w", err)
+	if dir := cfg.Storage.Dir; dir != "" {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, fmt.Errorf("the daemon does not answer, and its store cannot be read: %w", err)
+		}
 	}
-	c := archiveConfig(cfg)
-	c.ReadOnly = true
-	a, err := archive.Open(c)
+	a, err := openArchive(e.ctx, cfg, func(c *archive.Config) { c.ReadOnly = true })
 	if err != nil {
 		return nil, err
 	}

@@ -122,6 +122,7 @@ func plan(cfg *config.Config, t *config.Trunk) recorder.Plan {
 	p.InbandDTMF, p.MaskDTMF = r.InbandDTMF, r.MaskDTMF
 	p.Lookback, p.SegmentMax = cfg.Recording.Lookback, cfg.Recording.SegmentMax
 	p.RefuseUnready = r.OnFailure == "refuse"
+	p.Storage, p.Priority = region(r.Storage), priorities[r.Priority]
 	p.Rules = suppress.Rules{
 		IVR: r.Suppress.IVR, Queue: r.Suppress.Queue, Hold: r.Suppress.Hold,
 		Flows: r.Suppress.Flows, Queues: r.Suppress.Queues,
@@ -166,8 +167,13 @@ func directory(cfg *config.Config, e config.Encode) *rules.Directory {
 	for i := range cfg.Stations {
 		s := &cfg.Stations[i]
 		if r := &s.Recording; r.Enabled {
+			var storage *string
+			if r.Storage != "" {
+				name := region(r.Storage)
+				storage = &name
+			}
 			list = append(list, rules.Station{User: s.User, Addresses: s.Addresses, Settings: rules.Settings{
-				Format: during(r.Format, e), Mono: !r.DualChannel, Suppressed: r.Suppressed, DiscardBelow: r.DiscardBelow,
+				Format: during(r.Format, e), Mono: !r.DualChannel, Suppressed: r.Suppressed, DiscardBelow: r.DiscardBelow, Storage: storage,
 			}})
 		}
 	}

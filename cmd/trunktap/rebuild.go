@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-
-	"github.com/trunktap/trunktap/recorder/archive"
 )
 
 type rebuildCmd struct {
@@ -23,7 +21,7 @@ func (c *rebuildCmd) Run(e *env) (err error) {
 		return fmt.Errorf("rebuild catalogue: %w", err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	a, err := archive.Open(archiveConfig(cfg))
+	a, err := openArchive(e.ctx, cfg, nil)
 	if err != nil {
 		return fmt.Errorf("rebuild catalogue: %w", err)
 	}

@@ -155,12 +155,14 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 		return err
 	}
 	d.closers = append(d.closers, unlock)
-	c, r := archiveConfig(d.cfg), &d.cfg.Recording
-	c.SyncPeriod, c.Notify = r.SyncPeriod, d.storageEvent
-	c.Deferred = archive.DeferredConfig{
-		Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
-	}
-	if d.archive, err = archive.Open(c); err != nil {
+	r := &d.cfg.Recording
+	d.archive, err = openArchive(ctx, d.cfg, func(c *archive.Config) {
+		c.SyncPeriod, c.Notify = r.SyncPeriod, d.storageEvent
+		c.Deferred = archive.DeferredConfig{
+			Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
+		}
+	})
+	if err != nil {
 		return err
 	}
 	d.closers = append(d.closers, d.archive.Close, d.stopUploads, d.stopDeferred)
@@ -172,6 +174,7 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 func (d *daemon) startRecovery() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, cfg := make(chan struct{}), d.cfg // a reload replaces it
+	d.archive.StartSpace()
 	go func() {
 		defer close(ended)
 		d.recoverArchive(ctx, cfg)
@@ -273,7 +276,7 @@ func (d *daemon) catchUp(done <-chan struct{}) {
 
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
-		Policy: d.policy, OpenSink: d.archive.OpenSink, Ready: d.archive.CanRecord,
+		Policy: d.policy, OpenSink: d.archive.OpenSink, Ready: d.archive.CanRecord, Admit: d.archive.Admit, Room: d.archive.Room, TotalBudgetBytes: d.cfg.Recording.WriteBudgetTotal,
 		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published, Monitor: d.forks.monitor,
 		Restart: d.recorderRestart(),
 	})

@@ -25,6 +25,9 @@ func (a *Archive) requeue(id string) (bool, error) {
 		return true, err
 	}
 	p := place{s, mk.Prefix}
+	if a.isSpooled(id) {
+		return true, nil // by this process, just now
+	}
 	if mk.Discarded {
 		if err := a.emptySpool(id); err != nil {
 			return true, err
@@ -177,7 +180,7 @@ func (a *Archive) keep(id string) error {
 // expireKept removes what was kept for long enough, or all of it.
 func (a *Archive) expireKept(now time.Time, all bool) {
 	entries, err := a.fsys.ReadDir(a.spool(keptDir))
-	if err != nil {
+	if err != nil || len(entries) == 0 {
 		return
 	}
 	for _, e := range entries {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -46,7 +45,7 @@ func (r *recovery) resume() (*recorder.Manifest, []byte, error) {
 		return nil, nil, err
 	}
 	defer k.Close()
-	content, err := r.a.sealManifest(r.ctx, k, r.at, m, audit.ReasonRecovered, "")
+	content, err := segment.SealManifest(k, r.Prefix, m)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,8 +56,10 @@ func (rs Rings) Of(signed []byte) *Ring {
 		if r.Node != f[1] {
 			continue
 		}
-		if slices.ContainsFunc(r.Keys, func(k Key) bool { return k.idIn(f[2]) }) {
-			return r
+		for _, k := range r.Keys {
+			if _, _, _, err := r.Open(signed); err == nil || k.idIn(f[2]) {
+				return r
+			}
 		}
 	}
 	return nil
@@ -89,7 +91,7 @@ type Checker struct {
 	name   string
 	found  func(Finding)
 	visit  func(Entry)
-	hash   func(level int, n int64) (tlog.Hash, bool) // as the log's own tree has it
+	leaf   func(n int64) (tlog.Hash, bool) // as the log's own tree has it
 	front  frontier
 	n      int64
 	last   time.Time
@@ -155,8 +157,8 @@ func (c *Checker) Line(line []byte) error {
 // step takes a leaf into the tree.
 func (c *Checker) step(line []byte) {
 	h := tlog.RecordHash(line)
-	if c.hash != nil {
-		if want, ok := c.hash(0, c.n); ok && want != h {
+	if c.leaf != nil {
+		if want, ok := c.leaf(c.n); ok && want != h {
 			c.findf(c.n, FaultAltered, "the entry differs from what the tree has")
 		}
 	}
@@ -259,7 +261,7 @@ func Stored(ctx context.Context, st recorder.Store, node string) (logs []StoredL
 	for _, root := range roots {
 		r, rerr := ParseRing(statements[root])
 		if rerr != nil {
-			err = errors.Join(err, fmt.Errorf("keys of node %s: %w: %w", root, ErrSignature, rerr))
+			err = errors.Join(err, fmt.Errorf("keys of node %s: %w", root, rerr))
 			continue
 		}
 		rings = append(rings, r)
@@ -308,24 +310,19 @@ func (s StoredLog) Check(ctx context.Context, rings Rings, visit func(Entry), fo
 // retention is not read, but its hashes are.
 func (e Epoch) Check(ctx context.Context, node string, rings Rings, visit func(Entry), found func(Finding)) (*Checker, error) {
 	c := NewChecker(rings, node+"/"+e.Name, visit, found)
-	hash, done, err := e.hashes()
+	leaf, done, err := e.leaves()
 	if err != nil {
 		return c, err
 	}
 	defer done()
-	c.hash = hash
-	c.front.inner = func(level int, n int64, h tlog.Hash) {
-		if want, ok := hash(level, n); ok && want != h && !c.broken {
-			c.findf(c.n, FaultAltered, "the tree has another hash at level %d, %d: repair it by starting anew without the file tree", level, n)
-		}
-	}
+	c.leaf = leaf
 	firsts, err := e.firsts()
 	if err != nil {
 		return c, err
 	}
 	if len(firsts) > 0 {
 		for c.n < firsts[0] {
-			h, ok := hash(0, c.n)
+			h, ok := leaf(c.n)
 			if !ok {
 				c.findf(c.n, FaultTruncated, "the tree ends")
 				break
@@ -355,17 +352,17 @@ func (c *Checker) firstLink(anywhere bool) func([]byte) error {
 	}
 }
 
-// hashes reads the hashes of the tree.
-func (e Epoch) hashes() (hash func(level int, n int64) (tlog.Hash, bool), done func(), err error) {
+// leaves reads the hashes of entries from the tree.
+func (e Epoch) leaves() (leaf func(int64) (tlog.Hash, bool), done func(), err error) {
 	file, err := e.fsys.OpenFile(path.Join(e.path, treeFile), 0, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return func(int, int64) (tlog.Hash, bool) { return tlog.Hash{}, false }, func() {}, nil
+		return func(int64) (tlog.Hash, bool) { return tlog.Hash{}, false }, func() {}, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read tree: %w", err)
 	}
-	return func(level int, n int64) (h tlog.Hash, ok bool) {
-		_, err := file.ReadAt(h[:], tlog.StoredHashIndex(level, n)*tlog.HashSize)
+	return func(n int64) (h tlog.Hash, ok bool) {
+		_, err := file.ReadAt(h[:], tlog.StoredHashIndex(0, n)*tlog.HashSize)
 		return h, err == nil
 	}, func() { closeRead(file) }, nil
 }

@@ -150,7 +150,7 @@ func (e Epoch) Each(ctx context.Context, from int64, line func(line []byte) erro
 		if first < start || ctx.Err() != nil {
 			continue
 		}
-		points, rest, err := e.points(first)
+		points, err := e.points(first)
 		if err != nil {
 			return fmt.Errorf("read audit log: %w", err)
 		}
@@ -182,9 +182,6 @@ func (e Epoch) Each(ctx context.Context, from int64, line func(line []byte) erro
 		if err == nil {
 			err = pass()
 		}
-		if err == nil && len(rest) > 0 {
-			err = point(rest[:min(len(rest), checkpointBytesMax)])
-		}
 		if err != nil {
 			return err
 		}
@@ -197,18 +194,17 @@ type point struct {
 	signed []byte
 }
 
-// points returns the checkpoints made while a file was written, and what is
-// behind them and none.
-func (e Epoch) points(first int64) (out []point, rest []byte, err error) {
+// points returns the checkpoints made while a file was written.
+func (e Epoch) points(first int64) ([]point, error) {
 	b, err := vfs.ReadFile(e.fsys, filepath.Join(e.path, pointsFile(first)), pointsBytesMax)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	out, good := splitPoints(b)
-	return out, b[good:], nil
+	out, _ := splitPoints(b)
+	return out, nil
 }
 
 // pointsBytesMax bounds a file of checkpoints: 60,000 of them.
@@ -268,7 +264,7 @@ func (e Epoch) Prove(n int64) (Proof, error) {
 		if first < start {
 			continue
 		}
-		points, _, err := e.points(first)
+		points, err := e.points(first)
 		if err != nil {
 			return Proof{}, fmt.Errorf("prove entry %d: %w", n, err)
 		}
@@ -314,7 +310,7 @@ func (e Epoch) latest() (point, error) {
 		return point{}, err
 	}
 	for _, first := range slices.Backward(firsts) {
-		points, _, err := e.points(first)
+		points, err := e.points(first)
 		if err != nil {
 			return point{}, err
 		}

@@ -6,6 +6,8 @@ import "time"
 type TrunkRecording struct {
 	Enabled          bool
 	OnFailure        string // allow | refuse
+	Storage          string // region that recordings go to, or default; empty: default
+	Priority         string // low | normal | high: who gets gaps first when the disk is full
 	Format           string // ogg-opus | wav-pcm16 | wav-pcmu | wav-pcma | flac
 	SampleRate       int    // Hz; 0: auto
 	Opus             Opus
@@ -120,6 +122,7 @@ type StationRecording struct {
 	DualChannel  bool          // false: both sides mixed into one channel
 	Suppressed   string        // cut | silence
 	DiscardBelow time.Duration // recordings with less audio are not kept
+	Storage      string        // region that recordings go to, or default; empty: that of the trunk
 }
 
 // StationsByState tells what begins the recordings of stations: true, the

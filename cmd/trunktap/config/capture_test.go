@@ -33,6 +33,7 @@ func TestCaptureRules(t *testing.T) {
 		`  - record: false`,
 	))
 	want := TrunkRecording{
+		Storage: "default", Priority: "normal",
 		Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto",
 		Suppress: Suppress{
 			Queue: true, Hold: true, Flows: map[string]bool{"card": true, "vip line": false}, Queues: map[string]bool{"complaints": false},
@@ -234,6 +235,8 @@ func everyKey(n *node, indent string) string {
 		switch {
 		case f.kind == objectKind:
 			b.WriteString(indent + f.key + ":\n" + everyKey(f, indent+"  "))
+		case f.names != nil:
+			b.WriteString(indent + f.key + ":\n" + indent + "  " + f.example + ":\n" + everyKey(f.proto(), indent+"    "))
 		case f.kind == listKind && f.proto().kind == objectKind:
 			item := everyKey(f.proto(), indent+"    ")
 			b.WriteString(indent + f.key + ":\n" + indent + "  - " + strings.TrimPrefix(item, indent+"    "))
@@ -282,7 +285,7 @@ func TestExampleListsUncommented(t *testing.T) {
 		lines = append(lines, line)
 	}
 	c := mustParse(t, strings.Join(lines, "\n"))
-	want := []string{"tls", "dns", "tls", "auth", "register", "tls", "auth", "register", "rules", "stations", "siprec", "headers", "user_to_user", "ami", "esl"}
+	want := []string{"tls", "dns", "tls", "auth", "register", "tls", "auth", "register", "rules", "stations", "siprec", "headers", "user_to_user", "ami", "esl", "regions"}
 	if d := gocmp.Diff(want, lists); d != "" || len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || len(c.Signals.UserToUser) != 1 {
 		t.Errorf("%s %+v", d, c)
 	}

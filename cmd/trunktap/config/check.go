@@ -31,6 +31,7 @@ func (d *decoder) check(c *Config) {
 	d.checkOverlaps(c)
 	d.checkPorts(c)
 	d.checkPaths(c)
+	d.checkStorage(c)
 	d.checkCapture(c)
 	d.checkSignals(c)
 	d.checkSIPREC(c)

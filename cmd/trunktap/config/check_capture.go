@@ -141,6 +141,7 @@ func (d *decoder) inheritStation(path string, r, base *StationRecording) {
 	inherit(d, path+".dual_channel", &r.DualChannel, base.DualChannel)
 	inherit(d, path+".suppressed", &r.Suppressed, base.Suppressed)
 	inherit(d, path+".discard_below", &r.DiscardBelow, base.DiscardBelow)
+	inherit(d, path+".storage", &r.Storage, base.Storage)
 }
 
 // checkCodes demands that the digits of a party tell which code is meant: none

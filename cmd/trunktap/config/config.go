@@ -151,8 +151,11 @@ type Recording struct {
 	SegmentMax  time.Duration // audio after which a new segment is begun
 	Lookback    time.Duration // audio held back before it is sealed
 	WriteBudget int64         // bytes a call may have waiting for the disk
-	SyncPeriod  time.Duration // what was written becomes durable once in it; 0: each frame for itself
-	Deferred    Deferred
+
+	WriteBudgetTotal int64 // the same for all calls
+
+	SyncPeriod time.Duration // what was written becomes durable once in it; 0: each frame for itself
+	Deferred   Deferred
 }
 
 // Deferred bounds what waits to be coded after its call.
@@ -160,13 +163,6 @@ type Deferred struct {
 	RecordingsMax int
 	BytesMax      int64
 	Workers       int // recordings coded at once
-}
-
-// Storage is where recordings lie.
-type Storage struct {
-	URL   string
-	Dir   string // the directory of a file:// URL
-	Spool string // local directory for what is being written
 }
 
 // Catalog is where the list of recordings lies.

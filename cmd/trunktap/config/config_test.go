@@ -74,20 +74,23 @@ func TestDefaults(t *testing.T) {
 		}, KeepAlive: 30 * time.Second, UDPBytesMax: 1300},
 		Media: Media{Ports: PortRange{20000, 29999}, Engine: "auto", Kernel: Kernel{RingSize: 32 << 20, Pin: "/sys/fs/bpf/trunktap"}, CoalesceMax: time.Millisecond, Quarantine: 30 * time.Second, Timeout: 5 * time.Minute},
 		Trunks: []Trunk{{Name: "trunk", Role: "trunk", External: plainSide, Internal: plainSide, Redirect: "pass", Registrations: "pass", Passing: Passing{Identity: "transparent", SessionTimer: "pass", SessionExpires: 30 * time.Minute, MinSE: 90 * time.Second}, Recording: TrunkRecording{
-			Enabled: true, OnFailure: "allow", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto",
+			Enabled: true, OnFailure: "allow", Storage: "default", Priority: "normal", Format: "ogg-opus", Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto",
 			Suppress: Suppress{IVR: true, Queue: true, Hold: true}, Suppressed: "cut", ExternalTransfer: "stop",
 			Consent: "off", ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 			Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,
 		}}},
 		StationBase:  StationRecording{Enabled: true, Format: "ogg-opus", DualChannel: true, Suppressed: "cut"},
 		StationsFrom: "auto",
-		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20, SyncPeriod: 250 * time.Millisecond, Deferred: Deferred{RecordingsMax: 10_000, BytesMax: 64 << 30, Workers: 1}},
+		Recording:    Recording{SegmentMax: 5 * time.Minute, Lookback: 500 * time.Millisecond, WriteBudget: 4 << 20, WriteBudgetTotal: 1 << 30, SyncPeriod: 250 * time.Millisecond, Deferred: Deferred{RecordingsMax: 10_000, BytesMax: 64 << 30, Workers: 1}},
 		Signals: Signals{
 			HTTP: true, Info: Info{From: "internal"}, Conversation: Conversation{From: "internal"}, DTMF: SignalsDTMF{From: "internal"},
 			NATS: NATS{Name: "main", Subjects: []string{"trunktap.signals.>"}, MaxAge: time.Hour},
 		},
 		Capture: Capture{Promiscuous: true, RingSize: 64 << 20},
-		Storage: Storage{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Spool: "/var/lib/trunktap/spool"},
+		Storage: Storage{
+			StoreAt: StoreAt{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Lock: ObjectLock{Mode: "none"}, PartSize: 8 << 20},
+			Spool:   "/var/lib/trunktap/spool", Uploads: 4, OnDiskLow: OnDiskLow{Warn: Share{Percent: 10}, At: Share{Percent: 2}, Do: "stop-new"},
+		},
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
@@ -187,7 +190,7 @@ api: {listen: "127.0.0.1:8080", token_file: /etc/trunktap/token}
 `)
 	tr := c.Trunks[0]
 	want := TrunkRecording{
-		Enabled: true, OnFailure: "refuse", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto", EarlyMedia: true, Consent: "required",
+		Enabled: true, OnFailure: "refuse", Storage: "default", Priority: "normal", Format: "wav-pcmu", SampleRate: 8000, Opus: opusDefault, Encode: encodeDefault, DualChannel: true, Conceal: true, G726Packing: "rfc3551", InbandDTMF: "auto", EarlyMedia: true, Consent: "required",
 		Suppress: Suppress{IVR: true, Hold: true}, Suppressed: "silence", ExternalTransfer: "continue",
 		ConsentTimeout: time.Minute, ConsentDTMF: ConsentDTMF{From: "external"},
 		Adhoc: true, Snippets: true, ForkMode: "failover", Announce: Announce{To: "both"}, Beep: beepDefault,

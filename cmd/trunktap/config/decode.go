@@ -162,7 +162,42 @@ func (d *decoder) mapping(n *node, path string, v ast.Node, at position, depth i
 	}
 }
 
+// named decodes a mapping of names into a list.
+func (d *decoder) named(n *node, path string, v ast.Node, at position, depth int) {
+	pairs, ok := d.pairs(path, v, depth)
+	if !ok {
+		d.fault(at, path, describe(v)+" where a mapping belongs", n.allowed())
+		return
+	}
+	n.clear()
+	if len(pairs) > n.max {
+		d.fault(at, path, fmt.Sprintf("the mapping has %d names", len(pairs)), fmt.Sprintf("at most %d", n.max))
+		return
+	}
+	seen := map[string]bool{}
+	for _, p := range pairs {
+		full := join(path, p.key)
+		switch {
+		case !nameShape.MatchString(p.key):
+			d.fault(p.at, path, fmt.Sprintf("%q is no name", p.key), "up to 63 lower-case letters, digits, '.', '_' and '-', beginning with a letter or digit")
+			continue
+		case seen[p.key]:
+			d.fault(p.at, full, "the name stands there twice", "once")
+			continue
+		}
+		seen[p.key] = true
+		child := n.add()
+		n.names(p.key)
+		applyDefaults(child)
+		d.value(child, full, p.value, depth+1)
+	}
+}
+
 func (d *decoder) list(n *node, path string, v ast.Node, at position, depth int) {
+	if n.names != nil {
+		d.named(n, path, v, at, depth)
+		return
+	}
 	seq, ok := v.(*ast.SequenceNode)
 	if !ok {
 		d.fault(at, path, describe(v)+" where a list belongs", n.allowed())

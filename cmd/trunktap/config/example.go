@@ -86,6 +86,13 @@ func exampleOf(b *strings.Builder, n *node, indent string, first bool) {
 // exampleItem writes a list of mappings with one element.
 func exampleItem(b *strings.Builder, n *node, lead string) {
 	fmt.Fprintf(b, "%s%s:\n", lead, n.key)
+	if n.names != nil {
+		fmt.Fprintf(b, "%s  %s:\n", lead, n.example)
+		for _, f := range n.proto().fields {
+			exampleOf(b, f, lead+"    ", false)
+		}
+		return
+	}
 	for i, f := range n.proto().fields {
 		exampleOf(b, f, strings.Replace(lead, "- ", "  ", 1)+"    ", i == 0)
 	}

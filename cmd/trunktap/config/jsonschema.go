@@ -38,6 +38,11 @@ func schemaOf(n *node) map[string]any {
 			s["required"] = required
 		}
 	case listKind:
+		if n.names != nil {
+			s["type"], s["additionalProperties"], s["maxProperties"] = "object", schemaOf(n.proto()), n.max
+			s["propertyNames"] = map[string]any{"pattern": nameShape.String()}
+			break
+		}
 		s["type"], s["items"], s["minItems"], s["maxItems"] = "array", schemaOf(n.proto()), n.min, n.max
 	case leafKind, mapKind:
 	}

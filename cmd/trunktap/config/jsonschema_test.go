@@ -59,7 +59,7 @@ func TestSchemaRefuses(t *testing.T) {
 	s, _ := compiled(t)
 	for _, text := range []string{
 		"media: {}\n", minimal + "zz: 1\n", minimal + "media: {timeout: 5}\n", minimal + "media: {engine: epoll}\n",
-		minimal + "stations: [7]\n", minimal + "limits: {calls_max: 0}\n", minimal + "storage: {url: \"s3://x\"}\n",
+		minimal + "stations: [7]\n", minimal + "limits: {calls_max: 0}\n", minimal + "storage: {url: \"ftp://x\"}\n",
 		strings.Replace(minimal, "sip:192", "http:192", 1),
 	} {
 		if err := s.Validate(yamlToJSON(t, text)); err == nil {
@@ -84,6 +84,9 @@ func TestSchemaHasTheKeysOfTheParser(t *testing.T) {
 		}
 		if items, ok := m["items"]; ok {
 			visit(items, path+"[]")
+		}
+		if named, ok := m["additionalProperties"].(map[string]any); ok && named["properties"] != nil {
+			visit(named, path+"[]")
 		}
 	}
 	visit(doc, "")

@@ -45,6 +45,7 @@ type node struct {
 	add   func() *node   // appends an element and returns its node
 	items func() []*node // nodes of the elements that are there
 	proto func() *node   // node of an element that is in no list
+	names func(string)   // of a list that the file has as a mapping of names: names the last element; else nil
 	min   int            // elements
 	max   int            // elements, of mapKind too
 }
@@ -58,6 +59,9 @@ func (n *node) allowed() string {
 		}
 		return "a mapping of " + keysOf(n)
 	case listKind:
+		if n.names != nil {
+			return fmt.Sprintf("a mapping of at most %d names, each to ", n.max) + n.proto().allowed()
+		}
 		switch item := n.proto(); {
 		case item.kind == leafKind:
 			return "a list, each " + item.want
@@ -142,6 +146,13 @@ func list[T any](target *[]T, least, most int, item func(*T) *node) *node {
 		},
 		proto: func() *node { return item(new(T)) },
 	}
+}
+
+// named is a list that the file has as a mapping of names to elements.
+func named[T any](target *[]T, most int, item func(*T) *node, name func(*T, string)) *node {
+	n := list(target, 0, most, item)
+	n.names = func(s string) { name(&(*target)[len(*target)-1], s) }
+	return n
 }
 
 // key names a node in the table.

@@ -167,6 +167,7 @@ func recordingTable(r *Recording) *node {
 			duration(&r.Lookback, 0, 5*time.Second)).is("500ms"),
 		key("write_budget", "How much of a call may wait for a slow disk before audio is given up.",
 			size(&r.WriteBudget, "64KiB", "1GiB")).is("4MiB").atStart(),
+		key("write_budget_total", "The same for all calls together.", size(&r.WriteBudgetTotal, "1MiB", "64GiB")).is("1GiB").atStart(),
 		key("sync_period", "What all calls wrote becomes durable together once in it; 0s: every half second of every call for itself, which costs a core at a few thousand calls.",
 			duration(&r.SyncPeriod, 0, time.Second)).is("250ms").atStart(),
 		key("deferred", "What waits to be coded after its call, on trunks with encode: deferred. What has no room stays as it is.", object(
@@ -175,15 +176,6 @@ func recordingTable(r *Recording) *node {
 			key("workers", "Recordings coded at once, at the least priority.", integer(&r.Deferred.Workers, 1, 64)).is("1"),
 		)).atStart(),
 	))
-}
-
-func storageTable(s *Storage) *node {
-	return key("storage", "Where recordings lie.", object(
-		key("url", "Its URL.", localURL(&s.URL, &s.Dir, "file", "file:///var/lib/trunktap/recordings", []string{"s3", "gs", "azblob"})).
-			is("file:///var/lib/trunktap/recordings"),
-		key("spool", "Local directory of what is being written. Without the key: spool beside the catalogue.", path(&s.Spool)).
-			shown("/var/lib/trunktap/spool"),
-	)).atStart()
 }
 
 func keysTable(k *Keys) *node {

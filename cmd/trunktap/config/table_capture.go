@@ -24,6 +24,9 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 		key("enabled", "Whether calls are recorded at all, in whatever kind of recording.", boolean(&r.Enabled)).is("true"),
 		key("on_failure", "What a call gets when it cannot be recorded: allow lets it through, refuse answers 503.",
 			choice(&r.OnFailure, []string{"allow", "refuse"}, nil)).is("allow"),
+		key("storage", "The region of storage.regions that its recordings lie in, and nowhere else; default is storage.url.", regionName(&r.Storage)).is("default"),
+		key("priority", "Whose recordings get gaps first when the disk has no room for all: low before normal, normal before high.",
+			choice(&r.Priority, []string{"low", "normal", "high"}, nil)).is("normal"),
 		key("format", "The format of the audio.", choice(&r.Format, formats, nil)).is("ogg-opus"),
 		key("sample_rate", "Samples a second and channel. auto: as many as the best codec that the call agrees when it is answered can fill. wav-pcmu and wav-pcma have 8000.",
 			sampleRate(&r.SampleRate)).is("auto").quietly(),
@@ -171,10 +174,14 @@ func stationRecordingTable(r *StationRecording, base bool) *node {
 		key("suppressed", "cut takes suppressed spans out of the audio, silence leaves digital silence.",
 			choice(&r.Suppressed, []string{"cut", "silence"}, nil)).is("cut"),
 		key("discard_below", "Recordings with less audio are not kept; 0s: all are.", duration(&r.DiscardBelow, 0, time.Hour)).is("0s"),
+		key("storage", "The region of storage.regions that the recordings lie in; default is storage.url. Where nothing is said: that of the trunk.", regionName(&r.Storage)).shown("eu"),
 	)
 	if !base {
 		for _, f := range n.fields {
-			f.doc, f.example, f.def = f.doc+" Without the key: as station_base says.", f.def, ""
+			if f.def != "" {
+				f.example, f.def = f.def, ""
+			}
+			f.doc += " Without the key: as station_base says."
 		}
 		n.fields[0].lively()
 	}

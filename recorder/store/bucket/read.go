@@ -147,7 +147,7 @@ func (o *object) load(at int64, want int) error {
 // fetch fills p from a place on, with as many requests as it takes: connections
 // break in the middle. io.EOF at the object's end.
 func (o *object) fetch(ctx context.Context, p []byte, at int64) (int, error) {
-	done := 0
+	done, wait := 0, retryFirst
 	for n := 1; ; n++ {
 		got, err := o.fetchOnce(ctx, p[done:], at+int64(done))
 		done += got
@@ -155,11 +155,12 @@ func (o *object) fetch(ctx context.Context, p []byte, at int64) (int, error) {
 			return done, err
 		}
 		if got > 0 {
-			n = 1
+			n, wait = 0, retryFirst
 		}
-		if sleep(ctx, o.b.backoff(n)) != nil {
+		if sleep(ctx, wait) != nil {
 			return done, err
 		}
+		wait = min(2*wait, retryMost)
 	}
 }
 

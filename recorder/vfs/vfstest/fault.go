@@ -165,6 +165,9 @@ func (f *Faults) Stat(name string) (out fs.FileInfo, err error) {
 	return out, err
 }
 
+// Total is that of the file system behind it, which has no faults of its own.
+func (f *Faults) Total(name string) (int64, error) { return vfs.Total(f.FS, name), nil }
+
 // Free implements vfs.FS.
 func (f *Faults) Free(name string) (n int64, err error) {
 	err = f.step("statfs", name, func() (err error) {

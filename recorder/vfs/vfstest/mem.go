@@ -63,7 +63,7 @@ type Mem struct {
 }
 
 // NewMem returns an empty file system with 1 TiB free.
-func NewMem() *Mem { return &Mem{root: newDir(0o700), freeBytes: 1 << 40} }
+func NewMem() *Mem { return &Mem{root: newDir(0o700), freeBytes: memTotal} }
 
 // SetFree sets what Free returns, in bytes.
 func (m *Mem) SetFree(n int64) {
@@ -367,6 +367,12 @@ func (m *Mem) Free(string) (int64, error) {
 	defer m.mu.Unlock()
 	return m.freeBytes, nil
 }
+
+// memTotal is the size of the file system.
+const memTotal = 1 << 40
+
+// Total is the size of the file system: 1 TiB.
+func (m *Mem) Total(string) (int64, error) { return memTotal, nil }
 
 // Chmod changes permission bits.
 func (m *Mem) Chmod(name string, perm fs.FileMode) error {
