@@ -78,6 +78,8 @@ const (
 type liveConfig struct {
 	Dir         string // of everything; a temporary one when empty
 	Store       string // "": below Dir
+	StoreURL    string   // "": of the directory Store
+	Storage     []string // further keys of it
 	Spool       string
 	Listen      []string
 	SIP         []string // further keys of it
@@ -161,7 +163,10 @@ recording:
   lookback: {{.}}
 {{- end}}
 storage:
-  url: "file://{{.Store}}"
+  url: "{{.StoreURL}}"
+{{- range .Storage}}
+  {{.}}
+{{- end}}
   spool: "{{.Spool}}"
 catalog:
   url: "sqlite://{{.Dir}}/catalog.db"
@@ -195,6 +200,9 @@ func newLiveDaemon(t *testing.T, cfg liveConfig) *liveDaemon {
 	}
 	if cfg.Store == "" {
 		cfg.Store = filepath.Join(cfg.Dir, "recordings")
+	}
+	if cfg.StoreURL == "" {
+		cfg.StoreURL = "file://" + cfg.Store
 	}
 	if cfg.Spool == "" {
 		cfg.Spool = filepath.Join(cfg.Dir, "spool")

@@ -30,7 +30,7 @@ const (
 )
 
 // FailureReasons are the reasons by which failed uploads are counted.
-var FailureReasons = []string{"timeout", "unreachable", "denied", "space", "exists", "local", "canceled", "other"}
+var FailureReasons = []string{"timeout", "unreachable", "denied", "space", "exists", "locked", "corrupt", "local", "canceled", "other"}
 
 // UploadStats counts what became of the way into one store. All only grow.
 type UploadStats struct {
@@ -38,7 +38,7 @@ type UploadStats struct {
 	Bytes   atomic.Int64 // of them
 	Done    atomic.Int64 // recordings that the store has whole
 	Retries atomic.Int64 // attempts after a failed one
-	Failed  [8]atomic.Int64
+	Failed  [10]atomic.Int64 // by FailureReasons
 }
 
 // UploadState is a store's queue at one moment.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
@@ -330,7 +331,7 @@ func (q *queue) erase(ctx context.Context, it *pending) error {
 // ownFault tells whether an error is no reason to think that the store is down.
 func ownFault(err error) bool {
 	var local localError
-	return errors.As(err, &local) || errors.Is(err, recorder.ErrExists) || errors.Is(err, recorder.ErrTampered) || errors.Is(err, recorder.ErrKey)
+	return errors.As(err, &local) || errors.Is(err, recorder.ErrExists) || errors.Is(err, store.ErrLocked) || errors.Is(err, recorder.ErrTampered) || errors.Is(err, recorder.ErrKey)
 }
 
 // reasonOf returns the index of an error's reason in FailureReasons.
@@ -346,6 +347,10 @@ func reasonOf(err error) int {
 		reason = "local"
 	case errors.Is(err, recorder.ErrExists):
 		reason = "exists"
+	case errors.Is(err, store.ErrLocked):
+		reason = "locked"
+	case errors.Is(err, store.ErrCorrupt):
+		reason = "corrupt"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		reason = "space"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
