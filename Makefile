@@ -68,6 +68,11 @@ soak: ## send rubbish for SOAKTIME (10m), and SPOOFED (1000000) datagrams of nob
 	@.ci/deps.sh build
 	go test -count=1 -timeout 2h -run '^TestLiveSoak$$' -v ./cmd/trunktap -soak $(SOAKTIME) -spoofed $(SPOOFED)
 
+.PHONY: bits
+bits: ## flip each bit of a recording, its log and its bundle in turn: verify finds each
+	@.ci/deps.sh build
+	TRUNKTAP_BITS=1 go test -count=1 -timeout 20m -run 'TestEveryBit|TestBundleEveryBit' -v ./recorder/archive
+
 .PHONY: model
 model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
 	@.ci/deps.sh build

@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 	"recorder/store":           {"recorder", "recorder/vfs"},
 	"recorder/store/bucket":    {"recorder", "recorder/store", "recorder/vfs"},
 	"recorder/store/s3test":    {},
-	"recorder/store/storetest": {"recorder"},
+	"recorder/store/storetest": {"recorder", "recorder/store"},
 	"recorder/catalog":         {"recorder", "suppress"},
 	"recorder/catalog/pgtest":  {},
 	"recorder/audit":           {"recorder", "recorder/vfs"},
@@ -82,6 +82,11 @@ var mayImport = map[string][]string{
 		"media", "media/codec", "media/codec/flac", "media/codec/mp3",
 	},
 	"recorder/api": {"recorder", "suppress"},
+
+	"recorder/seal/service":        {"recorder", "recorder/seal"},
+	"recorder/seal/kektest":        {"recorder", "recorder/seal"},
+	"recorder/seal/pkcs11":         {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/pkcs11/softhsm": {},
 
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},
@@ -123,6 +128,7 @@ var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "med
 // testHelpers may be imported by tests and by each other alone.
 var testHelpers = []string{
 	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
+	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm",
 }
 
 // helperUsers are no tests and still use such helpers: the demonstration

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/segment"
@@ -34,7 +35,8 @@ const (
 
 // reserved tells whether a name in the spool can be no recording's.
 func reserved(name string) bool {
-	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir
+	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir ||
+		name == unlinkedDir
 }
 
 // Config says where an archive lies.
@@ -88,6 +90,7 @@ type Archive struct {
 	syncer    *segment.Syncer // nil: segments are synced one by one
 	deferred  deferral
 	space     space
+	proof     proof
 
 	spoolBytes atomic.Int64 // of recordings in the spool, those that go on included
 
@@ -163,7 +166,12 @@ func (a *Archive) openKeys() error {
 	readOnly := a.cfg.ReadOnly
 	if _, err := a.fsys.Stat(a.cfg.KeyFile); errors.Is(err, fs.ErrNotExist) && !readOnly {
 		some := errors.New("store has recordings")
-		err := a.eachObject(context.Background(), func(*shelf, recorder.BlobInfo) error { return some })
+		err := a.eachObject(context.Background(), func(_ *shelf, i recorder.BlobInfo) error {
+			if audit.Owned(i.Name) {
+				return nil
+			}
+			return some
+		})
 		switch {
 		case errors.Is(err, some):
 			return &seal.KeyFileError{

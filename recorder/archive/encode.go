@@ -10,6 +10,7 @@ import (
 
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -159,14 +160,14 @@ func (a *Archive) keyOf(ctx context.Context, j *job) (recorder.DataKey, recorder
 
 // replaceManifest makes the new segments those of the recording.
 func (a *Archive) replaceManifest(ctx context.Context, j *job, key recorder.DataKey, m *recorder.Manifest) error {
-	content, err := segment.SealManifest(key, j.Prefix, m)
+	content, err := a.sealManifest(ctx, key, j.at, m, audit.ReasonEncoded, a.linkHash(ctx, j.at))
 	if err != nil {
 		return err
 	}
 	if err := a.writeJob(j); err != nil { // which files go, before they may
 		return err
 	}
-	if err := a.storeOf(j.at).Put(ctx, j.at.object(segment.ManifestFile), content); err != nil {
+	if err := a.replaceManifestFile(ctx, j.at, content); err != nil {
 		return err
 	}
 	a.deferred.stats.Done.Add(1)

@@ -22,6 +22,13 @@ const (
 	FaultNoRow      = "no-row"     // the store has a recording that the catalogue has not
 	FaultKey        = "key"        // its key is not at hand
 	FaultUnreadable = "unreadable" // the store or the catalogue failed
+
+	FaultSignature  = "signature"   // a signature does not fit, or its key is not known
+	FaultUnsigned   = "unsigned"    // a manifest has no link
+	FaultRolledBack = "rolled-back" // an older manifest stands in the place of a newer one
+	FaultNoLog      = "no-log"      // the log that a link is in is not at hand
+	FaultSealed     = "sealed"      // without its key only stored bytes were checked
+	FaultShredded   = "shredded"    // its key was destroyed on purpose
 )
 
 // Finding is one thing that is wrong with a recording.

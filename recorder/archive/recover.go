@@ -15,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -366,7 +367,8 @@ func (r *recovery) finalManifest() (*recorder.Manifest, []byte, error) {
 		m, _, err := r.openManifest(name)
 		if err == nil {
 			r.Finished = m.Call.EndCause != string(media.CauseCrash)
-			return m, content, nil
+			content, err = r.a.linkContent(r.ctx, r.at, content, audit.ReasonRecovered)
+			return m, content, err
 		}
 		if !errors.Is(err, recorder.ErrTampered) && !errors.Is(err, errTorn) {
 			return nil, nil, err

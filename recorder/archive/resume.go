@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -45,7 +46,7 @@ func (r *recovery) resume() (*recorder.Manifest, []byte, error) {
 		return nil, nil, err
 	}
 	defer k.Close()
-	content, err := segment.SealManifest(k, r.Prefix, m)
+	content, err := r.a.sealManifest(r.ctx, k, r.at, m, audit.ReasonRecovered, "")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,7 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -30,7 +32,8 @@ type sink struct {
 	resumed bool          // it was begun by a process before
 	untidy  bool          // dir may have files that are not the recording's
 	writers []*sinkWriter // of all segments begun
-	content []byte        // sealed manifest, once it is durable in the spool
+	linked  []byte        // sealed manifest with its link
+	content []byte        // the same, once it is durable in the spool
 	job     *job          // to be coded anew when it is published; nil: not
 	early   early
 	done    bool // published or discarded
@@ -324,10 +327,14 @@ func (s *sink) spoolManifest(m *recorder.Manifest) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	content, err := segment.SealManifest(s.key, s.at.prefix, m)
-	if err != nil {
-		return err
+	if s.linked == nil { // one link, however often this is tried
+		content, err := s.a.sealManifest(context.Background(), s.key, s.at, m, linkReason(m), "")
+		if err != nil {
+			return err
+		}
+		s.linked = content
 	}
+	content := s.linked
 	if s.folder == nil {
 		if err := vfs.WriteFile(s.a.fsys, path.Join(s.dir, segment.ManifestFile), content); err != nil {
 			return err
@@ -350,6 +357,14 @@ func (s *sink) spoolManifest(m *recorder.Manifest) error {
 		s.content = content
 	}
 	return err
+}
+
+// linkReason tells why the manifest of a call that ended is linked.
+func linkReason(m *recorder.Manifest) string {
+	if m.Call.EndCause == string(media.CauseCrash) {
+		return audit.ReasonRecovered
+	}
+	return audit.ReasonRecorded
 }
 
 // publishFolder moves the recording from spool to store in one step. The row

@@ -2,20 +2,59 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"path"
 	"slices"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
 // VerifyQuery says what to verify.
 type VerifyQuery struct {
 	IDs []string // recordings; none: everything in store and catalogue
+
+	// What follows selects among everything.
+	From, To     time.Time // the call's start in [From, To); zero: no bound
+	Trunk        string
+	FromID, ToID string // ids in [FromID, ToID], by their bytes; empty: no bound
+
+	Proof ProofQuery
+}
+
+// all tells whether nothing is left out.
+func (q VerifyQuery) all() bool {
+	return len(q.IDs) == 0 && q.From.IsZero() && q.To.IsZero() && q.Trunk == "" && q.FromID == "" && q.ToID == ""
+}
+
+// near tells whether what was published at a time may be of the range.
+func (q VerifyQuery) near(published time.Time) bool {
+	return q.Trunk == "" && !published.Before(q.From) && (q.To.IsZero() || published.Before(q.To))
+}
+
+// skips tells whether a recording is beyond the range by its id or folder alone.
+func (q VerifyQuery) skips(id, prefix string) bool {
+	if id < q.FromID || q.ToID != "" && id > q.ToID {
+		return true
+	}
+	day, err := time.Parse("2006/01/02", prefix[:min(len(prefix), 10)])
+	if err != nil {
+		return false
+	}
+	return !q.From.IsZero() && day.Before(q.From.Add(-48*time.Hour)) || !q.To.IsZero() && day.After(q.To.Add(24*time.Hour))
+}
+
+// has tells whether a recording is in the range.
+func (q VerifyQuery) has(trunk string, start time.Time) bool {
+	return (q.Trunk == "" || trunk == q.Trunk) && !start.Before(q.From) && (q.To.IsZero() || start.Before(q.To))
 }
 
 // Report is the result of Verify.
@@ -25,6 +64,7 @@ type Report struct {
 	Frames     int64     `json:"frames"`
 	Bytes      int64     `json:"bytes"`
 	Findings   []Finding `json:"findings"`          // never nil
+	Notes      []Finding `json:"notes,omitempty"`   // worth knowing, and no damage
 	Dropped    int       `json:"dropped,omitempty"` // findings beyond the limit of 10,000
 }
 
@@ -33,10 +73,14 @@ func (r Report) OK() bool { return len(r.Findings) == 0 }
 
 // verification is one run of Verify.
 type verification struct {
-	a   *Archive
-	ctx context.Context
+	a     *Archive
+	ctx   context.Context
+	query VerifyQuery
+	led   ledger
 	Report
 	found       findings
+	notes       findings
+	unread      error           // logs in the store could not be read
 	down        map[string]bool // stores that cannot be read
 	done, total int64
 	progress    Progress
@@ -49,14 +93,19 @@ type verification struct {
 // only the catalogue knows, or does not. The error tells that it could not go
 // on; the report holds what was found until then.
 func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) (Report, error) {
-	v := &verification{a: a, ctx: ctx, progress: progress, down: map[string]bool{}}
+	v := &verification{a: a, ctx: ctx, query: q, progress: progress, down: map[string]bool{}}
 	var err error
 	if len(q.IDs) > 0 {
+		v.led.rings = a.rings(q.Proof, nil)
+		if len(v.led.rings) == 0 {
+			_, stored, _ := audit.Stored(ctx, a.Store(), "") // what is missing is told of each recording
+			v.led.rings = stored
+		}
 		err = v.some(q.IDs)
-	} else {
+	} else if err = v.readLogs(q.Proof); err == nil {
 		err = v.all()
 	}
-	v.Findings, v.Dropped = v.found.list, v.found.dropped
+	v.Findings, v.Dropped, v.Notes = v.found.list, v.found.dropped, v.notes.list
 	if v.Findings == nil {
 		v.Findings = []Finding{}
 	}
@@ -117,6 +166,12 @@ func (v *verification) all() error {
 			v.found.addf("", "", FaultUnreadable, "%s: %v", storeName(s.name), err)
 		}
 	}
+	if v.unread != nil && !v.down[""] {
+		v.found.addf("", audit.StorePrefix, FaultUnreadable, "%v", v.unread)
+	}
+	if err := v.missing(v.query); err != nil || !v.query.all() {
+		return err
+	}
 	return v.rows(inStore)
 }
 
@@ -132,6 +187,9 @@ func (v *verification) shelf(s *shelf, inStore map[string]bool) error {
 		return v.folder(at, names)
 	}
 	err := s.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
+		if audit.Owned(i.Name) {
+			return nil
+		}
 		if dir := path.Dir(i.Name); dir != at.prefix {
 			if err := folder(); err != nil {
 				return err
@@ -152,6 +210,11 @@ func (v *verification) shelf(s *shelf, inStore map[string]bool) error {
 // folder verifies what lies in one folder of the store.
 func (v *verification) folder(p place, names []string) error {
 	id := p.id()
+	if v.query.skips(id, p.prefix) {
+		v.seen(id)
+		v.tick()
+		return nil
+	}
 	if slices.Contains(names, segment.ManifestFile) {
 		err := v.recording(id, p, slices.Clone(names))
 		v.tick()
@@ -219,12 +282,15 @@ func (v *verification) withoutRow(inStore, rows map[string]bool) {
 
 // recording verifies one recording whose folder holds the named objects.
 func (v *verification) recording(id string, p place, objects []string) error {
-	v.Recordings++
 	defer v.a.pin(id)()
-	m, err := v.a.manifest(v.ctx, id, p)
-	if err != nil {
-		v.found.addErr(id, segment.ManifestFile, err)
-		return v.ctx.Err()
+	v.Recordings++
+	m, err := v.manifest(id, p, objects)
+	if err != nil || m == nil {
+		return err
+	}
+	if !v.query.has(m.Trunk, m.Call.Start) {
+		v.Recordings--
+		return nil
 	}
 	known := []string{segment.ManifestFile}
 	for _, s := range m.Segments {
@@ -285,8 +351,9 @@ func (v *verification) frames(m *recorder.Manifest, s recorder.Segment, r *segme
 		v.found.addf(m.ID, s.File, FaultPosition, "is %s with %d channels at %d Hz, the manifest says %s, %d, %d",
 			h.Format, h.Channels, h.SampleRate, f, len(m.Channels), m.SampleRate)
 	}
-	at := positions{m: m, s: s, t: newTimeline(m), rate: int64(h.SampleRate)}
-	for bad := 0; ; {
+	at := positions{m: m, s: s, t: newTimeline(m), rate: int64(h.SampleRate), plain: sha256.New()}
+	bad := 0
+	for {
 		a, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -303,6 +370,7 @@ func (v *verification) frames(m *recorder.Manifest, s recorder.Segment, r *segme
 			continue
 		}
 		v.Frames++
+		_, _ = at.plain.Write(a.Data) // never fails
 		if why := at.check(a); why != "" {
 			v.found.addf(m.ID, s.File, FaultPosition, "%s", why)
 			return
@@ -310,6 +378,9 @@ func (v *verification) frames(m *recorder.Manifest, s recorder.Segment, r *segme
 	}
 	if why := at.end(); why != "" {
 		v.found.addf(m.ID, s.File, FaultPosition, "%s", why)
+	}
+	if sum := hex.EncodeToString(at.plain.Sum(nil)); bad == 0 && s.AudioSHA256 != "" && sum != s.AudioSHA256 {
+		v.found.addf(m.ID, s.File, FaultAltered, "SHA-256 of its audio is %s, the manifest says %s", sum, s.AudioSHA256)
 	}
 }
 
@@ -320,8 +391,9 @@ type positions struct {
 	t    timeline
 	rate int64 // Hz
 
-	endMS int64 // in the segment's audio, behind the last frame
-	skip  bool  // frames before this one were bad: a leap is no news
+	plain hash.Hash // of the audio
+	endMS int64     // in the segment's audio, behind the last frame
+	skip  bool      // frames before this one were bad: a leap is no news
 }
 
 // slackMS allows for the rounding of positions to whole milliseconds.

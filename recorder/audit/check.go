@@ -56,10 +56,8 @@ func (rs Rings) Of(signed []byte) *Ring {
 		if r.Node != f[1] {
 			continue
 		}
-		for _, k := range r.Keys {
-			if _, _, _, err := r.Open(signed); err == nil || k.idIn(f[2]) {
-				return r
-			}
+		if slices.ContainsFunc(r.Keys, func(k Key) bool { return k.idIn(f[2]) }) {
+			return r
 		}
 	}
 	return nil
@@ -91,7 +89,7 @@ type Checker struct {
 	name   string
 	found  func(Finding)
 	visit  func(Entry)
-	leaf   func(n int64) (tlog.Hash, bool) // as the log's own tree has it
+	hash   func(level int, n int64) (tlog.Hash, bool) // as the log's own tree has it
 	front  frontier
 	n      int64
 	last   time.Time
@@ -157,8 +155,8 @@ func (c *Checker) Line(line []byte) error {
 // step takes a leaf into the tree.
 func (c *Checker) step(line []byte) {
 	h := tlog.RecordHash(line)
-	if c.leaf != nil {
-		if want, ok := c.leaf(c.n); ok && want != h {
+	if c.hash != nil {
+		if want, ok := c.hash(0, c.n); ok && want != h {
 			c.findf(c.n, FaultAltered, "the entry differs from what the tree has")
 		}
 	}
@@ -261,7 +259,7 @@ func Stored(ctx context.Context, st recorder.Store, node string) (logs []StoredL
 	for _, root := range roots {
 		r, rerr := ParseRing(statements[root])
 		if rerr != nil {
-			err = errors.Join(err, fmt.Errorf("keys of node %s: %w", root, rerr))
+			err = errors.Join(err, fmt.Errorf("keys of node %s: %w: %w", root, ErrSignature, rerr))
 			continue
 		}
 		rings = append(rings, r)
@@ -310,19 +308,24 @@ func (s StoredLog) Check(ctx context.Context, rings Rings, visit func(Entry), fo
 // retention is not read, but its hashes are.
 func (e Epoch) Check(ctx context.Context, node string, rings Rings, visit func(Entry), found func(Finding)) (*Checker, error) {
 	c := NewChecker(rings, node+"/"+e.Name, visit, found)
-	leaf, done, err := e.leaves()
+	hash, done, err := e.hashes()
 	if err != nil {
 		return c, err
 	}
 	defer done()
-	c.leaf = leaf
+	c.hash = hash
+	c.front.inner = func(level int, n int64, h tlog.Hash) {
+		if want, ok := hash(level, n); ok && want != h && !c.broken {
+			c.findf(c.n, FaultAltered, "the tree has another hash at level %d, %d: repair it by starting anew without the file tree", level, n)
+		}
+	}
 	firsts, err := e.firsts()
 	if err != nil {
 		return c, err
 	}
 	if len(firsts) > 0 {
 		for c.n < firsts[0] {
-			h, ok := leaf(c.n)
+			h, ok := hash(0, c.n)
 			if !ok {
 				c.findf(c.n, FaultTruncated, "the tree ends")
 				break
@@ -352,17 +355,17 @@ func (c *Checker) firstLink(anywhere bool) func([]byte) error {
 	}
 }
 
-// leaves reads the hashes of entries from the tree.
-func (e Epoch) leaves() (leaf func(int64) (tlog.Hash, bool), done func(), err error) {
+// hashes reads the hashes of the tree.
+func (e Epoch) hashes() (hash func(level int, n int64) (tlog.Hash, bool), done func(), err error) {
 	file, err := e.fsys.OpenFile(path.Join(e.path, treeFile), 0, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return func(int64) (tlog.Hash, bool) { return tlog.Hash{}, false }, func() {}, nil
+		return func(int, int64) (tlog.Hash, bool) { return tlog.Hash{}, false }, func() {}, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read tree: %w", err)
 	}
-	return func(n int64) (h tlog.Hash, ok bool) {
-		_, err := file.ReadAt(h[:], tlog.StoredHashIndex(0, n)*tlog.HashSize)
+	return func(level int, n int64) (h tlog.Hash, ok bool) {
+		_, err := file.ReadAt(h[:], tlog.StoredHashIndex(level, n)*tlog.HashSize)
 		return h, err == nil
 	}, func() { closeRead(file) }, nil
 }

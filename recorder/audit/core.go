@@ -132,6 +132,14 @@ func (c *core) openTree() error {
 
 // rotate begins a new file of entries.
 func (c *core) rotate() error {
+	if c.points != nil { // of a checkpoint that failed something may be left
+		if err := c.points.Truncate(c.pointsSize); err != nil {
+			return err
+		}
+		if err := c.points.Sync(); err != nil {
+			return err
+		}
+	}
 	f, err := c.cfg.FS.OpenFile(filepath.Join(c.dir, entriesFile(c.n)), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
@@ -212,7 +220,7 @@ func (c *core) loadEntries(e Epoch, firsts []int64) error {
 		return err
 	}
 	c.last, c.unclean = last.At, last.Kind != KindStopped
-	return c.reopen()
+	return c.reopen(firsts)
 }
 
 // errTail ends the reading of a file at its first line that is none.
@@ -276,8 +284,37 @@ func (c *core) findLink(e Epoch, firsts []int64, before int64) error {
 	return nil
 }
 
+// healPoints cuts off a checkpoint that a crash has torn.
+func (c *core) healPoints(first int64) error {
+	name := filepath.Join(c.dir, pointsFile(first))
+	b, err := vfs.ReadFile(c.cfg.FS, name, pointsBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, good := splitPoints(b)
+	if good == len(b) {
+		return nil
+	}
+	f, err := c.cfg.FS.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(int64(good)); err == nil {
+		err = c.cfg.Durable(f)
+	}
+	return errors.Join(err, f.Close())
+}
+
 // reopen opens the files to write on.
-func (c *core) reopen() (err error) {
+func (c *core) reopen(firsts []int64) (err error) {
+	for _, first := range firsts[max(0, len(firsts)-2):] {
+		if err := c.healPoints(first); err != nil {
+			return err
+		}
+	}
 	if err := c.tree.write(); err != nil {
 		return err
 	}

@@ -150,7 +150,7 @@ func (e Epoch) Each(ctx context.Context, from int64, line func(line []byte) erro
 		if first < start || ctx.Err() != nil {
 			continue
 		}
-		points, err := e.points(first)
+		points, rest, err := e.points(first)
 		if err != nil {
 			return fmt.Errorf("read audit log: %w", err)
 		}
@@ -182,6 +182,9 @@ func (e Epoch) Each(ctx context.Context, from int64, line func(line []byte) erro
 		if err == nil {
 			err = pass()
 		}
+		if err == nil && len(rest) > 0 {
+			err = point(rest[:min(len(rest), checkpointBytesMax)])
+		}
 		if err != nil {
 			return err
 		}
@@ -194,17 +197,18 @@ type point struct {
 	signed []byte
 }
 
-// points returns the checkpoints made while a file was written.
-func (e Epoch) points(first int64) ([]point, error) {
+// points returns the checkpoints made while a file was written, and what is
+// behind them and none.
+func (e Epoch) points(first int64) (out []point, rest []byte, err error) {
 	b, err := vfs.ReadFile(e.fsys, filepath.Join(e.path, pointsFile(first)), pointsBytesMax)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out, _ := splitPoints(b)
-	return out, nil
+	out, good := splitPoints(b)
+	return out, b[good:], nil
 }
 
 // pointsBytesMax bounds a file of checkpoints: 60,000 of them.
@@ -264,7 +268,7 @@ func (e Epoch) Prove(n int64) (Proof, error) {
 		if first < start {
 			continue
 		}
-		points, err := e.points(first)
+		points, _, err := e.points(first)
 		if err != nil {
 			return Proof{}, fmt.Errorf("prove entry %d: %w", n, err)
 		}
@@ -310,7 +314,7 @@ func (e Epoch) latest() (point, error) {
 		return point{}, err
 	}
 	for _, first := range slices.Backward(firsts) {
-		points, err := e.points(first)
+		points, _, err := e.points(first)
 		if err != nil {
 			return point{}, err
 		}

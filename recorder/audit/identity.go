@@ -342,6 +342,17 @@ func (r *Ring) parse(i int, raw []byte) (Key, error) {
 	if err != nil || len(n.Sigs) != len(known) || len(n.UnverifiedSigs) > 0 {
 		return Key{}, errors.Join(errors.New("its signatures do not fit"), err)
 	}
+	again := n.Text + "\n"
+	for _, sig := range n.Sigs {
+		raw, err := decodeSig(sig.Base64)
+		if err != nil {
+			return Key{}, errors.New("its signatures are not in their one form")
+		}
+		again += "— " + sig.Name + " " + base64.StdEncoding.EncodeToString(raw) + "\n"
+	}
+	if again != string(raw) {
+		return Key{}, errors.New("it is not in its one form")
+	}
 	return k, nil
 }
 
@@ -398,7 +409,7 @@ func (r *Ring) Open(signed []byte) (text, key string, sig []byte, err error) {
 	if len(n.Sigs) != 1 || len(n.UnverifiedSigs) != 0 {
 		return "", "", nil, fmt.Errorf("%w: %d signatures, want one", ErrSignature, len(n.Sigs)+len(n.UnverifiedSigs))
 	}
-	raw, err := base64.StdEncoding.DecodeString(n.Sigs[0].Base64)
+	raw, err := decodeSig(n.Sigs[0].Base64)
 	if err != nil || len(raw) != 4+ed25519.SignatureSize {
 		return "", "", nil, fmt.Errorf("%w: it is not one of Ed25519", ErrSignature)
 	}
@@ -426,4 +437,4 @@ func (r *Ring) Join(text, key string, sig []byte) ([]byte, error) {
 }
 
 // decodeSig decodes the signature of a note: the hash of the key and 64 bytes.
-func decodeSig(s string) ([]byte, error) { return base64.StdEncoding.DecodeString(s) }
+func decodeSig(s string) ([]byte, error) { return base64.StdEncoding.Strict().DecodeString(s) }

@@ -66,15 +66,20 @@ func (t *tree) drop()   { t.staged = t.staged[:0] }
 // that grows with the logarithm of their number.
 type frontier struct {
 	n     int64
-	nodes []tlog.Hash // roots of the complete subtrees, largest first
+	nodes []tlog.Hash                           // roots of the complete subtrees, largest first
+	inner func(level int, n int64, h tlog.Hash) // told of each complete subtree above a leaf; may be nil
 }
 
 func (f *frontier) add(leaf tlog.Hash) {
 	f.nodes = append(f.nodes, leaf)
+	level := 0
 	for n := f.n; n&1 == 1; n >>= 1 {
 		k := len(f.nodes)
 		f.nodes[k-2] = tlog.NodeHash(f.nodes[k-2], f.nodes[k-1])
 		f.nodes = f.nodes[:k-1]
+		if level++; f.inner != nil {
+			f.inner(level, n>>1, f.nodes[k-2])
+		}
 	}
 	f.n++
 }

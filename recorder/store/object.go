@@ -121,6 +121,7 @@ type Options struct {
 	FreeBytesMin int64  // file: Check fails when fewer bytes are free; 0: no limit
 
 	Attempts       int               // of a request; 0: 4
+	RetryFirst     time.Duration     // wait before the second attempt, about; doubled for each other one; 0: 200 ms
 	RequestTimeout time.Duration     // of one attempt, beside a second for each 64 KiB it sends; 0: 20 s
 	Transport      http.RoundTripper // for tests; nil: a usual one
 }
@@ -129,6 +130,7 @@ type Options struct {
 const (
 	attemptsMax       = 20
 	requestTimeoutMax = 10 * time.Minute
+	retryFirstMax     = 5 * time.Second
 )
 
 // Validate lists all faults.
@@ -151,6 +153,9 @@ func (o Options) Validate() error {
 	}
 	if o.Attempts < 0 || o.Attempts > attemptsMax {
 		errs = append(errs, fmt.Errorf("attempts %d: want 1 to %d", o.Attempts, attemptsMax))
+	}
+	if o.RetryFirst < 0 || o.RetryFirst > retryFirstMax {
+		errs = append(errs, fmt.Errorf("wait before the second attempt %v: want at most %v", o.RetryFirst, retryFirstMax))
 	}
 	if o.RequestTimeout < 0 || o.RequestTimeout > requestTimeoutMax {
 		errs = append(errs, fmt.Errorf("request timeout %v: want at most %v", o.RequestTimeout, requestTimeoutMax))

@@ -77,6 +77,9 @@ func defaults(o store.Options) store.Options {
 	if o.RequestTimeout == 0 {
 		o.RequestTimeout = requestTimeout
 	}
+	if o.RetryFirst == 0 {
+		o.RetryFirst = retryFirst
+	}
 	if o.FS == nil {
 		o.FS = vfs.OS{}
 	}
@@ -202,7 +205,7 @@ func timeOf(bytes int64) time.Duration {
 
 // Delete implements recorder.Store. An object that is locked gives *store.LockedError.
 func (b *Bucket) Delete(ctx context.Context, name string) error {
-	if err := store.CheckName(name); err != nil {
+	if err := b.ready(ctx, name); err != nil {
 		return fmt.Errorf("delete: %w", err)
 	}
 	ctx, cancel := b.limit(ctx, 0)

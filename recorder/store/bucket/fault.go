@@ -51,7 +51,20 @@ func (b *Bucket) fail(ctx context.Context, op, name string, err error) error {
 	return &store.Error{Op: op, Name: name, Store: b.String(), Hint: hint, Kind: kind, Err: err}
 }
 
+// hinted is an error that brings its hint.
+type hinted struct {
+	error
+	hint string
+}
+
+// Unwrap returns the error.
+func (h hinted) Unwrap() error { return h.error }
+
 func (b *Bucket) kind(err error) (kind error, hint string) {
+	var h hinted
+	if errors.As(err, &h) {
+		return nil, h.hint
+	}
 	for _, known := range []error{recorder.ErrNotFound, recorder.ErrExists, store.ErrLocked, store.ErrCorrupt, store.ErrNoBucket, store.ErrNoLock} {
 		if errors.Is(err, known) {
 			return nil, hints[known]

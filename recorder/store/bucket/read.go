@@ -147,7 +147,7 @@ func (o *object) load(at int64, want int) error {
 // fetch fills p from a place on, with as many requests as it takes: connections
 // break in the middle. io.EOF at the object's end.
 func (o *object) fetch(ctx context.Context, p []byte, at int64) (int, error) {
-	done, wait := 0, retryFirst
+	done := 0
 	for n := 1; ; n++ {
 		got, err := o.fetchOnce(ctx, p[done:], at+int64(done))
 		done += got
@@ -155,12 +155,11 @@ func (o *object) fetch(ctx context.Context, p []byte, at int64) (int, error) {
 			return done, err
 		}
 		if got > 0 {
-			n, wait = 0, retryFirst
+			n = 1
 		}
-		if sleep(ctx, wait) != nil {
+		if sleep(ctx, o.b.backoff(n)) != nil {
 			return done, err
 		}
-		wait = min(2*wait, retryMost)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 	"gocloud.dev/blob/s3blob"
 
@@ -42,7 +43,7 @@ func openS3(ctx context.Context, c config) (*Bucket, error) {
 		awsconfig.WithRetryer(func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) {
 				o.MaxAttempts = c.Attempts
-				o.MaxBackoff = retryMost
+				o.Backoff = retry.BackoffDelayerFunc(func(n int, _ error) (time.Duration, error) { return jitter(c.backoff(n)), nil })
 				o.RateLimiter = noLimit{} // the queue behind it slows down by itself
 			})
 		}),
@@ -74,7 +75,7 @@ func openS3(ctx context.Context, c config) (*Bucket, error) {
 		cfg.Region = regionDefault
 	}
 	client := s3.NewFromConfig(cfg, func(o *s3.Options) {
-		o.HTTPClient = c.client(ownRoots(cfg))
+		o.HTTPClient, o.Logger = c.client(ownRoots(cfg)), logging.Nop{}
 		if endpoint != "" {
 			o.BaseEndpoint = aws.String(endpoint)
 		}

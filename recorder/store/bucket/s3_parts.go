@@ -111,13 +111,19 @@ func (s *s3Service) sweep(ctx context.Context, prefix string, before time.Time) 
 				continue
 			}
 			err := s.abort(ctx, aws.ToString(u.Key), aws.ToString(u.UploadId))
-			if kind, _ := s.fault(err); err != nil && kind != recorder.ErrNotFound { //nolint:errorlint // it is the value itself
+			if err != nil && !s.gone(err) {
 				return n, err
 			}
 			n++
 		}
 	}
 	return n, nil
+}
+
+// gone tells whether an error says that what was meant is not there.
+func (s *s3Service) gone(err error) bool {
+	kind, _ := s.fault(err)
+	return errors.Is(kind, recorder.ErrNotFound)
 }
 
 const hintLockS3 = "switch on object lock for the bucket: aws s3api create-bucket --object-lock-enabled-for-bucket for a new one, " +
@@ -137,5 +143,5 @@ func (s *s3Service) prepare(ctx context.Context) error {
 	case out.ObjectLockConfiguration != nil && out.ObjectLockConfiguration.ObjectLockEnabled == types.ObjectLockEnabledEnabled:
 		return nil
 	}
-	return store.ErrNoLock
+	return hinted{store.ErrNoLock, hintLockS3}
 }

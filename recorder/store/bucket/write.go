@@ -134,17 +134,24 @@ func (b *Bucket) put(ctx context.Context, name string, c content, w write) error
 }
 
 // again makes another attempt after a fault that may pass. Services whose
-// clients do so themselves answer with errors that are final.
+// clients do so themselves answer with errors that are final, but for bytes that
+// changed on the way and were refused.
 func (b *Bucket) again(ctx context.Context, f func() error) error {
-	wait := retryFirst
 	for n := 1; ; n++ {
 		err := f()
-		var r retryError
-		if err == nil || n >= b.Attempts || !errors.As(err, &r) || sleep(ctx, wait) != nil {
+		if err == nil || n >= b.Attempts || !b.passing(err) || sleep(ctx, b.backoff(n)) != nil {
 			return err
 		}
-		wait = min(2*wait, retryMost)
 	}
+}
+
+func (b *Bucket) passing(err error) bool {
+	var r retryError
+	if errors.As(err, &r) {
+		return true
+	}
+	kind, _ := b.service.fault(err)
+	return errors.Is(kind, store.ErrCorrupt) && !errors.Is(err, store.ErrCorrupt)
 }
 
 // retryError is a fault after which a service wants another attempt.
@@ -153,9 +160,15 @@ type retryError struct{ error }
 // Unwrap returns the fault.
 func (e retryError) Unwrap() error { return e.error }
 
-// sleep waits for about d, so that not all come back at once.
+// backoff is how long to wait after so many attempts.
+func (c config) backoff(n int) time.Duration { return min(c.RetryFirst<<min(n-1, 20), retryMost) }
+
+// jitter makes that not all come back at once.
+func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d) }
+
+// sleep waits for about d.
 func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
+	t := time.NewTimer(jitter(d))
 	defer t.Stop()
 	select {
 	case <-t.C:

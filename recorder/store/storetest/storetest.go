@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/store"
 )
 
 // Harness makes what the suite works on.
@@ -26,6 +28,11 @@ type Harness struct {
 	Local func(t *testing.T, content string) string
 	// Gone tells whether a local file is gone. Nil: by os.Stat.
 	Gone func(path string) bool
+	// OpenLocked returns an empty store whose objects are locked. Nil: it has no lock.
+	OpenLocked func(t *testing.T, l store.Lock) recorder.Store
+	// OpenWith returns a store whose requests go through a transport, the same one
+	// each time. It is for Faults.
+	OpenWith func(t *testing.T, tr http.RoundTripper) recorder.Store
 }
 
 func (h Harness) local(t *testing.T, content string) string {
@@ -67,6 +74,20 @@ func Run(t *testing.T, h Harness) {
 		{"Cancelled", testCancelled},
 		{"Check", testCheck},
 		{"Concurrent", testConcurrent},
+		{"Ranges", testRanges},
+		{"Big", testBig},
+		{"Many", testMany},
+		{"Race", testRace},
+		{"NamesAtLimit", testNamesAtLimit},
+		{"Modified", testModified},
+		{"Replaced", testReplaced},
+		{"Upload", testUpload},
+		{"UploadExists", testUploadExists},
+		{"UploadAborted", testUploadAborted},
+		{"UploadChanged", testUploadChanged},
+		{"UploadOrder", testUploadOrder},
+		{"Sweep", testSweep},
+		{"Lock", testLock},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.f(t, h) })
 	}

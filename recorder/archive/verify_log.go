@@ -1,0 +1,246 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder/audit"
+)
+
+// ProofQuery says against what recordings are proved.
+type ProofQuery struct {
+	Dir  audit.Dir // logs on the node's own disk; zero: those of the archive's log, else none
+	Node string    // whose they are
+	Ring *audit.Ring
+	Pin  string // a public key that must be among those that signed, name+id+base64; empty: none
+}
+
+// ledger is what the logs say of recordings.
+type ledger struct {
+	rings audit.Rings
+	last  map[[16]byte]*lastWord // by recording
+	sizes map[string]int64       // entries of each log
+	begun time.Time              // of the first log; zero: there is none
+	whole bool                   // all logs were read
+}
+
+// lastWord is the last that the logs say of a recording.
+type lastWord struct {
+	link  [16]byte // hash of the link, cut
+	entry int64
+	log   *string // shared
+	at    time.Time
+	kind  audit.Kind // of what came after the link; empty: nothing
+	seen  bool       // in a store
+}
+
+func idKey(id string) (k [16]byte) {
+	sum := sha256.Sum256([]byte(id))
+	copy(k[:], sum[:])
+	return k
+}
+
+func linkKey(hexSum string) (k [16]byte) {
+	sum := sha256.Sum256([]byte(hexSum))
+	copy(k[:], sum[:])
+	return k
+}
+
+// take notes what an entry says.
+func (l *ledger) take(log *string, e audit.Entry) {
+	if l.begun.IsZero() || e.At.Before(l.begun) {
+		l.begun = e.At
+	}
+	k := idKey(e.Recording)
+	switch e.Kind {
+	case audit.KindPublished, audit.KindReplaced:
+		if e.Link != nil {
+			l.last[k] = &lastWord{link: linkKey(e.Link.SHA256), entry: e.N, log: log, at: e.At}
+		}
+	case audit.KindDeleted, audit.KindShredded:
+		w := l.last[k]
+		if w == nil {
+			w = &lastWord{entry: e.N, log: log, at: e.At}
+			l.last[k] = w
+		}
+		w.kind = e.Kind
+	}
+}
+
+// readLogs checks all logs, in the stores and on the disk, and learns from them.
+func (v *verification) readLogs(q ProofQuery) error {
+	l := &v.led
+	l.last, l.sizes, l.whole = map[[16]byte]*lastWord{}, map[string]int64{}, true
+	logs, rings, err := audit.Stored(v.ctx, v.a.Store(), "")
+	if v.ctx.Err() != nil {
+		return v.ctx.Err()
+	}
+	if errors.Is(err, audit.ErrSignature) {
+		v.found.addf("", audit.StorePrefix, FaultSignature, "%v", err)
+	} else {
+		v.unread = err
+	}
+	l.rings = v.a.rings(q, rings)
+	if q.Pin != "" && !l.rings.Has(q.Pin) {
+		v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", q.Pin)
+	}
+	stored := map[string]*audit.Checker{}
+	for _, s := range logs {
+		name := s.Name()
+		c, err := s.Check(v.ctx, l.rings, func(e audit.Entry) { l.take(&name, e) }, v.logFinding)
+		if err != nil {
+			if v.ctx.Err() != nil {
+				return err
+			}
+			v.unread = err
+		}
+		stored[name] = c
+		l.sizes[name] = c.Size()
+	}
+	return v.readOwn(q, stored)
+}
+
+// rings returns all public keys that are at hand, the node's own first.
+func (a *Archive) rings(q ProofQuery, stored audit.Rings) (out audit.Rings) {
+	if q.Ring != nil {
+		out = append(out, q.Ring)
+	}
+	if log := a.proof.log.Load(); log != nil {
+		out = append(out, log.Identity().Ring())
+	}
+	for _, r := range stored {
+		known := false
+		for _, o := range out {
+			// The node's own word about its keys goes further than the store's.
+			known = known || o.Node == r.Node && o.Keys[0].ID == r.Keys[0].ID && len(o.Keys) >= len(r.Keys)
+		}
+		if !known {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// own returns the logs on the node's own disk.
+func (a *Archive) own(q ProofQuery) (dir audit.Dir, node string, ok bool) {
+	if log := a.proof.log.Load(); log != nil {
+		return log.Dir(), log.Node(), true
+	}
+	return q.Dir, q.Node, q.Node != ""
+}
+
+// readOwn checks the logs on the node's own disk, and that the store agrees.
+func (v *verification) readOwn(q ProofQuery, stored map[string]*audit.Checker) error {
+	dir, node, ok := v.a.own(q)
+	if !ok {
+		return nil
+	}
+	epochs, err := dir.Epochs()
+	if err != nil {
+		v.found.addf("", "", FaultUnreadable, "%v", err)
+		return nil
+	}
+	for _, epoch := range epochs {
+		e, name := dir.Epoch(epoch), node+"/"+epoch
+		c, err := e.Check(v.ctx, node, v.led.rings, func(en audit.Entry) {
+			if en.N >= v.led.sizes[name] {
+				v.led.take(&name, en)
+			}
+		}, v.logFinding)
+		if err != nil {
+			if v.ctx.Err() != nil {
+				return err
+			}
+			v.found.addf("", audit.StorePrefix+name, FaultUnreadable, "%v", err)
+		}
+		if s := stored[name]; s != nil && s.Points > 0 {
+			if err := e.Agrees(s.At); err != nil {
+				v.found.addf("", audit.StorePrefix+name, audit.FaultFork, "%v", err)
+			}
+		}
+		v.led.sizes[name] = max(v.led.sizes[name], c.Size())
+	}
+	return nil
+}
+
+// logFinding takes what is wrong with a log.
+func (v *verification) logFinding(f audit.Finding) {
+	out := Finding{File: audit.StorePrefix + f.Log, Fault: f.Fault, Detail: fmt.Sprintf("entry %d: %s", f.Entry, f.Detail)}
+	if f.Note {
+		v.notes.add(out)
+	} else {
+		v.found.add(out)
+	}
+}
+
+// missing names recordings that were published and are nowhere, without a word
+// about their deletion.
+func (v *verification) missing(q VerifyQuery) error {
+	type gone struct {
+		log   string
+		entry int64
+	}
+	want := map[gone]bool{}
+	for _, w := range v.led.last {
+		if !w.seen && w.kind == "" && q.near(w.at) {
+			want[gone{*w.log, w.entry}] = true
+		}
+	}
+	if len(want) == 0 || len(v.down) > 0 {
+		return nil
+	}
+	// Their ids were not kept: they are read again.
+	name := func(log string, e audit.Entry) {
+		if want[gone{log, e.N}] && !q.skips(e.Recording, "") && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
+			delete(want, gone{log, e.N})
+			v.found.addf(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
+				e.N, log, e.At.Format(time.RFC3339))
+		}
+	}
+	ignore := func(audit.Finding) {}
+	logs, _, _ := audit.Stored(v.ctx, v.a.Store(), "") // told before
+	for _, s := range logs {
+		if _, err := s.Check(v.ctx, v.led.rings, func(e audit.Entry) { name(s.Name(), e) }, ignore); err != nil && v.ctx.Err() != nil {
+			return err
+		}
+	}
+	dir, node, ok := v.a.own(q.Proof)
+	if !ok {
+		return nil
+	}
+	epochs, _ := dir.Epochs() // told before
+	for _, epoch := range epochs {
+		_, err := dir.Epoch(epoch).Check(v.ctx, node, v.led.rings, func(e audit.Entry) { name(node+"/"+epoch, e) }, ignore)
+		if err != nil && v.ctx.Err() != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newest returns the hash of the last link that the node's own disk has of a
+// recording from an entry on, without reading what is of others.
+func newest(ctx context.Context, e audit.Epoch, from int64, id string) (hash string, kind audit.Kind, err error) {
+	needle := []byte(`"recording":"` + id + `"`)
+	err = e.Each(ctx, from, func(line []byte) error {
+		if !bytes.Contains(line, needle) {
+			return nil
+		}
+		en, err := audit.ParseEntry(line)
+		if err != nil || en.Recording != id {
+			return nil //nolint:nilerr // told when the log is checked
+		}
+		switch {
+		case en.Link != nil:
+			hash, kind = en.Link.SHA256, ""
+		case en.Kind == audit.KindDeleted || en.Kind == audit.KindShredded:
+			kind = en.Kind
+		}
+		return nil
+	}, func([]byte) error { return nil })
+	return hash, kind, err
+}
