@@ -149,7 +149,7 @@ func MarkSource(req *Message) {
 		if err != nil {
 			return
 		}
-		list := splitList(h.Value)
+		list := SplitList(h.Value)
 		rport, ask := via.Params.Get("rport")
 		ask = ask && rport == ""
 		source := req.Flow.Remote.Addr()

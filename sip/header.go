@@ -57,7 +57,7 @@ func (m *Message) Fields(name string) (values []string) {
 // other commas (WWW-Authenticate and the like).
 func (m *Message) List(name string) (elements []string) {
 	for _, v := range m.Fields(name) {
-		elements = append(elements, splitList(v)...)
+		elements = append(elements, SplitList(v)...)
 	}
 	return elements
 }

@@ -343,3 +343,14 @@ func (m *Message) Clone() *Message {
 	c.Headers = append(make([]Header, 0, len(m.Headers)+2), m.Headers...)
 	return &c
 }
+
+// Text returns the whole message as it is sent.
+func (m *Message) Text() string {
+	if m.frozen != "" {
+		return m.frozen
+	}
+	return string(m.Append(make([]byte, 0, 1024)))
+}
+
+// FromText returns a message that can only be sent, of what Text returned.
+func FromText(text string) *Message { return &Message{frozen: text} }

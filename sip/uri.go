@@ -227,9 +227,9 @@ func validHost(s string) bool {
 
 func unbracket(host string) string { return strings.TrimSuffix(strings.TrimPrefix(host, "["), "]") }
 
-// splitList takes a comma-separated list apart; commas in quotes and in angle
+// SplitList takes a comma-separated list apart; commas in quotes and in angle
 // brackets belong to an element.
-func splitList(s string) (out []string) {
+func SplitList(s string) (out []string) {
 	for s != "" {
 		var one string
 		one, s, _ = cutOutside(s, ',')

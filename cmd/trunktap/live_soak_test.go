@@ -6,8 +6,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -24,6 +26,7 @@ import (
 
 var (
 	soakTime    = flag.Duration("soak", 3*time.Second, "how long TestLiveSoak sends rubbish")
+	soakHeap    = flag.String("heap", "", "directory where TestLiveSoak leaves heap profiles of the daemon")
 	soakSpoofed = flag.Int("spoofed", 20_000, "datagrams of TestLiveSoak from addresses of nobody, and INVITEs of a peer")
 )
 
@@ -32,6 +35,8 @@ const (
 	soakKeep    = 2000 // packets of each call that are compared byte for byte, each way
 	soakRate    = 2000 // messages a second of rubbish, half of them over TCP
 	soakRSSMax  = 512  // MiB, more than the calls alone take, while it lasts
+	soakSettle  = 3 * time.Minute
+	soakIdleMax = 48   // MiB, more than with the calls alone, once it is over
 	soakLossMax = 1000 // one packet in so many may be lost: by sockets of the test on a machine that stands still
 )
 
@@ -47,13 +52,14 @@ func TestLiveSoak(t *testing.T) {
 	}{
 		{"rubbish", func() { w.rubbish(seed) }},
 		{"from nobody", func() { w.fromNobody(*soakSpoofed) }},
-		{"calls of a peer", func() { w.invites(*soakSpoofed) }},
+		{"calls of a peer", func() { defer w.watch(5 * time.Second)(); w.invites(*soakSpoofed) }},
 	} {
 		before := w.counters()
 		from, base := time.Now(), w.rss()
 		step.run()
 		after, rss := w.counters(), w.rss()
-		t.Logf("%s, %s: %d MiB before, %d MiB after, %d MiB at the most", step.name, time.Since(from).Round(time.Second), base, rss, w.peak())
+		w.profile(step.name)
+		t.Logf("%s, %s: %d MiB before, %d MiB after", step.name, time.Since(from).Round(time.Second), base, rss)
 		for name, n := range after {
 			if n != before[name] && strings.HasPrefix(name, "trunktap_sip_") || strings.HasPrefix(name, "trunktap_calls_") && n != before[name] {
 				t.Logf("%s: %s %+.0f", step.name, name, n-before[name])
@@ -62,6 +68,7 @@ func TestLiveSoak(t *testing.T) {
 		if grown := rss - w.idle; grown > soakRSSMax {
 			t.Errorf("%s: %d MiB more than before", step.name, grown)
 		}
+		w.settle(step.name)
 	}
 	w.check()
 }
@@ -72,18 +79,23 @@ type soak struct {
 	t      *testing.T
 	agents [2]*siptest.Agent
 	calls  []*livePair
-	idle   int // MiB
+	idle   int            // MiB
+	heap   netip.AddrPort // of profiles
 }
 
 func newSoak(t *testing.T) *soak {
 	at := freeUDP(t, liveHost)
 	tc := liveTrunkConfig{Name: "soak", Format: recorder.FormatWAVPCM16, Keys: []string{fmt.Sprintf("limits: {calls_max: %d}", soakCalls+2)}}
-	w := &soak{t: t}
+	w, more := &soak{t: t}, ""
 	for side, addr := range liveTrunk[0] {
 		w.agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0), KeepMax: soakKeep})
 		tc.Sides[side] = liveSide{Peer: addr, NextHop: "sip:" + w.agents[side].Addr().String(), Media: liveHost}
 	}
-	w.liveDaemon = newLiveDaemon(t, liveConfig{Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}, Ports: 4 * (soakCalls + 20)})
+	if *soakHeap != "" {
+		w.heap = freeTCP(t, liveHost)
+		more = fmt.Sprintf("pprof: {listen: %q}\n", w.heap)
+	}
+	w.liveDaemon = newLiveDaemon(t, liveConfig{More: more, Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}, Ports: 4 * (soakCalls + 20)})
 	w.start()
 	for i := range soakCalls {
 		w.calls = append(w.calls, w.call(w.agents, [2]float64{400 + 10*float64(i%7), 1000 + 10*float64(i%5)}))
@@ -95,8 +107,57 @@ func newSoak(t *testing.T) *soak {
 	return w
 }
 
-func (w *soak) rss() int  { return w.memory("VmRSS:") }
-func (w *soak) peak() int { return w.memory("VmHWM:") }
+// settle waits until what a step left behind is forgotten: memory must fall back to
+// about what it was.
+func (w *soak) settle(name string) {
+	from, most := time.Now(), w.idle+max(w.idle/4, soakIdleMax)
+	for w.rss() > most && time.Since(from) < soakSettle {
+		time.Sleep(time.Second)
+	}
+	c := w.counters()
+	w.t.Logf("%s: %d MiB %s later; memory was given back %.0f times; of Go: %.0f MiB, %.0f in objects", name, w.rss(), time.Since(from).Round(time.Second),
+		c["trunktap_memory_reclaimed_total"], (c["go_memstats_sys_bytes"]-c["go_memstats_heap_released_bytes"])/(1<<20), c["go_memstats_heap_alloc_bytes"]/(1<<20))
+	if rss := w.rss(); rss > most {
+		w.t.Errorf("%s: %d MiB %s later, %d before the first", name, rss, soakSettle, w.idle)
+	}
+	w.profile(name + " after")
+}
+
+// watch shows how much memory is in use, until the function that it returns is called.
+func (w *soak) watch(every time.Duration) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		var seen []int
+		for tick := time.Tick(every); ; {
+			select {
+			case <-tick:
+				seen = append(seen, w.rss())
+			case <-done:
+				w.t.Logf("every %s: %d MiB", every, seen)
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// profile keeps a profile of the daemon's heap.
+func (w *soak) profile(name string) {
+	if *soakHeap == "" {
+		return
+	}
+	res := must(http.Get("http://" + w.heap.String() + "/debug/pprof/heap"))(w.t)
+	defer func() { _ = res.Body.Close() }() // it was read
+	data := must(io.ReadAll(res.Body))(w.t)
+	if err := os.WriteFile(filepath.Join(*soakHeap, strings.ReplaceAll(name, " ", "_")+".heap"), data, 0o600); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// rss is what the daemon holds. Rings that the kernel shares with it do not count: they
+// are of one size, and seem to grow as they are used for the first time.
+func (w *soak) rss() int { return w.memory("RssAnon:") }
 
 // memory of the daemon, MiB.
 func (w *soak) memory(what string) int {
@@ -125,6 +186,7 @@ func (w *soak) counters() map[string]float64 {
 func (w *soak) rubbish(seed uint64) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), *soakTime)
 	defer cancel()
+	defer w.watch(*soakTime / 10)()
 	seeds := soakSeeds(w.t, w.via())
 	err := together(4, func(i int) error {
 		from := liveTrunk[0][i%2]

@@ -101,6 +101,7 @@ func signallingMetrics(reg *prometheus.Registry, d *daemon) {
 	unsigned("sip_signals_refused_total", "Call-state signals in SIP messages that could not be taken.", &b.SignalsRefused)
 	unsigned("sip_panics_total", "Faults of signalling that were survived.", &b.Panics)
 	trunkMetrics(reg, d.b2bua, d.names)
+	memoryMetrics(reg, d)
 	t := b.Transport
 	unsigned("sip_received_total", "SIP messages received.", &t.Received)
 	unsigned("sip_sent_total", "SIP messages sent.", &t.Sent)

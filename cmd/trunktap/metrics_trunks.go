@@ -15,7 +15,7 @@ func trunkMetrics(reg *prometheus.Registry, b *b2bua.B2BUA, names *dns.Resolver)
 	c := b.Counters()
 	for reason, v := range map[string]*atomic.Uint64{
 		"calls": &c.Refused.Calls, "rate": &c.Refused.Rate, "in_dialog": &c.Refused.InDialog, "delay": &c.Refused.Delay,
-		"memory": &c.Refused.Memory, "usages": &c.Refused.Usages, "loop": &c.Refused.Loops, "credentials": &c.Refused.Unauthentic,
+		"memory": &c.Refused.Memory, "usages": &c.Refused.Usages, "lingering": &c.Refused.Lingering, "loop": &c.Refused.Loops, "credentials": &c.Refused.Unauthentic,
 	} {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Namespace: "trunktap", Name: "sip_limited_total", Help: "Requests refused, by what stood against them.",

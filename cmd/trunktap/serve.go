@@ -116,6 +116,8 @@ type daemon struct {
 	quality *qualityMetrics
 	feeds   []feed.Source
 
+	reclaimed atomic.Uint64 // times that memory was given back
+
 	listener *listener      // nil: nothing is captured
 	forks    forks          // copies to other recorders
 	closers  []func() error // of what was started, in order
@@ -132,7 +134,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 	}()
 	for _, part := range []func(context.Context) error{
 		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.resumeCalls,
-		d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles,
+		d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles, d.reclaim,
 	} {
 		if err := part(ctx); err != nil {
 			return nil, err
@@ -332,7 +334,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		CallState: state, Overlay: d.sounds.overlay,
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), DNS: d.names, Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
-		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax),
+		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax),
 		Journal: d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package b2bua
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -161,6 +162,8 @@ func (a *anchor) rewrite(from media.Side, d *sdp.Description, sec []*sdp.Protect
 		if s := a.at(m); s != nil {
 			targets[i] = sdp.Target{Addr: a.trunk.Sides[to].MediaAddr, Port: s.Local(to).Port()}
 			targets[i].ICE = a.offerICE(to, m, targets[i])
+		} else if a.trunk.Hide { // it would name who is on this side
+			targets[i] = sdp.Target{Addr: a.trunk.Sides[to].MediaAddr, Refused: true}
 		}
 		if sec != nil {
 			targets[i].Protection = sec[i]
@@ -237,6 +240,47 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 	}
 	a.tell(res, at)
 	return out, nil
+}
+
+// reaffirmed takes the answer of a side to a refresh of ours, which offered it what it
+// has already: a side that has moved meanwhile says so there. The other side is not
+// asked, so what that would have to agree to is left as it is.
+func (a *anchor) reaffirmed(from media.Side, body []byte, at time.Time) {
+	d, err := sdp.Parse(body)
+	if err != nil || a.agreed == nil {
+		a.log.Debug("answer to a session refresh passed over", "side", from, "error", err)
+		return
+	}
+	was, other := a.agreed.answer, a.agreed.offer
+	if a.agreed.from != from {
+		was, other = other, was
+	}
+	if bytes.Equal(d.Bytes(), was.Bytes()) {
+		return
+	}
+	list := d.Media()
+	for i, m := range was.Media() {
+		if i >= len(list) || list[i].Rejected != m.Rejected || list[i].Proto != m.Proto || a.lines[i].sec != nil && !slices.Equal(own(d, i), own(was, i)) {
+			a.log.Warn("answer to a session refresh would change the session: it is passed over", "side", from, "line", i)
+			return
+		}
+	}
+	a.moved(from, d)
+	a.hearICE(from, d)
+	a.neg.OfferParsed(from.Other(), other)
+	res, err := a.neg.AnswerParsed(from, d, at, false)
+	if err != nil {
+		a.log.Debug("answer to a session refresh passed over", "side", from, "error", err)
+		return
+	}
+	a.apply(&agreed{from: from, offer: other, answer: d})
+	a.tell(res, at)
+}
+
+// own is what an m= line says of its protection.
+func own(d *sdp.Description, i int) []string {
+	session, line := d.Protection(i)
+	return append(slices.Clip(session), line...)
 }
 
 // confirm takes a 2xx to an INVITE without a description.

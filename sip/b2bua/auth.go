@@ -114,11 +114,11 @@ func (c *call) authorize(ex *exchange, cl *dialog.Client, res *sip.Message, now 
 	return true
 }
 
-// authorizeOwn answers the challenge of a BYE or an UPDATE that no party asked for;
-// once, for nobody waits for it.
+// authorizeOwn answers the challenge of a BYE or a session refresh that no party asked
+// for; once, for nobody waits for it.
 func (c *call) authorizeOwn(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) bool {
 	if res.Status != 401 && res.Status != 407 || ex.sent == nil || ex.answers > 0 || c.answered == nil ||
-		ex.method != sip.Bye && ex.method != sip.Update {
+		ex.method != sip.Bye && !ex.refresh {
 		return false
 	}
 	from := dialog.Callee

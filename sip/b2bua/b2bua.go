@@ -15,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
+	"github.com/trunktap/trunktap/sip/dialog"
 )
 
 // B2BUA is the back-to-back user agent of all trunks.
@@ -39,6 +40,7 @@ type B2BUA struct {
 	tables atomic.Pointer[[]*tableUse] // the newest first; replaced under mu
 	secret [secretBytes]byte
 	masked masked
+	tails  tails
 
 	mu       sync.Mutex
 	calls    map[callKey][]*call // guarded by mu: oldest first
@@ -83,6 +85,8 @@ func New(cfg Config) (*B2BUA, error) {
 		return nil, fmt.Errorf("b2bua: %w", err)
 	}
 	b.agent = agent
+	b.tails.of = dialog.NewTails(cfg.TailBytesMax)
+	b.tails.send = func(m *sip.Message, f sip.Flow) { _ = agent.Send(m, f, nil) } // counted there
 	b.counters.Transport = &agent.Counters
 	return b, nil
 }
@@ -162,6 +166,9 @@ func (b *B2BUA) handle(m *sip.Message) {
 		return
 	}
 	sip.MarkSource(m)
+	if b.tails.request(m) {
+		return
+	}
 	c, merged := b.find(m)
 	switch {
 	case c != nil:
@@ -170,6 +177,8 @@ func (b *B2BUA) handle(m *sip.Message) {
 		b.counters.Unknown.Add(1)
 	case merged:
 		b.reply(m, 482, "Loop Detected")
+	case m.Method == sip.Cancel && b.tails.cancels(m):
+		b.reply(m, 200, "OK")
 	case m.Method == sip.Cancel, m.ToTag() != "":
 		b.counters.Unknown.Add(1)
 		b.reply(m, 481, "Call/Transaction Does Not Exist")
@@ -203,11 +212,12 @@ func (b *B2BUA) handleResponse(m *sip.Message) {
 		own.take(m)
 		return
 	}
-	if c == nil {
+	switch {
+	case c != nil:
+		b.deliver(c, m)
+	case !b.tails.response(m):
 		b.counters.Unknown.Add(1)
-		return
 	}
-	b.deliver(c, m)
 }
 
 // branchPrefix marks our branches; the number of the call and that of the
@@ -409,6 +419,7 @@ func (b *B2BUA) Close() error {
 	b.toAll(func(*call) event { return event{} })
 	<-ended
 	b.helpers.Wait()
+	b.tails.close()
 	b.owners.close()
 	if err := b.agent.Close(); err != nil {
 		return fmt.Errorf("b2bua: close transports: %w", err)

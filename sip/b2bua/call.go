@@ -181,9 +181,10 @@ func (c *call) turn() (again bool) {
 		}
 		c.leave(now, media.CauseShutdown)
 		return false
-	case c.finished():
+	case c.finished(), c.spent(now):
 		events := c.box.take(true)
 		if len(events) == 0 {
+			c.b.tails.keep(c.exchanges, now) // before it is forgotten: a repetition finds one or the other
 			c.leave(now, media.CauseFailed)
 			return false
 		}

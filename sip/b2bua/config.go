@@ -77,6 +77,9 @@ type Config struct {
 	DelayMax time.Duration
 	// MemoryBytesMax is what the process may hold before they are. 0: everything.
 	MemoryBytesMax uint64
+	// TailBytesMax bounds what is kept of requests that were refused, so that their
+	// repetitions get the same answer: the oldest are forgotten first. 0: 32 MiB.
+	TailBytesMax int
 
 	// MediaTimeout ends an answered call of which no side has sent anything for
 	// so long, unless it is on hold. 0: 5 minutes; negative: never.
@@ -111,6 +114,9 @@ func (cfg *Config) complete() error {
 	}
 	if cfg.CallsPerTrunkMax <= 0 {
 		cfg.CallsPerTrunkMax = cfg.CallsMax
+	}
+	if cfg.TailBytesMax <= 0 {
+		cfg.TailBytesMax = tailBytesMaxDefault
 	}
 	if cfg.MediaTimeout == 0 {
 		cfg.MediaTimeout = mediaTimeoutDefault

@@ -66,7 +66,7 @@ func (c *call) carry(out, m *sip.Message, from media.Side, ours netip.AddrPort, 
 		c.hideRedirection(out, x)
 	}
 	c.hideIdentities(out, x)
-	out.Body = withoutPlaces(out.Get("Content-Type"), out.Body)
+	c.hideBody(out, m, x)
 	if m == c.setup.server.Req {
 		c.introduce(x)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"mime"
+	"slices"
 	"strings"
 
 	"github.com/trunktap/trunktap/media"
@@ -14,17 +15,85 @@ import (
 // the states of dialogs (RFC 4235) and parts of messages (RFC 3420). Every other
 // byte stays. What cannot be read passes as it is.
 func (b *B2BUA) renamedBody(contentType string, body []byte, from media.Side) []byte {
-	kind, _, err := mime.ParseMediaType(contentType)
-	if err != nil {
+	return eachPart(contentType, body, func(contentType string, body []byte) []byte {
+		switch kind, _, _ := mime.ParseMediaType(contentType); kind {
+		case "application/dialog-info+xml":
+			return b.renamedStates(body, from)
+		case "message/sipfrag", "message/sip":
+			return b.renamedFragment(body, from)
+		}
 		return body
+	})
+}
+
+// partsDepth is how deep multipart bodies are looked into.
+const partsDepth = 3
+
+// eachPart changes a body, or the parts of one of several (RFC 2046 section 5.1): the
+// states of a list of dialogs come in these (RFC 4662). Every other byte stays.
+func eachPart(contentType string, body []byte, change func(contentType string, body []byte) []byte) []byte {
+	return partsOf(contentType, body, change, partsDepth)
+}
+
+func partsOf(contentType string, body []byte, change func(string, []byte) []byte, depth int) []byte {
+	kind, params, err := mime.ParseMediaType(contentType)
+	boundary := params["boundary"]
+	if err != nil || !strings.HasPrefix(kind, "multipart/") || boundary == "" || depth == 0 {
+		return change(contentType, body)
 	}
-	switch kind {
-	case "application/dialog-info+xml":
-		return b.renamedStates(body, from)
-	case "message/sipfrag", "message/sip":
-		return b.renamedFragment(body, from)
+	delimiter := []byte("--" + boundary)
+	out := make([]byte, 0, len(body)+64)
+	rest := body
+	for {
+		i := boundaryIn(rest, delimiter)
+		if i < 0 {
+			return append(out, rest...) // the last delimiter is missing, or what follows it
+		}
+		part := rest[:i]
+		if len(out) > 0 {
+			part = changedPart(part, change, depth)
+		}
+		out = append(append(out, part...), delimiter...)
+		rest = rest[i+len(delimiter):]
 	}
-	return body
+}
+
+// boundaryIn returns where the next delimiter stands, alone on its line; -1: nowhere.
+func boundaryIn(body, delimiter []byte) int {
+	for from := 0; ; {
+		i := bytes.Index(body[from:], delimiter)
+		if i < 0 {
+			return -1
+		}
+		i += from
+		from = i + len(delimiter)
+		after := body[from:]
+		if (i == 0 || body[i-1] == '\n') && (len(after) == 0 || bytes.HasPrefix(after, []byte("--")) || bytes.IndexByte([]byte("\r\n \t"), after[0]) >= 0) {
+			return i
+		}
+	}
+}
+
+// changedPart is a part with its header, from the end of one delimiter to the next.
+func changedPart(part []byte, change func(string, []byte) []byte, depth int) []byte {
+	at := bytes.Index(part, []byte("\r\n\r\n"))
+	if at < 0 {
+		return part
+	}
+	head, body := part[:at+4], part[at+4:]
+	text, end := bytes.CutSuffix(body, []byte("\r\n"))
+	for line := range strings.SplitSeq(string(head), "\r\n") {
+		name, value, _ := strings.Cut(line, ":")
+		if !(sip.Header{Name: strings.TrimSpace(name)}).Is("Content-Type") {
+			continue
+		}
+		out := append(slices.Clip(head), partsOf(strings.TrimSpace(value), text, change, depth-1)...)
+		if end {
+			out = append(out, "\r\n"...)
+		}
+		return out
+	}
+	return part
 }
 
 // renamedStates reads application/dialog-info+xml.

@@ -4,8 +4,8 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"mime"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/trunktap/trunktap/sip"
@@ -172,16 +172,130 @@ func inAnswerTo(raw, res *sip.Message) *sip.Message {
 // Contact: they name parties, by their side's addresses where it has no domain.
 var identities = []string{
 	"P-Asserted-Identity", "P-Preferred-Identity", "P-Called-Party-ID", "Remote-Party-ID",
-	"Diversion", "History-Info", "Referred-By", "Reply-To",
+	"Diversion", "History-Info", "Referred-By", "Reply-To", "P-Associated-URI", "P-Served-User", "Refer-Events-At", "Geolocation",
 }
+
+// pointers are lists of URIs where something is found: of any scheme, in angle brackets.
+var pointers = []string{"Call-Info", "Alert-Info", "Error-Info"}
+
+// technical are header fields that name hosts as such.
+var technical = []string{"P-Charging-Vector", "P-Charging-Function-Addresses"}
+
+// warnAgent stands in Warning for who gave it (RFC 3261 section 20.43: a name or a pseudonym).
+const warnAgent = "trunktap"
 
 // hideIdentities replaces addresses of one side in what passes to the other.
 func (c *call) hideIdentities(m *sip.Message, x crossing) {
-	for i, h := range m.Headers {
-		if slices.ContainsFunc(identities, h.Is) {
-			m.Headers[i].Value = c.hideHosts(h.Value, x)
+	keep := m.Headers[:0]
+	for _, h := range m.Headers {
+		switch {
+		case is(h, identities):
+			h.Value = c.hideHosts(h.Value, x)
+		case is(h, pointers):
+			if h.Value = c.hidePointers(h.Value, x); h.Value == "" {
+				continue
+			}
+		case is(h, technical):
+			h.Value = c.hideAddresses(h.Value, x)
+		case h.Is("Warning"):
+			h.Value = c.hideWarning(h.Value, x)
+		}
+		keep = append(keep, h)
+	}
+	clear(m.Headers[len(keep):])
+	m.Headers = keep
+}
+
+// hidePointers hides the hosts of SIP URIs, and leaves out what leads to an address
+// of the side by another scheme: nobody could reach that through us.
+func (c *call) hidePointers(v string, x crossing) string {
+	var keep []string
+	for _, one := range sip.SplitList(c.hideHosts(v, x)) {
+		if c.hideAddresses(one, x) == one || uriIn(one) >= 0 {
+			keep = append(keep, one)
 		}
 	}
+	return strings.Join(keep, ", ")
+}
+
+// hideWarning names nobody as who warns, and no address of the side in the text.
+func (c *call) hideWarning(v string, x crossing) string {
+	list := sip.SplitList(v)
+	for i, one := range list {
+		code, rest, _ := strings.Cut(strings.TrimSpace(one), " ")
+		_, text, ok := strings.Cut(strings.TrimSpace(rest), " ")
+		if !ok {
+			text = `""`
+		}
+		list[i] = code + " " + warnAgent + " " + c.hideAddresses(strings.TrimSpace(text), x)
+	}
+	return strings.Join(list, ", ")
+}
+
+// hideAddresses replaces addresses of the side, wherever they stand in a text.
+func (c *call) hideAddresses(v string, x crossing) string {
+	const inAddress = "0123456789abcdefABCDEF.:"
+	var out strings.Builder
+	for rest := v; rest != ""; {
+		n := 0
+		for n < len(rest) && strings.IndexByte(inAddress, rest[n]) >= 0 {
+			n++
+		}
+		if n == 0 {
+			out.WriteByte(rest[0])
+			rest = rest[1:]
+			continue
+		}
+		out.WriteString(c.hideAddress(rest[:n], x))
+		rest = rest[n:]
+	}
+	return out.String()
+}
+
+// hideAddress is hideAddresses for a run of digits, letters, dots and colons.
+func (c *call) hideAddress(run string, x crossing) string {
+	text := strings.TrimRight(run, ".:")
+	addr, err := netip.ParseAddr(text)
+	port := ""
+	if err != nil {
+		host, p, ok := strings.Cut(text, ":")
+		if addr, err = netip.ParseAddr(host); !ok || err != nil {
+			return run
+		}
+		port = ":" + p
+	}
+	if !c.belongs(x, addr.Unmap()) {
+		return run
+	}
+	return x.there.Addr().WithZone("").String() + port + run[len(text):]
+}
+
+// hideBody leaves nothing in a body that says where the other side is. m is the message
+// as it came.
+func (c *call) hideBody(out, m *sip.Message, x crossing) {
+	if len(out.Body) == 0 {
+		return
+	}
+	kind, _, _ := mime.ParseMediaType(out.Get("Content-Type"))
+	_, _, ok := description(m)
+	if untouched := len(out.Body) == len(m.Body) && &out.Body[0] == &m.Body[0]; untouched && (ok || kind == "application/sdp") {
+		c.log.Debug("a description that is none of this session is held back")
+		out.Body = nil
+		for _, name := range []string{"Content-Type", "Content-Disposition", "Content-Encoding", "Content-Language"} {
+			out.Set(name)
+		}
+		return
+	}
+	out.Body = eachPart(out.Get("Content-Type"), out.Body, func(contentType string, body []byte) []byte {
+		kind, _, _ := mime.ParseMediaType(contentType)
+		switch {
+		case kind == "message/sipfrag", kind == "message/sip":
+			return []byte(c.hideHosts(string(withoutPlaces(contentType, body)), x))
+		case strings.HasSuffix(kind, "+xml"), kind == "application/simple-message-summary":
+			return []byte(c.hideHosts(string(body), x))
+		}
+		return body
+	})
 }
 
 // hideHosts replaces addresses of a side, and ours on it, by ours on the other one.
@@ -216,7 +330,7 @@ func replaceHosts(v string, f func(netip.AddrPort) (string, bool)) string {
 		if at < 0 {
 			break
 		}
-		end := at + strings.IndexAny(rest[at:]+">", "<> \t\r\n\"")
+		end := at + strings.IndexAny(rest[at:]+">", uriEnd(rest[:at]))
 		uri := rest[at:end]
 		if host, from, to := hostIn(uri); host.IsValid() {
 			if other, ok := f(host); ok {
@@ -230,6 +344,16 @@ func replaceHosts(v string, f func(netip.AddrPort) (string, bool)) string {
 		return v
 	}
 	return out.String() + rest
+}
+
+// uriEnd are the characters that end a URI, by the text before it: an apostrophe may
+// stand in one, unless it began with one, as attributes of XML do.
+func uriEnd(before string) string {
+	const ends = "<> \t\r\n\""
+	if scheme := strings.LastIndexByte(strings.TrimSuffix(before, ":"), '\''); scheme >= 0 && len(before)-scheme <= len("'sips:") {
+		return ends + "'"
+	}
+	return ends
 }
 
 // uriIn returns where the first sip or sips URI in a text begins, behind its
@@ -257,7 +381,7 @@ func isWord(c byte) bool {
 func hostIn(uri string) (host netip.AddrPort, from, to int) {
 	end := strings.IndexByte(uri+"?", '?')
 	from = strings.LastIndexByte(uri[:end], '@') + 1
-	to = from + strings.IndexAny(uri[from:end]+";", ";,")
+	to = from + strings.IndexAny(uri[from:end]+";", ";,&")
 	text := uri[from:to]
 	if ap, err := netip.ParseAddrPort(text); err == nil {
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), from, to

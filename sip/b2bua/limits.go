@@ -21,6 +21,7 @@ type Refused struct {
 	Delay       atomic.Uint64 // messages wait too long for their turn
 	Memory      atomic.Uint64 // too much memory is in use
 	Usages      atomic.Uint64 // as many transactions outside of calls as there may be
+	Lingering   atomic.Uint64 // as many calls that are over and wait for what may still come of them
 	Loops       atomic.Uint64 // requests that had passed us before, answered with 482
 	Unauthentic atomic.Uint64 // requests without the credentials that their side wants, answered with 407
 }
@@ -68,6 +69,9 @@ func (b *B2BUA) rateOf(trunk string) *rates {
 // a request outside of a dialog; nil: nothing. b.mu is held.
 func (b *B2BUA) refuses(m *sip.Message, trunk *sip.Trunk, now time.Time) *atomic.Uint64 {
 	refused, limits := &b.counters.Refused, trunk.Limits
+	if b.lingering() {
+		return &refused.Lingering
+	}
 	if m.Method != sip.Invite {
 		if b.usages >= b.cfg.CallsMax {
 			return &refused.Usages

@@ -190,12 +190,15 @@ func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
 func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Message, now time.Time) {
 	if res.Status < 200 {
 		c.ringing(ex, cl, now)
-		if res.Status > 100 && !ex.answered() {
+		if res.Status > 100 && ex.method == sip.Invite && !ex.answered() { // of others only 100 may be, RFC 4320 section 4.1
 			c.passResponse(ex, res, now)
 		}
 		return
 	}
 	ex.wait.stop()
+	if c.tooLate(ex, res, now) {
+		return
+	}
 	ok := res.Status < 300
 	if ex.method == sip.Invite && ok && ex.answered() {
 		c.acknowledgeAgain(ex, res)
@@ -230,6 +233,21 @@ func (c *call) inDialogResponse(ex *exchange, cl *dialog.Client, res *sip.Messag
 	if ok && ex.reinvite {
 		ex.dlg.InviteDone(ex.from)
 	}
+}
+
+// tooLate says whether a response is a 408 to what is no INVITE, which never passes:
+// whoever waits for the answer has found out by itself by then (RFC 4320 section 4.1). A
+// party that does not answer a BYE has hung up, all the same.
+func (c *call) tooLate(ex *exchange, res *sip.Message, now time.Time) bool {
+	switch {
+	case res.Status != 408 || ex.method == sip.Invite || ex.server == nil:
+		return false
+	case ex.method == sip.Bye:
+		c.refuse(ex, now, 200, "OK")
+	case !ex.answered():
+		ex.dropped = true
+	}
+	return true
 }
 
 // acknowledgeAgain answers the repetition of a 2xx; one that came after we had

@@ -302,15 +302,15 @@ func (c *call) setupResponse(ex *exchange, cl *dialog.Client, res *sip.Message, 
 	case res.Status >= 300 && c.divert(ex, cl, res, now):
 	case res.Status < 200:
 		c.ringing(ex, cl, now)
-		if res.Status > 100 && !ex.cancelled && !ex.answered() {
-			if c.method == sip.Invite {
-				c.fork(res)
-			}
+		if res.Status > 100 && c.method == sip.Invite && !ex.cancelled && !ex.answered() {
+			c.fork(res)
 			c.passResponse(ex, res, now)
 		}
 	case res.Status < 300 && c.method == sip.Invite:
 		c.accepted(ex, res, now)
 	case c.longer(ex, cl, res, now):
+	case c.tooLate(ex, res, now):
+		c.finish(now, media.CauseFailed)
 	default:
 		ex.wait.stop()
 		if ex.answered() {

@@ -273,6 +273,7 @@ func (c *call) refresh(p dialog.Party, now time.Time) {
 		ex.method, body = sip.Invite, l.agreed
 	}
 	d.insert(by)
+	ex.seq = d.Ends[by].Seq
 	m := c.ownIn(d, p, ex.method)
 	m.Add("Contact", "<"+d.Ends[by].Target+">")
 	if body != nil {
@@ -329,6 +330,9 @@ func (c *call) refreshed(ex *exchange, res *sip.Message, now time.Time) {
 	}
 	c.refreshOver(ex)
 	if ex.method == sip.Invite && res.Status < 300 {
+		if body, _, ok := description(res); ok && !c.ended {
+			c.media.reaffirmed(c.at(p), body, now)
+		}
 		out, flow, err := c.inDialog(ex.dlg, p, c.ownIn(ex.dlg, p, sip.Ack), nil)
 		if err == nil {
 			c.acknowledge(ex, out, flow)

@@ -19,6 +19,8 @@ type Target struct {
 
 	Protection *Protection // nil: that of the description stays
 
+	Refused bool // the line gets port 0: the other side is not to use it
+
 	// ICE are attributes of ICE that the section ends with; the session gets ice-lite.
 	ICE []string
 }
@@ -53,8 +55,13 @@ func (d *Description) Rewrite(targets []Target) []byte {
 	return d.RewriteFrom(netip.Addr{}, targets)
 }
 
+// naming are attributes that name addresses beside those that are rewritten: of MSRP
+// (RFC 4975), source filters (RFC 4570), other addresses (RFC 6947, 6871).
+var naming = []string{"path", "msrp-cema", "source-filter", "altc", "alt", "ccap", "x-nat"}
+
 // RewriteFrom is Rewrite that also names origin, when it is valid, as the address of
-// who made the session (o=). The session's id and version stay.
+// who made the session (o=), and leaves out what else names addresses: u= and such
+// attributes. The session's id and version stay.
 func (d *Description) RewriteFrom(origin netip.Addr, targets []Target) []byte {
 	r := rewriter{d: d, targets: targets, origin: origin, out: make([]byte, 0, len(d.body)+64)}
 	r.protects = slices.ContainsFunc(targets, func(t Target) bool { return t.Protection != nil })
@@ -169,6 +176,7 @@ func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 	switch {
 	case typ == 'o' && r.origin.IsValid():
 		r.originLine(l, value)
+	case r.names(typ, value):
 	case typ == 'c' && addr.IsValid() && !isZero(value):
 		r.replace(l, connectionLine(addr))
 	case r.protects && r.d.isProtection(l):
@@ -176,6 +184,15 @@ func (r *rewriter) sessionLine(l line, addr netip.Addr) {
 	default:
 		r.copy(l)
 	}
+}
+
+// names says whether a line is left out because it names addresses of the other side.
+func (r *rewriter) names(typ byte, value string) bool {
+	if !r.origin.IsValid() {
+		return false
+	}
+	name, _ := attribute(value)
+	return typ == 'u' || typ == 'a' && slices.Contains(naming, strings.ToLower(name))
 }
 
 // originLine names another address in "o=user id version IN IP4 address".
@@ -211,7 +228,7 @@ func (r *rewriter) part(i int, part section, t Target, session netip.Addr) {
 		switch {
 		case typ == 'c' && !isZero(value):
 			r.replace(l, connectionLine(t.Addr))
-		case typ == 'a' && isICE(value):
+		case typ == 'a' && isICE(value), r.names(typ, value):
 		case t.Protection != nil && (r.d.isProtection(l) || r.d.isCapability(l)):
 		case typ == 'a' && name == "rtcp":
 			r.replace(l, rtcpLine(rest, t, m.Port))
@@ -240,7 +257,7 @@ func (r *rewriter) mLine(l line, t Target) {
 	m := parseMLine(value)
 	port, rest := value[:m.portTo], value[m.portTo:]
 	switch {
-	case t.Protection != nil && t.Protection.Refused:
+	case t.Refused, t.Protection != nil && t.Protection.Refused:
 		port = value[:m.portAt] + "0"
 	case m.port != 0 && t.anchored():
 		port = value[:m.portAt] + strconv.Itoa(int(t.Port))

@@ -186,9 +186,10 @@ type API struct {
 
 // Limits bound the daemon.
 type Limits struct {
-	CallsMax  int           // concurrent calls
-	DelayMax  time.Duration // messages that wait longer shed new calls; 0: none do
-	MemoryMax int64         // bytes beyond which new calls are shed; 0: none
+	CallsMax   int           // concurrent calls
+	DelayMax   time.Duration // messages that wait longer shed new calls; 0: none do
+	MemoryMax  int64         // bytes beyond which new calls are shed; 0: none
+	AnswersMax int64         // bytes kept of requests that were refused
 }
 
 // Restart is what becomes of calls when the daemon starts again.

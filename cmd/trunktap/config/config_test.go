@@ -94,7 +94,7 @@ func TestDefaults(t *testing.T) {
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
-		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second},
+		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second, AnswersMax: 32 << 20},
 		Restart: Restart{Calls: "keep", DowntimeMax: time.Minute, Journal: "/var/lib/trunktap/calls.journal"},
 		Log:     Log{Level: "info", Format: "text"},
 	}

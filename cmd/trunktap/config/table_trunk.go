@@ -101,5 +101,7 @@ func overload(l *Limits) []*node {
 			duration(&l.DelayMax, 0, time.Minute)).is("1s").atStart(),
 		key("memory_max", "When the daemon holds more than this, new calls are refused with 503. Without the key: never.",
 			size(&l.MemoryMax, "64MiB", "1024GiB")).shown("4GiB").atStart(),
+		key("answers_max", "How much is kept of requests that were refused, for their repetitions. What is beyond that is forgotten, the oldest first.",
+			size(&l.AnswersMax, "1MiB", "4GiB")).is("32MiB").atStart(),
 	}
 }

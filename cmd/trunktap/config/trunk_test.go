@@ -62,7 +62,7 @@ trunks:
 	for _, d := range []string{
 		cmp.Diff(wantSIP, c.SIP, cmpNet), cmp.Diff(wantSide, c.Trunks[0].External, cmpNet),
 		cmp.Diff(TrunkLimits{CallsMax: 5, CallsPerSecondMax: 6, InDialogPerSecondMax: 7}, c.Trunks[0].Limits),
-		cmp.Diff(Limits{CallsMax: 10, MemoryMax: 1 << 30}, c.Limits),
+		cmp.Diff(Limits{CallsMax: 10, MemoryMax: 1 << 30, AnswersMax: 32 << 20}, c.Limits),
 	} {
 		if d != "" {
 			t.Error(d)
