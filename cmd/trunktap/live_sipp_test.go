@@ -47,7 +47,11 @@ var (
 		"< INVITE\n> 200 sendrecv\n< ACK\n< INVITE\n> 200 sendrecv\n< ACK\n"
 	sippReferred = "< REFER | Refer-To ~ sip:1234@{via}\n> 202\n> NOTIFY frag:100 | Event: refer | Subscription-State: active;expires=60\n< 200\n" +
 		"> NOTIFY frag:200 | Event: refer | Subscription-State: terminated;reason=noresource\n< 200\n"
-	sippRefers   = "> REFER | Refer-To: <sip:1234@{self}{replaces}>\n< 202\n< NOTIFY | Event ~ refer\n> 200\n< NOTIFY | Subscription-State ~ terminated\n> 200\n"
+	sippRefers = "> REFER | Refer-To: <sip:1234@{self}{replaces}>\n< 202\n< NOTIFY | Event ~ refer\n> 200\n< NOTIFY | Subscription-State ~ terminated\n> 200\n"
+	// sippTarget refers the caller to another number of its own side, and answers there:
+	// the new call comes through us, as Refer-To was rewritten to say.
+	sippTarget = "< INVITE if=Referred-By:1\n> 180\n> 200 sendrecv\n< ACK\n" + sippRefers + "pause 3000\n> BYE\n< 200\nend\n" +
+		"label 1\n> 180\n> 200 sendrecv\n< ACK\n" + sippIsLeft
 	sippReplaced = "< INVITE if=Replaces:1\n> 180\n> 200 sendrecv\n< ACK\n" + sippRefers + "pause 3000\n> BYE\n< 200\nend\n" +
 		"label 1\n> 180\n> 200 sendrecv\n< ACK\n" + sippIsLeft
 	sippReplaces = strings.Replace(sippCalls, "sendrecv", "sendrecv | Replaces: {name}-0@live;to-tag={name}1;from-tag={name}0 | Require: replaces", 1) + sippLeaves
@@ -61,7 +65,10 @@ func sippScenes() []*sippScene {
 		{name: "callee-leaves", caller: sippCalls + sippIsLeft, callee: sippAnswers + sippLeaves, recordings: 1},
 		{name: "hold-by-caller", caller: sippCalls + sippHolds + sippLeaves, callee: sippAnswers + sippHeld + sippIsLeft, recordings: 1, holds: 4},
 		{name: "hold-by-callee", caller: sippCalls + sippHeld + sippIsLeft, callee: sippAnswers + sippHolds + sippLeaves, recordings: 1, holds: 4},
-		{name: "blind-by-callee", caller: sippCalls + sippReferred + sippIsLeft, callee: sippAnswers + sippRefers + sippLeaves, recordings: 1},
+		{
+			name: "blind-by-callee", caller: sippCalls + sippReferred + sippIsLeft, callee: sippTarget, recordings: 2,
+			third: strings.Replace(sippCalls, "sendrecv", "sendrecv | Referred-By: <sip:desk@{1}>", 1) + sippLeaves,
+		},
 		{name: "blind-by-caller", caller: sippCalls + sippRefers + sippLeaves, callee: sippAnswers + sippReferred + sippIsLeft, recordings: 1},
 		{
 			name: "prack", caller: "> INVITE sendrecv | Supported: 100rel\n< 183 | Require ~ 100rel\n> PRACK\n< 200\n< 200\n> ACK\n" + sippLeaves,
@@ -209,7 +216,10 @@ func (r *sippRun) start(t *testing.T, n int) {
 	if r.third != "" {
 		replaces = "?Replaces=consult%40pbx%3Bto-tag%3Dx%3Bfrom-tag%3Dy"
 	}
-	flow = strings.NewReplacer("{self}", r.addr[n].String(), "{via}", r.via.String(), "{name}", r.name, "{replaces}", replaces).Replace(flow)
+	if !strings.Contains(r.third, "Replaces") {
+		replaces = ""
+	}
+	flow = strings.NewReplacer("{self}", r.addr[n].String(), "{1}", r.addr[1].String(), "{via}", r.via.String(), "{name}", r.name, "{replaces}", replaces).Replace(flow)
 	dir := filepath.Join(t.TempDir(), fmt.Sprint(n))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

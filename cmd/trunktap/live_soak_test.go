@@ -32,9 +32,10 @@ var (
 
 const (
 	soakCalls   = 50
-	soakKeep    = 2000 // packets of each call that are compared byte for byte, each way
-	soakRate    = 2000 // messages a second of rubbish, half of them over TCP
-	soakRSSMax  = 512  // MiB, more than the calls alone take, while it lasts
+	soakKeep    = 2000            // packets of each call that are compared byte for byte, each way
+	soakRate    = 2000            // messages a second of rubbish, half of them over TCP
+	soakRSSMax  = 512             // MiB, more than the calls alone take, while it lasts
+	soakWarm    = 4 * time.Second // until the calls hold what they need
 	soakSettle  = 3 * time.Minute
 	soakIdleMax = 48   // MiB, more than with the calls alone, once it is over
 	soakLossMax = 1000 // one packet in so many may be lost: by sockets of the test on a machine that stands still
@@ -103,6 +104,7 @@ func newSoak(t *testing.T) *soak {
 	for _, a := range w.agents { // what is no call of ours
 		a.Script(func(in *siptest.Incoming) { in.Reject(486, "Busy Here") })
 	}
+	time.Sleep(soakWarm)
 	w.idle = w.rss()
 	return w
 }
