@@ -150,6 +150,11 @@ func (s *packetSocket) ReadFrom(buf []byte) (int, net.Addr, error) {
 			s.a.Counters.Denied.Add(1)
 			continue
 		}
+		if pong := answerSTUN(buf[:n], src); pong != nil {
+			s.a.Counters.KeepAlives.Add(1)
+			_, _ = s.WriteTo(pong, packetAddr(src)) // it asks again
+			continue
+		}
 		m, _, err := precheck(buf[:n], false)
 		switch {
 		case errors.Is(err, ErrKeepAlive):

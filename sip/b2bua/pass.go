@@ -181,7 +181,7 @@ func (c *call) passResponse(ex *exchange, res *sip.Message, now time.Time) {
 	if err == nil && targets(ex.method) && res.Status > 100 && res.Status < 300 {
 		ownContact(out, ours, req.Flow.Network, ex.method == sip.Invite && res.Status >= 200)
 	}
-	c.registered(out)
+	c.registered(out, ours, req.Flow.Network)
 	c.carry(out, res, c.at(ex.from.Other()), ours, req.Flow)
 	c.respond(ex, out, now)
 }

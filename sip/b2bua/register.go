@@ -186,7 +186,7 @@ func (r *registration) register(ctx context.Context, expires time.Duration) (tim
 		case err != nil:
 			return 0, err
 		case res.Status < 300:
-			return granted(res, expires), nil
+			return granted(m, res, expires), nil
 		case tries >= answersMax:
 		case res.Status == 423:
 			if n, err := strconv.ParseUint(strings.TrimSpace(res.Get("Min-Expires")), 10, 31); err == nil {
@@ -244,18 +244,25 @@ func (r *registration) request(flow sip.Flow, expires time.Duration) (*sip.Messa
 }
 
 // granted reads for how long a registrar keeps a binding: what it says of the
-// Contact, else Expires, else what was asked for.
-func granted(res *sip.Message, asked time.Duration) time.Duration {
+// Contact, else the least that it says of others, else Expires, else what was asked for.
+func granted(req, res *sip.Message, asked time.Duration) time.Duration {
 	best := time.Duration(-1)
+	own, _ := addressOf(req.Get("Contact"))
 	for _, v := range res.List("Contact") {
 		a, err := sip.ParseAddress(v)
 		if err != nil {
 			continue
 		}
+		if a.URI == own {
+			best = -1
+		}
 		if p, ok := a.Param("expires"); ok {
 			if n, err := strconv.ParseUint(p, 10, 31); err == nil && (best < 0 || time.Duration(n)*time.Second < best) {
 				best = time.Duration(n) * time.Second
 			}
+		}
+		if a.URI == own {
+			break // those of others are none of ours
 		}
 	}
 	if best >= 0 {

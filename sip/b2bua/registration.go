@@ -27,6 +27,13 @@ const bindingVersion = 1
 
 const bindingBytesMax = 512 // of a phone's URI
 
+// servicePrefix begins the user part of our URI that stands for a Service-Route of the
+// registrar (RFC 3608): what follows is that, in base64url.
+const servicePrefix = "tr."
+
+// serviceRoutesMax bounds the routes that a phone may ask for.
+const serviceRoutesMax = 8
+
 // bindingTransports are numbered in bindings: only append.
 var bindingTransports = []string{"udp", "tcp", "tls", "ws", "wss"}
 
@@ -34,6 +41,8 @@ var bindingTransports = []string{"udp", "tcp", "tls", "ws", "wss"}
 type binding struct {
 	uri  string // empty: that of the request stays
 	flow sip.Flow
+
+	outbound bool // whoever calls it knows of flows (RFC 5626)
 }
 
 // user is the user part that stands for a binding; "" when it cannot be made.
@@ -68,11 +77,12 @@ func bindingOf(uri string) (b binding, ok bool) {
 	}
 	b.flow = sip.Flow{Network: bindingTransports[raw[1]], Remote: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(raw[2:]))}
 	b.uri = string(raw[5+int(raw[4]):])
-	if strings.ContainsFunc(b.uri, func(r rune) bool { return r <= ' ' || r == '<' || r == '>' || r == 0x7f }) {
-		return b, false
-	}
-	return b, true
+	_, b.outbound = u.Params.Get("ob")
+	return b, !strings.ContainsFunc(b.uri, notInURI)
 }
+
+// notInURI says whether a character would end a URI, or the line that it stands in.
+func notInURI(r rune) bool { return r <= ' ' || r == '<' || r == '>' || r == 0x7f }
 
 // phoneOf finds the phone that a request is for: by its Request-URI, or by the
 // Route that a Path has become (RFC 3327).
@@ -125,7 +135,7 @@ func (c *call) register(out, req *sip.Message, ours netip.AddrPort, network stri
 		return
 	}
 	lead := func(uri string, params sip.Params) string {
-		user := binding{uri, req.Flow}.user()
+		user := binding{uri: uri, flow: req.Flow}.user()
 		if user == "" {
 			return ""
 		}
@@ -139,7 +149,11 @@ func (c *call) register(out, req *sip.Message, ours netip.AddrPort, network stri
 		if uri == "" {
 			return
 		}
-		list := append([]string{"<" + uri + ";lr>"}, out.Fields("Path")...)
+		ob := ""
+		if outbound(out) { // RFC 5626 section 5.1: the URI names a flow
+			ob = ";ob"
+		}
+		list := append([]string{"<" + uri + ";lr" + ob + ">"}, out.Fields("Path")...)
 		out.Set("Path", list...)
 		if supported := out.List("Supported"); !slices.Contains(supported, "path") {
 			out.Set("Supported", strings.Join(append(supported, "path"), ", "))
@@ -148,15 +162,67 @@ func (c *call) register(out, req *sip.Message, ours netip.AddrPort, network stri
 	}
 }
 
-// registered shows a phone its own addresses in what the registrar answers.
-func (c *call) registered(out *sip.Message) {
-	if c.method != sip.Register || c.trunk.Registrations != sip.RegistrationsContact {
+// outbound says whether a phone wants flows to be kept (RFC 5626 section 4.2).
+func outbound(m *sip.Message) bool {
+	for _, v := range m.List("Contact") {
+		if a, err := sip.ParseAddress(v); err == nil {
+			if _, ok := a.Param("reg-id"); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// registered shows a phone its own addresses in what the registrar answers, and lets the
+// routes that this names lead over us. ours is our address towards the phone.
+func (c *call) registered(out *sip.Message, ours netip.AddrPort, network string) {
+	if c.method != sip.Register || c.trunk.Registrations == sip.RegistrationsPass {
+		return
+	}
+	if routes := out.List("Service-Route"); len(routes) > 0 && ours.IsValid() {
+		for i, r := range routes {
+			if a, err := sip.ParseAddress(r); err == nil && len(a.URI) <= bindingBytesMax {
+				u := sip.URI{Scheme: "sip", User: servicePrefix + base64.RawURLEncoding.EncodeToString([]byte(a.URI))}
+				routes[i] = "<" + contactURI(u, ours, network) + ";lr>"
+			}
+		}
+		out.Set("Service-Route", routes...)
+	}
+	if c.trunk.Registrations != sip.RegistrationsContact {
 		return
 	}
 	eachContact(out, func(uri string) string {
 		b, _ := bindingOf(uri)
 		return b.uri
 	})
+}
+
+// serviceRoutes returns the routes of the registrar that a phone asks for, by what we
+// made of them.
+func (c *call) serviceRoutes(req *sip.Message) (routes []string) {
+	if c.trunk.Registrations == sip.RegistrationsPass || c.side != media.Internal {
+		return nil
+	}
+	for _, v := range req.List("Route") {
+		a, err := sip.ParseAddress(v)
+		if err != nil {
+			return routes
+		}
+		u, err := sip.ParseURI(a.URI)
+		if err != nil {
+			return routes
+		}
+		text, ok := strings.CutPrefix(u.User, servicePrefix)
+		raw, err := base64.RawURLEncoding.DecodeString(text)
+		if !ok || err != nil || len(raw) > bindingBytesMax || len(routes) == serviceRoutesMax {
+			continue
+		}
+		if _, err := sip.ParseURI(string(raw)); err == nil && !strings.ContainsFunc(string(raw), notInURI) {
+			routes = append(routes, "<"+string(raw)+">")
+		}
+	}
+	return routes
 }
 
 // eachContact replaces the URIs of a message's Contacts; "" leaves one as it is.
@@ -180,6 +246,8 @@ func eachContact(m *sip.Message, of func(uri string) string) {
 // unreachable is what the first request gets when it can go nowhere.
 func (c *call) unreachable() (status int, reason string) {
 	switch {
+	case c.phone != nil && c.phone.outbound:
+		return 430, "Flow Failed" // RFC 5626 section 5.3: the registrar tries another one
 	case c.phone != nil:
 		return 480, "Temporarily Unavailable"
 	case len(c.trunk.Sides[c.at(dialog.Callee)].NextHops) == 0:

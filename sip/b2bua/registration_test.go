@@ -131,10 +131,10 @@ func TestUnregistering(t *testing.T) {
 func TestOnlyPeersAreReached(t *testing.T) {
 	inBubble(t, phones(sip.RegistrationsContact), func(w *bench) {
 		for i, b := range []binding{
-			{"sip:x@203.0.113.9", sip.Flow{Network: "udp", Remote: stranger}},                        // no peer
-			{"sip:x@192.0.2.66", sip.Flow{Network: "udp", Remote: carrier}},                          // a peer of the other side
-			{"sip:x y@10.0.0.66", sip.Flow{Network: "udp", Remote: pbx}},                             // no URI
-			{"sip:x@10.0.0.66", sip.Flow{Network: "udp", Remote: netip.AddrPortFrom(pbx.Addr(), 0)}}, // no port: sent nowhere
+			{uri: "sip:x@203.0.113.9", flow: sip.Flow{Network: "udp", Remote: stranger}},                        // no peer
+			{uri: "sip:x@192.0.2.66", flow: sip.Flow{Network: "udp", Remote: carrier}},                          // a peer of the other side
+			{uri: "sip:x y@10.0.0.66", flow: sip.Flow{Network: "udp", Remote: pbx}},                             // no URI
+			{uri: "sip:x@10.0.0.66", flow: sip.Flow{Network: "udp", Remote: netip.AddrPortFrom(pbx.Addr(), 0)}}, // no port: sent nowhere
 		} {
 			target := "sip:" + b.user() + "@" + outside.String()
 			a := &dialogue{p: w.a, us: outside, callID: fmt.Sprint("to-", i), local: "<sip:bob@x>;tag=b", remote: "<sip:ann@x>", target: target}
@@ -160,8 +160,8 @@ func TestABindingThatLeadsToOurselves(t *testing.T) {
 	for name, to := range map[string]netip.AddrPort{"the side of phones": inside, "the side of the PBX": outside} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, edit, func(w *bench) {
-				first := binding{"sip:x@" + outside.String(), sip.Flow{Network: "udp", Remote: to}}
-				second := binding{"sip:" + first.user() + "@" + outside.String(), first.flow}
+				first := binding{uri: "sip:x@" + outside.String(), flow: sip.Flow{Network: "udp", Remote: to}}
+				second := binding{uri: "sip:" + first.user() + "@" + outside.String(), flow: first.flow}
 				for i, b := range []binding{first, second} {
 					a := &dialogue{p: w.a, us: outside, callID: fmt.Sprint("to-", i), local: "<sip:bob@x>;tag=b", remote: "<sip:ann@x>", target: "sip:" + b.user() + "@" + outside.String()}
 					a.send("INVITE", []string{fmt.Sprintf("Contact: <sip:bob@%s>", carrier)}, sdpOf(carrier.Addr(), 7000))
@@ -204,7 +204,7 @@ func TestBindings(t *testing.T) {
 }
 
 func FuzzBindingOf(f *testing.F) {
-	f.Add("sip:" + binding{"sip:a@b", sip.Flow{Network: "tcp", Remote: pbx}}.user() + "@h")
+	f.Add("sip:" + binding{uri: "sip:a@b", flow: sip.Flow{Network: "tcp", Remote: pbx}}.user() + "@h")
 	f.Add("sip:tt.AQ@h")
 	f.Add("sip:tt.AQAAAAQ@h")
 	f.Fuzz(func(t *testing.T, uri string) {

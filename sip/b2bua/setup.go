@@ -221,7 +221,7 @@ func (c *call) attempt(flow sip.Flow, now time.Time) error {
 		return err
 	}
 	req := ex.server.Req
-	m := outgoing(req, c.requestURI(req.URI), nil, via, c.setupBody)
+	m := outgoing(req, c.requestURI(req.URI), c.serviceRoutes(req), via, c.setupBody)
 	if targets(req.Method) {
 		ownContact(m, ours, flow.Network, true)
 	}
