@@ -87,6 +87,10 @@ var mayImport = map[string][]string{
 	"recorder/seal/kektest":        {"recorder", "recorder/seal"},
 	"recorder/seal/pkcs11":         {"recorder", "recorder/seal", "recorder/seal/service"},
 	"recorder/seal/pkcs11/softhsm": {},
+	"recorder/seal/remote":         {"recorder", "recorder/seal", "recorder/seal/service"},
+
+	"recorder/seal/remote/keyserver":  {"recorder", "recorder/seal", "recorder/seal/service", "recorder/seal/remote"},
+	"recorder/seal/remote/remotetest": {},
 
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},
@@ -128,7 +132,7 @@ var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "med
 // testHelpers may be imported by tests and by each other alone.
 var testHelpers = []string{
 	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
-	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm",
+	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm", "recorder/seal/remote/remotetest",
 }
 
 // helperUsers are no tests and still use such helpers: the demonstration

@@ -25,15 +25,16 @@ const (
 
 // commands is the command line.
 type commands struct {
-	Serve   serveCmd   `cmd:"" help:"Run the daemon."`
-	Replay  replayCmd  `cmd:"" help:"Record the calls of packet captures."`
-	Check   checkCmd   `cmd:"" help:"Check a configuration file."`
-	Ls      lsCmd      `cmd:"" help:"List recordings."`
-	Show    showCmd    `cmd:"" help:"Show one recording: its account and its waveforms."`
-	Export  exportCmd  `cmd:"" help:"Write a recording to a file that players open."`
-	Verify  verifyCmd  `cmd:"" help:"Verify that recordings are whole and unaltered."`
-	Rebuild rebuildCmd `cmd:"" help:"Make the catalogue anew from the store."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Serve     serveCmd     `cmd:"" help:"Run the daemon."`
+	Replay    replayCmd    `cmd:"" help:"Record the calls of packet captures."`
+	Check     checkCmd     `cmd:"" help:"Check a configuration file."`
+	Ls        lsCmd        `cmd:"" help:"List recordings."`
+	Show      showCmd      `cmd:"" help:"Show one recording: its account and its waveforms."`
+	Export    exportCmd    `cmd:"" help:"Write a recording to a file that players open."`
+	Verify    verifyCmd    `cmd:"" help:"Verify that recordings are whole and unaltered."`
+	Rebuild   rebuildCmd   `cmd:"" help:"Make the catalogue anew from the store."`
+	Keyserver keyserverCmd `cmd:"" help:"Run a key manager of your own, for keys of mode remote."`
+	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 
 // env is what a command may use of its surroundings.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -152,6 +153,17 @@ func newKEKs(h *keyset.Handle) (*keks, error) {
 		}
 	}
 	return k, nil
+}
+
+// wrapper tells which of the keys Tink would unwrap with; "" when that is not told.
+func (k *keks) wrapper(wrapped []byte) string {
+	if len(wrapped) < 5 || wrapped[0] != 1 {
+		return ""
+	}
+	if id := strconv.FormatUint(uint64(binary.BigEndian.Uint32(wrapped[1:])), 10); k.ids[id] {
+		return id
+	}
+	return ""
 }
 
 // generate makes the first key file.
@@ -307,8 +319,11 @@ func (l localKEK) Unwrap(_ context.Context, name string, wrapped, aad []byte) ([
 			return nil, fmt.Errorf("%w: key-encryption key %q: %w", recorder.ErrKey, name, err)
 		}
 		if k = again; !k.ids[name] {
-			return nil, fmt.Errorf("%w: key-encryption key %q is not in %s", recorder.ErrKey, name, l.path)
+			return nil, fmt.Errorf("%w: key-encryption key %q is not in %s", ErrRevoked, name, l.path)
 		}
+	}
+	if other := k.wrapper(wrapped); other != "" && other != name {
+		return nil, recorder.ErrTampered // so that what is refused by name cannot be had by another
 	}
 	b, err := k.aead.Decrypt(wrapped, aad)
 	if err != nil {
