@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -24,38 +23,22 @@ import (
 	"github.com/trunktap/trunktap/suppress"
 )
 
-// freePorts returns ports that were free a moment ago.
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var out []int
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = ln.Close() }() // all at the end, so that they differ
-		out = append(out, ln.Addr().(*net.TCPAddr).Port)
-	}
-	return out
-}
-
 // mustSite writes a configuration on loopback into a fresh directory.
 func mustSite(t *testing.T) (dir, file string, cfg *config.Config) {
 	t.Helper()
 	dir = t.TempDir()
-	p := freePorts(t, 2)
 	file = filepath.Join(dir, "trunktap.yaml")
 	mustWrite(t, file, fmt.Sprintf(`
-sip: {listen: ["udp://127.0.0.1:%d"]}
-media: {address: 127.0.0.1, ports: 41000-41099}
+sip: {listen: ["udp://%s"]}
+media: {address: %s, ports: 10000-10099}
 trunks:
   - name: carrier-a
     external: {next_hops: ["sip:127.0.0.2:5060"]}
     internal: {next_hops: ["sip:127.0.0.3:5060"]}
-storage: {url: "file://%[2]s/recordings"}
-catalog: {url: "sqlite://%[2]s/catalog.db"}
-api: {listen: "127.0.0.1:%[3]d"}
-`, p[0], dir, p[1]))
+storage: {url: "file://%[3]s/recordings"}
+catalog: {url: "sqlite://%[3]s/catalog.db"}
+api: {listen: "%[4]s"}
+`, freeUDP(t, liveHost), liveHost, dir, freeTCP(t, liveHost)))
 	cfg, faults := config.Load(file)
 	if faults != nil {
 		t.Fatal(faults)
@@ -114,7 +97,7 @@ func serving(t *testing.T, file string, cfg *config.Config) (stop func() (int, s
 	var log bytes.Buffer
 	code := make(chan int, 1)
 	go func() { code <- run(ctx, []string{"serve", "--config", file}, io.Discard, &log) }()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(liveReadyLimit)
 	for !newRemote(cfg.API.Listen).alive(ctx) {
 		select {
 		case c := <-code:

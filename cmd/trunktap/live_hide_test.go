@@ -17,7 +17,7 @@ func TestLiveHide(t *testing.T) {
 	trunks[0].Keys = []string{"identity: hide"}
 	d := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Trunks: trunks})
 	d.start()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	caller := must(agents[0][0].Call(ctx, "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{}))(t)
 	callee := must(agents[0][1].Accept(ctx))(t)
@@ -38,6 +38,7 @@ func TestLiveHide(t *testing.T) {
 		}
 	}
 	time.Sleep(300 * time.Millisecond) // of sound
+	(&livePair{external: caller, internal: callee}).quiet()
 	if err := callee.Bye(ctx); err != nil {
 		t.Fatal(err)
 	}

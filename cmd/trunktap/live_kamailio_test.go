@@ -49,7 +49,7 @@ func TestLiveKamailioInFront(t *testing.T) {
 	}}})
 	d.start()
 	r.start(t, 1)
-	time.Sleep(500 * time.Millisecond) // it tells nobody that it listens
+	r.listens(t)
 	r.start(t, 0)
 	if err := r.wait(); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func TestLivePassive(t *testing.T) {
 	} else {
 		_ = l.Close() // nothing was read
 	}
-	d, agents := passiveDaemon(t, recorder.FormatWAVPCM16, ", ring_size: 4MiB")
+	d, agents := passiveDaemon(t, recorder.FormatWAVPCM16, ", ring_size: 16MiB")
 	capture := newLiveCapture(t, "lo", fmt.Sprintf("udp and host %s", liveTrunk[0][0]))
 	others := passiveCall(t, [2]*siptest.Agent{
 		liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(liveTrunk[1][0], 0)}), liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(liveTrunk[1][1], 0)}),
@@ -76,7 +76,7 @@ func passiveDaemon(t *testing.T, format, capture string) (d *liveDaemon, agents 
 		tc.Sides[side] = liveSide{Peer: addr, Media: addr}
 	}
 	d = newLiveDaemon(t, liveConfig{
-		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo]" + capture + "}\n",
+		Lookback: liveLookback, Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo]" + capture + "}\n",
 	})
 	d.start()
 	return d, agents
@@ -85,8 +85,9 @@ func passiveDaemon(t *testing.T, format, capture string) (d *liveDaemon, agents 
 // passiveCall makes a call from one agent to the other, with no daemon between them.
 func passiveCall(t *testing.T, agents [2]*siptest.Agent) *livePair {
 	t.Helper()
-	p := &livePair{}
-	p.external = must(agents[0].Call(t.Context(), "sip:desk@"+agents[1].Addr().String(), agents[1].Addr(), siptest.CallOptions{}))(t)
+	p := &livePair{hz: [2]float64{440, 1000}}
+	agents[1].Speak(func() siptest.Source { return siptest.Tone(p.hz[1], 0.5) })
+	p.external = must(agents[0].Call(t.Context(), "sip:desk@"+agents[1].Addr().String(), agents[1].Addr(), siptest.CallOptions{Play: siptest.Tone(p.hz[0], 0.5)}))(t)
 	p.internal = must(agents[1].Accept(t.Context()))(t)
 	return p
 }
@@ -119,9 +120,6 @@ func TestLivePassiveEnds(t *testing.T) {
 	}
 	d, agents := passiveDaemon(t, recorder.FormatOggOpus, "")
 	c := passiveCall(t, agents)
-	c.hz = [2]float64{440, 1000}
-	c.external.Media().Play(siptest.Tone(c.hz[0], 0.5))
-	c.internal.Media().Play(siptest.Tone(c.hz[1], 0.5))
 	time.Sleep(2 * time.Second)
 	d.stop()
 	if err := c.bye(t.Context()); err != nil {

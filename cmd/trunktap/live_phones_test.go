@@ -27,10 +27,9 @@ func TestLivePhones(t *testing.T) {
 	d.start()
 	contact := registeredAt(t, pbx, d.via())
 	p := &livePair{hz: [2]float64{440, 1000}}
-	p.external = must(pbx.Call(t.Context(), contact, d.via(), siptest.CallOptions{}))(t)
+	phone.Speak(func() siptest.Source { return siptest.Tone(p.hz[1], 0.5) })
+	p.external = must(pbx.Call(t.Context(), contact, d.via(), siptest.CallOptions{Play: siptest.Tone(p.hz[0], 0.5)}))(t)
 	p.internal = must(phone.Accept(t.Context()))(t)
-	p.external.Media().Play(siptest.Tone(p.hz[0], 0.5))
-	p.internal.Media().Play(siptest.Tone(p.hz[1], 0.5))
 	time.Sleep(2 * time.Second)
 	if err := p.bye(t.Context()); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func newLiveCapture(t *testing.T, dev, filter string) *liveCapture {
 		t.Skip("a capture needs root")
 	}
 	c := &liveCapture{t: t, file: filepath.Join(t.TempDir(), "capture.pcap"), stderr: &captureLog{ready: make(chan struct{})}}
-	c.cmd = exec.Command("tcpdump", "-i", dev, "-Z", "root", "-U", "-B", "8192", "--immediate-mode", "--time-stamp-precision=nano", "-w", c.file, filter)
+	c.cmd = exec.Command("tcpdump", "-i", dev, "-Z", "root", "-U", "-B", "8192", "--immediate-mode", "-s", "4096" /* its buffer has places of that size */, "--time-stamp-precision=nano", "-w", c.file, filter)
 	c.cmd.Stderr = c.stderr
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func newLiveCapture(t *testing.T, dev, filter string) *liveCapture {
 	t.Cleanup(func() { _ = c.cmd.Process.Kill() }) // only what a failed test left behind
 	select {
 	case <-c.stderr.ready:
-	case <-time.After(10 * time.Second):
+	case <-time.After(liveReadyLimit):
 		t.Fatalf("tcpdump does not listen: %s", c.stderr.text.String())
 	}
 	return c
@@ -127,7 +127,7 @@ func TestLiveEqualsReplay(t *testing.T) {
 func liveEqualsReplay(t *testing.T, again bool) bool {
 	t.Helper()
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16)
-	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}})
+	d := newLiveDaemon(t, liveConfig{Lookback: liveLookback, Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}})
 	d.start()
 	capture := newLiveCapture(t, "lo", fmt.Sprintf("udp and host %s", liveTrunk[0][0]))
 	c := d.call(agents[0], [2]float64{440, 1000})

@@ -46,9 +46,7 @@ func liveRestart(t *testing.T, engine string, n, kills int) {
 	trunks[1].Keys = []string{"identity: hide"}
 	media := []string{"engine: " + engine}
 	if engine == "kernel" {
-		pins := fmt.Sprintf("/sys/fs/bpf/trunktap-test-%d", os.Getpid())
-		t.Cleanup(func() { _ = os.Remove(pins) }) // the daemon leaves it empty
-		media = append(media, "kernel: {interfaces: [lo], pin: "+pins+"}")
+		media = append(media, "kernel: {interfaces: [lo], pin: "+livePins(t)+"}")
 	}
 	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: media, Ports: 4 * n})
 	if engine == "kernel" && !canKernel(d) {
@@ -132,19 +130,6 @@ func restartPackets(t *testing.T, engine string, calls []*crashCall, killed time
 	}
 }
 
-// callAny is call on a trunk that may hide identities.
-func (d *liveDaemon) callAny(agents [2]*siptest.Agent, hz [2]float64) *livePair {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	p := &livePair{hz: hz}
-	p.external = must(agents[0].Call(ctx, "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{}))(d.t)
-	p.internal = must(agents[1].Accept(ctx))(d.t)
-	p.external.Media().Play(siptest.Tone(hz[0], 0.5))
-	p.internal.Media().Play(siptest.Tone(hz[1], 0.5))
-	return p
-}
-
 // States in which the daemon dies.
 const (
 	restartPlain = iota
@@ -191,9 +176,7 @@ func (c *crashCall) afterRestart(ctx context.Context, d *liveDaemon, i int) (err
 	if i%2 == 1 {
 		by = c.internal
 	}
-	c.external.Media().Play(siptest.DTX())
-	c.internal.Media().Play(siptest.DTX())
-	time.Sleep(300 * time.Millisecond)
+	c.quiet()
 	if err := by.Bye(ctx); err != nil {
 		return fmt.Errorf("call %d: bye: %w", i, err)
 	}
@@ -255,7 +238,7 @@ func TestLiveLeaveAndDrain(t *testing.T) {
 	time.Sleep(1200 * time.Millisecond)
 	d.end(syscall.SIGUSR2)
 	d.start()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for _, end := range []*siptest.Call{c.external, c.internal} {
 		if err := end.Media().Await(ctx, len(end.Media().Received())+20); err != nil {
@@ -266,7 +249,7 @@ func TestLiveLeaveAndDrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	taken := 0
-	d.within(10*time.Second, "new calls are refused", func() error {
+	d.within(liveReadyLimit, "new calls are refused", func() error {
 		late, err := agents[0][0].Call(ctx, "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{})
 		if err == nil { // the signal has not arrived yet
 			taken++

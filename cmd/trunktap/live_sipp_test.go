@@ -22,7 +22,7 @@ type sippScene struct {
 	tcp, v6        bool
 	keys           []string // of the trunk
 	caller, callee string
-	third          string // calls from the caller's side, a second later
+	third          string // calls from the caller's side, when the call is answered
 	recordings     int
 	holds          int // windows of hold in all of them
 }
@@ -178,15 +178,18 @@ func TestLiveSIPpScenes(t *testing.T) {
 	for _, r := range runs {
 		r.start(t, 1)
 	}
-	time.Sleep(500 * time.Millisecond) // they tell nobody that they listen
+	for _, r := range runs {
+		r.listens(t)
+	}
 	for _, r := range runs {
 		r.start(t, 0)
 	}
-	time.Sleep(time.Second)
 	want := 0
 	for _, r := range runs {
-		r.start(t, 2)
-		want += r.recordings
+		if want += r.recordings; r.third != "" {
+			d.within(liveReadyLimit, "the call that another replaces is answered", func() error { return d.answeredOn(r.name) })
+			r.start(t, 2)
+		}
 	}
 	if err := together(len(runs), func(i int) error { return runs[i].wait() }); err != nil {
 		t.Fatal(err)
@@ -230,10 +233,30 @@ func (r *sippRun) start(t *testing.T, n int) {
 	}
 	var err error
 	r.sipps[n], err = siptest.StartSIPp(t.Context(), siptest.SIPpConfig{
-		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1, Calls: calls, Limit: 30 * time.Second,
+		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1, Calls: calls, Limit: time.Minute,
 		MediaPort: freeUDP(t, r.addr[n].Addr()).Port() &^ 1, Flow: flow, Tag: fmt.Sprint(r.name, n), CallID: fmt.Sprintf("%s-%d@live", r.name, n),
 	})
 	skipWithout(t, err)
+}
+
+// listens waits until the callee takes calls.
+func (r *sippRun) listens(t *testing.T) {
+	t.Helper()
+	awaitPort(t, map[bool]string{false: "udp", true: "tcp"}[r.tcp], r.addr[1])
+}
+
+// answeredOn says whether a call of a trunk is answered.
+func (d *liveDaemon) answeredOn(trunk string) error {
+	var live struct{ Calls []recorder.LiveCall }
+	if err := d.get("/v1/calls", &live); err != nil {
+		return err
+	}
+	for _, c := range live.Calls {
+		if c.Trunk == trunk && !c.Answer.IsZero() {
+			return nil
+		}
+	}
+	return fmt.Errorf("calls %+v", live.Calls)
 }
 
 // wait waits for all parties. The errors name the scene.

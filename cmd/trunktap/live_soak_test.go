@@ -96,7 +96,7 @@ func newSoak(t *testing.T) *soak {
 		w.heap = freeTCP(t, liveHost)
 		more = fmt.Sprintf("pprof: {listen: %q}\n", w.heap)
 	}
-	w.liveDaemon = newLiveDaemon(t, liveConfig{More: more, Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}, Ports: 4 * (soakCalls + 20)})
+	w.liveDaemon = newLiveDaemon(t, liveConfig{Lookback: liveLookback, More: more, Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}, Ports: 4 * (soakCalls + 20)})
 	w.start()
 	for i := range soakCalls {
 		w.calls = append(w.calls, w.call(w.agents, [2]float64{400 + 10*float64(i%7), 1000 + 10*float64(i%5)}))
@@ -220,11 +220,11 @@ func soakUDP(ctx context.Context, r *rand.Rand, from netip.Addr, to netip.AddrPo
 }
 
 func soakTCP(ctx context.Context, r *rand.Rand, from netip.Addr, to netip.AddrPort, seeds [][]byte) error {
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)), Timeout: liveReadyLimit}
 	tick := time.NewTicker(time.Second / (soakRate / 4))
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		c, err := dialer.DialContext(ctx, "tcp", to.String())
+		c, err := dialer.DialContext(context.WithoutCancel(ctx), "tcp", to.String()) // the end of the soak is no fault
 		if err != nil {
 			if ctx.Err() == nil {
 				return fmt.Errorf("a peer that sends rubbish cannot connect any more: %w", err)
@@ -369,7 +369,7 @@ func (w *soak) invites(n int) {
 // check ends all calls and holds that nothing happened to them.
 func (w *soak) check() {
 	t := w.t
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	errs := together(len(w.calls), func(i int) error {
 		select {

@@ -58,7 +58,7 @@ type secureLive struct {
 func newSecureLive(t *testing.T, trunks []secureTrunk) *secureLive {
 	t.Helper()
 	s := &secureLive{trunks: trunks, calls: make([][2]*siptest.Call, len(trunks))}
-	cfg := liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: "log:\n  level: debug\n"}
+	cfg := liveConfig{Lookback: liveLookback, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: "log:\n  level: debug\n"}
 	for i, tr := range trunks {
 		var pair [2]*siptest.Agent
 		tc := liveTrunkConfig{Name: tr.name, Format: recorder.FormatWAVPCM16}
@@ -108,8 +108,10 @@ func (s *secureLive) call(ctx context.Context, i int) error {
 			return fmt.Errorf("new keys: %w", err)
 		}
 	}
-	time.Sleep(1300 * time.Millisecond) // all is said
-	return a.Bye(ctx)
+	for len(a.Media().Sent()) < len(babbled(0))/160 || len(p.Media().Sent()) < len(babbled(1))/160 { // until all is said
+		time.Sleep(livePollEvery)
+	}
+	return (&livePair{external: a, internal: p}).bye(ctx)
 }
 
 // babbled is what a side said in the codes of G.711, of which the recording is a
@@ -158,7 +160,7 @@ func loud(v int16) bool { return v > 8 || v < -8 }
 // sample for sample, and nothing that the daemon writes holds a key.
 func TestLiveSRTPAgents(t *testing.T) {
 	s := newSecureLive(t, secureTrunks)
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := together(len(s.trunks), func(i int) error { return s.call(ctx, i) }); err != nil {
 		t.Fatal(err)
@@ -208,7 +210,7 @@ func (s *secureLive) undecrypted() (out []string) {
 	s.t.Helper()
 	req := must(http.NewRequest(http.MethodGet, s.base+"/metrics", nil))(s.t)
 	req.Header.Set("Authorization", "Bearer "+s.token)
-	resp := must(http.DefaultClient.Do(req))(s.t)
+	resp := must(liveClient.Do(req))(s.t)
 	defer func() { _ = resp.Body.Close() }() // only read
 	found := 0
 	for l := range strings.Lines(string(must(io.ReadAll(resp.Body))(s.t))) {

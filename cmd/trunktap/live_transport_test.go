@@ -111,7 +111,7 @@ func TestLiveTLS(t *testing.T) {
 		SIP: []string{fmt.Sprintf("tls: {cert: %s, key: %s, client_ca: %s}", cert, key, ca.file)},
 	})
 	d.start()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	calls := func() {
 		t.Helper()
@@ -136,7 +136,7 @@ func TestLiveTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := ca.peer("carrier.example", 40)
-	d.within(10*time.Second, "new connections see the new certificate", func() error {
+	d.within(liveReadyLimit, "new connections see the new certificate", func() error {
 		from := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(liveTrunk[0][0], 0))} // as a peer
 		conn, err := tls.DialWithDialer(from, "tcp", at.String(), client)
 		if err != nil {

@@ -27,7 +27,7 @@ func (d *liveDaemon) metrics() string {
 	d.t.Helper()
 	req := must(http.NewRequest(http.MethodGet, d.base+"/metrics", nil))(d.t)
 	req.Header.Set("Authorization", "Bearer "+d.token)
-	resp := must(http.DefaultClient.Do(req))(d.t)
+	resp := must(liveClient.Do(req))(d.t)
 	defer func() { _ = resp.Body.Close() }() // only read
 	return string(must(io.ReadAll(resp.Body))(d.t))
 }
@@ -79,7 +79,7 @@ func TestLiveTrunks(t *testing.T) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p := d.call(agents[0], [2]float64{440, 1000})
 	_, err := agents[0][0].Call(ctx, "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{})

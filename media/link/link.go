@@ -11,15 +11,15 @@ import (
 // Limits of a capture.
 const (
 	InterfacesMax = 16
-	RingBytesMin  = 4 * blockBytes
-	blockBytes    = 512 << 10 // handed over in one piece
+	RingBytesMin  = 2 << 20
+	blockBytes    = 128 << 10 // handed over in one piece: room for the longest frame, and as many of them as can be
 	frameBytes    = 4096      // of which a block is a multiple; frames may be longer
 	snapBytes     = 64 << 10  // of a frame; none is longer
 )
 
 // Times of a capture.
 const (
-	blockWait   = 10 * time.Millisecond  // a block that is not full is handed over after it
+	blockWait   = 20 * time.Millisecond  // a block that is not full is handed over after it: on a quiet link the ring lasts for as many of these as it has blocks
 	idleAfter   = 100 * time.Millisecond // a link on which nothing passes says so
 	reopenAfter = time.Second            // between attempts to open a link that has gone
 )
@@ -31,7 +31,7 @@ var ErrUnsupported = errors.New("capture of interfaces is for Linux alone")
 type Config struct {
 	Interfaces  []string // at least one, at most InterfacesMax
 	Promiscuous bool     // take frames for other hosts too, as a mirror port sends them
-	RingBytes   int      // for frames that wait; rounded down to blocks of 512 KiB, at least 4 of them
+	RingBytes   int      // for frames that wait; rounded down to blocks of 128 KiB, at least 16 of them
 }
 
 // Counters of a Link. Safe for concurrent use.

@@ -112,6 +112,7 @@ type Agent struct {
 	mu        sync.Mutex
 	closed    bool
 	script    func(*Incoming)
+	speak     func() Source    // of new calls; nil: silence
 	calls     map[string]*Call // by Call-ID and local tag
 	clients   map[string]chan *Message
 	servers   limited[*server]
@@ -200,6 +201,14 @@ func (a *Agent) Script(f func(*Incoming)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.script = f
+}
+
+// Speak sets what is spoken in new calls from their first packet on: what Media.Play
+// says later comes after a while of silence. nil is silence.
+func (a *Agent) Speak(f func() Source) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.speak = f
 }
 
 // Accept returns the next incoming call that was answered and acknowledged.

@@ -27,6 +27,7 @@ type CallOptions struct {
 	Headers  []Header // added to the INVITE
 	Offer    Offer    // NoSDP makes it a late offer: the 200 offers, the ACK answers
 	Reliable bool     // Supported: 100rel (RFC 3262)
+	Play     Source   // what is spoken from the first packet on; nil: as Agent.Speak says
 }
 
 // HoldKind is how a call is put on hold.
@@ -81,10 +82,14 @@ func (a *Agent) newCall(callID string, offer Offer) (*Call, error) {
 	if port != 0 {
 		a.mediaNext += 2
 	}
+	speak := a.speak
 	a.mu.Unlock()
 	media, err := newMedia(a.cfg, port)
 	if err != nil {
 		return nil, err
+	}
+	if speak != nil {
+		media.Play(speak())
 	}
 	return &Call{
 		agent: a, id: callID, localTag: token(6), media: media, offer: a.fill(offer),
@@ -119,6 +124,9 @@ func (a *Agent) Start(_ context.Context, target string, via netip.AddrPort, opts
 	c, err := a.newCall(token(12)+"@"+a.Addr().Addr().String(), opts.Offer)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Play != nil {
+		c.media.Play(opts.Play)
 	}
 	c.via, c.target, c.cseq = via, target, 1
 	c.local, c.remote = "<"+a.URI()+">;tag="+c.localTag, "<"+target+">"
