@@ -60,7 +60,7 @@ type baresipPair struct {
 	dirs  [2]string
 	err   error // of its preparation
 
-	waited time.Duration // of the thread, theirs or the daemon's, that waited most for a processor
+	waited time.Duration // of the thread, theirs or the daemon's, that waited most for a processor, and of the machine as a whole
 }
 
 // baresipTalkTime is how long they talk.
@@ -128,12 +128,14 @@ func baresipRound(t *testing.T, pairs []*baresipPair, told func(*testing.T, *bar
 	})
 	ready = pairsReady(ready)
 	d.answered(len(ready))
-	before := waits(ready, d)
+	before, machine, from := waits(ready, d), machine(), time.Now()
 	time.Sleep(baresipTalkTime)
+	stood := machine.stood(from, time.Now())
 	for i, w := range waits(ready, d) {
 		for k := range w {
 			ready[i].waited = max(ready[i].waited, w[k]-before[i][k])
 		}
+		ready[i].waited += stood
 	}
 	atOnce(ready, func(p *baresipPair) error { return p.peers[0].Hangup(ctx) })
 	time.Sleep(200 * time.Millisecond)

@@ -14,7 +14,8 @@ import (
 const (
 	stallMax     = 100 * time.Millisecond // that something may be late
 	stepTakes    = 200 * time.Millisecond // from the begin of a step to the last answer in it
-	attemptsMax  = 3
+	standMax     = 300 * time.Millisecond // that the machine, or the daemon on it, may have stood still in all
+	attemptsMax  = 6
 	stallsListed = 5
 )
 

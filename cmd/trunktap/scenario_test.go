@@ -118,7 +118,11 @@ func (s *scene) play(sc scenario) []string {
 	if s.exchange != nil {
 		s.exchange.await()
 	}
+	machine := s.d.steady()
 	s.run(sc.script)
+	if stood := machine.stood(); stood > standMax {
+		s.stalls = append(s.stalls, fmt.Sprintf("the machine, or the daemon, by %d ms in all", stood.Milliseconds()))
+	}
 	got := s.recordings(len(sc.want))
 	if len(got) != len(sc.want) {
 		s.faultf("%d recordings, want %d: %s", len(got), len(sc.want), s.kinds(got))
