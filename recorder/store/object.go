@@ -51,11 +51,23 @@ func (e *Error) Error() string {
 	if e.Kind != nil {
 		b.WriteString(e.Kind.Error() + ": ")
 	}
-	fmt.Fprint(&b, e.Err)
+	b.WriteString(short(e.Err.Error()))
 	if e.Hint != "" {
 		b.WriteString(" (" + e.Hint + ")")
 	}
 	return b.String()
+}
+
+// saidBytesMax bounds what is shown of a service's words.
+const saidBytesMax = 400
+
+// short makes one line of what services say on many.
+func short(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > saidBytesMax {
+		s = strings.ToValidUTF8(s[:saidBytesMax], "") + "…"
+	}
+	return s
 }
 
 // Unwrap returns the kind and the cause.

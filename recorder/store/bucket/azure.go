@@ -178,7 +178,8 @@ func (s *azureService) remove(ctx context.Context, key string) error {
 		return err
 	}
 	all := azblob.DeleteSnapshotsOptionTypeInclude
-	if _, err := b.Delete(ctx, &azblob.DeleteOptions{DeleteSnapshots: &all}); err != nil {
+	_, err = b.Delete(ctx, &azblob.DeleteOptions{DeleteSnapshots: &all})
+	if err != nil && !bloberror.HasCode(err, bloberror.BlobNotFound) { // it was there: an attempt before had its answer lost
 		return azureLocked(err, props)
 	}
 	if props.VersionID == nil {
@@ -296,8 +297,10 @@ func (p *azureParts) part(ctx context.Context, n int, c content) error {
 	if err != nil {
 		return err
 	}
-	if err := sameMD5(out.ContentMD5, c); err != nil {
-		return fmt.Errorf("part %d: %w", n, err)
+	if len(out.ContentMD5) > 0 { // it may leave out what it has checked
+		if err := sameMD5(out.ContentMD5, c); err != nil {
+			return fmt.Errorf("part %d: %w", n, err)
+		}
 	}
 	p.ids = append(p.ids[:n-1], id)
 	return nil
@@ -311,6 +314,10 @@ func (p *azureParts) complete(ctx context.Context, whole content) error {
 	o.ImmutabilityPolicyMode, o.ImmutabilityPolicyExpiryTime = azureLock(p.w)
 	b := p.s.client.NewBlockBlobClient(p.key)
 	if _, err := b.CommitBlockList(ctx, p.ids, o); err != nil {
+		var resp *azcore.ResponseError
+		if errors.As(err, &resp) && resp.StatusCode == http.StatusBadRequest {
+			return retryError{err} // the list has no sum: it may have changed on the way
+		}
 		return err
 	}
 	props, err := b.GetProperties(ctx, nil)

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"syscall"
 
 	"gocloud.dev/gcerrors"
@@ -17,15 +19,16 @@ import (
 
 // What an operator can do.
 const (
-	hintAccess  = "check the credentials and that they allow what docs/storage.md lists"
-	hintBucket  = "make the bucket, or correct storage.url"
-	hintClock   = "set the clock: run an NTP client"
-	hintSpace   = "make room, or raise the quota"
-	hintNetwork = "check the network, name resolution and proxy between here and the service"
-	hintBusy    = "the service is overloaded or asks for fewer requests: it is tried again"
-	hintCorrupt = "it is tried again; if it stays, something between here and the service changes what passes"
-	hintExists  = "another writer uses the same bucket and prefix, or the object was made by hand"
-	hintTLS     = "the service's certificate is not trusted here: install its authority's"
+	hintAccess   = "check the credentials and that they allow what docs/storage.md lists"
+	hintBucket   = "make the bucket, or correct storage.url"
+	hintClock    = "set the clock: run an NTP client"
+	hintSpace    = "make room, or raise the quota"
+	hintNetwork  = "check the network, name resolution and proxy between here and the service"
+	hintBusy     = "the service is overloaded or asks for fewer requests: it is tried again"
+	hintCorrupt  = "it is tried again; if it stays, something between here and the service changes what passes"
+	hintExists   = "another writer uses the same bucket and prefix, or the object was made by hand"
+	hintEndpoint = "check endpoint and bucket in storage.url"
+	hintTLS      = "the service's certificate is not trusted here: install its authority's"
 )
 
 // is tells whether an error of the service is of a kind.
@@ -43,6 +46,10 @@ func (b *Bucket) fail(ctx context.Context, op, name string, err error) error {
 	var done *store.Error
 	if errors.As(err, &done) {
 		return err
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		u.URL, _, _ = strings.Cut(u.URL, "?") // a shared access signature is a secret
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = errors.Join(cause, err) // clients hide it behind texts of their own

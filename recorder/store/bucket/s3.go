@@ -205,26 +205,45 @@ func (s *s3Service) etag(got *string, want string, sse types.ServerSideEncryptio
 // versions a plain deletion hides an object and keeps every byte.
 func (s *s3Service) remove(ctx context.Context, key string) error {
 	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.Bucket, Key: &key})
-	if err != nil {
+	switch {
+	case err != nil && s.gone(err):
+		// Nothing, or no bucket, or one in which somebody hid it: the answer has no words.
+		n, lerr := s.removeVersions(ctx, key, &s3.HeadObjectOutput{})
+		if n > 0 || lerr != nil {
+			return lerr
+		}
+		return err
+	case err != nil:
+		return err
+	case aws.ToString(head.VersionId) != "":
+		_, err = s.removeVersions(ctx, key, head)
 		return err
 	}
-	if v := aws.ToString(head.VersionId); v == "" {
-		_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key})
-		return s.locked(err, head)
-	}
+	_, err = s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key})
+	return s.locked(err, head)
+}
+
+// removeVersions deletes all that the bucket keeps under a key and returns how
+// many there were.
+func (s *s3Service) removeVersions(ctx context.Context, key string, head *s3.HeadObjectOutput) (n int, err error) {
 	pages := s3.NewListObjectVersionsPaginator(s.client, &s3.ListObjectVersionsInput{Bucket: &s.Bucket, Prefix: &key})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
+		var api smithy.APIError
+		if errors.As(err, &api) && api.ErrorCode() == "NotImplemented" {
+			return n, nil // a service without versions
+		}
 		if err != nil {
-			return err
+			return n, err
 		}
 		for _, id := range versions(page, key) {
 			if _, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key, VersionId: &id}); err != nil {
-				return s.locked(err, head)
+				return n, s.locked(err, head)
 			}
+			n++
 		}
 	}
-	return nil
+	return n, nil
 }
 
 // versions lists what is to be deleted: the newest object first, so that a lock
@@ -281,7 +300,8 @@ func (s *s3Service) fault(err error) (kind error, hint string) {
 			return store.ErrCorrupt, hintCorrupt
 		case "RequestTimeTooSkewed", "RequestExpired":
 			return store.ErrClock, hintClock
-		case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "AllAccessDisabled":
+		case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "AllAccessDisabled",
+			"XAdminUserNotFound":
 			return fs.ErrPermission, hintAccess
 		case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
 			return nil, "the bucket lies in another region: correct region in storage.url"
@@ -293,7 +313,11 @@ func (s *s3Service) fault(err error) (kind error, hint string) {
 			}
 		}
 	}
-	if c := code(err); c != 0 {
+	switch c := code(err); c {
+	case 0:
+	case http.StatusNotFound:
+		return nil, hintEndpoint // no object is said to be missing unless in so many words
+	default:
 		return status(c)
 	}
 	var sign *v4.SigningError

@@ -3,7 +3,9 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -115,13 +117,25 @@ func (f *Faulty) answer(r *http.Request, resp *http.Response) (*http.Response, e
 	case Truncated:
 		resp.Body = &cutBody{resp.Body, resp.ContentLength / 2}
 	case Altered:
-		for name := range resp.Header {
-			if name == "Etag" || name == "Content-Md5" || strings.HasPrefix(name, "X-Amz-Checksum") {
-				resp.Header.Set(name, `"00000000000000000000000000000000"`)
-			}
-		}
+		alter(resp.Header)
 	}
 	return resp, nil
+}
+
+// alter puts other sums of the same form in place of those that are there.
+func alter(h http.Header) {
+	for name := range h {
+		switch {
+		case name == "Etag":
+			h.Set(name, `"00000000000000000000000000000000"`)
+		case name == "Content-Md5":
+			h.Set(name, base64.StdEncoding.EncodeToString(make([]byte, md5.Size)))
+		case strings.HasPrefix(name, "X-Amz-Checksum-Sha256"):
+			h.Set(name, base64.StdEncoding.EncodeToString(make([]byte, sha256.Size)))
+		case strings.HasPrefix(name, "X-Amz-Checksum-Crc32c"):
+			h.Set(name, base64.StdEncoding.EncodeToString(make([]byte, 4)))
+		}
+	}
 }
 
 // drop closes the body as a transport does.
