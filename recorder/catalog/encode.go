@@ -67,12 +67,12 @@ var _ schema.QueryAppender = termsCell{}
 func (t termsCell) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
 	if gen.Dialect().Name() != dialect.PG {
 		b = append(b, "' "...)
-		b = append(b, strings.Join(t.exact, " ")...)
+		b = append(b, strings.Join(t.short, " ")...)
 		return append(b, " '"...), nil
 	}
 	b = append(b, "array_to_tsvector('{"...)
-	b = append(b, strings.Join(t.exact, ",")...)
-	if len(t.exact) > 0 && len(t.other) > 0 {
+	b = append(b, strings.Join(t.short, ",")...)
+	if len(t.short) > 0 && len(t.other) > 0 {
 		b = append(b, ',')
 	}
 	b = append(b, strings.Join(t.other, ",")...)

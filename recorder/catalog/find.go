@@ -19,8 +19,7 @@ const (
 	countBudget   = 300 * time.Millisecond
 	countMax      = 10_000
 	firstStep     = 2000 // rows
-	stepShort     = 8 * time.Millisecond
-	stepLong      = 40 * time.Millisecond
+	stepLong      = 30 * time.Millisecond
 	fewRows       = 10_000 // that are sorted rather than walked through
 )
 

@@ -32,7 +32,7 @@ func (e *sqliteEngine) has(must []match) []cond {
 	var out []cond
 	var rest []match
 	for _, m := range must {
-		if m.exact && !m.prefix {
+		if m.short {
 			out = append(out, cond{"instr(r.terms, ?) > 0", []any{" " + m.term + " "}})
 		} else {
 			rest = append(rest, m)

@@ -17,7 +17,7 @@ import (
 type match struct {
 	term   string
 	prefix bool // it is the beginning of one
-	exact  bool // of a field: it is also in the row's own list
+	short  bool // it is also in the row's own list
 }
 
 // cond is a condition on columns of r.
@@ -120,7 +120,7 @@ func (s *search) and(sql string, args ...any) { s.where = append(s.where, cond{s
 
 func (s *search) exact(field rune, value string) {
 	if value != "" {
-		s.must = append(s.must, match{term: term(field, clean(value)), exact: true})
+		s.must = append(s.must, match{term: term(field, clean(value)), short: inRow(field)})
 	}
 }
 
@@ -154,7 +154,7 @@ func (s *search) fields(q *recorder.Query) {
 		s.exact(termParty, full)
 	}
 	if q.NoWindow != "" {
-		s.not = append(s.not, match{term: term(termWindow, clean(q.NoWindow)), exact: true})
+		s.not = append(s.not, match{term: term(termWindow, clean(q.NoWindow)), short: true})
 	}
 	switch q.Gaps {
 	case recorder.GapsYes:

@@ -105,7 +105,7 @@ func (e *sqliteEngine) saveTerms(ctx context.Context, tx bun.Tx, rows []row) err
 	}
 	defer func() { _ = stmt.Close() }() // its transaction tells what failed
 	for _, r := range rows {
-		all := strings.Join(r.Terms.exact, " ") + " " + strings.Join(r.Terms.other, " ")
+		all := strings.Join(r.Terms.short, " ") + " " + strings.Join(r.Terms.other, " ")
 		if _, err := stmt.ExecContext(ctx, r.Key, all); err != nil {
 			return err
 		}

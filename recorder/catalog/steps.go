@@ -40,7 +40,7 @@ func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
 		if w.take(list) || lo < hi && w.spent(hit{Key: edge(w.s.desc(), from, to)}) {
 			break
 		}
-		span = adapt(span, time.Since(began))
+		span = w.adapt(span, time.Since(began))
 	}
 	return w.out, nil
 }
@@ -89,15 +89,16 @@ func (w *walk) timeOrder() string {
 	return "key ASC"
 }
 
-// adapt makes steps so long that each costs a part of the budget.
-func adapt(span int64, took time.Duration) int64 {
+// adapt makes steps so long that each costs a part of what is left of the budget.
+func (w *walk) adapt(span int64, took time.Duration) int64 {
+	aim := min(stepLong, time.Until(w.until)/2)
 	switch {
-	case took < stepShort/4:
+	case took*8 < aim:
 		return satMul(span, 8)
-	case took < stepShort:
-		return satMul(span, 3)
-	case took > stepLong:
-		return max(span/2, 1)
+	case took*2 < aim:
+		return satMul(span, 2)
+	case took > aim:
+		return max(int64(float64(span)*max(float64(aim)/float64(took), 0.1)), 1)
 	}
 	return span
 }
@@ -126,7 +127,7 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 			return w.out, nil
 		}
 		at, after = *end, true
-		rows = adapt(rows, time.Since(began))
+		rows = w.adapt(rows, time.Since(began))
 	}
 }
 

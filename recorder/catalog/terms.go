@@ -86,23 +86,34 @@ func term(field rune, value string) string {
 	return b.String()
 }
 
-func termN(field rune, n int64) string { return term(field, fmt.Sprint(n)) }
-
 // terms are those of one recording.
 type terms struct {
-	exact []string // fields
-	other []string // words and parts of numbers
+	short []string // of fields with few values, which rows also have in themselves
+	other []string
+}
+
+// inRow tells whether terms of a field are among the short ones.
+func inRow(field rune) bool {
+	switch field {
+	case termConversation, termCallID, termParty, termAttr, termWord, termGram, termLonger, termWindowMS, termGapMS, termLoss, termMOS:
+		return false
+	}
+	return true
 }
 
 func (t *terms) add(field rune, value string) {
-	if value != "" && len(t.exact) < termsMax {
-		t.exact = append(t.exact, term(field, value))
+	switch {
+	case value == "":
+	case inRow(field) && len(t.short) < termsMax:
+		t.short = append(t.short, term(field, value))
+	case !inRow(field) && len(t.other) < wordsMax+termsMax:
+		t.other = append(t.other, term(field, value))
 	}
 }
 
 func (t *terms) words(text string) {
 	for _, w := range wordsOf(text) {
-		if len(t.other) < wordsMax {
+		if len(t.other) < wordsMax+termsMax {
 			t.other = append(t.other, term(termWord, w))
 		}
 	}
@@ -165,7 +176,7 @@ func termsOf(r *recorder.Row, m measures, from, to string) terms {
 	for _, num := range []string{from, to} {
 		t.other = append(t.other, grams(num)...)
 	}
-	t.exact, t.other = distinct(t.exact), distinct(t.other)
+	t.short, t.other = distinct(t.short), distinct(t.other)
 	return t
 }
 
@@ -173,7 +184,7 @@ func (t *terms) addMeasures(m measures) {
 	reach := func(field rune, tails []int64, have float64) {
 		for _, n := range tails {
 			if have >= float64(n) {
-				t.exact = append(t.exact, termN(field, n))
+				t.add(field, fmt.Sprint(n))
 			}
 		}
 	}
@@ -182,7 +193,7 @@ func (t *terms) addMeasures(m measures) {
 	reach(termLoss, lossTails, m.loss)
 	for _, n := range mosTails {
 		if m.mos > 0 && m.mos < float64(n)/10 {
-			t.exact = append(t.exact, termN(termMOS, n))
+			t.add(termMOS, fmt.Sprint(n))
 		}
 	}
 	t.add(termRecorded, yesNo(m.audioMS > 0))
@@ -249,7 +260,7 @@ func (t *terms) party(address string) {
 	if user != full {
 		t.add(termParty, user)
 	}
-	t.words(address)
+	t.words(full)
 }
 
 // partyOf returns an address without display name, scheme and parameters, and its user part,
