@@ -79,8 +79,8 @@ const freeBytesMin = 64 << 20
 
 func archiveConfig(cfg *config.Config) archive.Config {
 	c := archive.Config{
-		StoreDir: cfg.Storage.Dir, SpoolDir: cfg.Storage.Spool, CatalogPath: cfg.Catalog.Path, KeyFile: cfg.Keys.File,
-		FreeBytesMin: freeBytesMin,
+		StoreDir: cfg.Storage.Dir, SpoolDir: cfg.Storage.Spool, KeyFile: cfg.Keys.File, FreeBytesMin: freeBytesMin,
+		CatalogURL: cfg.Catalog.URL, CatalogOptions: catalogOptions(cfg), Node: nodeName(cfg),
 	}
 	storageConfig(cfg, &c)
 	return c
@@ -101,7 +101,7 @@ func openLocal(e *env, cfg *config.Config) (source, error) {
 		return nil, err
 	}
 	if forgotten, err := a.Forgotten(e.ctx); err == nil && forgotten {
-		e.note("the catalogue %s lists none of the store's recordings: run trunktap rebuild", cfg.Catalog.Path)
+		e.note("the catalogue %s lists none of the store's recordings: run trunktap rebuild", shownURL(cfg.Catalog.URL))
 	}
 	return local{library{a}}, nil
 }

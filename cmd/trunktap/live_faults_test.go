@@ -17,6 +17,7 @@ import (
 	_ "modernc.org/sqlite" // another process at the catalogue
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/catalog/pgtest"
 )
 
 // liveFault is a fault of the machine during two calls, one of which writes
@@ -84,6 +85,35 @@ func liveFaults() []liveFault {
 				}
 				return func() error { return errors.Join(conn.Close(), db.Close()) }
 			},
+		},
+		postgresStops(),
+	}
+}
+
+// postgresStops is a catalogue whose server is not there for a time, in the middle of calls.
+func postgresStops() liveFault {
+	var pg *pgtest.Cluster
+	return liveFault{
+		name: "PostgreSQL stopped", rows: true,
+		cfg: func(t *testing.T, c *liveConfig) {
+			var err error
+			if pg, err = pgtest.Start(""); errors.Is(err, pgtest.ErrMissing) {
+				t.Skip(err)
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := pg.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			c.Catalog = must(pg.NewDatabase())(t)
+		},
+		begin: func(t *testing.T, _ *liveConfig) func() error {
+			if err := pg.Stop(); err != nil {
+				t.Fatal(err)
+			}
+			return pg.Start
 		},
 	}
 }

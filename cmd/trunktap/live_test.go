@@ -76,10 +76,11 @@ const (
 
 // liveConfig is what a live test says of its daemon.
 type liveConfig struct {
-	Dir         string // of everything; a temporary one when empty
-	Store       string // "": below Dir
+	Dir         string   // of everything; a temporary one when empty
+	Store       string   // "": below Dir
 	StoreURL    string   // "": of the directory Store
 	Storage     []string // further keys of it
+	Catalog     string   // its URL; "": a file in Dir
 	Spool       string
 	Listen      []string
 	SIP         []string // further keys of it
@@ -169,7 +170,7 @@ storage:
 {{- end}}
   spool: "{{.Spool}}"
 catalog:
-  url: "sqlite://{{.Dir}}/catalog.db"
+  url: "{{.Catalog}}"
 api:
   listen: "{{.API}}"
 {{.More}}
@@ -206,6 +207,9 @@ func newLiveDaemon(t *testing.T, cfg liveConfig) *liveDaemon {
 	}
 	if cfg.Spool == "" {
 		cfg.Spool = filepath.Join(cfg.Dir, "spool")
+	}
+	if cfg.Catalog == "" {
+		cfg.Catalog = "sqlite://" + cfg.Dir + "/catalog.db"
 	}
 	if cfg.SegmentMax == 0 {
 		cfg.SegmentMax = 5 * time.Minute

@@ -229,7 +229,7 @@ func (d *daemon) tellState(ctx context.Context, cfg *config.Config) {
 		}
 	}
 	if forgotten, err := d.archive.Forgotten(ctx); err == nil && forgotten {
-		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", cfg.Catalog.Path)
+		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", shownURL(cfg.Catalog.URL))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	neturl "net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -44,6 +45,7 @@ type Config struct {
 	StoreDir     string // directory of the store
 	SpoolDir     string // what is being recorded; best on the store's file system
 	CatalogPath  string // SQLite file
+	CatalogURL   string // replaces the path; see catalog.OpenURL
 	KeyFile      string // key-encryption keys; made at first start
 	FreeBytesMin int64  // store and spool cannot take a recording with fewer bytes free; 0: no limit
 	SyncEvery    int    // writes of a segment between syncs; 0: each is synced
@@ -72,6 +74,11 @@ type Config struct {
 
 	// FS is the file system of store, spool and keys; nil: the machine's.
 	FS vfs.FS
+	// Node names this node in its rows.
+	Node string
+	// CatalogOptions complete the catalogue's URL.
+	CatalogOptions catalog.Options
+
 	// Store, Sealer and Catalog replace those that the paths above name.
 	Store   recorder.Store
 	Sealer  recorder.Sealer
@@ -111,7 +118,7 @@ func Open(cfg Config) (*Archive, error) {
 	if err := a.openParts(); err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
 	}
-	a.catalogue.path, a.catalogue.open = cfg.CatalogPath, cfg.Catalog
+	a.catalogue.cfg, a.catalogue.open = &a.cfg, cfg.Catalog
 	a.catalogue.owned = cfg.Catalog == nil
 	_, _ = a.catalogue.get(context.Background()) // the next use reports what is wrong
 	return a, nil
@@ -216,8 +223,8 @@ func (a *Archive) spool(elem ...string) string {
 
 // lazyCatalog opens the catalogue when it is needed, and again after a failure.
 type lazyCatalog struct {
-	path  string // constant
-	owned bool   // constant: Close closes it
+	cfg   *Config // constant
+	owned bool    // constant: Close closes it
 
 	mu     sync.Mutex // guards all following
 	open   recorder.Catalog
@@ -234,7 +241,11 @@ func (l *lazyCatalog) get(ctx context.Context) (recorder.Catalog, error) {
 	if l.closed {
 		return nil, errors.New("archive is closed")
 	}
-	c, err := catalog.Open(ctx, l.path)
+	url := l.cfg.CatalogURL
+	if url == "" {
+		url = "sqlite://" + (&neturl.URL{Path: l.cfg.CatalogPath}).EscapedPath()
+	}
+	c, err := catalog.OpenURL(ctx, url, l.cfg.CatalogOptions)
 	if err != nil {
 		return nil, err
 	}

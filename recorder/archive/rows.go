@@ -25,12 +25,13 @@ type queuedRow struct {
 // the catalogue fails it is not tried again for each recording, because each
 // try may take seconds.
 func (a *Archive) saveRow(ctx context.Context, r recorder.Row) error {
+	unweighed := a.weigh(ctx, &r) // CatchUp weighs it when the store answers again
 	if !a.catalogue.isDown() {
 		err := a.saveNow(ctx, r)
-		if err == nil {
+		if err == nil && unweighed == nil {
 			return nil
 		}
-		a.catalogue.setDown(true)
+		a.catalogue.setDown(err != nil)
 	}
 	return a.noteRow(r.Manifest.ID, r.Prefix, r.Store)
 }
@@ -100,7 +101,11 @@ func (a *Archive) catchUpOne(ctx context.Context, name string) error {
 		case err != nil:
 			return err
 		}
-		if err := a.saveNow(ctx, p.row(m, spooled)); err != nil {
+		row := p.row(m, spooled)
+		if err := a.weigh(ctx, &row); err != nil {
+			return err
+		}
+		if err := a.saveNow(ctx, row); err != nil {
 			return err
 		}
 		saved = spooled == a.isSpooled(p.id()) // else the store got it meanwhile, and said so before us
@@ -187,8 +192,15 @@ func (r *rebuild) take(ctx context.Context, p place) error {
 	m, err := r.a.manifest(ctx, "", p)
 	switch {
 	case err == nil:
+		row := p.row(m, r.a.isSpooled(p.id()))
+		if old, err := r.c.Get(ctx, m.ID); err == nil {
+			row.Node = old.Node // the manifest does not tell who recorded it
+		}
+		if err := r.a.weigh(ctx, &row); err != nil {
+			return err
+		}
 		r.known[m.ID] = true
-		r.batch = append(r.batch, p.row(m, r.a.isSpooled(p.id())))
+		r.batch = append(r.batch, row)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	default:
@@ -220,11 +232,12 @@ func (r *rebuild) flush(ctx context.Context) error {
 	return nil
 }
 
-// dropOthers deletes the rows of recordings that the store does not have.
+// dropOthers deletes the rows of recordings that the store does not have. Those
+// of other nodes stay: their stores may be none of ours.
 func (r *rebuild) dropOthers(ctx context.Context) error {
 	var gone []string
 	err := eachRow(ctx, r.c, func(row recorder.Row) {
-		if !r.known[row.Manifest.ID] {
+		if !r.known[row.Manifest.ID] && (row.Node == "" || row.Node == r.a.cfg.Node) {
 			gone = append(gone, row.Manifest.ID)
 		}
 	})

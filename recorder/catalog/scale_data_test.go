@@ -227,7 +227,7 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 	for i := 1; i < scaleCopies; i++ {
 		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || id, origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, terms,
 			day, trunk, user_name, kind, store, node, bytes, manifest_bytes, other_bytes, spooled FROM recordings WHERE key > %[3]d;
-			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, int64(i)*span+int64(i), i, scaleEnd.UnixMicro()-span))
+			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, int64(i)*span+int64(i), i, scaleEnd.UnixMicro()-span+90_000_000))
 	}
 	for _, s := range []string{
 		"ALTER TABLE recordings ADD PRIMARY KEY (key)", "ALTER TABLE recordings ADD UNIQUE (id)", "ALTER TABLE manifests ADD PRIMARY KEY (key)",

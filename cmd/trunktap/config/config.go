@@ -165,12 +165,6 @@ type Deferred struct {
 	Workers       int // recordings coded at once
 }
 
-// Catalog is where the list of recordings lies.
-type Catalog struct {
-	URL  string
-	Path string // the file of a sqlite:// URL
-}
-
 // Keys is where key-encryption keys come from.
 type Keys struct {
 	Mode string // local
@@ -250,7 +244,7 @@ func (c *Config) derive(folder string) {
 			*f = filepath.Join(folder, *f)
 		}
 	}
-	beside := filepath.Dir(c.Catalog.Path)
+	beside := c.stateDir()
 	if c.Storage.Spool == "" {
 		c.Storage.Spool = filepath.Join(beside, "spool")
 	}

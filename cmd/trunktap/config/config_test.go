@@ -91,7 +91,7 @@ func TestDefaults(t *testing.T) {
 			StoreAt: StoreAt{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Lock: ObjectLock{Mode: "none"}, PartSize: 8 << 20},
 			Spool:   "/var/lib/trunktap/spool", Uploads: 4, OnDiskLow: OnDiskLow{Warn: Share{Percent: 10}, At: Share{Percent: 2}, Do: "stop-new"},
 		},
-		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db"},
+		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db", ConnsMax: 4, Timeout: 5 * time.Second},
 		Keys:    Keys{Mode: "local", File: "/var/lib/trunktap/keys.json"},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
 		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second, AnswersMax: 32 << 20},

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -237,29 +236,6 @@ func path(target *string) *node {
 			return "", wrongf("the path holds a zero byte")
 		}
 		return filepath.Clean(s.text), nil
-	})
-}
-
-// localURL is a URL of the one scheme that this version knows; the path goes
-// to file.
-func localURL(target, file *string, scheme, eg string, later []string) *node {
-	schema := map[string]any{"type": "string", "pattern": "^" + scheme + ":///."}
-	return leaf(target, scheme+":// and an absolute path, such as "+eg, schema, func(s scalar) (string, *wrong) {
-		u, err := url.Parse(s.text)
-		switch {
-		case s.kind != stringScalar || err != nil || u.Scheme == "":
-			return "", wrongf("%v is no URL", s)
-		case slices.Contains(later, u.Scheme):
-			return "", unsupported(u.Scheme + "://")
-		case u.Scheme != scheme:
-			return "", wrongf("scheme %q is not known", u.Scheme)
-		case u.Host != "":
-			return "", wrongf("%v names the host %q, a local path has three slashes", s, u.Host)
-		case !filepath.IsAbs(u.Path) || filepath.Clean(u.Path) == "/" || u.RawQuery != "" || u.Fragment != "" || strings.ContainsRune(u.Path, 0):
-			return "", wrongf("%v has no usable path", s)
-		}
-		*file = filepath.Clean(u.Path)
-		return s.text, nil
 	})
 }
 

@@ -33,10 +33,7 @@ func table(c *Config) *node {
 		recordingTable(&c.Recording),
 		signalsTable(&c.Signals),
 		storageTable(&c.Storage),
-		key("catalog", "Where the list of recordings lies. It can be rebuilt from the storage.", object(
-			key("url", "Its URL.", localURL(&c.Catalog.URL, &c.Catalog.Path, "sqlite", "sqlite:///var/lib/trunktap/catalog.db", []string{"postgres", "postgresql"})).
-				is("sqlite:///var/lib/trunktap/catalog.db"),
-		)).atStart(),
+		catalogTable(&c.Catalog),
 		keysTable(&c.Keys),
 		apiTable(&c.API),
 		key("limits", "Bounds of the daemon.", object(append([]*node{
