@@ -177,6 +177,7 @@ func (d *daemon) startRecovery() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, cfg := make(chan struct{}), d.cfg // a reload replaces it
 	d.archive.StartSpace()
+	d.startSweep()
 	go func() {
 		defer close(ended)
 		d.recoverArchive(ctx, cfg)

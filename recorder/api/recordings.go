@@ -19,7 +19,9 @@ import (
 // to find more.
 type Recording struct {
 	recorder.Manifest
-	Links Links `json:"links"`
+	Links  Links  `json:"links"`
+	Store  string `json:"store,omitempty" doc:"The region that it lies in; left out: storage.url."`
+	Stored bool   `json:"stored" doc:"Whether its store has all of it; until then the spool of its node has."`
 }
 
 // Links are paths relative to the server.
@@ -90,7 +92,7 @@ func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	}
 	for _, row := range page.Rows {
 		self := "/v1/recordings/" + url.PathEscape(row.Manifest.ID)
-		r := Recording{Manifest: Complete(row.Manifest), Links: Links{Self: self}}
+		r := Recording{Manifest: Complete(row.Manifest), Links: Links{Self: self}, Store: row.Store, Stored: !row.Spooled}
 		if len(row.Manifest.Segments) > 0 {
 			r.Links.Media = self + "/media"
 		}

@@ -99,6 +99,7 @@ type Archive struct {
 	space     space
 	proof     proof
 
+	swept      atomic.Pointer[SweepReport]
 	spoolBytes atomic.Int64 // of recordings in the spool, those that go on included
 
 	mu      sync.Mutex            // guards all following

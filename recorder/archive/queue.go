@@ -34,10 +34,10 @@ var FailureReasons = []string{"timeout", "unreachable", "denied", "space", "exis
 
 // UploadStats counts what became of the way into one store. All only grow.
 type UploadStats struct {
-	Objects atomic.Int64 // carried
-	Bytes   atomic.Int64 // of them
-	Done    atomic.Int64 // recordings that the store has whole
-	Retries atomic.Int64 // attempts after a failed one
+	Objects atomic.Int64     // carried
+	Bytes   atomic.Int64     // of them
+	Done    atomic.Int64     // recordings that the store has whole
+	Retries atomic.Int64     // attempts after a failed one
 	Failed  [10]atomic.Int64 // by FailureReasons
 }
 

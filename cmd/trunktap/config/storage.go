@@ -42,6 +42,8 @@ type Storage struct {
 	KeepLocal time.Duration // how long segments stay here when the store has them
 	Uploads   int           // objects on their way at once, a store
 	OnDiskLow OnDiskLow
+
+	SweepEvery time.Duration // between two looks for strays; 0: none
 }
 
 // OnDiskLow is what is done when little space is free.
@@ -71,6 +73,8 @@ func storageTable(s *Storage) *node {
 		key("keep_local", "How long audio stays in the spool, to be played from there, when the store has it; 0s: it goes at once.",
 			duration(&s.KeepLocal, 0, 90*24*time.Hour)).is("0s"),
 		key("uploads", "Objects that are on their way to a store at once.", integer(&s.Uploads, 1, 64)).is("4"),
+		key("sweep_every", "How often stores and spool are looked through for what nobody owns and what is missing, for metrics and the log; 0s: never. See trunktap sweep.",
+			zeroOr(&s.SweepEvery, time.Minute, 30*24*time.Hour)).is("24h"),
 		key("on_disk_low", "What becomes of new recordings when little space is free; the state ends when a fifth more is.", object(
 			key("warn", "Less free space than this is told: event storage.low.", share(&s.OnDiskLow.Warn)).is(`"10%"`),
 			key("at", "Less free space than this has consequences.", share(&s.OnDiskLow.At)).is(`"2%"`),

@@ -22,6 +22,7 @@ storage:
   spool_max: 80%
   keep_local: 48h
   uploads: 8
+  sweep_every: 1h
   on_disk_low: {warn: 50GiB, at: 10%, do: refuse-calls}
   regions:
     eu: {url: "gs://recordings-eu"}
@@ -38,7 +39,7 @@ storage:
 			URL: "s3://recordings?endpoint=https://s3.example.net&region=x", Credentials: "/etc/trunktap/s3",
 			Lock: ObjectLock{"compliance", 8760 * time.Hour}, PartSize: 16 << 20,
 		},
-		Spool: "/spool", SpoolMax: Share{Percent: 80}, KeepLocal: 48 * time.Hour, Uploads: 8,
+		Spool: "/spool", SpoolMax: Share{Percent: 80}, KeepLocal: 48 * time.Hour, Uploads: 8, SweepEvery: time.Hour,
 		OnDiskLow: OnDiskLow{Warn: Share{Bytes: 50 << 30}, At: Share{Percent: 10}, Do: "refuse-calls"},
 		Regions: []Region{
 			{"eu", at("gs://recordings-eu", "")}, {"us", at("file:///srv/us", "/srv/us")}, {"azure", azure},
