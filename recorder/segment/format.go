@@ -16,8 +16,12 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 )
 
-// Version is the version byte of the format.
-const Version = 1
+// Version is the version byte of the format. Files of version 1, which have the
+// wrapped key in their header, are read as well.
+const (
+	Version          = 2
+	versionKeyInside = 1
+)
 
 // Limits of the format. A file beyond them is refused before it costs anything.
 const (
@@ -53,6 +57,10 @@ const (
 // ManifestFile is the name of a recording's manifest in its folder.
 const ManifestFile = "recording.trm"
 
+// KeyFile is the name of the object in a recording's folder that holds its wrapped
+// key. Of all objects it alone is ever replaced: by rewrapping and by shredding.
+const KeyFile = "recording.key"
+
 // FileName returns the name of segment n in its recording's folder.
 func FileName(n int) string { return fmt.Sprintf("%04d.seg", n) }
 
@@ -61,7 +69,7 @@ func FileName(n int) string { return fmt.Sprintf("%04d.seg", n) }
 type Header struct {
 	Recording  string              `json:"recording"`
 	Prefix     string              `json:"prefix"` // folder in the store
-	Key        recorder.WrappedKey `json:"key"`
+	Key        recorder.WrappedKey `json:"key,omitzero"` // of version 1 only
 	N          int                 `json:"n,omitempty"` // segments only, from here on
 	Format     string              `json:"format,omitempty"`
 	SampleRate int                 `json:"sample_rate,omitempty"` // Hz
@@ -110,9 +118,20 @@ func (h Header) check(kind byte) error {
 	return nil
 }
 
+// checkKey tells whether the key is where the version of the file has it.
+func (h Header) checkKey(version byte) error {
+	if inside := version == versionKeyInside; inside == h.Key.IsZero() {
+		return fmt.Errorf("key in the header: %v, in version %d it is %v", !h.Key.IsZero(), version, inside)
+	}
+	return nil
+}
+
 // encode returns preamble and header as they stand at the beginning of the file.
 func (h Header) encode(kind byte) ([]byte, error) {
 	if err := h.check(kind); err != nil {
+		return nil, err
+	}
+	if err := h.checkKey(Version); err != nil {
 		return nil, err
 	}
 	js, err := json.Marshal(h)
@@ -133,8 +152,8 @@ func parsePreamble(b []byte, kind byte) (int, error) {
 	switch {
 	case len(b) < preambleBytes || string(b[:len(magic)]) != magic:
 		return 0, errors.New("not a trunktap file")
-	case b[len(magic)] != Version:
-		return 0, fmt.Errorf("version %d of the format: this program reads %d", b[len(magic)], Version)
+	case b[len(magic)] != Version && b[len(magic)] != versionKeyInside:
+		return 0, fmt.Errorf("version %d of the format: this program reads %d and %d", b[len(magic)], versionKeyInside, Version)
 	case b[len(magic)+1] != kind:
 		return 0, fmt.Errorf("kind %q: want %q", b[len(magic)+1], kind)
 	}

@@ -22,8 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden vectors anew; never do that for a released version of the format")
 
-// golden is what testdata/v1.seg and testdata/v1.trm must open to under the
-// keys of testdata/v1.kek.json. The files were written once: a program that
+// golden is what testdata/vN.seg and testdata/vN.trm must open to under the
+// keys of testdata/v1.kek.json; version 2 has the wrapped key in v2.key. The files were written once: a program that
 // no longer reads them cannot read the recordings of its predecessors.
 type golden struct {
 	Header   Header             `json:"header"`
@@ -56,7 +56,7 @@ func goldenSealer(t *testing.T) recorder.Sealer {
 	return s
 }
 
-func decodeGolden(t *testing.T, s recorder.Sealer, seg, trm []byte) golden {
+func decodeGolden(t *testing.T, s Opener, seg, trm []byte) golden {
 	t.Helper()
 	r, err := Open(context.Background(), blobOf(seg), s, Want{testRec, 3})
 	if err != nil {
@@ -82,7 +82,7 @@ func decodeGolden(t *testing.T, s recorder.Sealer, seg, trm []byte) golden {
 }
 
 // encodeGolden seals what g tells.
-func encodeGolden(t *testing.T, g golden, s recorder.Sealer, key recorder.DataKey) (seg, trm []byte) {
+func encodeGolden(t *testing.T, g golden, key recorder.DataKey) (seg, trm []byte) {
 	t.Helper()
 	mem := vfstest.NewMem()
 	st, err := store.OpenDir(store.DirConfig{Root: "/store", FS: mem})
@@ -121,76 +121,70 @@ func encodeGolden(t *testing.T, g golden, s recorder.Sealer, key recorder.DataKe
 	return seg, trm
 }
 
-func TestGolden(t *testing.T) {
-	if *update {
-		writeGolden(t)
-	}
-	s := goldenSealer(t)
-	var files [3][]byte
-	for i, name := range []string{"testdata/v1.seg", "testdata/v1.trm", "testdata/v1.want.json"} {
-		var err error
-		if files[i], err = os.ReadFile(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var want golden
-	if err := json.Unmarshal(files[2], &want); err != nil {
+func mustRead(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile("testdata/" + name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(want, decodeGolden(t, s, files[0], files[1])); d != "" {
-		t.Errorf("the golden files open to something else (-want +got):\n%s", d)
+	return b
+}
+
+func TestGolden(t *testing.T) {
+	s := goldenSealer(t)
+	if *update {
+		writeGolden(t, s)
+	}
+	var want golden
+	if err := json.Unmarshal(mustRead(t, "v1.want.json"), &want); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, decodeGolden(t, s, mustRead(t, "v1.seg"), mustRead(t, "v1.trm"))); d != "" {
+		t.Errorf("the golden files of version 1 open to something else (-want +got):\n%s", d)
+	}
+	rec, err := ParseKeyRecord(mustRead(t, "v2.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Header.Key = recorder.WrappedKey{}
+	opener := Keyed(s, rec.Key)
+	if d := cmp.Diff(want, decodeGolden(t, opener, mustRead(t, "v2.seg"), mustRead(t, "v2.trm"))); d != "" {
+		t.Errorf("the golden files of version 2 open to something else (-want +got):\n%s", d)
 	}
 
 	// The other way round: sealing is randomised, and accounts may be deflated in
 	// several ways, so what is sealed again is opened again.
-	key, err := s.OpenKey(context.Background(), testRec, want.Header.Key)
+	key, err := s.OpenKey(context.Background(), testRec, rec.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	seg, trm := encodeGolden(t, want, s, key)
-	if string(seg[:preambleBytes]) != string(files[0][:preambleBytes]) {
-		t.Errorf("written anew: the preamble is %q, was %q", seg[:preambleBytes], files[0][:preambleBytes])
+	seg, trm := encodeGolden(t, want, key)
+	if string(seg[:preambleBytes]) != string(mustRead(t, "v2.seg")[:preambleBytes]) {
+		t.Errorf("written anew, the preamble is %q", seg[:preambleBytes])
 	}
-	if d := cmp.Diff(want, decodeGolden(t, s, seg, trm)); d != "" {
+	if d := cmp.Diff(want, decodeGolden(t, opener, seg, trm)); d != "" {
 		t.Errorf("written anew and read (-want +got):\n%s", d)
 	}
 }
 
-func writeGolden(t *testing.T) {
+// writeGolden makes the files of version 2 from what is wanted of version 1.
+func writeGolden(t *testing.T, s recorder.Sealer) {
 	t.Helper()
-	if err := os.MkdirAll("testdata", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove("testdata/v1.kek.json"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	s, err := seal.OpenLocal(seal.LocalConfig{Path: "testdata/v1.kek.json"})
-	if err != nil {
+	var g golden
+	if err := json.Unmarshal(mustRead(t, "v1.want.json"), &g); err != nil {
 		t.Fatal(err)
 	}
 	key, err := s.NewKey(context.Background(), testRec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := golden{
-		Header: Header{
-			Recording: testRec, Prefix: testPrefix, Key: key.Wrapped(), N: 3, Format: "wav-pcma", SampleRate: 8000, Channels: 2,
-			RealMS: 600_000, AudioMS: 540_000, Start: time.Date(2026, 11, 22, 16, 46, 8, 123456789, time.UTC),
-		},
-		Audio: []goldenAudio{
-			{600_000, 540_000, 0, 4, "d5d5555580802a2a"},
-			{600_001, 540_001, 1, 2, "00ff00ff"},
-			{660_000, 540_060, 60, 1, "5501"},
-		},
-		Account:  &recorder.Manifest{Version: 1, ID: testRec, RealMS: 660_000, AudioMS: 540_060, Attrs: map[string]string{"case": "4711"}},
-		Manifest: &recorder.Manifest{Version: 1, ID: testRec, Trunk: "carrier-a", RealMS: 660_061, AudioMS: 540_061},
-	}
-	seg, trm := encodeGolden(t, g, s, key)
-	js, err := json.MarshalIndent(g, "", "  ")
+	seg, trm := encodeGolden(t, g, key)
+	at := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
+	rec, err := KeyRecord{Recording: testRec, Prefix: testPrefix, Key: key.Wrapped(), Created: at, Wrapped: at}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{"v1.seg": seg, "v1.trm": trm, "v1.want.json": append(js, '\n')} {
+	for name, b := range map[string][]byte{"v2.seg": seg, "v2.trm": trm, "v2.key": rec} {
 		if err := os.WriteFile("testdata/"+name, b, 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -18,6 +18,7 @@ const LinkBytesMax = 1 << 20
 const ManifestBytesMax = int64(preambleBytes) + HeaderBytesMax + frameHead + FrameBytesMax + frameHead + LinkBytesMax
 
 // SealManifest returns the manifest file of a recording, sealed with its data key.
+// The wrapped key lies in KeyFile beside it.
 func SealManifest(key recorder.DataKey, prefix string, m *recorder.Manifest) ([]byte, error) {
 	js, err := json.Marshal(m)
 	if err != nil {
@@ -28,7 +29,7 @@ func SealManifest(key recorder.DataKey, prefix string, m *recorder.Manifest) ([]
 
 // SealManifestJSON is SealManifest of a manifest that is JSON already.
 func SealManifestJSON(key recorder.DataKey, prefix, id string, js []byte) ([]byte, error) {
-	head, err := Header{Recording: id, Prefix: prefix, Key: key.Wrapped()}.encode(kindManifest)
+	head, err := Header{Recording: id, Prefix: prefix}.encode(kindManifest)
 	if err != nil {
 		return nil, fmt.Errorf("seal manifest: %w", err)
 	}
@@ -104,14 +105,14 @@ type Opened struct {
 
 // OpenManifest authenticates and returns the manifest in a file of
 // SealManifest. recorder.ErrTampered and recorder.ErrKey as in the Sealer.
-func OpenManifest(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (*recorder.Manifest, Header, error) {
-	o, err := OpenLinked(ctx, b, sealer)
+func OpenManifest(ctx context.Context, b recorder.Blob, opener Opener) (*recorder.Manifest, Header, error) {
+	o, err := OpenLinked(ctx, b, opener)
 	return o.Manifest, o.Header, err
 }
 
 // OpenLinked is OpenManifest and gives the link behind the manifest too.
-func OpenLinked(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (Opened, error) {
-	r, err := open(ctx, b, sealer, kindManifest)
+func OpenLinked(ctx context.Context, b recorder.Blob, opener Opener) (Opened, error) {
+	r, err := open(ctx, b, opener, kindManifest)
 	if err != nil {
 		return Opened{}, fmt.Errorf("open manifest: %w", err)
 	}

@@ -60,11 +60,32 @@ type Reader struct {
 	stop         error
 }
 
+// Opener opens data keys; every recorder.Sealer does. Files of version 2 name no
+// key, so wrapped is zero then and the Opener must know where the key lies.
+type Opener interface {
+	OpenKey(ctx context.Context, recording string, wrapped recorder.WrappedKey) (recorder.DataKey, error)
+}
+
+// Keyed returns an Opener of files whose key is w, if they do not have it themselves.
+func Keyed(o Opener, w recorder.WrappedKey) Opener { return keyed{o, w} }
+
+type keyed struct {
+	o Opener
+	w recorder.WrappedKey
+}
+
+func (k keyed) OpenKey(ctx context.Context, recording string, w recorder.WrappedKey) (recorder.DataKey, error) {
+	if w.IsZero() {
+		w = k.w
+	}
+	return k.o.OpenKey(ctx, recording, w)
+}
+
 // Open reads and checks the header of a segment and opens its data key. Want
 // names what it must be: a segment put in the place of another is FaultAltered.
 // The caller closes the blob after the Reader.
-func Open(ctx context.Context, b recorder.Blob, sealer recorder.Sealer, want Want) (*Reader, error) {
-	r, err := open(ctx, b, sealer, kindSegment)
+func Open(ctx context.Context, b recorder.Blob, opener Opener, want Want) (*Reader, error) {
+	r, err := open(ctx, b, opener, kindSegment)
 	if err != nil {
 		return nil, fmt.Errorf("open segment: %w", err)
 	}
@@ -82,7 +103,7 @@ type Want struct {
 	N         int
 }
 
-func open(ctx context.Context, b recorder.Blob, sealer recorder.Sealer, kind byte) (*Reader, error) {
+func open(ctx context.Context, b recorder.Blob, opener Opener, kind byte) (*Reader, error) {
 	r := &Reader{blob: b, size: b.Size(), searchBudget: searchBytesMax}
 	pre, err := r.read(0, preambleBytes)
 	if err != nil {
@@ -92,6 +113,7 @@ func open(ctx context.Context, b recorder.Blob, sealer recorder.Sealer, kind byt
 	if err != nil {
 		return nil, r.fault(FaultAltered, err)
 	}
+	version := pre[len(magic)] // the buffer is used again
 	head, err := r.read(0, preambleBytes+n)
 	if err != nil {
 		return nil, err
@@ -99,12 +121,12 @@ func open(ctx context.Context, b recorder.Blob, sealer recorder.Sealer, kind byt
 	if err := json.Unmarshal(head[preambleBytes:], &r.head); err != nil {
 		return nil, r.fault(FaultAltered, fmt.Errorf("header: %w", err))
 	}
-	if err := r.head.check(kind); err != nil {
+	if err := errors.Join(r.head.check(kind), r.head.checkKey(version)); err != nil {
 		return nil, r.fault(FaultAltered, fmt.Errorf("header: %w", err))
 	}
 	r.bind = newBinding(head)
 	r.off, r.at = int64(len(head)), int64(len(head))
-	r.key, err = sealer.OpenKey(ctx, r.head.Recording, r.head.Key)
+	r.key, err = opener.OpenKey(ctx, r.head.Recording, r.head.Key)
 	if err != nil {
 		return nil, fmt.Errorf("recording %s: %w", r.head.Recording, err)
 	}

@@ -39,8 +39,8 @@ type Salvaged struct {
 // Salvage reads a spool file as far as it is good. An error means that not even
 // the header can be used, that the key is missing (recorder.ErrKey), or that
 // reading failed.
-func Salvage(ctx context.Context, b recorder.Blob, sealer recorder.Sealer) (s Salvaged, err error) {
-	r, err := Open(ctx, b, sealer, Want{})
+func Salvage(ctx context.Context, b recorder.Blob, opener Opener) (s Salvaged, err error) {
+	r, err := Open(ctx, b, opener, Want{})
 	if err != nil {
 		return Salvaged{}, err
 	}
@@ -106,7 +106,7 @@ func countGood(r *Reader) int {
 
 // Repair cuts a spool file behind its last good frame and gives it a last
 // frame. It is idempotent: after a crash in it, Salvage and Repair again.
-func Repair(ctx context.Context, fsys vfs.FS, path string, sealer recorder.Sealer, s Salvaged) error {
+func Repair(ctx context.Context, fsys vfs.FS, path string, opener Opener, s Salvaged) error {
 	if s.Complete && s.Torn == 0 {
 		return nil
 	}
@@ -114,7 +114,7 @@ func Repair(ctx context.Context, fsys vfs.FS, path string, sealer recorder.Seale
 	if err != nil {
 		return fmt.Errorf("repair segment: %w", err)
 	}
-	if err := repair(ctx, f, sealer, s); err != nil {
+	if err := repair(ctx, f, opener, s); err != nil {
 		_ = f.Close() // the first error is the one to report
 		return fmt.Errorf("repair segment: %w", err)
 	}
@@ -124,8 +124,8 @@ func Repair(ctx context.Context, fsys vfs.FS, path string, sealer recorder.Seale
 	return nil
 }
 
-func repair(ctx context.Context, f vfs.File, sealer recorder.Sealer, s Salvaged) error {
-	key, err := sealer.OpenKey(ctx, s.Header.Recording, s.Header.Key)
+func repair(ctx context.Context, f vfs.File, opener Opener, s Salvaged) error {
+	key, err := opener.OpenKey(ctx, s.Header.Recording, s.Header.Key)
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ const (
 // bench is a key, a store and a spool on one file system.
 type bench struct {
 	fsys   vfs.FS
-	sealer recorder.Sealer
+	sealer Opener
 	store  recorder.Store
 	key    recorder.DataKey
 }
@@ -54,7 +54,7 @@ func mustBench(t testing.TB, fsys vfs.FS) bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bench{fsys, sealer, st, key}
+	return bench{fsys, Keyed(sealer, key.Wrapped()), st, key}
 }
 
 func testInfo(n int) recorder.SegmentInfo {
@@ -126,7 +126,7 @@ func (memBlob) Close() error { return nil }
 func blobOf(p []byte) recorder.Blob { return memBlob{bytes.NewReader(p)} }
 
 // readAll reads until the end or the first fault.
-func readAll(p []byte, s recorder.Sealer, want Want) ([]recorder.Audio, *recorder.Manifest, error) {
+func readAll(p []byte, s Opener, want Want) ([]recorder.Audio, *recorder.Manifest, error) {
 	r, err := Open(context.Background(), blobOf(p), s, want)
 	if err != nil {
 		return nil, nil, err

@@ -39,11 +39,12 @@ type Syncer struct {
 
 // ledger is what a Syncer knows of one file.
 type ledger struct {
-	file vfs.File // constant
-	dirs []string // constant: the directories by which it is found
+	file   vfs.File // constant
+	beside vfs.File // constant: to be durable before it, once; nil: nothing is
+	dirs   []string // constant: the directories by which it is found
 
 	// guarded by the Syncer's mu
-	entered bool   // the entries in dirs are durable
+	entered bool   // the entries in dirs are durable, and what is beside
 	parked  buffer // what is not durable, between two calls of the writer; nil: nothing is
 	dirty   bool
 	gen     int  // rises when the file was cut back: rounds under way tell nothing of it
@@ -61,8 +62,9 @@ type place struct {
 
 // wish is what a call of Await waits for. Done and err are guarded by round.
 type wish struct {
-	file vfs.File // may be nil
-	dirs []string
+	file   vfs.File // may be nil
+	beside vfs.File // may be nil
+	dirs   []string
 	done bool
 	err  error
 }
@@ -125,11 +127,23 @@ func (s *Syncer) Rounds() int64 {
 // Await makes durable what was written to a file, if there is one, and the
 // entries of directories, all of the file system that the Syncer is for. Those
 // that wait at the same time share a round: nobody waits for the period.
-func (s *Syncer) Await(f vfs.File, dirs ...string) error {
-	if s.group == nil {
-		return vfs.Durable(s.fsys, f, dirs...)
+func (s *Syncer) Await(f vfs.File, dirs ...string) error { return s.await(f, nil, dirs) }
+
+// durable is vfs.Durable of a file and one beside it, which goes first.
+func durable(fsys vfs.FS, f, beside vfs.File, dirs []string) error {
+	if beside != nil {
+		if err := beside.Sync(); err != nil {
+			return err
+		}
 	}
-	w := &wish{file: f, dirs: dirs}
+	return vfs.Durable(fsys, f, dirs...)
+}
+
+func (s *Syncer) await(f, beside vfs.File, dirs []string) error {
+	if s.group == nil {
+		return durable(s.fsys, f, beside, dirs)
+	}
+	w := &wish{file: f, beside: beside, dirs: dirs}
 	s.mu.Lock()
 	s.wishes = append(s.wishes, w)
 	s.mu.Unlock()
@@ -161,7 +175,9 @@ func (s *Syncer) sync(due bool) {
 	s.wishes, s.crowd = nil, len(wishes)
 	things := len(s.dirty)
 	for _, w := range wishes {
-		things += len(w.dirs) + 1
+		if things += len(w.dirs) + 1; w.beside != nil {
+			things++
+		}
 	}
 	together := s.group != nil && things >= s.groupMin
 	var batch []*ledger
@@ -175,7 +191,7 @@ func (s *Syncer) sync(due bool) {
 	}
 	for _, w := range wishes {
 		if w.err = err; !together {
-			w.err = vfs.Durable(s.fsys, w.file, w.dirs...)
+			w.err = durable(s.fsys, w.file, w.beside, w.dirs)
 		}
 		w.done = true
 	}
@@ -216,12 +232,12 @@ func (s *Syncer) take() []*ledger {
 // syncOne makes one file durable.
 func (s *Syncer) syncOne(l *ledger) error {
 	s.mu.Lock()
-	dirs := l.dirs
+	dirs, beside := l.dirs, l.beside
 	if l.entered {
-		dirs = nil
+		dirs, beside = nil, nil
 	}
 	s.mu.Unlock()
-	return vfs.Durable(s.fsys, l.file, dirs...)
+	return durable(s.fsys, l.file, beside, dirs)
 }
 
 // settle notes what became of a file in a round.

@@ -47,6 +47,10 @@ type WriterConfig struct {
 	Info  recorder.SegmentInfo
 	File  string // its name in its folder of the store; empty: FileName of its number
 
+	// Beside, when set, is made durable before or with the first frame, and closed
+	// by the Writer: the file with the recording's key.
+	Beside vfs.File
+
 	// Parents are directories above Dir whose entries need not be durable yet.
 	Parents []string
 
@@ -107,21 +111,23 @@ func Create(cfg WriterConfig) (*Writer, error) {
 	}
 	w.cfg.SyncEvery = min(max(cfg.SyncEvery, 1), syncEveryMax)
 	w.head = Header{
-		Recording: i.Recording, Prefix: i.Prefix, Key: cfg.Key.Wrapped(), N: i.N, Format: i.Format,
+		Recording: i.Recording, Prefix: i.Prefix, N: i.N, Format: i.Format,
 		SampleRate: i.SampleRate, Channels: i.Channels, RealMS: i.RealMS, AudioMS: i.AudioMS, Start: i.Start.UTC().Round(0),
 	}
 	head, err := w.head.encode(kindSegment)
 	if err != nil {
+		w.letGo()
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
 	w.bind = newBinding(head)
 	_, _ = w.hash.Write(head) // never fails
 	if w.file, err = cfg.FS.OpenFile(w.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+		w.letGo()
 		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
 	w.borrow()
 	w.pending = append(w.pending, head...) // it goes with the first frame
-	w.ledger = &ledger{file: w.file, dirs: w.dirs}
+	w.ledger = &ledger{file: w.file, dirs: w.dirs, beside: cfg.Beside}
 	return w, nil
 }
 
@@ -261,15 +267,15 @@ func (w *Writer) flush(sync bool) error {
 
 // sync makes durable what the file has.
 func (w *Writer) sync() error {
-	dirs := w.dirs
+	dirs, beside := w.dirs, w.cfg.Beside
 	if w.entered {
-		dirs = nil
+		dirs, beside = nil, nil
 	}
 	var err error
 	if w.cfg.Syncer != nil {
-		err = w.cfg.Syncer.Await(w.file, dirs...)
+		err = w.cfg.Syncer.await(w.file, beside, dirs)
 	} else {
-		err = vfs.Durable(w.cfg.FS, w.file, dirs...)
+		err = durable(w.cfg.FS, w.file, beside, dirs)
 	}
 	w.entered = w.entered || err == nil
 	return err
@@ -333,7 +339,16 @@ func (w *Writer) close() {
 	w.leaveRound()
 	_ = w.file.Close() // as above
 	w.file = nil
+	w.letGo()
 	w.giveBack()
+}
+
+// letGo closes the file beside. What is not durable of it is asked for again by
+// the next writer.
+func (w *Writer) letGo() {
+	if w.cfg.Beside != nil {
+		_ = w.cfg.Beside.Close() // its Sync told what there was to tell
+	}
 }
 
 // Finish implements recorder.SegmentWriter. When the segment is durable in the
@@ -384,6 +399,13 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 		AudioSHA256: hex.EncodeToString(w.audio.Sum(nil)),
 	}
 	return nil
+}
+
+// Entered tells whether the first frame is durable, and with it the directories
+// and the file beside.
+func (w *Writer) Entered() bool {
+	w.absorb()
+	return w.entered
 }
 
 // Published tells whether the store has the segment.
