@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	neturl "net/url"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,6 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
-	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -72,6 +70,10 @@ type Config struct {
 	// ReadOnly makes nothing: no keys, no folders. NewSink and Recover fail.
 	ReadOnly bool
 
+	// Sealing opens the keys, in place of KeyFile. When mayMake returns an error no
+	// keys may be made: the store has recordings that only lost ones can open.
+	Sealing func(fsys vfs.FS, mayMake func() error) (recorder.Sealer, error)
+
 	// FS is the file system of store, spool and keys; nil: the machine's.
 	FS vfs.FS
 	// Node names this node in its rows.
@@ -101,6 +103,8 @@ type Archive struct {
 
 	swept      atomic.Pointer[SweepReport]
 	spoolBytes atomic.Int64 // of recordings in the spool, those that go on included
+
+	keyLocks [64]sync.Mutex // of the files with keys, by recording; before mu
 
 	mu      sync.Mutex            // guards all following
 	began   uint64                // recordings so far
@@ -165,36 +169,6 @@ func (a *Archive) startSyncer() error {
 	a.cfg.SyncEvery = cmp.Or(a.cfg.SyncEvery, syncEveryDefault)
 	a.syncer = s
 	s.Start(a.cfg.SyncPeriod)
-	return nil
-}
-
-// openKeys opens the key file. A missing one is made, but not beside recordings
-// that were sealed with the lost keys.
-func (a *Archive) openKeys() error {
-	readOnly := a.cfg.ReadOnly
-	if _, err := a.fsys.Stat(a.cfg.KeyFile); errors.Is(err, fs.ErrNotExist) && !readOnly {
-		some := errors.New("store has recordings")
-		err := a.eachObject(context.Background(), func(_ *shelf, i recorder.BlobInfo) error {
-			if audit.Owned(i.Name) {
-				return nil
-			}
-			return some
-		})
-		switch {
-		case errors.Is(err, some):
-			return &seal.KeyFileError{
-				Path: a.cfg.KeyFile, Hint: "restore it from a backup, or move the store aside to begin anew",
-				Err: fmt.Errorf("%w: the file is missing, but the store has recordings that only its keys can open", recorder.ErrKey),
-			}
-		case err != nil:
-			return err
-		}
-	}
-	s, err := seal.OpenLocal(seal.LocalConfig{Path: a.cfg.KeyFile, FS: a.fsys, ReadOnly: readOnly})
-	if err != nil {
-		return err
-	}
-	a.sealer = s
 	return nil
 }
 
@@ -330,12 +304,7 @@ func (a *Archive) canRecord(ctx context.Context) *NotReady {
 			r.Store = errors.Join(r.Store, s.store.Check(ctx))
 		}
 	}
-	k, err := a.sealer.NewKey(ctx, "check")
-	if err != nil {
-		r.Keys = err
-	} else {
-		k.Close()
-	}
+	r.Keys = a.canSeal(ctx)
 	return r
 }
 
@@ -389,7 +358,7 @@ func (a *Archive) manifest(ctx context.Context, id string, p place) (*recorder.M
 		return nil, fmt.Errorf("recording %s: %w", id, err)
 	}
 	defer func() { _ = b.Close() }() // only read
-	m, head, err := segment.OpenManifest(ctx, b, a.sealer)
+	m, head, err := segment.OpenManifest(ctx, b, a.keys(p))
 	if err != nil {
 		return nil, err
 	}

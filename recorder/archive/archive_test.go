@@ -410,7 +410,7 @@ func TestSuppressedThroughout(t *testing.T) {
 			t.Errorf("%s: empty file", as)
 		}
 	}
-	if f := mem.Files(); len(f) != 1 {
+	if f := mem.Files(); len(f) != 2 { // manifest and key
 		t.Errorf("files: %v", f)
 	}
 }

@@ -3,17 +3,29 @@ package archive
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
-// dropSpool removes the folder of a recording from the spool.
+// dropSpool removes the folder of a recording from the spool: in one step out of
+// the way, since what a crash left of it without its key would look like damage.
 func (a *Archive) dropSpool(id string) error {
-	if err := vfs.RemoveAll(a.fsys, a.spool(id)); err != nil {
+	to := a.spool(goneDir, id)
+	if err := vfs.RemoveAll(a.fsys, to); err != nil {
 		return err
 	}
-	return a.fsys.SyncDir(a.cfg.SpoolDir)
+	if err := a.fsys.Rename(a.spool(id), to); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if err := errors.Join(a.fsys.SyncDir(a.spool(goneDir)), a.fsys.SyncDir(a.cfg.SpoolDir)); err != nil {
+		return err
+	}
+	return vfs.RemoveAll(a.fsys, to)
 }
 
 // Discard implements recorder.Sink. Segments that were published already are
@@ -42,7 +54,7 @@ func (s *sink) discard() error {
 		return errors.Join(append(errs, s.a.dropSpool(s.id))...)
 	}
 	// The store has something of it, or is getting it just now.
-	mk := marker{Version: markerQueued, Recording: s.id, Prefix: s.at.prefix, Key: s.key.Wrapped(), Store: s.at.name, Discarded: true}
+	mk := marker{Version: markerQueued, Recording: s.id, Prefix: s.at.prefix, Store: s.at.name, Discarded: true}
 	if err := s.a.writeMarker(mk); err != nil {
 		return errors.Join(append(errs, err)...)
 	}

@@ -40,7 +40,7 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 	}
 	m, err := a.manifest(ctx, j.Recording, j.at)
 	switch {
-	case errors.Is(err, recorder.ErrTampered):
+	case errors.Is(err, recorder.ErrTampered), errors.Is(err, recorder.ErrShredded):
 		return a.dropJob(j) // not to be touched; verify tells
 	case errors.Is(err, recorder.ErrNotFound):
 		m = &recorder.Manifest{} // deleted since
@@ -85,6 +85,11 @@ func (a *Archive) sweep(ctx context.Context, j *job, m *recorder.Manifest) error
 	if len(gone) > 0 && a.pinned(j.Recording) {
 		return errBusy
 	}
+	for _, name := range j.Replaced { // not listed, but perhaps not gone durably
+		if !slices.ContainsFunc(m.Segments, func(s recorder.Segment) bool { return s.File == name }) && !slices.Contains(gone, j.at.object(name)) {
+			gone = append(gone, j.at.object(name))
+		}
+	}
 	for _, name := range gone {
 		if err := st.Delete(ctx, name); err != nil && !errors.Is(err, recorder.ErrNotFound) {
 			return err
@@ -113,7 +118,7 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 	if err := vfs.MkdirAll(a.fsys, a.workDir(j.Recording)); err != nil {
 		return nil, err
 	}
-	key, wrapped, err := a.keyOf(ctx, j)
+	key, err := a.keyOf(ctx, j)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +130,7 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 		if !isLossless(from) {
 			continue
 		}
-		e := encoding{a: a, ctx: ctx, j: j, m: old, s: *s, key: wrapped, t: newTimeline(old)}
+		e := encoding{a: a, ctx: ctx, j: j, m: old, s: *s, t: newTimeline(old)}
 		done, err := e.run(key)
 		switch {
 		case errors.Is(err, recorder.ErrTampered), errors.Is(err, recorder.ErrNotFound), errors.Is(err, codec.ErrCoded):
@@ -144,18 +149,29 @@ func (a *Archive) encodeRecording(ctx context.Context, j *job, old *recorder.Man
 }
 
 // keyOf opens the data key of a recording.
-func (a *Archive) keyOf(ctx context.Context, j *job) (recorder.DataKey, recorder.WrappedKey, error) {
+func (a *Archive) keyOf(ctx context.Context, j *job) (recorder.DataKey, error) {
 	b, err := a.open(ctx, j.at, segment.ManifestFile)
 	if err != nil {
-		return nil, recorder.WrappedKey{}, err
+		return nil, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	_, head, err := segment.OpenManifest(ctx, b, a.sealer)
+	ring := a.keys(j.at)
+	_, head, err := segment.OpenManifest(ctx, b, ring)
 	if err != nil {
-		return nil, recorder.WrappedKey{}, err
+		return nil, err
 	}
-	key, err := a.sealer.OpenKey(ctx, j.Recording, head.Key)
-	return key, head.Key, err
+	defer a.lockKey(j.Recording)()
+	if _, err := a.keys(j.at).record(ctx, j.Recording); errors.Is(err, recorder.ErrNotFound) {
+		// What is written of it from now on does not have the key inside.
+		content, err := upgraded(j.Recording, j.Prefix, head.Key)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.storeOf(j.at).Put(ctx, j.at.object(segment.KeyFile), content); err != nil {
+			return nil, err
+		}
+	}
+	return ring.OpenKey(ctx, j.Recording, head.Key)
 }
 
 // replaceManifest makes the new segments those of the recording.
@@ -182,7 +198,6 @@ type encoding struct {
 	j   *job
 	m   *recorder.Manifest
 	s   recorder.Segment
-	key recorder.WrappedKey
 	t   timeline
 
 	rate  int64
@@ -210,7 +225,7 @@ func (e *encoding) run(key recorder.DataKey) (recorder.Segment, error) {
 		return recorder.Segment{}, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	r, err := segment.Open(e.ctx, b, e.a.sealer, segment.Want{Recording: e.m.ID, N: e.s.N})
+	r, err := segment.Open(e.ctx, b, e.a.keys(e.j.at), segment.Want{Recording: e.m.ID, N: e.s.N})
 	if err != nil {
 		return recorder.Segment{}, err
 	}

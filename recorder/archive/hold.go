@@ -108,6 +108,9 @@ func (r *recovery) hold() (*Held, error) {
 			h.spool = append(h.spool, p.n)
 		}
 	}
+	if err := r.ensureKey(); err != nil {
+		return nil, err
+	}
 	return h, r.makeRoom(h)
 }
 
@@ -138,11 +141,11 @@ const overExt = ".over"
 // Continue opens the sink of a recording that goes on: it takes the segments behind
 // those that are there.
 func (a *Archive) Continue(ctx context.Context, h *Held) (recorder.Sink, error) {
-	key, err := a.sealer.OpenKey(ctx, h.ID, h.mark.Key)
+	key, err := a.spoolKeys(h.ID).OpenKey(ctx, h.ID, h.mark.Key)
 	if err != nil {
 		return nil, fmt.Errorf("continue recording %s: %w", h.ID, err)
 	}
-	s := &sink{a: a, id: h.ID, at: h.at, dir: a.spool(h.ID), key: key, begun: true, resumed: true, untidy: true, live: a.liveOf(h.ID)}
+	s := &sink{a: a, id: h.ID, at: h.at, dir: a.spool(h.ID), key: key, begun: true, keyed: true, resumed: true, untidy: true, live: a.liveOf(h.ID)}
 	s.marked = h.mark.Version >= markerQueued
 	if !h.at.queued() {
 		s.folder = h.at.folder

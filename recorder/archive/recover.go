@@ -37,7 +37,7 @@ type marker struct {
 	Version   int                 `json:"version"` // 1 and markerQueued
 	Recording string              `json:"recording"`
 	Prefix    string              `json:"prefix"`
-	Key       recorder.WrappedKey `json:"key"`
+	Key       recorder.WrappedKey `json:"key,omitzero"`        // of earlier versions; now it lies in a file beside
 	Store     string              `json:"store,omitempty"`     // name; empty: the one that has no name
 	Discarded bool                `json:"discarded,omitempty"` // given up: what the store has of it goes
 }
@@ -115,7 +115,7 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 		if r.Err = r.run(); r.Err != nil {
 			r.Error = r.Err.Error()
 		}
-		if !r.empty {
+		if !r.empty || len(r.Aside) > 0 {
 			out = append(out, r.Recovered)
 		}
 	}
@@ -132,6 +132,7 @@ type recovery struct {
 	empty  bool // there was nothing to recover
 	at     place
 	marker marker
+	ring   *keyring
 	parts  []part // in order of segment number
 }
 
@@ -178,6 +179,7 @@ func (r *recovery) run() error {
 func (r *recovery) readMarker(files []fs.DirEntry) error {
 	mk, err := r.a.marker(r.ID)
 	switch {
+	case err == nil && mk.Key.IsZero():
 	case err == nil:
 		k, err := r.a.sealer.OpenKey(r.ctx, r.ID, mk.Key)
 		if err == nil {
@@ -190,6 +192,17 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errMarker):
 		return err
 	}
+	if known, err := r.byKey(files, mk); known {
+		if errors.Is(err, recorder.ErrTampered) || errors.Is(err, recorder.ErrNotFound) || errors.Is(err, recorder.ErrShredded) {
+			return r.giveUp(err)
+		}
+		return err
+	}
+	return r.byHeader(files, mk)
+}
+
+// byHeader finds out whose folder of version 1 it is, by the headers in it.
+func (r *recovery) byHeader(files []fs.DirEntry, mk marker) error {
 	var first error
 	something := false
 	for _, f := range files {
@@ -225,10 +238,15 @@ func (r *recovery) readMarker(files []fs.DirEntry) error {
 	if !errors.Is(first, recorder.ErrTampered) && !errors.Is(first, fs.ErrNotExist) && !errors.Is(first, errTorn) {
 		return first // the key may come back, the disk may recover
 	}
+	return r.giveUp(first)
+}
+
+// giveUp moves the whole folder aside, because of an error that it returns.
+func (r *recovery) giveUp(why error) error {
 	if err := r.aside(r.a.spool(r.ID), r.ID); err != nil {
-		return errors.Join(first, err)
+		return errors.Join(why, err)
 	}
-	return fmt.Errorf("moved aside: %w", first)
+	return fmt.Errorf("moved aside: %w", why)
 }
 
 // found notes whose folder it is.
@@ -247,7 +265,7 @@ func (r *recovery) salvage(name string) (segment.Salvaged, error) {
 		return segment.Salvaged{}, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	s, err := segment.Salvage(r.ctx, b, r.a.sealer)
+	s, err := segment.Salvage(r.ctx, b, r.keys())
 	return s, orTorn(b, err)
 }
 
@@ -402,7 +420,7 @@ func (r *recovery) openManifest(name string) (*recorder.Manifest, segment.Header
 		return nil, segment.Header{}, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	m, head, err := segment.OpenManifest(r.ctx, b, r.a.sealer)
+	m, head, err := segment.OpenManifest(r.ctx, b, r.keys())
 	err = orTorn(b, err)
 	if err == nil && (m.ID != r.ID || r.Prefix != "" && head.Prefix != r.Prefix || r.a.checkName(r.ID, head.Prefix) != nil) {
 		err = recorder.ErrTampered
@@ -425,7 +443,7 @@ func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
 			continue
 		}
 		if !p.s.Complete || p.s.Torn > 0 {
-			if err := segment.Repair(r.ctx, r.a.fsys, p.spool, r.a.sealer, p.s); err != nil {
+			if err := segment.Repair(r.ctx, r.a.fsys, p.spool, r.keys(), p.s); err != nil {
 				return err
 			}
 			r.Repaired++
@@ -439,6 +457,9 @@ func (r *recovery) publish(m *recorder.Manifest, content []byte) error {
 	}
 	if r.behind(content) {
 		return r.publishBehind(m, content)
+	}
+	if err := r.putKey(); err != nil {
+		return err
 	}
 	if content != nil {
 		if err := r.at.store.Put(r.ctx, r.at.object(segment.ManifestFile), content); err != nil {

@@ -89,7 +89,11 @@ func (r *remote) Put(_ context.Context, name string, content []byte) error {
 
 // lacks names what a manifest tells of that is not there.
 func (r *remote) lacks(prefix string, content []byte) string {
-	m, _, err := segment.OpenManifest(context.Background(), memBlob{bytes.NewReader(content)}, testSealer())
+	rec, err := segment.ParseKeyRecord(r.objects[prefix+"/"+segment.KeyFile])
+	if err != nil {
+		return err.Error()
+	}
+	m, _, err := segment.OpenManifest(context.Background(), memBlob{bytes.NewReader(content)}, segment.Keyed(testSealer(), rec.Key))
 	if err != nil {
 		return err.Error()
 	}

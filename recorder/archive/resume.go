@@ -41,7 +41,10 @@ func (r *recovery) resume() (*recorder.Manifest, []byte, error) {
 		}
 		r.renamed()
 	}
-	k, err := r.a.sealer.OpenKey(r.ctx, r.ID, r.marker.Key)
+	if err := r.ensureKey(); err != nil {
+		return nil, nil, err
+	}
+	k, err := r.keys().OpenKey(r.ctx, r.ID, r.marker.Key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -94,7 +97,7 @@ func (r *recovery) readPublished(name string) (part, error) {
 		return part{}, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	s, err := segment.Salvage(r.ctx, b, r.a.sealer)
+	s, err := segment.Salvage(r.ctx, b, r.keys())
 	if err != nil {
 		return part{}, err
 	}
@@ -114,7 +117,7 @@ func (r *recovery) finishParts() error {
 			continue
 		}
 		if !p.s.Complete || p.s.Torn > 0 {
-			if err := segment.Repair(r.ctx, r.a.fsys, p.spool, r.a.sealer, p.s); err != nil {
+			if err := segment.Repair(r.ctx, r.a.fsys, p.spool, r.keys(), p.s); err != nil {
 				return err
 			}
 			p.s.Complete, p.s.Torn = true, 0

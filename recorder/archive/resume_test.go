@@ -205,6 +205,14 @@ func olden(t *testing.T, mem *vfstest.Mem) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	content, err := vfs.ReadFile(mem, spooled+segment.KeyFile, segment.KeyFileBytesMax)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := segment.ParseKeyRecord(content)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, e := range entries {
 		n, ok := segment.NumberOf(e.Name())
 		if !ok {
@@ -214,11 +222,11 @@ func olden(t *testing.T, mem *vfstest.Mem) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := segment.Salvage(context.Background(), b, testSealer())
+		s, err := segment.Salvage(context.Background(), b, segment.Keyed(testSealer(), rec.Key))
 		if err != nil {
 			t.Fatal(err)
 		}
-		js, err := json.Marshal(marker{Version: 1, Recording: testID, Prefix: testPrefix, Key: s.Header.Key})
+		js, err := json.Marshal(marker{Version: 1, Recording: testID, Prefix: s.Header.Prefix, Key: rec.Key})
 		if err := errors.Join(err, vfs.WriteFile(mem, spooled+markerFile, js), mem.Rename(spooled+e.Name(), spooled+segment.SpoolName(n))); err != nil {
 			t.Fatal(err)
 		}

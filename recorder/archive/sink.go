@@ -28,6 +28,8 @@ type sink struct {
 	live    *liveSpool
 	folder  folderStore   // takes dir when all is in it; nil: the store gets each file by its queue
 	begun   bool          // dir is there
+	keyed   bool          // the file with its key is durable
+	created time.Time     // of its key
 	marked  bool          // and has a marker
 	resumed bool          // it was begun by a process before
 	untidy  bool          // dir may have files that are not the recording's
@@ -87,6 +89,7 @@ func (w *sinkWriter) Finish(account *recorder.Manifest) (recorder.Segment, error
 	w.queued = true
 	w.takes(seg.Bytes)
 	if w.s.folder == nil && w.s.marked && w.s.goesEarly(account) {
+		w.s.at.queue.segment(w.s.at, segment.KeyFile, time.Now()) // else the audio could not be read
 		w.s.at.queue.segment(w.s.at, segment.FileName(w.n), time.Now())
 	}
 	return seg, nil
@@ -137,7 +140,7 @@ func (a *Archive) OpenSink(ctx context.Context, i recorder.SinkInfo) (recorder.S
 		a.release(i.Recording)
 		return nil, fmt.Errorf("new recording: %w", err)
 	}
-	s := &sink{a: a, id: i.Recording, at: at, dir: a.spool(i.Recording), key: key, live: live}
+	s := &sink{a: a, id: i.Recording, at: at, dir: a.spool(i.Recording), key: key, created: time.Now(), live: live}
 	if !at.queued() {
 		s.folder = at.folder
 	}
@@ -240,7 +243,7 @@ func (s *sink) mark() error {
 	if err := vfs.MkdirAll(s.a.fsys, s.dir); err != nil {
 		return err
 	}
-	err := s.a.writeMarker(marker{Version: markerQueued, Recording: s.id, Prefix: s.at.prefix, Key: s.key.Wrapped(), Store: s.at.name})
+	err := s.a.writeMarker(marker{Version: markerQueued, Recording: s.id, Prefix: s.at.prefix, Store: s.at.name})
 	s.marked = s.marked || err == nil
 	return err
 }
@@ -267,6 +270,10 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 	}
 	cfg := segment.WriterConfig{
 		FS: s.a.fsys, Key: s.key, Dir: s.dir, Info: i, Parents: []string{s.a.cfg.SpoolDir}, SyncEvery: s.a.cfg.SyncEvery, Syncer: s.a.syncer,
+	}
+	var err error
+	if cfg.Beside, err = s.keyBeside(); err != nil {
+		return nil, fmt.Errorf("begin segment %d: %w", i.N, err)
 	}
 	w, err := segment.Create(cfg)
 	if err != nil {
@@ -325,6 +332,9 @@ func (s *sink) spoolManifest(m *recorder.Manifest) error {
 		return nil
 	}
 	if err := s.begin(); err != nil {
+		return err
+	}
+	if err := s.keyDurable(); err != nil {
 		return err
 	}
 	if s.linked == nil { // one link, however often this is tried
@@ -445,7 +455,7 @@ func (a *Archive) tidy(id string, m *recorder.Manifest) error {
 		n, ok := segment.NumberOf(e.Name())
 		name := a.spool(id, e.Name())
 		switch {
-		case e.Name() == segment.ManifestFile, e.Name() == markerFile:
+		case e.Name() == segment.ManifestFile, e.Name() == segment.KeyFile, e.Name() == markerFile:
 		case ok && listed(m, n) && e.Name() != segment.FileName(n):
 			err = a.fsys.Rename(name, a.spool(id, segment.FileName(n)))
 		case !ok || !listed(m, n):

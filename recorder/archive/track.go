@@ -29,6 +29,7 @@ type track struct {
 	from place
 	bad  *findings
 
+	keys  *keyring
 	i     int // index of the open or next segment
 	blob  recorder.Blob
 	r     *segment.Reader // nil: segment i is not open
@@ -103,12 +104,20 @@ func (t *track) next() (block, error) {
 	return block{}, io.EOF
 }
 
+// keyring returns what opens the segments.
+func (t *track) keyring() *keyring {
+	if t.keys == nil {
+		t.keys = t.a.keys(t.from)
+	}
+	return t.keys
+}
+
 // open opens a segment; without an error and without a reader it cannot be used.
 func (t *track) open(seg recorder.Segment) error {
 	b, err := t.a.openNear(t.ctx, t.from, seg.File)
 	if err == nil {
 		var r *segment.Reader
-		if r, err = segment.Open(t.ctx, b, t.a.sealer, segment.Want{Recording: t.m.ID, N: seg.N}); err == nil {
+		if r, err = segment.Open(t.ctx, b, t.keyring(), segment.Want{Recording: t.m.ID, N: seg.N}); err == nil {
 			err = t.fits(r.Header())
 			if err == nil {
 				t.blob, t.r = b, r

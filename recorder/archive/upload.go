@@ -143,7 +143,11 @@ func (q *queue) carry(ctx context.Context, it *pending) error {
 		return q.complete(ctx, it)
 	}
 	for _, name := range files {
-		if err := q.upload(ctx, it, name); err != nil {
+		carry := q.upload
+		if !isSegment(name) {
+			carry = q.put
+		}
+		if err := carry(ctx, it, name); err != nil {
 			return err
 		}
 	}
@@ -189,12 +193,13 @@ func (q *queue) publishCopy(ctx context.Context, it *pending, name, local string
 // complete carries all that the store does not have, the manifest last. It looks
 // at what the store has before it says with the manifest that all is there.
 func (q *queue) complete(ctx context.Context, it *pending) error {
+	defer q.a.lockKey(it.id())() // until the store is where it lies
 	names, sizes, err := q.local(it)
 	if err != nil {
 		return localError{err}
 	}
 	for _, name := range names {
-		if q.has(it, name) {
+		if isSegment(name) && q.has(it, name) {
 			continue
 		}
 		if isSegment(name) {
@@ -301,7 +306,7 @@ func (a *Archive) spooledManifest(ctx context.Context, p place) (*recorder.Manif
 		return nil, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	m, _, err := segment.OpenManifest(ctx, b, a.sealer)
+	m, _, err := segment.OpenManifest(ctx, b, a.spoolKeys(p.id()))
 	return m, err
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
@@ -63,9 +64,11 @@ type Report struct {
 	Segments   int       `json:"segments"`
 	Frames     int64     `json:"frames"`
 	Bytes      int64     `json:"bytes"`
-	Findings   []Finding `json:"findings"`          // never nil
-	Notes      []Finding `json:"notes,omitempty"`   // worth knowing, and no damage
-	Dropped    int       `json:"dropped,omitempty"` // findings beyond the limit of 10,000
+	Shredded   int       `json:"shredded,omitempty"` // whose key was destroyed on purpose: nothing else of them was looked at
+	Unsealed   int       `json:"unsealed,omitempty"` // whose key lies in the open: whoever can write the store can change them
+	Findings   []Finding `json:"findings"`           // never nil
+	Notes      []Finding `json:"notes,omitempty"`    // worth knowing, and no damage
+	Dropped    int       `json:"dropped,omitempty"`  // findings beyond the limit of 10,000
 }
 
 // OK tells whether nothing was found.
@@ -81,6 +84,7 @@ type verification struct {
 	found       findings
 	notes       findings
 	unread      error           // logs in the store could not be read
+	keys        *keyring        // of the recording that is looked at
 	down        map[string]bool // stores that cannot be read
 	done, total int64
 	progress    Progress
@@ -284,6 +288,9 @@ func (v *verification) withoutRow(inStore, rows map[string]bool) {
 func (v *verification) recording(id string, p place, objects []string) error {
 	defer v.a.pin(id)()
 	v.Recordings++
+	if !v.key(id, p) {
+		return v.ctx.Err()
+	}
 	m, err := v.manifest(id, p, objects)
 	if err != nil || m == nil {
 		return err
@@ -292,7 +299,7 @@ func (v *verification) recording(id string, p place, objects []string) error {
 		v.Recordings--
 		return nil
 	}
-	known := []string{segment.ManifestFile}
+	known := []string{segment.ManifestFile, segment.KeyFile}
 	for _, s := range m.Segments {
 		known = append(known, s.File)
 		if err := v.segment(m, p, s); err != nil {
@@ -306,6 +313,25 @@ func (v *verification) recording(id string, p place, objects []string) error {
 	}
 	v.totals(m)
 	return nil
+}
+
+// key looks at the file with the recording's key and tells whether there is more
+// to look at.
+func (v *verification) key(id string, p place) bool {
+	v.keys = v.a.keys(p)
+	rec, err := v.keys.record(v.ctx, id)
+	switch {
+	case errors.Is(err, recorder.ErrNotFound): // of version 1; else the manifest does not open
+	case err != nil:
+		v.found.addErr(id, segment.KeyFile, err)
+		return false
+	case rec.Shredded != nil:
+		v.Shredded++
+		return false
+	case seal.Unsealed(rec.Key):
+		v.Unsealed++
+	}
+	return true
 }
 
 // segment verifies one segment against its manifest.
@@ -331,7 +357,7 @@ func (v *verification) segment(m *recorder.Manifest, p place, s recorder.Segment
 	case sum != s.SHA256:
 		v.found.addf(m.ID, s.File, FaultAltered, "SHA-256 is %s, the manifest says %s", sum, s.SHA256)
 	}
-	r, err := segment.Open(v.ctx, b, v.a.sealer, segment.Want{Recording: m.ID, N: s.N})
+	r, err := segment.Open(v.ctx, b, v.keys, segment.Want{Recording: m.ID, N: s.N})
 	if err != nil {
 		v.found.addErr(m.ID, s.File, err)
 		return nil

@@ -47,7 +47,7 @@ var harms = []struct {
 	}, []string{"recording.trm altered"}},
 	{"manifest missing", func(_ *testing.T, _ *Archive, mem *vfstest.Mem, _ *memCatalog) error {
 		return mem.Remove(harmPrefix + segment.ManifestFile)
-	}, []string{"0001.seg orphan", "0002.seg orphan", "0003.seg orphan", " no-object"}},
+	}, []string{"0001.seg orphan", "0002.seg orphan", "0003.seg orphan", "recording.key orphan", " no-object"}},
 	{"manifest of another", func(t *testing.T, a *Archive, mem *vfstest.Mem, _ *memCatalog) error {
 		record(t, a, newTestCall(idOf(7), codec.WAVPCM16))
 		b, err := vfs.ReadFile(mem, "/data/store/2026/11/22/"+idOf(7)+"/"+segment.ManifestFile, 1<<20)

@@ -46,6 +46,9 @@ type LocalConfig struct {
 	Path     string // a Tink JSON keyset of AES-256-GCM keys, mode 0600
 	FS       vfs.FS // nil: the machine's
 	ReadOnly bool   // a missing file is an error, not a reason to make one
+
+	// MayMake is asked before a missing file is made; nil: it may be.
+	MayMake func() error
 }
 
 // Local keeps the key-encryption keys in a file: a KEK, and a Sealer that wraps
@@ -97,6 +100,11 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 	case cfg.ReadOnly:
 		return nil, &KeyFileError{cfg.Path, "restore the file; without it no recording can be read", fmt.Errorf("%w: %w", recorder.ErrKey, fs.ErrNotExist)}
 	default:
+		if cfg.MayMake != nil {
+			if err := cfg.MayMake(); err != nil {
+				return nil, &KeyFileError{cfg.Path, "restore it from a backup, or move the store aside to begin anew", err}
+			}
+		}
 		if k, err = l.generate(); err != nil {
 			return nil, err
 		}

@@ -68,9 +68,9 @@ func FileName(n int) string { return fmt.Sprintf("%04d.seg", n) }
 // authenticated: every frame is bound to its hash.
 type Header struct {
 	Recording  string              `json:"recording"`
-	Prefix     string              `json:"prefix"` // folder in the store
+	Prefix     string              `json:"prefix"`       // folder in the store
 	Key        recorder.WrappedKey `json:"key,omitzero"` // of version 1 only
-	N          int                 `json:"n,omitempty"` // segments only, from here on
+	N          int                 `json:"n,omitempty"`  // segments only, from here on
 	Format     string              `json:"format,omitempty"`
 	SampleRate int                 `json:"sample_rate,omitempty"` // Hz
 	Channels   int                 `json:"channels,omitempty"`

@@ -82,3 +82,15 @@ func ParseKeyRecord(content []byte) (KeyRecord, error) {
 	}
 	return r, nil
 }
+
+// KeyInside tells whether a file is of version 1, which has its key in its header.
+func KeyInside(b recorder.Blob) (bool, error) {
+	pre := make([]byte, preambleBytes)
+	if b.Size() < int64(len(pre)) {
+		return false, nil
+	}
+	if err := readFull(b, pre, 0); err != nil {
+		return false, fmt.Errorf("read the header: %w", err)
+	}
+	return string(pre[:len(magic)]) == magic && pre[len(magic)] == versionKeyInside, nil
+}

@@ -50,6 +50,13 @@ func (f failingFile) WriteAt(p []byte, off int64) (int, error) {
 	return n, errors.Join(err, f.f.fault("write"))
 }
 
+func (f failingFile) Sync() error {
+	if err := f.f.fault("fsync"); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
 func (f failingFile) Truncate(size int64) error {
 	if err := f.f.fault("truncate"); err != nil {
 		return err

@@ -65,8 +65,8 @@ type wish struct {
 	file   vfs.File // may be nil
 	beside vfs.File // may be nil
 	dirs   []string
-	done bool
-	err  error
+	done   bool
+	err    error
 }
 
 // NewSyncer returns a Syncer for files below dir. Where the file system has no

@@ -404,7 +404,9 @@ func (w *Writer) seal(account *recorder.Manifest) error {
 // Entered tells whether the first frame is durable, and with it the directories
 // and the file beside.
 func (w *Writer) Entered() bool {
-	w.absorb()
+	if w.file != nil {
+		w.absorb()
+	}
 	return w.entered
 }
 

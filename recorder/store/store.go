@@ -398,6 +398,12 @@ func (d *Dir) delete(ctx context.Context, name string) error {
 	defer l.Unlock()
 	target := d.path(name)
 	info, err := d.fsys.Stat(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A Delete before may have failed to make it durable.
+		if serr := d.fsys.SyncDir(filepath.Dir(target)); serr != nil && !errors.Is(serr, fs.ErrNotExist) {
+			return serr
+		}
+	}
 	if err != nil {
 		return notFound(err)
 	}
