@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"

@@ -124,8 +124,8 @@ func (a *Archive) noteUnlinked(id string, p place) error {
 }
 
 // linkContent gives a manifest file its link when it has none.
-func (a *Archive) linkContent(ctx context.Context, p place, content []byte, reason string) ([]byte, error) {
-	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(content)}, a.sealer)
+func (a *Archive) linkContent(ctx context.Context, keys segment.Opener, p place, content []byte, reason string) ([]byte, error) {
+	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(content)}, keys)
 	if err != nil || o.Link != nil {
 		return content, err
 	}
@@ -249,7 +249,7 @@ func (a *Archive) linkUp(ctx context.Context, note string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(content)}, a.sealer)
+	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(content)}, a.keys(p))
 	if err != nil && !errors.Is(err, recorder.ErrTampered) {
 		return false, err
 	}

@@ -248,15 +248,11 @@ func TestProvenRollback(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, err := segment.OpenLinked(context.Background(), byteBlob{bytes.NewReader(old)}, a.sealer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := a.sealer.OpenKey(context.Background(), testID, o.Header.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	at := place{a.shelves[0], testPrefix}
+	key, err := a.keys(at).OpenKey(context.Background(), testID, recorder.WrappedKey{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m.Attrs = map[string]string{"changed": "yes"}
 	content, err := a.sealManifest(context.Background(), key, at, m, audit.ReasonRewritten, "")
 	key.Close()

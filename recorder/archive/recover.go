@@ -385,7 +385,7 @@ func (r *recovery) finalManifest() (*recorder.Manifest, []byte, error) {
 		m, _, err := r.openManifest(name)
 		if err == nil {
 			r.Finished = m.Call.EndCause != string(media.CauseCrash)
-			content, err = r.a.linkContent(r.ctx, r.at, content, audit.ReasonRecovered)
+			content, err = r.a.linkContent(r.ctx, r.keys(), r.at, content, audit.ReasonRecovered)
 			return m, content, err
 		}
 		if !errors.Is(err, recorder.ErrTampered) && !errors.Is(err, errTorn) {

@@ -27,11 +27,11 @@ func (v *verification) manifest(id string, p place, objects []string) (*recorder
 		v.found.addErr(id, segment.ManifestFile, err)
 		return nil, v.ctx.Err()
 	}
-	o, err := segment.OpenLinked(v.ctx, byteBlob{bytes.NewReader(content)}, v.a.sealer)
+	o, err := segment.OpenLinked(v.ctx, byteBlob{bytes.NewReader(content)}, v.keys)
 	if err == nil && (o.Manifest.ID != id || o.Header.Prefix != p.prefix) {
 		err = fmt.Errorf("in %s lies the manifest of recording %s, folder %s: %w", p.prefix, o.Manifest.ID, o.Header.Prefix, recorder.ErrTampered)
 	}
-	keyless := errors.Is(err, recorder.ErrKey)
+	keyless := errors.Is(err, recorder.ErrKey) || errors.Is(err, recorder.ErrShredded)
 	if err != nil && !keyless {
 		v.found.addErr(id, segment.ManifestFile, err)
 		o = segment.Opened{Header: o.Header}
@@ -39,6 +39,8 @@ func (v *verification) manifest(id string, p place, objects []string) (*recorder
 	link := v.link(id, p.prefix, content, o)
 	switch {
 	case !keyless:
+	case errors.Is(err, recorder.ErrShredded) && link == nil:
+		v.notes.addf(id, "", FaultShredded, "%v; it has no link that its stored bytes could be compared with", err)
 	case link == nil || link.Files == nil && link.FileCount > 0:
 		v.found.addErr(id, segment.ManifestFile, err)
 	default:
@@ -186,7 +188,7 @@ func (v *verification) inOwnLog(id string, l *audit.Link) {
 
 // withoutKey checks the stored bytes of a recording against its link.
 func (v *verification) withoutKey(p place, l *audit.Link, objects []string, why error) {
-	known := []string{segment.ManifestFile}
+	known := []string{segment.ManifestFile, segment.KeyFile}
 	for _, f := range l.Files {
 		known = append(known, f.Name)
 		v.Segments++
@@ -199,6 +201,10 @@ func (v *verification) withoutKey(p place, l *audit.Link, objects []string, why 
 	}
 	if w := v.led.last[idKey(l.Recording)]; w != nil && w.kind == audit.KindShredded {
 		v.notes.addf(l.Recording, "", FaultShredded, "its key was destroyed, as the log says; its stored bytes were compared with its link")
+		return
+	}
+	if errors.Is(why, recorder.ErrShredded) {
+		v.notes.addf(l.Recording, "", FaultShredded, "%v; its stored bytes were compared with its link", why)
 		return
 	}
 	v.notes.addf(l.Recording, "", FaultSealed, "frames were not decrypted, only stored bytes compared with its link: %v", why)
