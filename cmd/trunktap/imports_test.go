@@ -92,6 +92,12 @@ var mayImport = map[string][]string{
 	"recorder/seal/remote/keyserver":  {"recorder", "recorder/seal", "recorder/seal/service", "recorder/seal/remote"},
 	"recorder/seal/remote/remotetest": {},
 
+	"recorder/seal/vault":           {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/vault/vaulttest": {},
+	"recorder/seal/awskms":          {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/gcpkms":          {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/azurekv":         {"recorder", "recorder/seal", "recorder/seal/service"},
+
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},
 	"cmd/trunktap/picture": {"recorder"},
@@ -132,7 +138,7 @@ var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "med
 // testHelpers may be imported by tests and by each other alone.
 var testHelpers = []string{
 	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
-	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm", "recorder/seal/remote/remotetest",
+	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm", "recorder/seal/remote/remotetest", "recorder/seal/vault/vaulttest",
 }
 
 // helperUsers are no tests and still use such helpers: the demonstration
