@@ -95,6 +95,8 @@ var mayImport = map[string][]string{
 	"recorder/seal/vault":           {"recorder", "recorder/seal", "recorder/seal/service"},
 	"recorder/seal/vault/vaulttest": {},
 	"recorder/seal/awskms":          {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/gcpkms":          {"recorder", "recorder/seal", "recorder/seal/service"},
+	"recorder/seal/azurekv":         {"recorder", "recorder/seal", "recorder/seal/service"},
 
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
 	"cmd/trunktap/config":  {},

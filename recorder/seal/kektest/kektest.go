@@ -211,6 +211,9 @@ func unknownKey(t *testing.T, ctx context.Context, h Harness) {
 	k := open(t, h)
 	name, wrapped := mustWrap(t, ctx, k, key, bound)
 	for _, other := range []string{"", "x", name + "9", name[:len(name)-1], "a\nb", "../../etc/passwd", strings.Repeat("n", 4000), "\x00", "ключ"} {
+		if h.AnyVersion && other == name+"9" {
+			continue
+		}
 		b, err := k.Unwrap(ctx, other, wrapped, bound)
 		refused(t, fmt.Sprintf("key %.40q", other), b, err, seal.ErrRevoked)
 	}
