@@ -76,9 +76,10 @@ var mayImport = map[string][]string{
 	"recorder/catalog":         {"recorder", "suppress"},
 	"recorder/catalog/pgtest":  {},
 	"recorder/audit":           {"recorder", "recorder/vfs"},
+	"recorder/evidence":        {"recorder", "recorder/audit", "media/codec"},
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
 	"recorder/archive": {
-		"recorder", "recorder/audit", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
+		"recorder", "recorder/audit", "recorder/evidence", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
 		"media", "media/codec", "media/codec/flac", "media/codec/mp3",
 	},
 	"recorder/api": {"recorder", "suppress"},

@@ -51,10 +51,18 @@ type Library interface {
 	// recording's own. ErrNotFound when there is no recording or nothing was
 	// captured of it.
 	Media(ctx context.Context, id, format string) (Media, error)
-	// Verify reads recordings whole, all of them when ids is empty, and reports
+	// Verify reads recordings whole, all of them when there are no ids, and reports
 	// what does not fit. The error tells that it could not go on; the report
 	// holds what was found until then.
-	Verify(ctx context.Context, ids []string, progress func(done, total int64)) (Report, error)
+	Verify(ctx context.Context, q VerifyQuery, progress func(done, total int64)) (Report, error)
+}
+
+// VerifyQuery says what to verify. Zero fields do not restrict.
+type VerifyQuery struct {
+	IDs          []string
+	From, To     time.Time // the call's start in [From, To)
+	Trunk        string
+	FromID, ToID string // both included
 }
 
 // Media is the audio of one recording as a file.
@@ -73,6 +81,7 @@ type Report struct {
 	Frames     int64     `json:"frames"`
 	Bytes      int64     `json:"bytes"`
 	Findings   []Finding `json:"findings" nullable:"false"`
+	Notes      []Finding `json:"notes,omitempty"`   // worth knowing, and no damage
 	Dropped    int       `json:"dropped,omitempty"` // findings beyond the archive's limit
 }
 
@@ -106,6 +115,7 @@ type Config struct {
 	Metrics prometheus.Gatherer // nil: none
 	Trunks  func() Trunks       // nil: none
 	Token   string              // bearer token, not empty
+	Audit   Audit               // nil: accesses leave no trace
 
 	NoSignals      bool // refuse signals
 	SubscribersMax int  // concurrent subscribers of events; 0: 64
@@ -218,7 +228,7 @@ func (s *Server) Handler() http.Handler {
 			most = batchBytesMax
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, most)
-		s.serve(w, r)
+		s.serve(w, withClient(r))
 	})
 }
 

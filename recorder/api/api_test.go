@@ -153,7 +153,8 @@ func (f *fakeLibrary) Media(_ context.Context, id, format string) (Media, error)
 	return m, f.err
 }
 
-func (f *fakeLibrary) Verify(_ context.Context, ids []string, progress func(done, total int64)) (Report, error) {
+func (f *fakeLibrary) Verify(_ context.Context, q VerifyQuery, progress func(done, total int64)) (Report, error) {
+	ids := q.IDs
 	r := Report{}
 	for i, row := range f.rows() {
 		if len(ids) == 0 || ids[0] == row.Manifest.ID {

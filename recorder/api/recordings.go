@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
 	"net/url"
@@ -50,7 +51,12 @@ type mediaInput struct {
 
 type verifyInput struct {
 	Body struct {
-		IDs []string `json:"ids,omitempty" maxItems:"1000" doc:"Ids of recordings; without any, all."`
+		IDs    []string  `json:"ids,omitempty" maxItems:"1000" doc:"Ids of recordings; without any, all."`
+		From   time.Time `json:"from,omitzero" doc:"Recordings whose call began not before this time."`
+		To     time.Time `json:"to,omitzero" doc:"Recordings whose call began before this time."`
+		Trunk  string    `json:"trunk,omitempty" maxLength:"63"`
+		FromID string    `json:"from_id,omitempty" maxLength:"128" doc:"Recordings from this id on."`
+		ToID   string    `json:"to_id,omitempty" maxLength:"128" doc:"Recordings up to this id."`
 	}
 }
 
@@ -63,6 +69,9 @@ func (s *Server) recordingRoutes() {
 	huma.Register(s.api, operation("recording", http.MethodGet, "/v1/recordings/{id}", "The manifest of a recording", http.StatusNotFound),
 		func(ctx context.Context, in *byID) (*manifest, error) {
 			m, err := s.cfg.Library.Get(ctx, in.ID)
+			if aerr := s.accessed(ctx, "access.get", in.ID, "", err); aerr != nil {
+				return nil, aerr
+			}
 			if err != nil {
 				return nil, s.problem("read a recording", err)
 			}
@@ -83,6 +92,9 @@ func (s *Server) recordingRoutes() {
 
 func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	page, err := s.cfg.Library.Find(ctx, in.query)
+	if aerr := s.accessed(ctx, "access.list", "", fmt.Sprintf("%d recordings", len(page.Rows)), err); aerr != nil {
+		return nil, aerr
+	}
 	if err != nil {
 		return nil, s.problem("list recordings", err)
 	}
@@ -135,6 +147,12 @@ func Complete(m recorder.Manifest) recorder.Manifest {
 
 func (s *Server) media(ctx context.Context, in *mediaInput) (*huma.StreamResponse, error) {
 	m, err := s.cfg.Library.Media(ctx, in.ID, in.Format)
+	if aerr := s.accessed(ctx, "access.media", in.ID, in.Format, err); aerr != nil {
+		if err == nil {
+			_ = m.Content.Close() // nothing was read
+		}
+		return nil, aerr
+	}
 	if err != nil {
 		return nil, s.problem("open the audio of a recording", err)
 	}
@@ -154,7 +172,14 @@ func (s *Server) media(ctx context.Context, in *mediaInput) (*huma.StreamRespons
 }
 
 // verify streams JSON lines: progress, and at the end the report or an error.
-func (s *Server) verify(_ context.Context, in *verifyInput) (*huma.StreamResponse, error) {
+func (s *Server) verify(ctx context.Context, in *verifyInput) (*huma.StreamResponse, error) {
+	only := ""
+	if len(in.Body.IDs) == 1 {
+		only = in.Body.IDs[0]
+	}
+	if err := s.accessed(ctx, "access.verify", only, fmt.Sprintf("%d ids", len(in.Body.IDs)), nil); err != nil {
+		return nil, err
+	}
 	return stream(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		w.WriteHeader(http.StatusOK)
@@ -162,7 +187,7 @@ func (s *Server) verify(_ context.Context, in *verifyInput) (*huma.StreamRespons
 		enc := json.NewEncoder(w)
 		var at Verification
 		var last time.Time
-		report, err := s.cfg.Library.Verify(r.Context(), in.Body.IDs, func(done, total int64) {
+		report, err := s.cfg.Library.Verify(r.Context(), VerifyQuery(in.Body), func(done, total int64) {
 			at.Done, at.Total = done, total
 			if time.Since(last) >= verifyEvery {
 				last = time.Now()
@@ -175,6 +200,10 @@ func (s *Server) verify(_ context.Context, in *verifyInput) (*huma.StreamRespons
 		}
 		if at.Report = &report; err != nil {
 			at.Error = s.problem("verify recordings", err).Error()
+		}
+		if s.cfg.Audit != nil {
+			what := fmt.Sprintf("%d recordings, %d findings", report.Recordings, len(report.Findings)+report.Dropped)
+			s.cfg.Audit.Verified(Access{Kind: "verify.done", Recording: only, What: what})
 		}
 		_ = enc.Encode(at) // the peer is gone
 	}), nil

@@ -15,6 +15,7 @@ import (
 func (s *Server) routes() {
 	s.signalRoutes()
 	s.recordingRoutes()
+	s.auditRoutes()
 	s.eventRoute()
 	s.trunkRoute()
 	s.healthRoutes()
