@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/trunktap/trunktap/recorder/api"
 )
 
 type exportCmd struct {
 	configFlag
 	ID       string `arg:"" help:"Id of the recording."`
 	Format   string `help:"Format of the file (wav-pcm16, wav-pcmu, wav-pcma, ogg-opus, flac, mp3); without it, the recording's own." enum:",wav-pcm16,wav-pcmu,wav-pcma,ogg-opus,flac,mp3" default:""`
+	Bundle   bool   `help:"Write an evidence bundle (ZIP): audio, manifest, proof and public keys, which trunktap verify FILE checks."`
+	Entries  bool   `help:"With --bundle: with the entries of the audit log that name the recording."`
 	Output   string `help:"The file to write; - is standard output." short:"o" placeholder:"FILE" required:""`
 	Progress bool   `help:"Show progress even when standard error is no terminal."`
 }
@@ -21,6 +25,9 @@ func (c *exportCmd) Run(e *env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
+	if c.Bundle {
+		return c.bundle(e, src)
+	}
 	r, size, err := src.media(e.ctx, c.ID, c.Format)
 	if err != nil {
 		return fmt.Errorf("export recording %s: %w", c.ID, err)
@@ -50,12 +57,27 @@ func (c *exportCmd) Run(e *env) (err error) {
 	return damage(e, src, c.ID, c.Progress, "silence in the file")
 }
 
+// bundle writes an evidence bundle.
+func (c *exportCmd) bundle(e *env, src source) error {
+	write := func(w io.Writer) error { return src.bundle(e.ctx, c.ID, c.Entries, w) }
+	var err error
+	if c.Output == "-" {
+		err = write(e.stdout)
+	} else {
+		err = writeFile(c.Output, write)
+	}
+	if err != nil {
+		return fmt.Errorf("export recording %s: %w", c.ID, err)
+	}
+	return nil
+}
+
 // damage is an error when silence stands in a recording where audio is missing
 // or altered; as says what became of it.
 func damage(e *env, src source, id string, progress bool, as string) error {
 	p := newProgress(e.stderr, progress)
 	defer p.done()
-	report, err := src.verify(e.ctx, []string{id}, func(int64, int64) { p.tell("verifying") })
+	report, err := src.verify(e.ctx, api.VerifyQuery{IDs: []string{id}}, "", func(int64, int64) { p.tell("verifying") })
 	if err != nil {
 		return fmt.Errorf("verify recording %s: %w", id, err)
 	}

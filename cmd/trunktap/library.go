@@ -11,6 +11,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 )
 
@@ -38,11 +39,20 @@ func (l library) Media(ctx context.Context, id, format string) (api.Media, error
 }
 
 // Verify implements api.Library.
-func (l library) Verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error) {
-	r, err := l.Archive.Verify(ctx, archive.VerifyQuery{IDs: ids}, progress)
+func (l library) Verify(ctx context.Context, q api.VerifyQuery, progress func(done, total int64)) (api.Report, error) {
+	return l.verifyWith(ctx, q, archive.ProofQuery{}, progress)
+}
+
+func (l library) verifyWith(ctx context.Context, q api.VerifyQuery, proof archive.ProofQuery, progress func(done, total int64)) (api.Report, error) {
+	r, err := l.Archive.Verify(ctx, archive.VerifyQuery{
+		IDs: q.IDs, From: q.From, To: q.To, Trunk: q.Trunk, FromID: q.FromID, ToID: q.ToID, Proof: proof,
+	}, progress)
 	out := api.Report{Recordings: r.Recordings, Segments: r.Segments, Frames: r.Frames, Bytes: r.Bytes, Dropped: r.Dropped, Findings: []api.Finding{}}
 	for _, f := range r.Findings {
 		out.Findings = append(out.Findings, api.Finding(f))
+	}
+	for _, f := range r.Notes {
+		out.Notes = append(out.Notes, api.Finding(f))
 	}
 	return out, err
 }
@@ -87,7 +97,10 @@ func archiveConfig(cfg *config.Config) archive.Config {
 }
 
 // local is the store itself, opened for reading.
-type local struct{ library }
+type local struct {
+	library
+	cfg *config.Config
+}
 
 func openLocal(e *env, cfg *config.Config) (source, error) {
 	// A store that was never written is not made by looking at it.
@@ -103,10 +116,13 @@ func openLocal(e *env, cfg *config.Config) (source, error) {
 	if forgotten, err := a.Forgotten(e.ctx); err == nil && forgotten {
 		e.note("the catalogue %s lists none of the store's recordings: run trunktap rebuild", shownURL(cfg.Catalog.URL))
 	}
-	return local{library{a}}, nil
+	return local{library{a}, cfg}, nil
 }
 
 func (l local) find(ctx context.Context, q recorder.Query) (listing, error) {
+	if err := trace(l.cfg, audit.KindList, "", ""); err != nil {
+		return listing{}, err
+	}
 	page, err := l.Find(ctx, q)
 	out := listing{Next: page.Next}
 	if q.Total && err == nil {
@@ -119,6 +135,9 @@ func (l local) find(ctx context.Context, q recorder.Query) (listing, error) {
 }
 
 func (l local) get(ctx context.Context, id string) (*recorder.Manifest, error) {
+	if err := trace(l.cfg, audit.KindGet, id, ""); err != nil {
+		return nil, err
+	}
 	m, err := l.Get(ctx, id)
 	if err != nil {
 		return nil, err
@@ -128,6 +147,9 @@ func (l local) get(ctx context.Context, id string) (*recorder.Manifest, error) {
 }
 
 func (l local) media(ctx context.Context, id, format string) (io.ReadCloser, int64, error) {
+	if err := trace(l.cfg, audit.KindMedia, id, format); err != nil {
+		return nil, 0, err
+	}
 	m, err := l.Archive.Media(ctx, id, format)
 	if err != nil {
 		return nil, 0, err
@@ -135,8 +157,38 @@ func (l local) media(ctx context.Context, id, format string) (io.ReadCloser, int
 	return m, m.Size, nil
 }
 
-func (l local) verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error) {
-	return l.Verify(ctx, ids, progress)
+func (l local) verify(ctx context.Context, q api.VerifyQuery, pin string, progress func(done, total int64)) (api.Report, error) {
+	proof := proofQuery(l.cfg)
+	proof.Pin = pin
+	_ = trace(l.cfg, audit.KindVerify, "", "") // it shows nothing, and a copy of a store may be read-only
+	return l.verifyWith(ctx, q, proof, progress)
+}
+
+func (l local) bundle(ctx context.Context, id string, entries bool, w io.Writer) error {
+	if err := trace(l.cfg, audit.KindBundle, id, ""); err != nil {
+		return err
+	}
+	b, err := l.Archive.Bundle(ctx, id, proofQuery(l.cfg), entries)
+	if err != nil {
+		return err
+	}
+	return copyBundle(b, w)
+}
+
+func (l local) entries(ctx context.Context, q api.AuditQuery) (api.AuditPage, error) {
+	return entriesIn(ctx, audit.OpenDir(nil, l.cfg.Audit.Dir), q)
+}
+
+func (l local) proof(_ context.Context, epoch string, entry int64) (api.AuditProof, error) {
+	return proofIn(audit.OpenDir(nil, l.cfg.Audit.Dir), epoch, entry)
+}
+
+func (l local) keys(context.Context) (api.AuditKeys, error) {
+	id, err := audit.OpenIdentity(audit.IdentityConfig{Path: l.cfg.Audit.KeyFile, Node: l.cfg.NodeName(), ReadOnly: true})
+	if err != nil {
+		return api.AuditKeys{}, err
+	}
+	return keysOf(id.Ring()), nil
 }
 
 func (l local) close() error { return l.Close() }

@@ -56,6 +56,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	reg.MustRegister(newStorageMetrics(d.archive), newSweepMetrics(d.archive))
 	counter("pauses_orphaned_total", "Secure pauses that stay on because the source that began them was lost.", &r.PausesOrphaned)
 	stateMetrics(reg, d)
+	auditMetrics(reg, d)
 
 	relayMetrics(reg, d.relay)
 	unsigned("sound_packets_total", "Packets sent with a beep or an announcement in them.", &d.sounds.counts.Mixed)

@@ -26,6 +26,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
 	"github.com/trunktap/trunktap/sip/dns"
@@ -99,6 +100,7 @@ type daemon struct {
 	log      *slog.Logger
 	policy   *policy
 	archive  *archive.Archive
+	audit    *audit.Log
 	rec      *recorder.Recorder
 	recorder atomic.Pointer[recorder.Recorder] // rec, for who may ask before there is one
 	relay    *relay.Relay
@@ -167,7 +169,11 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.closers = append(d.closers, d.archive.Close, d.stopUploads, d.stopDeferred)
+	d.closers = append(d.closers, d.archive.Close)
+	if err := d.startAudit(); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, d.stopUploads, d.stopDeferred)
 	return nil
 }
 
@@ -269,6 +275,7 @@ func (d *daemon) catchUp(done <-chan struct{}) {
 			d.log.Info("the catalogue has caught up", "recordings", n)
 		}
 		behind = err != nil // told once, not at each try
+		d.linkUp()
 		select {
 		case <-done:
 			return
@@ -363,6 +370,7 @@ func (d *daemon) startAPI(context.Context) error {
 	}
 	srv := api.New(api.Config{
 		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Metrics: newMetrics(d), Token: token,
+		Audit:     auditor{d.audit, d.archive},
 		Trunks:    trunkStates(d.b2bua),
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
 	})
@@ -476,6 +484,7 @@ func (d *daemon) reload(path string) {
 	d.policy.reload(cfg)
 	changes := config.Diff(d.cfg, cfg)
 	d.cfg = cfg
+	d.noteConfig()
 	if err := d.reloadForks(); err != nil {
 		d.log.Error("not all of the configuration was reloaded", "error", err)
 	}

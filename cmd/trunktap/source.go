@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
@@ -24,7 +25,13 @@ type source interface {
 	get(ctx context.Context, id string) (*recorder.Manifest, error)
 	// media returns the audio and its size, -1 when that is not known.
 	media(ctx context.Context, id, format string) (io.ReadCloser, int64, error)
-	verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error)
+	// verify compares everything with everything; pin is a public key that must
+	// be the node's, empty: none.
+	verify(ctx context.Context, q api.VerifyQuery, pin string, progress func(done, total int64)) (api.Report, error)
+	bundle(ctx context.Context, id string, entries bool, w io.Writer) error
+	entries(ctx context.Context, q api.AuditQuery) (api.AuditPage, error)
+	proof(ctx context.Context, log string, entry int64) (api.AuditProof, error)
+	keys(ctx context.Context) (api.AuditKeys, error)
 	close() error
 }
 
@@ -185,8 +192,17 @@ func (r *remote) media(ctx context.Context, id, format string) (io.ReadCloser, i
 	return resp.Body, resp.ContentLength, nil
 }
 
-func (r *remote) verify(ctx context.Context, ids []string, progress func(done, total int64)) (api.Report, error) {
-	body, err := json.Marshal(map[string][]string{"ids": ids})
+func (r *remote) verify(ctx context.Context, q api.VerifyQuery, pin string, progress func(done, total int64)) (api.Report, error) {
+	if pin != "" {
+		k, err := r.keys(ctx)
+		if err != nil {
+			return api.Report{}, err
+		}
+		if !slices.ContainsFunc(k.Keys, func(k api.AuditKey) bool { return k.Key == pin }) {
+			return api.Report{}, fmt.Errorf("the public key that was given is none of node %s", k.Node)
+		}
+	}
+	body, err := json.Marshal(api.VerifyBody(q))
 	if err != nil {
 		return api.Report{}, err
 	}
@@ -209,6 +225,48 @@ func (r *remote) verify(ctx context.Context, ids []string, progress func(done, t
 			return *v.Report, nil
 		}
 	}
+}
+
+func (r *remote) bundle(ctx context.Context, id string, entries bool, w io.Writer) error {
+	path := "/v1/recordings/" + url.PathEscape(id) + "/bundle"
+	if entries {
+		path += "?entries=true"
+	}
+	resp, err := r.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	if _, err := io.Copy(w, resp.Body); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+func (r *remote) entries(ctx context.Context, q api.AuditQuery) (page api.AuditPage, err error) {
+	v := url.Values{"after": {strconv.FormatInt(q.After, 10)}, "limit": {strconv.Itoa(q.Limit)}}
+	for key, text := range map[string]string{"log": q.Log, "recording": q.Recording, "who": q.Who, "kind": q.Kind} {
+		if text != "" {
+			v.Set(key, text)
+		}
+	}
+	for key, at := range map[string]time.Time{"from": q.From, "to": q.To} {
+		if !at.IsZero() {
+			v.Set(key, at.Format(time.RFC3339Nano))
+		}
+	}
+	err = r.decode(ctx, "/v1/audit?"+v.Encode(), &page)
+	return page, err
+}
+
+func (r *remote) proof(ctx context.Context, log string, entry int64) (p api.AuditProof, err error) {
+	err = r.decode(ctx, fmt.Sprintf("/v1/audit/entries/%d/proof?log=%s", entry, url.QueryEscape(log)), &p)
+	return p, err
+}
+
+func (r *remote) keys(ctx context.Context) (k api.AuditKeys, err error) {
+	err = r.decode(ctx, "/v1/audit/keys", &k)
+	return k, err
 }
 
 func (r *remote) close() error {

@@ -4,14 +4,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder/api"
+	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/evidence"
 )
 
 type verifyCmd struct {
-	configFlag
-	IDs      []string `arg:"" optional:"" name:"id" help:"Ids of recordings; without any, all."`
+	Config   string   `help:"Configuration file; an evidence bundle needs none." placeholder:"FILE" short:"c"`
+	IDs      []string `arg:"" optional:"" name:"id" help:"Ids of recordings, or one evidence bundle (a .zip file); without any, all recordings."`
+	From     moment   `help:"Recordings whose call began at or after this time."`
+	To       moment   `help:"Recordings whose call began before this time."`
+	Trunk    string   `help:"Recordings of this trunk."`
+	FromID   string   `help:"Recordings from this id on." name:"from-id" placeholder:"ID"`
+	ToID     string   `help:"Recordings up to this id." name:"to-id" placeholder:"ID"`
+	Offline  bool     `help:"Read the store itself, even when the daemon answers."`
+	Key      string   `help:"Public key of the node (trunktap audit keys) that must have signed." placeholder:"KEY"`
 	JSON     bool     `help:"Print the report as JSON." name:"json"`
 	Progress bool     `help:"Show progress even when standard error is no terminal."`
 }
@@ -23,13 +35,17 @@ func (c *verifyCmd) Run(e *env) (err error) {
 	if len(c.IDs) > verifyIDsMax {
 		return usagef("trunktap: verify: %d ids; allowed: at most %d, or none for all", len(c.IDs), verifyIDsMax)
 	}
+	if len(c.IDs) == 1 && strings.HasSuffix(c.IDs[0], ".zip") {
+		return c.bundle(e)
+	}
 	src, err := c.source(e)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
+	q := api.VerifyQuery{IDs: c.IDs, From: c.From.Time, To: c.To.Time, Trunk: c.Trunk, FromID: c.FromID, ToID: c.ToID}
 	p := newProgress(e.stderr, c.Progress)
-	report, err := src.verify(e.ctx, c.IDs, func(done, total int64) { p.tell("verifying: %s recordings", of(done, total)) })
+	report, err := src.verify(e.ctx, q, c.Key, func(done, total int64) { p.tell("verifying: %s recordings", of(done, total)) })
 	p.done()
 	if c.JSON {
 		err = errors.Join(err, json.NewEncoder(e.stdout).Encode(report))
@@ -45,13 +61,80 @@ func (c *verifyCmd) Run(e *env) (err error) {
 	return nil
 }
 
+// source is the daemon or the store; without the daemon's keys, too.
+func (c *verifyCmd) source(e *env) (source, error) {
+	if c.Config == "" {
+		return nil, usagef("trunktap: verify: --config FILE is missing; only an evidence bundle (a .zip file) is verified without")
+	}
+	cfg, err := loadConfig(c.Config)
+	if err != nil {
+		return nil, err
+	}
+	if c.Offline {
+		return openLocal(e, cfg)
+	}
+	return openSource(e, cfg)
+}
+
+// bundle verifies an evidence bundle.
+func (c *verifyCmd) bundle(e *env) (err error) {
+	f, err := os.Open(c.IDs[0])
+	if err != nil {
+		return fmt.Errorf("verify bundle: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("verify bundle: %w", err)
+	}
+	r, err := evidence.Verify(e.ctx, f, info.Size(), c.Key)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = json.NewEncoder(e.stdout).Encode(r)
+	} else {
+		err = printBundle(e, r)
+	}
+	if err == nil && !r.OK() {
+		err = fmt.Errorf("verify bundle: %d findings: it does not prove what it says", len(r.Findings))
+	}
+	return err
+}
+
+func printBundle(e *env, r evidence.Report) error {
+	var b strings.Builder
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "%s\n", clean(f.String()))
+	}
+	for _, f := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", clean(f.String()))
+	}
+	fmt.Fprintf(&b, "recording %s: %d segments, %d files, %d bytes: %d findings\n", clean(r.Recording), r.Segments, r.Files, r.Bytes, len(r.Findings))
+	if r.Key != "" {
+		fmt.Fprintf(&b, "signed by node %s with %s\nlink %d, entry %d of log %s", clean(r.Node), clean(r.Key), r.Link, r.Entry, clean(r.Log))
+		if !r.Checkpoint.IsZero() {
+			fmt.Fprintf(&b, ", in the checkpoint of %s", r.Checkpoint.Format(time.RFC3339))
+		}
+		b.WriteString("\n")
+	}
+	_, err := fmt.Fprint(e.stdout, b.String())
+	return err
+}
+
 func printReport(e *env, r api.Report) error {
 	var b strings.Builder
 	for _, f := range r.Findings {
 		fmt.Fprintf(&b, "%s\n", finding(f))
 	}
+	for _, f := range r.Notes {
+		fmt.Fprintf(&b, "note: %s\n", finding(f))
+	}
 	if r.Dropped > 0 {
 		fmt.Fprintf(&b, "and %d more\n", r.Dropped)
+	}
+	for _, line := range remediesOf(r.Findings) {
+		fmt.Fprintf(&b, "%s\n", line)
 	}
 	fmt.Fprintf(&b, "%d recordings, %d segments, %d bytes verified: %d findings\n", r.Recordings, r.Segments, r.Bytes, len(r.Findings)+r.Dropped)
 	_, err := fmt.Fprint(e.stdout, b.String())
@@ -67,4 +150,33 @@ func finding(f api.Finding) string {
 		}
 	}
 	return strings.Join(parts, ": ")
+}
+
+// remedies say what to do about a fault.
+var remedies = map[string]string{
+	archive.FaultMissing:    "put the object back from a copy of the store; what is gone without a word in the audit log was removed by somebody else than the recorder",
+	archive.FaultAltered:    "put the object back from a copy of the store; what is left of it plays with silence where it is damaged",
+	archive.FaultTruncated:  "put the object back from a copy of the store",
+	archive.FaultReordered:  "put the object back from a copy of the store",
+	archive.FaultOrphan:     "look what it is; remove it when nobody misses it",
+	archive.FaultNoRow:      "stop the daemon and run trunktap rebuild",
+	archive.FaultNoObject:   "put it back from a copy of the store, or run trunktap rebuild",
+	archive.FaultKey:        "make the key available, then verify again",
+	archive.FaultSignature:  "compare the public keys with those that you noted (trunktap audit keys); somebody may have put his own in their place",
+	archive.FaultUnsigned:   "put its manifest back from a copy of the store",
+	archive.FaultRolledBack: "put the newer manifest back from a copy of the store",
+	audit.FaultChain:        "put the log back from a copy of the store; somebody may have made up entries",
+	audit.FaultFork:         "the disk of the node was put back to an older state: keep both logs and start the node with a fresh audit.dir",
+}
+
+// remediesOf says what to do about the faults that were found.
+func remediesOf(findings []api.Finding) (out []string) {
+	seen := map[string]bool{}
+	for _, f := range findings {
+		if r := remedies[f.Fault]; r != "" && !seen[f.Fault] {
+			seen[f.Fault] = true
+			out = append(out, "remedy: "+f.Fault+": "+r)
+		}
+	}
+	return out
 }

@@ -49,15 +49,18 @@ type mediaInput struct {
 	Format string `query:"format" enum:"wav-pcm16,wav-pcmu,wav-pcma,ogg-opus,flac,mp3" doc:"Without it, the format of the recording."`
 }
 
+// VerifyBody is VerifyQuery as it is sent.
+type VerifyBody struct {
+	IDs    []string  `json:"ids,omitempty" maxItems:"1000" doc:"Ids of recordings; without any, all."`
+	From   time.Time `json:"from,omitzero" doc:"Recordings whose call began not before this time."`
+	To     time.Time `json:"to,omitzero" doc:"Recordings whose call began before this time."`
+	Trunk  string    `json:"trunk,omitempty" maxLength:"63"`
+	FromID string    `json:"from_id,omitempty" maxLength:"128" doc:"Recordings from this id on."`
+	ToID   string    `json:"to_id,omitempty" maxLength:"128" doc:"Recordings up to this id."`
+}
+
 type verifyInput struct {
-	Body struct {
-		IDs    []string  `json:"ids,omitempty" maxItems:"1000" doc:"Ids of recordings; without any, all."`
-		From   time.Time `json:"from,omitzero" doc:"Recordings whose call began not before this time."`
-		To     time.Time `json:"to,omitzero" doc:"Recordings whose call began before this time."`
-		Trunk  string    `json:"trunk,omitempty" maxLength:"63"`
-		FromID string    `json:"from_id,omitempty" maxLength:"128" doc:"Recordings from this id on."`
-		ToID   string    `json:"to_id,omitempty" maxLength:"128" doc:"Recordings up to this id."`
-	}
+	Body VerifyBody
 }
 
 type listing struct{ Body Listing }

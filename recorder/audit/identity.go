@@ -144,7 +144,7 @@ func (i *Identity) load() error {
 	case f.Version != 1 || len(f.Keys) == 0:
 		return errors.New("it is not the JSON of a node's keys")
 	case f.Node != i.node:
-		return &KeyFileError{i.path, "set proof.node to that name, or name another file in proof.key_file", fmt.Errorf("it has the keys of node %q, the configuration says %q", f.Node, i.node)}
+		return &KeyFileError{i.path, "set audit.node to that name, or name another file in audit.key_file", fmt.Errorf("it has the keys of node %q, the configuration says %q", f.Node, i.node)}
 	}
 	return i.take(f.Keys)
 }

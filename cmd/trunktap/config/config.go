@@ -30,6 +30,7 @@ type Config struct {
 	Storage Storage
 	Catalog Catalog
 	Keys    Keys
+	Audit   Audit
 	API     API
 	Limits  Limits
 
@@ -253,6 +254,12 @@ func (c *Config) derive(folder string) {
 	}
 	if c.Keys.File == "" {
 		c.Keys.File = filepath.Join(beside, "keys.json")
+	}
+	if c.Audit.KeyFile == "" {
+		c.Audit.KeyFile = filepath.Join(beside, "node-key.json")
+	}
+	if c.Audit.Dir == "" {
+		c.Audit.Dir = filepath.Join(beside, "audit")
 	}
 	if c.API.TokenFile == "" {
 		c.API.TokenFile = filepath.Join(beside, "api-token")

@@ -35,6 +35,7 @@ func table(c *Config) *node {
 		storageTable(&c.Storage),
 		catalogTable(&c.Catalog),
 		keysTable(&c.Keys),
+		auditTable(&c.Audit),
 		apiTable(&c.API),
 		key("limits", "Bounds of the daemon.", object(append([]*node{
 			key("calls_max", "Concurrent calls; more are refused. Every call takes four media ports. Without the key: 2000, or as many as the ports allow.",
