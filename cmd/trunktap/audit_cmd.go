@@ -122,8 +122,8 @@ type auditExportCmd struct {
 	Output string `help:"The file to write; - is standard output." short:"o" placeholder:"FILE" required:""`
 }
 
-// exported is a line of an export.
-type exported struct {
+// exportedEntry is a line of an export.
+type exportedEntry struct {
 	api.AuditProof
 	Keys []string `json:"keys,omitempty"` // statements; in the first line alone
 }
@@ -146,7 +146,7 @@ func (c *auditExportCmd) Run(e *env) (err error) {
 			if err != nil {
 				return err
 			}
-			line := exported{AuditProof: p}
+			line := exportedEntry{AuditProof: p}
 			for _, k := range keys.Keys {
 				if first {
 					line.Keys = append(line.Keys, k.Statement)

@@ -240,8 +240,12 @@ func (d *decoder) checkPorts(c *Config) {
 // where they would be taken for recordings.
 func (d *decoder) checkPaths(c *Config) {
 	paths := []struct{ path, file string }{
-		{"storage.spool", c.Storage.Spool}, {"catalog.url", c.Catalog.Path}, {"keys.file", c.Keys.File}, {"api.token_file", c.API.TokenFile},
-		{"audit.key_file", c.Audit.KeyFile}, {"audit.dir", c.Audit.Dir},
+		{"storage.spool", c.Storage.Spool},
+		{"catalog.url", c.Catalog.Path},
+		{"keys.file", c.Keys.File},
+		{"api.token_file", c.API.TokenFile},
+		{"audit.key_file", c.Audit.KeyFile},
+		{"audit.dir", c.Audit.Dir},
 	}
 	for i, p := range paths {
 		if p.file == "" || c.Storage.Dir == "" {
