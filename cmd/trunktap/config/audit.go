@@ -40,7 +40,7 @@ func (c *Config) NodeName() string {
 
 const nodeNameMax = 63
 
-func nodeName(target *string) *node {
+func auditNode(target *string) *node {
 	const want = "1 to 63 lower-case letters, digits, '-', '_' and '.', not beginning with '.'"
 	schema := map[string]any{"type": "string", "pattern": "^[a-z0-9_-][a-z0-9._-]{0,62}$"}
 	return leaf(target, want, schema, func(s scalar) (string, *wrong) {
@@ -56,7 +56,7 @@ func nodeName(target *string) *node {
 
 func auditTable(a *Audit) *node {
 	return key("audit", "The log of what was published, deleted and accessed, which cannot be altered unseen, and as whom the daemon signs. See docs/evidence.md.", object(
-		key("node", "The name of this node, unlike any other's that uses the same storage. Without the key: the machine's name.", nodeName(&a.Node)).
+		key("node", "The name of this node, unlike any other's that uses the same storage. Without the key: the machine's name.", auditNode(&a.Node)).
 			shown("rec-a"),
 		key("key_file", "Its signing keys (Ed25519); made at the first start. Without the key: node-key.json beside the catalogue.", path(&a.KeyFile)).
 			shown("/var/lib/trunktap/node-key.json"),
