@@ -16,15 +16,18 @@ type Audit struct {
 	LocalMax   int64 // bytes of entries that stay on this disk once the store has them
 }
 
-// NodeName returns the node's name: as configured, or that of the machine in
+// NodeName returns the node's name: as configured, or that of the catalogue, or of the machine, in
 // characters that a node's name may have.
 func (c *Config) NodeName() string {
 	if c.Audit.Node != "" {
 		return c.Audit.Node
 	}
-	host, err := os.Hostname()
-	if err != nil {
-		return "node"
+	host := c.Catalog.Node
+	if host == "" {
+		var err error
+		if host, err = os.Hostname(); err != nil {
+			return "node"
+		}
 	}
 	name := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' {
