@@ -70,7 +70,8 @@ var mayImport = map[string][]string{
 	"recorder/seal":            {"recorder", "recorder/locked", "recorder/vfs"},
 	"recorder/locked":          {},
 	"recorder/store":           {"recorder", "recorder/vfs"},
-	"recorder/store/bucket":    {"recorder", "recorder/store", "recorder/vfs"},
+	"recorder/store/bucket":    {"recorder", "recorder/store", "recorder/store/location", "recorder/vfs"},
+	"recorder/store/location":  {},
 	"recorder/store/s3test":    {},
 	"recorder/store/storetest": {"recorder", "recorder/store"},
 	"recorder/catalog":         {"recorder", "suppress"},
@@ -100,7 +101,7 @@ var mayImport = map[string][]string{
 	"recorder/seal/azurekv":         {"recorder", "recorder/seal", "recorder/seal/service"},
 
 	"cmd/trunktap":         {"cmd/trunktap/...", "media/...", "sip/...", "suppress/...", "recorder/..."},
-	"cmd/trunktap/config":  {},
+	"cmd/trunktap/config":  {"recorder/store/location"},
 	"cmd/trunktap/picture": {"recorder"},
 	"cmd/bench":            {"media/codec"},
 	"cmd/demo":             {"cmd/trunktap/...", "media/...", "sip/...", "suppress", "recorder/..."},

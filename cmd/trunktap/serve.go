@@ -184,6 +184,7 @@ func (d *daemon) startRecovery() {
 	ended, cfg := make(chan struct{}), d.cfg // a reload replaces it
 	d.archive.StartSpace()
 	d.startSweep()
+	d.watchStores()
 	go func() {
 		defer close(ended)
 		d.recoverArchive(ctx, cfg)

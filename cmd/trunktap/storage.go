@@ -65,7 +65,7 @@ func openStores(ctx context.Context, cfg *config.Config, c *archive.Config) (err
 func openStore(ctx context.Context, s *config.StoreAt, readOnly bool) (recorder.Store, error) {
 	o := store.Options{Credentials: s.Credentials, PartBytes: s.PartSize, ReadOnly: readOnly}
 	if s.Lock.Mode != "none" {
-		o.Lock = store.Lock{Mode: store.LockMode(s.Lock.Mode), For: s.Lock.For}
+		o.Lock = store.Lock{Mode: store.LockMode(s.Lock.Mode), For: s.Lock.For, Applies: lockable}
 	}
 	return bucket.Open(ctx, s.URL, o)
 }

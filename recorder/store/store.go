@@ -10,7 +10,6 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,18 +58,6 @@ func CheckName(name string) error {
 		}
 	}
 	return nil
-}
-
-// FileURL returns the directory that a file:// URL names.
-func FileURL(raw string) (string, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "", fmt.Errorf("storage url: %w", err)
-	}
-	if u.Scheme != "file" || u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) || u.RawQuery != "" {
-		return "", fmt.Errorf("storage url %q: want file:///an/absolute/directory", raw)
-	}
-	return filepath.Clean(u.Path), nil
 }
 
 // DirConfig configures a store in a directory.

@@ -60,25 +60,6 @@ func TestConformanceAcross(t *testing.T) {
 	})
 }
 
-func TestFileURL(t *testing.T) {
-	for raw, want := range map[string]string{
-		"file:///var/lib/trunktap/recordings": "/var/lib/trunktap/recordings",
-		"file://localhost/a/b/":               "/a/b",
-		"file:///with%20space":                "/with space",
-		"file://relative/x":                   "",
-		"file:relative":                       "",
-		"/plain":                              "",
-		"s3://bucket":                         "",
-		"file:///x?y=z":                       "",
-		"file://%zz":                          "",
-	} {
-		got, err := store.FileURL(raw)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("FileURL(%q) = %q, %v; want %q", raw, got, err, want)
-		}
-	}
-}
-
 func TestCheck(t *testing.T) {
 	mem := vfstest.NewMem()
 	d := mustOpenDir(t, store.DirConfig{Root: "/store", FS: mem, FreeBytesMin: 1000})

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/trunktap/trunktap/recorder/store/location"
 )
 
 // StoreAt is one store.
@@ -111,8 +113,6 @@ func storeFields(s *StoreAt, whole bool) []*node {
 	}
 }
 
-var bucketShape = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,221}$`)
-
 // storeURL is the URL of a store; the directory of a file:// URL goes to Dir.
 func storeURL(s *StoreAt) *node {
 	const want = "file:///an/absolute/directory, s3://bucket, gs://bucket or azblob://container"
@@ -135,8 +135,9 @@ func storeURL(s *StoreAt) *node {
 			return v.text, nil
 		case u.Scheme != "s3" && u.Scheme != "gs" && u.Scheme != "azblob":
 			return "", wrongf("scheme %q is not known", u.Scheme)
-		case !bucketShape.MatchString(u.Host):
-			return "", wrongf("%q in %v is no bucket", u.Host, v)
+		}
+		if _, err := location.Parse(v.text); err != nil {
+			return "", wrongf("%s", strings.TrimPrefix(err.Error(), "storage url: "))
 		}
 		s.Dir = ""
 		return v.text, nil

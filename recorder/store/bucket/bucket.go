@@ -15,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/store"
+	"github.com/trunktap/trunktap/recorder/store/location"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
@@ -28,11 +29,11 @@ const (
 	retryMost      = 5 * time.Second
 )
 
-// Open opens the store that a URL names; see store.ParseLocation. It does not ask the
+// Open opens the store that a URL names; see location.Parse. It does not ask the
 // service anything: a store that is down at start is no reason not to start.
 // See store.Preparer for what a daemon asks then.
 func Open(ctx context.Context, url string, o store.Options) (recorder.Store, error) {
-	l, err := store.ParseLocation(url)
+	l, err := location.Parse(url)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func Open(ctx context.Context, url string, o store.Options) (recorder.Store, err
 
 // config is what a service is opened with.
 type config struct {
-	store.Location
+	location.Location
 	store.Options
 }
 
@@ -145,7 +146,7 @@ var (
 // New makes a store of a bucket that is open already, without locks, parts and
 // versions: for tests, on gocloud.dev's memblob.
 func New(b *blob.Bucket, o store.Options) *Bucket {
-	return newBucket(config{Location: store.Location{Scheme: "mem", Bucket: "memory"}, Options: defaults(o)}, b, plain{b})
+	return newBucket(config{Location: location.Location{Scheme: "mem", Bucket: "memory"}, Options: defaults(o)}, b, plain{b})
 }
 
 func newBucket(c config, b *blob.Bucket, s service) *Bucket {

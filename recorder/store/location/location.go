@@ -1,8 +1,10 @@
-package store
+// Package location reads the URLs of stores.
+package location
 
 import (
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -33,16 +35,18 @@ var values = map[string][]string{
 	"etag":       {"md5", "opaque"},
 }
 
-// ParseLocation reads file:///dir, s3://bucket/prefix, gs://bucket/prefix or
+// Parse reads file:///dir, s3://bucket/prefix, gs://bucket/prefix or
 // azblob://container/prefix, with settings as a query: see docs/storage.md.
-func ParseLocation(raw string) (Location, error) {
+func Parse(raw string) (Location, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return Location{}, fmt.Errorf("storage url: %w", withoutURL(err))
 	}
 	if u.Scheme == "file" {
-		dir, err := FileURL(raw)
-		return Location{Scheme: "file", Dir: dir}, err
+		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) || u.RawQuery != "" {
+			return Location{}, fmt.Errorf("storage url %q: want file:///an/absolute/directory", raw)
+		}
+		return Location{Scheme: "file", Dir: filepath.Clean(u.Path)}, nil
 	}
 	allowed, ok := params[u.Scheme]
 	switch {
@@ -86,7 +90,7 @@ func withoutURL(err error) error {
 
 func checkBucket(name string) error {
 	if len(name) < 3 || len(name) > 222 {
-		return fmt.Errorf("storage url: bucket %q: want a name of 3 to 222 characters", name)
+		return fmt.Errorf("storage url: %q is no bucket: want a name of 3 to 222 characters", name)
 	}
 	for _, c := range []byte(name) {
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-._", rune(c)) {
