@@ -18,6 +18,9 @@ const eventsDoc = "id is the event's seq, event its type, data the event as JSON
 	"recording.published: a recording is whole and can be found. " +
 	"recording.discarded: a recording is not kept, and why: no consent, too short, a consultation took its place. " +
 	"recording.failed: the rest of a call is not recorded, or a recording waits for the next start. " +
+	"storage.low, storage.recovered: a disk fills up (data.level: warn, low, full), or has room again. " +
+	"store.down, store.up: a store does not take recordings, which wait in the spool, or does again. " +
+	"upload.behind, upload.failed: recordings have waited long for their store, or one alone cannot be carried there. " +
 	"alarm: something needs an operator, named by data.alarm."
 
 // vocabulary are the words of properties whose types are strings in Go.

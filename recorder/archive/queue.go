@@ -242,8 +242,9 @@ type localError struct{ error }
 func (e localError) Unwrap() error { return e.error }
 
 // settle takes an entry back from its worker. It returns what became of the
-// store: a change to down or up, or nothing.
-func (q *queue) settle(it *pending, err error, now time.Time) (changed, down bool) {
+// store, a change to down or up, or nothing, and whether it is the first time that
+// the entry alone failed.
+func (q *queue) settle(it *pending, err error, now time.Time) (changed, down, first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.signal()
@@ -259,6 +260,7 @@ func (q *queue) settle(it *pending, err error, now time.Time) (changed, down boo
 	case errors.Is(err, context.Canceled):
 	case ownFault(err):
 		it.tries++
+		first = it.tries == 1
 		it.next = now.Add(backoff(it.tries, uploadRetryItem))
 	default:
 		it.tries++
@@ -266,7 +268,7 @@ func (q *queue) settle(it *pending, err error, now time.Time) (changed, down boo
 		q.blocked = now.Add(backoff(q.failed, uploadRetryMost))
 		q.down = q.failed >= storeDownFailures
 	}
-	return was != q.down, q.down
+	return was != q.down, q.down, first
 }
 
 // backoff is how long to wait after so many failures: longer each time, and

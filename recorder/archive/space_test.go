@@ -216,8 +216,8 @@ func TestKeepLocal(t *testing.T) {
 	}
 	ops := r.ops
 	tr := track{a: a, ctx: context.Background(), m: m, from: place{a.shelves[0], testPrefix}, bad: &findings{}}
-	if _, err := tr.next(); err != nil || r.ops != ops {
-		t.Errorf("%v, played from the store: %v", err, r.ops != ops)
+	if _, err := tr.next(); err != nil || r.ops > ops+1 { // its key is the store's, which may have been shredded
+		t.Errorf("%v, %d operations on the store", err, r.ops-ops)
 	}
 	tr.close()
 	mem.SetFree(1)

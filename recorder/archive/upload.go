@@ -121,14 +121,14 @@ func (q *queue) try(ctx context.Context, it *pending) {
 		q.stats.Failed[reasonOf(err)].Add(1)
 	}
 	q.aged(it, time.Now())
-	changed, down := q.settle(it, err, time.Now())
+	changed, down, first := q.settle(it, err, time.Now())
 	switch {
 	case changed && down:
 		q.a.notify("store.down", map[string]any{"store": q.s.name, "error": err.Error()})
 	case changed:
 		q.a.notify("store.up", map[string]any{"store": q.s.name})
 	}
-	if err != nil && ownFault(err) && it.tries == 1 {
+	if first {
 		q.a.notify("upload.failed", map[string]any{"store": q.s.name, "recording": it.id(), "error": err.Error()})
 	}
 }

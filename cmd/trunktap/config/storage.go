@@ -67,7 +67,7 @@ const StorageDefault = "default"
 const regionsMax = 100
 
 func storageTable(s *Storage) *node {
-	return key("storage", "Where recordings lie. See docs/storage.md.", object(append(storeFields(&s.StoreAt, true),
+	return key("storage", "Where recordings lie. See docs/storage.md and docs/spool.md.", object(append(storeFields(&s.StoreAt, true),
 		key("spool", "Local directory of what is being written, and of what waits for the store. Without the key: spool beside the catalogue.", path(&s.Spool)).
 			shown("/var/lib/trunktap/spool"),
 		key("spool_max", "Beyond so much in the spool recordings get gaps, those of the least priority first. Without the key: as much as the disk takes.",
