@@ -227,6 +227,38 @@ func checkSpans(t *testing.T, spans []Span, to int64, windows []Window) {
 	}
 }
 
+// What opened a window matters to no end of it: the name does. Who sees the end is
+// seldom who saw the start.
+func TestEndsOfAnotherSource(t *testing.T) {
+	of := func(source string, e Event, ms float64, who string) step { return step{event: e, ms: ms, who: who, source: source} }
+	for _, c := range []struct {
+		name  string
+		steps []step
+		want  []Window
+	}{
+		{"the same name", []step{of("a", IVRStart, 100, "main"), of("b", IVREnd, 300, "main")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 300, Source: "a"}}},
+		{"no name, for all", []step{of("a", IVRStart, 100, "main"), of("b", IVREnd, 300, "")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 300, Source: "a"}}},
+		{"another name", []step{of("a", IVRStart, 100, "main"), of("b", IVREnd, 300, "other")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 1000, Source: "a"}}},
+		{
+			"a second start is the same flow", []step{of("a", IVRStart, 100, "main"), of("b", IVRStart, 200, "main"), of("b", IVREnd, 300, "main")},
+			[]Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 300, Source: "a"}},
+		},
+		{
+			"named apart they are two", []step{of("a", IVRStart, 100, "a main"), of("b", IVRStart, 200, "b main"), of("b", IVREnd, 300, "b main"), of("a", IVREnd, 400, "a main")},
+			[]Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 400, Source: "a"}},
+		},
+		{"another reason", []step{of("a", IVRStart, 100, ""), of("b", HoldEnd, 300, "")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 1000, Source: "a"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tl := NewTimeline(all)
+			play(tl, append(append([]step{{origin: true}}, c.steps...), step{end: 1000}))
+			if d := cmp.Diff(c.want, tl.Windows()); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 func TestLate(t *testing.T) {
 	late := func(e Event, ms, received float64, source string, seq uint64) step {
 		return step{event: e, ms: ms, received: received, source: source, seq: seq}

@@ -145,6 +145,12 @@ func checkVoicesOf(t *testing.T, m *recorder.Manifest, pcm [2][]int16, hz [2]flo
 	const tenth = 800 // samples
 	for ch := range pcm {
 		own, other, spans := 0, 0, 0
+		edges := 2 * len(m.Windows)
+		for _, g := range m.Gaps {
+			if g.Channel == ch {
+				edges++
+			}
+		}
 		for i := 0; i+tenth <= len(pcm[ch]); i += tenth {
 			if slices.ContainsFunc(m.Gaps, func(g recorder.Gap) bool {
 				return g.Channel == ch && int(g.AudioMS)*8 < i+tenth && int(g.AudioMS+g.DurationMS)*8 > i
@@ -160,8 +166,8 @@ func checkVoicesOf(t *testing.T, m *recorder.Manifest, pcm [2][]int16, hz [2]flo
 				other++
 			}
 		}
-		// The voice begins after the answer; a window leaves an edge.
-		if spans < 10 || own < spans-4-2*len(m.Windows)-int(2*silent/(100*time.Millisecond)) || other > 2+2*len(m.Windows) {
+		// A window leaves edges, a gap one.
+		if spans < 5 || own < spans-4-edges-int(2*silent/(100*time.Millisecond)) || other > 2+2*len(m.Windows) {
 			t.Errorf("recording %s, channel %d: own voice in %d of %d spans, the other's in %d", m.ID, ch, own, spans, other)
 		}
 	}
