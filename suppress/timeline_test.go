@@ -227,7 +227,7 @@ func checkSpans(t *testing.T, spans []Span, to int64, windows []Window) {
 	}
 }
 
-// What opened a window matters to no end of it: the name does. Who sees the end is
+// Who opened a window matters to no end of it: the name does. Who sees the end is
 // seldom who saw the start.
 func TestEndsOfAnotherSource(t *testing.T) {
 	of := func(source string, e Event, ms float64, who string) step { return step{event: e, ms: ms, who: who, source: source} }
@@ -250,9 +250,9 @@ func TestEndsOfAnotherSource(t *testing.T) {
 		{"another reason", []step{of("a", IVRStart, 100, ""), of("b", HoldEnd, 300, "")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 1000, Source: "a"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			tl := NewTimeline(all)
-			play(tl, append(append([]step{{origin: true}}, c.steps...), step{end: 1000}))
-			if d := cmp.Diff(c.want, tl.Windows()); d != "" {
+			tl := New(all)
+			play(tl, slices.Insert(c.steps, 0, step{origin: true}))
+			if d := cmp.Diff(c.want, tl.Windows(1000)); d != "" {
 				t.Error(d)
 			}
 		})
