@@ -1,0 +1,143 @@
+package evidence
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
+)
+
+func testContent(t testing.TB) Content {
+	t.Helper()
+	id, err := audit.OpenIdentity(audit.IdentityConfig{Path: "/keys/node.json", Node: "rec-a", FS: vfstest.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := recorder.Manifest{Version: 1, ID: "r1", Format: "wav-pcmu", Segments: []recorder.Segment{{
+		N: 1, File: "0001.seg", AudioSHA256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+	}}, Call: recorder.Call{From: "sip:a@x", To: "sip:b@y", Start: time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)}}
+	js, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Content{
+		Manifest: js, Ring: id.Ring(),
+		Audio: func(w io.Writer, _ recorder.Segment) error {
+			_, err := io.WriteString(w, "abc")
+			return err
+		},
+		Sign: func(text string) ([]byte, error) {
+			signed, err := id.Sign(text)
+			if err != nil {
+				return nil, err
+			}
+			_, _, sig, err := id.Ring().Open(signed)
+			return sig, err
+		},
+	}
+}
+
+func mustWrite(t testing.TB, c Content) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Write(&b, c); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func mustVerify(t testing.TB, b []byte) Report {
+	t.Helper()
+	r, err := Verify(context.Background(), bytes.NewReader(b), int64(len(b)), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestVerify(t *testing.T) {
+	c := testContent(t)
+	b := mustWrite(t, c)
+	if r := mustVerify(t, b); !r.OK() || r.Recording != "r1" || r.Segments != 1 || len(r.Notes) != 2 {
+		t.Errorf("%+v", r)
+	}
+	if !bytes.Equal(b, mustWrite(t, c)) {
+		t.Error("the same content gives other bytes")
+	}
+	c.Audio = func(w io.Writer, _ recorder.Segment) error {
+		_, err := io.WriteString(w, "abd")
+		return err
+	}
+	// Whoever has the node's key can sign another list, not another recording.
+	if r := mustVerify(t, mustWrite(t, c)); len(r.Findings) != 1 || r.Findings[0].Fault != FaultAltered || !strings.HasPrefix(r.Findings[0].File, audioDir) {
+		t.Errorf("other audio: %+v", r.Findings)
+	}
+}
+
+// TestVerifyContainers: other programs' ZIP files are none of ours.
+func TestVerifyContainers(t *testing.T) {
+	for what, fill := range map[string]func(*zip.Writer) error{
+		"empty": func(*zip.Writer) error { return nil },
+		"deflated": func(z *zip.Writer) error {
+			w, err := z.Create(manifestFile)
+			if err == nil {
+				_, err = w.Write(make([]byte, 1<<20))
+			}
+			return err
+		},
+		"a path upwards": func(z *zip.Writer) error {
+			_, err := z.CreateHeader(&zip.FileHeader{Name: "../x", Method: zip.Store})
+			return err
+		},
+		"twice": func(z *zip.Writer) error {
+			_, err := z.CreateHeader(&zip.FileHeader{Name: manifestFile, Method: zip.Store})
+			if err == nil {
+				_, err = z.CreateHeader(&zip.FileHeader{Name: manifestFile, Method: zip.Store})
+			}
+			return err
+		},
+	} {
+		var b bytes.Buffer
+		z := zip.NewWriter(&b)
+		if err := fill(z); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if r := mustVerify(t, b.Bytes()); r.OK() {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	z := &zipWriter{w: io.Discard, off: bytesMax - 10}
+	if err := z.file("link.txt", func(io.Writer) error { return nil }); err != ErrTooLarge { //nolint:errorlint // itself
+		t.Error(err)
+	}
+}
+
+func FuzzVerify(f *testing.F) {
+	b := mustWrite(f, testContent(f))
+	f.Add(b)
+	f.Add(b[:len(b)-1])
+	f.Add([]byte("PK\x05\x06" + strings.Repeat("\x00", 18)))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := Verify(context.Background(), bytes.NewReader(b), int64(len(b)), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.OK() && r.Recording == "" {
+			t.Errorf("%q proves nothing and is fine", b)
+		}
+	})
+}
