@@ -49,6 +49,8 @@ type Manifest struct {
 	AudioMS    int64     `json:"audio_ms"`
 	Suppressed string    `json:"suppressed"` // cut | silence
 
+	Shredded *Shredded `json:"shredded,omitempty"` // its key was destroyed: what else stands here is what its folder tells
+
 	Segments []Segment `json:"segments"`
 	Windows  []Window  `json:"windows"`
 	Gaps     []Gap     `json:"gaps"`

@@ -354,6 +354,16 @@ type fileCache struct {
 	content []byte
 }
 
+// drop forgets a recording.
+func (c *fileCache) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if strings.Contains(c.key+" ", " "+id+" ") {
+		clear(c.content)
+		c.key, c.content = "", nil
+	}
+}
+
 // get returns the file of a recording in a format.
 func (c *fileCache) get(t track, format string) ([]byte, error) {
 	key := format + " " + cacheKey(t.m)

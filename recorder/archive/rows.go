@@ -94,7 +94,7 @@ func (a *Archive) catchUpOne(ctx context.Context, name string) error {
 	p := place{s, q.Prefix}
 	for saved := false; !saved; {
 		spooled := a.isSpooled(p.id())
-		m, err := a.manifest(ctx, q.Recording, p)
+		m, err := a.known(ctx, q.Recording, p)
 		switch {
 		case errors.Is(err, recorder.ErrNotFound): // deleted since
 			return a.fsys.Remove(name)
@@ -189,7 +189,7 @@ type rebuild struct {
 }
 
 func (r *rebuild) take(ctx context.Context, p place) error {
-	m, err := r.a.manifest(ctx, "", p)
+	m, err := r.a.known(ctx, "", p)
 	switch {
 	case err == nil:
 		row := p.row(m, r.a.isSpooled(p.id()))

@@ -227,6 +227,9 @@ func (w *sweeping) compare(p place, m *recorder.Manifest, objects []recorder.Blo
 func (w *sweeping) unnamed(p place, o recorder.BlobInfo) {
 	defer w.a.pin(p.id())()
 	m, err := w.a.manifest(w.ctx, p.id(), p)
+	if errors.Is(err, recorder.ErrShredded) {
+		return // what is left of it stays, its key is gone
+	}
 	if err != nil {
 		w.found(w.stray(StrayUnnamed, p, o, "the manifest cannot be read: "+err.Error()))
 		return

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -93,4 +94,39 @@ func KeyInside(b recorder.Blob) (bool, error) {
 		return false, fmt.Errorf("read the header: %w", err)
 	}
 	return string(pre[:len(magic)]) == magic && pre[len(magic)] == versionKeyInside, nil
+}
+
+// WithoutKey returns the beginning of a file of version 1, up to its first frame,
+// with the wrapped key in its header wiped; nil: it has none. The length does not
+// change.
+func WithoutKey(b recorder.Blob) ([]byte, error) {
+	inside, err := KeyInside(b)
+	if err != nil || !inside {
+		return nil, err
+	}
+	pre := make([]byte, preambleBytes)
+	if err := readFull(b, pre, 0); err != nil {
+		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	n, err := parsePreamble(pre, pre[len(magic)+1])
+	if err != nil {
+		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	head := make([]byte, preambleBytes+n)
+	if err := readFull(b, head, 0); err != nil {
+		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	var h Header
+	if err := json.Unmarshal(head[preambleBytes:], &h); err != nil {
+		return nil, fmt.Errorf("read the header: %w", err)
+	}
+	key, err := json.Marshal(h.Key.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	blank, err := json.Marshal(make([]byte, len(h.Key.Bytes)))
+	if err != nil || bytes.Equal(key, blank) {
+		return nil, err
+	}
+	return bytes.Replace(head, key, blank, 1), nil
 }

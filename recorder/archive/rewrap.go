@@ -1,0 +1,232 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/segment"
+)
+
+// RewrapQuery says whose keys are wrapped anew.
+type RewrapQuery struct {
+	From, To  time.Time // origin of the recordings, as in recorder.Query; zero: all
+	PerSecond int       // recordings at most; 0: 200
+}
+
+// RewrapReport is the result of Rewrap.
+type RewrapReport struct {
+	Recordings int       `json:"recordings"` // looked at
+	Rewrapped  int       `json:"rewrapped"`
+	Current    int       `json:"current"`           // wrapped by the active key before
+	Live       int       `json:"live,omitempty"`    // that go on, or are only in the spool of a crash: their keys are left as they are
+	Shredded   int       `json:"shredded,omitempty"`
+	Active     string    `json:"active"`   // stored name of the active key
+	Findings   []Finding `json:"findings"` // never nil; of recordings that stay as they are
+	Dropped    int       `json:"dropped,omitempty"`
+}
+
+const rewrapPerSecond = 200
+
+// rewrapper is a Sealer that can wrap a data key anew.
+type rewrapper interface {
+	Rewrap(ctx context.Context, recording string, w recorder.WrappedKey) (recorder.WrappedKey, error)
+	ActiveKey(ctx context.Context) (string, error)
+}
+
+// errNoRewrap says that the keys are not of a kind that can be wrapped anew.
+var errNoRewrap = errors.New("the keys cannot be wrapped anew")
+
+// Rewrap wraps the data keys of recordings with the active key-encryption key.
+// Audio is not touched: of each recording one small object is replaced in one
+// step. It may be ended anywhere and run again, beside readers and recordings;
+// what is wrapped by the active key already costs a look.
+func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) (RewrapReport, error) {
+	r := RewrapReport{Findings: []Finding{}}
+	s, ok := a.sealer.(rewrapper)
+	if !ok || a.cfg.ReadOnly {
+		return r, errNoRewrap
+	}
+	var err error
+	if r.Active, err = s.ActiveKey(ctx); err != nil {
+		return r, fmt.Errorf("rewrap: %w", err)
+	}
+	var bad findings
+	total, _ := a.countManifests(ctx) // it only tells how far it is
+	per := time.Second / time.Duration(cmpOr(q.PerSecond, rewrapPerSecond))
+	err = a.eachManifest(ctx, func(p place) error {
+		if !q.has(p) {
+			return nil
+		}
+		began := time.Now()
+		r.Recordings++
+		if err := a.rewrapOne(ctx, s, p, &r); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if stopsAll(err) {
+				return fmt.Errorf("recording %s: %w", p.id(), err)
+			}
+			bad.addErr(p.id(), segment.KeyFile, err)
+		}
+		progress.tell(int64(r.Recordings), total)
+		return pause(ctx, per-time.Since(began))
+	})
+	r.Findings, r.Dropped = append(r.Findings, bad.list...), bad.dropped
+	if err != nil {
+		return r, fmt.Errorf("rewrap: %w", err)
+	}
+	return r, nil
+}
+
+// has tells by its folder whether a recording may be of the range: whole days.
+func (q RewrapQuery) has(p place) bool {
+	day, err := time.Parse("2006/01/02", dayIn(p.prefix))
+	if err != nil {
+		return q.From.IsZero() && q.To.IsZero()
+	}
+	return (q.From.IsZero() || day.Add(24*time.Hour).After(q.From)) && (q.To.IsZero() || day.Before(q.To))
+}
+
+func dayIn(prefix string) string {
+	const day = len("2006/01/02")
+	return prefix[:min(day, len(prefix))]
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// stopsAll tells whether an error will meet all recordings.
+func stopsAll(err error) bool {
+	return errors.Is(err, recorder.ErrKey) && !errors.Is(err, errKeyLost)
+}
+
+// rewrapOne wraps the key of one recording anew.
+func (a *Archive) rewrapOne(ctx context.Context, s rewrapper, p place, r *RewrapReport) error {
+	id := p.id()
+	if a.isLive(id) {
+		r.Live++
+		return nil
+	}
+	defer a.lockKey(id)()
+	rec, err := a.keyRecord(ctx, p)
+	switch {
+	case err != nil:
+		return err
+	case rec.Shredded != nil:
+		r.Shredded++
+		return nil
+	}
+	w, err := s.Rewrap(ctx, id, rec.Key)
+	if err != nil {
+		return err
+	}
+	if w.KEK == rec.Key.KEK && w.Form == rec.Key.Form && string(w.Bytes) == string(rec.Key.Bytes) {
+		r.Current++
+		return nil
+	}
+	rec.Key, rec.Wrapped = w, time.Now().UTC()
+	if err := a.putKeyRecord(ctx, p, rec); err != nil {
+		return err
+	}
+	r.Rewrapped++
+	return nil
+}
+
+// keyRecord returns what the file with a recording's key says, or would say of a
+// recording of version 1.
+func (a *Archive) keyRecord(ctx context.Context, p place) (segment.KeyRecord, error) {
+	rec, err := a.keys(p).record(ctx, p.id())
+	if !errors.Is(err, recorder.ErrNotFound) {
+		return rec, err
+	}
+	b, err := a.open(ctx, p, segment.ManifestFile)
+	if err != nil {
+		return rec, err
+	}
+	defer func() { _ = b.Close() }() // only read
+	_, head, err := segment.OpenManifest(ctx, b, a.sealer)
+	switch {
+	case err != nil && head.Key.IsZero():
+		return rec, errKeyLost
+	case err != nil:
+		return rec, err
+	}
+	now := time.Now().UTC()
+	return segment.KeyRecord{Recording: p.id(), Prefix: p.prefix, Key: head.Key, Created: now, Wrapped: now}, nil
+}
+
+// putKeyRecord replaces the file with a recording's key. Its lock is held.
+func (a *Archive) putKeyRecord(ctx context.Context, p place, rec segment.KeyRecord) error {
+	content, err := rec.Encode()
+	if err != nil {
+		return err
+	}
+	return a.storeOf(p).Put(ctx, p.object(segment.KeyFile), content)
+}
+
+// KeyUse tells how many recordings a key-encryption key wraps the keys of.
+type KeyUse struct {
+	Recordings int
+	First      time.Time // the oldest of these data keys was made; zero: none tells
+}
+
+// KeyUses counts recordings by the stored names of key-encryption keys, those of
+// the spool included. What cannot be read is told by the error: then a key that
+// is not in the list may be needed all the same.
+func (a *Archive) KeyUses(ctx context.Context) (map[string]KeyUse, error) {
+	out := map[string]KeyUse{}
+	count := func(rec segment.KeyRecord, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case rec.Shredded != nil:
+			return nil
+		}
+		u := out[rec.Key.KEK]
+		u.Recordings++
+		if u.First.IsZero() || rec.Created.Before(u.First) {
+			u.First = rec.Created
+		}
+		out[rec.Key.KEK] = u
+		return nil
+	}
+	var failed error
+	err := a.eachManifest(ctx, func(p place) error {
+		if err := count(a.keyRecord(ctx, p)); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("recording %s: %w", p.id(), err))
+		}
+		return ctx.Err()
+	})
+	if err != nil || a.cfg.ReadOnly {
+		return out, errors.Join(failed, err)
+	}
+	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	if err != nil {
+		return out, errors.Join(failed, err)
+	}
+	for _, e := range entries {
+		if id := e.Name(); e.IsDir() && !reserved(id) && !a.isSpooled(id) {
+			rec, err := a.spoolKeys(id).record(ctx, id)
+			if errors.Is(err, recorder.ErrNotFound) {
+				continue // of version 1: recovery gives it one, or nothing is in it
+			}
+			if err := count(rec, err); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("recording %s in the spool: %w", id, err))
+			}
+		}
+	}
+	return out, failed
+}
