@@ -218,17 +218,6 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	}
 }
 
-// stopDeferred gives what waits to be coded a last chance.
-func (d *daemon) stopDeferred() error {
-	ctx, cancel := context.WithTimeout(context.Background(), encodeTimeout)
-	defer cancel()
-	d.archive.StopDeferred(ctx)
-	if n, bytes := d.archive.DeferredQueue(); n > 0 {
-		d.log.Info("recordings wait for the next start to be coded", "recordings", n, "bytes", bytes)
-	}
-	return nil
-}
-
 // tellState logs at start what an operator must mend though calls go on.
 func (d *daemon) tellState(ctx context.Context, cfg *config.Config) {
 	for part, err := range readiness(d.archive)(ctx) {

@@ -95,6 +95,17 @@ func (d *daemon) stopUploads() error {
 	return nil
 }
 
+// stopDeferred gives what waits to be coded a last chance.
+func (d *daemon) stopDeferred() error {
+	ctx, cancel := context.WithTimeout(context.Background(), encodeTimeout)
+	defer cancel()
+	d.archive.StopDeferred(ctx)
+	if n, bytes := d.archive.DeferredQueue(); n > 0 {
+		d.log.Info("recordings wait for the next start to be coded", "recordings", n, "bytes", bytes)
+	}
+	return nil
+}
+
 // storageEvent tells whoever listens what becomes of disks and stores.
 func (d *daemon) storageEvent(event string, data map[string]any) {
 	level := d.log.Warn

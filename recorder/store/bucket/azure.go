@@ -241,34 +241,35 @@ func (s *azureService) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (*azureService) fault(err error) (kind error, hint string) {
+func (*azureService) fault(err error) (hint string, kind error) {
 	var resp *azcore.ResponseError
 	if !errors.As(err, &resp) {
 		var auth *azidentity.AuthenticationFailedError
 		if errors.As(err, &auth) || strings.Contains(err.Error(), "DefaultAzureCredential") {
-			return fs.ErrPermission, "no credentials found: give storage.credentials, AZURE_STORAGE_KEY or the machine an identity"
+			return "no credentials found: give storage.credentials, AZURE_STORAGE_KEY or the machine an identity", fs.ErrPermission
 		}
-		return nil, ""
+		return "", nil
 	}
 	switch bloberror.Code(resp.ErrorCode) {
 	case bloberror.ContainerNotFound, bloberror.ContainerBeingDeleted:
-		return store.ErrNoBucket, hintBucket
+		return hintBucket, store.ErrNoBucket
 	case bloberror.BlobNotFound:
-		return recorder.ErrNotFound, ""
+		return "", recorder.ErrNotFound
 	case bloberror.BlobAlreadyExists, bloberror.ConditionNotMet, bloberror.TargetConditionNotMet:
-		return recorder.ErrExists, hintExists
+		return hintExists, recorder.ErrExists
 	case bloberror.MD5Mismatch, bloberror.InvalidMD5, bloberror.InvalidBlobOrBlock, bloberror.InvalidBlockList:
-		return store.ErrCorrupt, hintCorrupt
+		return hintCorrupt, store.ErrCorrupt
 	case bloberror.BlobImmutableDueToPolicy:
-		return store.ErrLocked, ""
+		return "", store.ErrLocked
 	case bloberror.AuthenticationFailed:
 		if strings.Contains(err.Error(), "Date") {
-			return store.ErrClock, hintClock + "; or " + hintAccess
+			return hintClock + "; or " + hintAccess, store.ErrClock
 		}
-		return fs.ErrPermission, hintAccess
+		return hintAccess, fs.ErrPermission
+	default: // its status tells
 	}
 	if resp.StatusCode == http.StatusConflict && strings.Contains(strings.ToLower(resp.ErrorCode), "immutab") {
-		return store.ErrNoLock, hintLockAzure
+		return hintLockAzure, store.ErrNoLock
 	}
 	return status(resp.StatusCode)
 }

@@ -110,7 +110,7 @@ type service interface {
 	// prepare tells whether the bucket can lock objects.
 	prepare(ctx context.Context) error
 	// fault tells what an error is and what to do; nil, "": not known.
-	fault(err error) (kind error, hint string)
+	fault(err error) (hint string, kind error)
 }
 
 // parts is an object on its way.

@@ -36,8 +36,8 @@ func (b *Bucket) is(err, kind error) bool {
 	if err == nil {
 		return false
 	}
-	k, _ := b.kind(err)
-	return k == kind || errors.Is(err, kind)
+	_, k := b.kind(err)
+	return errors.Is(k, kind) || errors.Is(err, kind)
 }
 
 // fail makes an error of a store out of one of the service. What is one already
@@ -54,7 +54,7 @@ func (b *Bucket) fail(ctx context.Context, op, name string, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		err = errors.Join(cause, err) // clients hide it behind texts of their own
 	}
-	kind, hint := b.kind(err)
+	hint, kind := b.kind(err)
 	return &store.Error{Op: op, Name: name, Store: b.String(), Hint: hint, Kind: kind, Err: err}
 }
 
@@ -67,28 +67,29 @@ type hinted struct {
 // Unwrap returns the error.
 func (h hinted) Unwrap() error { return h.error }
 
-func (b *Bucket) kind(err error) (kind error, hint string) {
+func (b *Bucket) kind(err error) (hint string, kind error) {
 	var h hinted
 	if errors.As(err, &h) {
-		return nil, h.hint
+		return h.hint, nil
 	}
 	for _, known := range []error{recorder.ErrNotFound, recorder.ErrExists, store.ErrLocked, store.ErrCorrupt, store.ErrNoBucket, store.ErrNoLock} {
 		if errors.Is(err, known) {
-			return nil, hints[known]
+			return hints[known], nil
 		}
 	}
-	if kind, hint = b.service.fault(err); kind != nil || hint != "" {
-		return kind, hint
+	if hint, kind = b.service.fault(err); kind != nil || hint != "" {
+		return hint, kind
 	}
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
-		return recorder.ErrNotFound, ""
+		return "", recorder.ErrNotFound
 	case gcerrors.AlreadyExists, gcerrors.FailedPrecondition:
-		return recorder.ErrExists, hintExists
+		return hintExists, recorder.ErrExists
 	case gcerrors.PermissionDenied:
-		return fs.ErrPermission, hintAccess
+		return hintAccess, fs.ErrPermission
+	default:
+		return network(err)
 	}
-	return network(err)
 }
 
 var hints = map[error]string{
@@ -98,36 +99,36 @@ var hints = map[error]string{
 }
 
 // network looks for what lies below the services.
-func network(err error) (kind error, hint string) {
+func network(err error) (hint string, kind error) {
 	var dns *net.DNSError
 	var op *net.OpError
 	var cert *x509.UnknownAuthorityError
 	var host x509.HostnameError
 	switch {
 	case errors.As(err, &cert), errors.As(err, &host):
-		return nil, hintTLS
+		return hintTLS, nil
 	case errors.Is(err, context.Canceled):
-		return nil, ""
+		return "", nil
 	case errors.As(err, &dns), errors.As(err, &op), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, context.DeadlineExceeded):
-		return nil, hintNetwork
+		return hintNetwork, nil
 	}
-	return nil, ""
+	return "", nil
 }
 
 // status tells what an answer's HTTP status says where the service names no reason.
-func status(code int) (kind error, hint string) {
+func status(code int) (hint string, kind error) {
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return fs.ErrPermission, hintAccess
+		return hintAccess, fs.ErrPermission
 	case http.StatusPreconditionFailed:
-		return recorder.ErrExists, hintExists
+		return hintExists, recorder.ErrExists
 	case http.StatusNotFound:
-		return recorder.ErrNotFound, ""
+		return "", recorder.ErrNotFound
 	case http.StatusInsufficientStorage:
-		return syscall.ENOSPC, hintSpace
+		return hintSpace, syscall.ENOSPC
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
-		return nil, hintBusy
+		return hintBusy, nil
 	}
-	return nil, ""
+	return "", nil
 }

@@ -207,27 +207,27 @@ func (s *gcsService) prepare(ctx context.Context) error {
 	return nil
 }
 
-func (*gcsService) fault(err error) (kind error, hint string) {
+func (*gcsService) fault(err error) (hint string, kind error) {
 	var api *googleapi.Error
 	var token *oauth2.RetrieveError
 	switch {
 	case errors.Is(err, storage.ErrBucketNotExist):
-		return store.ErrNoBucket, hintBucket
+		return hintBucket, store.ErrNoBucket
 	case errors.Is(err, storage.ErrObjectNotExist):
-		return recorder.ErrNotFound, ""
+		return "", recorder.ErrNotFound
 	case errors.As(err, &token):
-		return fs.ErrPermission, hintAccess
+		return hintAccess, fs.ErrPermission
 	case !errors.As(err, &api):
-		return nil, ""
+		return "", nil
 	}
 	text := strings.ToLower(api.Error())
 	switch {
 	case api.Code == http.StatusNotFound && strings.Contains(text, "bucket"):
-		return store.ErrNoBucket, hintBucket
+		return hintBucket, store.ErrNoBucket
 	case api.Code == http.StatusBadRequest && (strings.Contains(text, "crc32c") || strings.Contains(text, "md5") || strings.Contains(text, "hash")):
-		return store.ErrCorrupt, hintCorrupt
+		return hintCorrupt, store.ErrCorrupt
 	case api.Code == http.StatusBadRequest && strings.Contains(text, "retention"):
-		return store.ErrNoLock, hintLockGCS
+		return hintLockGCS, store.ErrNoLock
 	}
 	return status(api.Code)
 }

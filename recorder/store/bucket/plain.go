@@ -27,7 +27,7 @@ func (plain) sweep(context.Context, string, time.Time) (int, error) { return 0, 
 
 func (plain) prepare(context.Context) error { return nil }
 
-func (plain) fault(error) (kind error, hint string) { return nil, "" }
+func (plain) fault(error) (hint string, kind error) { return "", nil }
 
 // contentType of all objects: they are sealed.
 const contentType = "application/octet-stream"

@@ -286,43 +286,43 @@ func code(err error) int {
 	return 0
 }
 
-func (s *s3Service) fault(err error) (kind error, hint string) {
+func (s *s3Service) fault(err error) (hint string, kind error) {
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		switch api.ErrorCode() {
 		case "NoSuchBucket":
-			return store.ErrNoBucket, hintBucket
+			return hintBucket, store.ErrNoBucket
 		case "NoSuchKey", "NotFound", "NoSuchUpload", "NoSuchVersion":
-			return recorder.ErrNotFound, ""
+			return "", recorder.ErrNotFound
 		case "PreconditionFailed", "ConditionalRequestConflict":
-			return recorder.ErrExists, hintExists
+			return hintExists, recorder.ErrExists
 		case "BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "InvalidPart", "InvalidPartOrder", "EntityTooSmall", "InvalidDigest":
-			return store.ErrCorrupt, hintCorrupt
+			return hintCorrupt, store.ErrCorrupt
 		case "RequestTimeTooSkewed", "RequestExpired":
-			return store.ErrClock, hintClock
+			return hintClock, store.ErrClock
 		case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken", "AllAccessDisabled",
 			"XAdminUserNotFound":
-			return fs.ErrPermission, hintAccess
+			return hintAccess, fs.ErrPermission
 		case "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-			return nil, "the bucket lies in another region: correct region in storage.url"
+			return "the bucket lies in another region: correct region in storage.url", nil
 		case "InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "NoSpaceLeftOnDevice":
-			return syscall.ENOSPC, hintSpace
+			return hintSpace, syscall.ENOSPC
 		case "InvalidRequest":
 			if strings.Contains(strings.ToLower(api.ErrorMessage()), "lock") {
-				return store.ErrNoLock, hintLockS3
+				return hintLockS3, store.ErrNoLock
 			}
 		}
 	}
 	switch c := code(err); c {
 	case 0:
 	case http.StatusNotFound:
-		return nil, hintEndpoint // no object is said to be missing unless in so many words
+		return hintEndpoint, nil // no object is said to be missing unless in so many words
 	default:
 		return status(c)
 	}
 	var sign *v4.SigningError
 	if errors.As(err, &sign) || strings.Contains(err.Error(), "credentials") {
-		return fs.ErrPermission, "no credentials found: give storage.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine a role"
+		return "no credentials found: give storage.credentials, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine a role", fs.ErrPermission
 	}
-	return nil, ""
+	return "", nil
 }

@@ -122,7 +122,7 @@ func (s *s3Service) sweep(ctx context.Context, prefix string, before time.Time) 
 
 // gone tells whether an error says that what was meant is not there.
 func (s *s3Service) gone(err error) bool {
-	kind, _ := s.fault(err)
+	_, kind := s.fault(err)
 	return errors.Is(kind, recorder.ErrNotFound)
 }
 

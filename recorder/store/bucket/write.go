@@ -150,7 +150,7 @@ func (b *Bucket) passing(err error) bool {
 	if errors.As(err, &r) {
 		return true
 	}
-	kind, _ := b.service.fault(err)
+	_, kind := b.service.fault(err)
 	return errors.Is(kind, store.ErrCorrupt) && !errors.Is(err, store.ErrCorrupt)
 }
 

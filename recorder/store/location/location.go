@@ -112,7 +112,7 @@ func checkPrefix(prefix string) error {
 	}
 	for p := range strings.SplitSeq(prefix, "/") {
 		if prefix != "" && (p == "" || p == "." || p == "..") {
-			return fmt.Errorf("storage url: prefix %q: no part may be empty, . or ..", prefix)
+			return fmt.Errorf("storage url: prefix %q: a part is empty, . or .., which none may be", prefix)
 		}
 	}
 	return nil

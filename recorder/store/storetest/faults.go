@@ -97,6 +97,7 @@ func (f *Faulty) RoundTrip(r *http.Request) (*http.Response, error) {
 		if r.Body != nil {
 			r.Body = &flippedBody{r.Body, r.ContentLength / 2}
 		}
+	default: // the answer is changed
 	}
 	resp, err := f.Base.RoundTrip(r)
 	if err != nil {
@@ -118,6 +119,7 @@ func (f *Faulty) answer(r *http.Request, resp *http.Response) (*http.Response, e
 		resp.Body = &cutBody{resp.Body, resp.ContentLength / 2}
 	case Altered:
 		alter(resp.Header)
+	default: // the request was changed
 	}
 	return resp, nil
 }
