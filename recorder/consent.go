@@ -132,7 +132,13 @@ func (p *preroll) hold(r *recording, k *chunk) bool {
 }
 
 // release lets what is held take the way that it would have taken.
-func (p *preroll) release(r *recording) { p.empty(r, true) }
+func (p *preroll) release(r *recording) {
+	if w, ok := r.out.(interface{ released(on bool) }); ok {
+		w.released(true)
+		defer w.released(false)
+	}
+	p.empty(r, true)
+}
 
 // wipe forgets what is held: the time passes without it.
 func (p *preroll) wipe(r *recording) { p.empty(r, false) }

@@ -35,12 +35,14 @@ type writer struct {
 	realEndMS int64 // behind the last audio or account handed on
 	audioMS   int64
 	over      bool      // published or discarded
+	atOnce    bool      // what comes now had waited for consent
 	before    *Manifest // what a process before had recorded; nil: nothing
 
 	// guarded by mu
 	mu      sync.Mutex
 	queue   []op
-	bytes   int64
+	bytes   int64 // of the queue
+	charged int64 // of them, to the budget of the call
 	lastErr error
 	state   writerState
 	dropped bool   // discarded: what is queued before that need not be done
@@ -76,6 +78,7 @@ type op struct {
 	account *Manifest
 	why     string
 	bytes   int64
+	atOnce  bool // bytes are charged to the budget of all calls alone
 }
 
 func newWriter(r *Recorder, call string, info recordingInfo, x *resumption) *writer {
@@ -107,13 +110,15 @@ func (w *writer) push(o op, must bool) bool {
 	if !must && w.rec.cfg.Room != nil {
 		w.thinned = w.rec.cfg.Room(w.info.ID)
 	}
-	room := w.thinned == "" && w.bytes+o.bytes <= w.rec.cfg.CallBudgetBytes && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
+	room := w.thinned == "" && (w.atOnce || w.charged+o.bytes <= w.rec.cfg.CallBudgetBytes) && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
 	if !room && !must {
 		w.mu.Unlock()
 		w.rec.stats.FramesRefused.Add(1)
 		return false
 	}
+	o.atOnce = w.atOnce
 	w.bytes += o.bytes
+	w.charged += o.charge()
 	w.rec.queued.Add(o.bytes)
 	w.queue = append(w.queue, o)
 	was := w.state
@@ -131,11 +136,25 @@ func (w *writer) push(o op, must bool) bool {
 	return true
 }
 
+// released says that what comes until it is taken back comes in one piece, however
+// slow the store is: it waited for consent, in memory under a budget of its own, and
+// is not to be lost for want of room in that of the call.
+func (w *writer) released(on bool) { w.atOnce = on }
+
+// charge is what an operation takes of the budget of its call.
+func (o *op) charge() int64 {
+	if o.atOnce {
+		return 0
+	}
+	return o.bytes
+}
+
 // dropQueue takes out what waits but for the operation under way. w.mu is held.
 func (w *writer) dropQueue() {
 	w.dropped = true
 	for i := 1; i < len(w.queue); i++ {
 		w.bytes -= w.queue[i].bytes
+		w.charged -= w.queue[i].charge()
 		w.rec.queued.Add(-w.queue[i].bytes)
 		releaseFrame(w.queue[i].audio.Data)
 		w.queue[i] = op{}
@@ -246,6 +265,7 @@ func (w *writer) serve() {
 func (w *writer) taken(o *op) {
 	w.mu.Lock()
 	w.bytes -= o.bytes
+	w.charged -= o.charge()
 	w.rec.queued.Add(-o.bytes)
 	w.queue[0] = op{}
 	w.queue = w.queue[1:]
@@ -325,7 +345,7 @@ func (w *writer) giveUp() {
 		err = w.lastErr
 	}
 	w.rec.queued.Add(-w.bytes)
-	w.bytes = 0
+	w.bytes, w.charged = 0, 0
 	w.queue = nil
 	w.mu.Unlock()
 	if w.sink != nil && w.isDropped() {
