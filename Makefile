@@ -9,6 +9,7 @@ SOAKTIME ?= 10m
 KILLS ?= 1000
 SPOOFED  ?= 1000000
 MODEL_SEQUENCES ?= 10000000
+ANY_CALLS ?= 10000
 BENCH    ?=
 PKG      ?= ./...
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -82,6 +83,11 @@ stores: ## run the suite of stores against the emulators of Azure and Google Clo
 model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
 	@.ci/deps.sh build
 	GOGC=400 go test -count=1 -timeout 2h -run '^TestModel$$' -v ./suppress -sequences $(MODEL_SEQUENCES)
+
+.PHONY: account
+account: ## hold the account of ANY_CALLS (10000) random calls, others each time
+	@.ci/deps.sh build
+	go test -count=1 -timeout 2h -run '^TestAccountOfAnyCall$$' ./recorder -rapid.checks=$(ANY_CALLS) -rapid.seed=0
 
 .PHONY: golden
 golden: ## compare with the golden files (go test PACKAGE -run Golden -update rewrites them)
