@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -228,27 +227,6 @@ func (d *daemon) tellState(ctx context.Context, cfg *config.Config) {
 	if forgotten, err := d.archive.Forgotten(ctx); err == nil && forgotten {
 		d.log.Error("the catalogue lists none of the store's recordings; stop the daemon and run trunktap rebuild", "catalogue", shownURL(cfg.Catalog.URL))
 	}
-}
-
-// prerollMinuteBytes is what a minute of a preroll takes: two channels of PCM.
-const prerollMinuteBytes = 60 * 2 * 8000 * 2
-
-// wantsPreroll tells whether audio of any trunk waits for consent in locked memory.
-func wantsPreroll(cfg *config.Config) bool {
-	return slices.ContainsFunc(recordedTrunks(cfg), func(t config.Trunk) bool { return t.Recording.Enabled && t.Recording.ConsentPreroll })
-}
-
-// canLock says why memory cannot be kept from being swapped out.
-func canLock(size int) error {
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-	if err != nil {
-		return fmt.Errorf("map memory: %w", err)
-	}
-	defer func() { _ = unix.Munmap(b) }() // unlocks it, nothing was in it
-	if err := unix.Mlock(b); err != nil {
-		return fmt.Errorf("lock memory: %w", err)
-	}
-	return nil
 }
 
 // catchUp brings the catalogue up to date now and then.
