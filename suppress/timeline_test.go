@@ -230,7 +230,9 @@ func checkSpans(t *testing.T, spans []Span, to int64, windows []Window) {
 // Who opened a window matters to no end of it: the name does. Who sees the end is
 // seldom who saw the start.
 func TestEndsOfAnotherSource(t *testing.T) {
-	of := func(source string, e Event, ms float64, who string) step { return step{event: e, ms: ms, who: who, source: source} }
+	of := func(source string, e Event, ms float64, who string) step {
+		return step{event: e, ms: ms, who: who, source: source}
+	}
 	for _, c := range []struct {
 		name  string
 		steps []step
@@ -240,11 +242,13 @@ func TestEndsOfAnotherSource(t *testing.T) {
 		{"no name, for all", []step{of("a", IVRStart, 100, "main"), of("b", IVREnd, 300, "")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 300, Source: "a"}}},
 		{"another name", []step{of("a", IVRStart, 100, "main"), of("b", IVREnd, 300, "other")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 1000, Source: "a"}}},
 		{
-			"a second start is the same flow", []step{of("a", IVRStart, 100, "main"), of("b", IVRStart, 200, "main"), of("b", IVREnd, 300, "main")},
+			"a second start is the same flow",
+			[]step{of("a", IVRStart, 100, "main"), of("b", IVRStart, 200, "main"), of("b", IVREnd, 300, "main")},
 			[]Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 300, Source: "a"}},
 		},
 		{
-			"named apart they are two", []step{of("a", IVRStart, 100, "a main"), of("b", IVRStart, 200, "b main"), of("b", IVREnd, 300, "b main"), of("a", IVREnd, 400, "a main")},
+			"named apart they are two",
+			[]step{of("a", IVRStart, 100, "a main"), of("b", IVRStart, 200, "b main"), of("b", IVREnd, 300, "b main"), of("a", IVREnd, 400, "a main")},
 			[]Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 400, Source: "a"}},
 		},
 		{"another reason", []step{of("a", IVRStart, 100, ""), of("b", HoldEnd, 300, "")}, []Window{{Reason: ReasonIVR, RealMS: 100, EndRealMS: 1000, Source: "a"}}},
