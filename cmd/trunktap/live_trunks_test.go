@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -102,10 +103,33 @@ func TestLiveTrunks(t *testing.T) {
 		}
 	}
 	d.recordings(1)
+	comesUp(t, d, dead)
 	d.stop()
 	if log := must(os.ReadFile(d.log))(t); bytes.Contains(log, []byte("very-secret")) {
 		t.Error("the password is in the log")
 	}
+}
+
+// comesUp lets somebody answer where nobody did, and waits to be told of it.
+func comesUp(t *testing.T, d *liveDaemon, at netip.AddrPort) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	req := must(http.NewRequestWithContext(ctx, http.MethodGet, d.base+"/v1/events", nil))(t)
+	req.Header.Set("Authorization", "Bearer "+d.token)
+	res := must(http.DefaultClient.Do(req))(t)
+	defer func() { _ = res.Body.Close() }() // only read
+	liveAgent(t, siptest.Config{Addr: at})
+	told := bufio.NewScanner(res.Body)
+	for told.Scan() {
+		if line := told.Text(); strings.HasPrefix(line, "data:") && strings.Contains(line, `"next_hop.up"`) {
+			if !strings.Contains(line, fmt.Sprintf(`"next_hop":"sip:%s;transport=udp"`, at)) || !strings.Contains(line, `"side":"internal","trunk":"trunk-0"`) {
+				t.Errorf("told %s", line)
+			}
+			return
+		}
+	}
+	t.Errorf("nobody tells that the next hop is up: %v", told.Err())
 }
 
 // overWebSocket asks the daemon whether it is there, as a browser does.

@@ -310,7 +310,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		CallState: state, Overlay: d.sounds.overlay,
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), DNS: d.names, Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
-		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax),
+		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax), HopChanged: d.hopChanged,
 		Journal: d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {

@@ -3,7 +3,10 @@ package main
 import (
 	"time"
 
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
+	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
 )
 
@@ -30,6 +33,15 @@ func trunkStates(b *b2bua.B2BUA) func() api.Trunks {
 		}
 		return out
 	}
+}
+
+// hopChanged tells subscribers of events that a next hop went down, or came up again.
+func (d *daemon) hopChanged(trunk string, side media.Side, hop sip.NextHop, up bool) {
+	event := "next_hop.down"
+	if up {
+		event = "next_hop.up"
+	}
+	d.rec.Tell(recorder.Event{Type: event, At: time.Now(), Data: map[string]string{"trunk": trunk, "side": side.String(), "next_hop": hop.String()}})
 }
 
 func unlessZero(t time.Time) *time.Time {

@@ -98,6 +98,10 @@ type Config struct {
 	// only the links between calls are.
 	CallState *callstate.Rules
 
+	// HopChanged, which may be nil, is told when a next hop goes down or comes up again.
+	// It must not block.
+	HopChanged func(trunk string, side media.Side, hop sip.NextHop, up bool)
+
 	// Journal keeps what answered calls need to go on in another process; nil: none
 	// do. Calls whose SRTP is ended here are not kept: their keys stay in memory.
 	Journal Journal

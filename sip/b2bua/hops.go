@@ -173,6 +173,9 @@ func (b *B2BUA) note(key hopKey, o hopOutcome, now time.Time) {
 	if !changed {
 		return
 	}
+	if b.cfg.HopChanged != nil {
+		b.cfg.HopChanged(key.trunk, key.side, key.hop, !down)
+	}
 	log := b.cfg.Log.With("trunk", key.trunk, "side", key.side, "next_hop", key.hop.String())
 	if down {
 		log.Error("next hop is down")

@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -117,9 +118,16 @@ func TestSilentHopIsLeftAlone(t *testing.T) {
 }
 
 func TestPings(t *testing.T) {
-	inBubble(t, twoHops(func(s *sip.Side) {
-		s.Ping = sip.Ping{Interval: 10 * time.Second, Timeout: 2 * time.Second, DownAfter: 2, UpAfter: 2}
-	}), func(w *bench) {
+	var told []string
+	edit := func(cfg *Config) {
+		twoHops(func(s *sip.Side) {
+			s.Ping = sip.Ping{Interval: 10 * time.Second, Timeout: 2 * time.Second, DownAfter: 2, UpAfter: 2}
+		})(cfg)
+		cfg.HopChanged = func(trunk string, side media.Side, hop sip.NextHop, up bool) {
+			told = append(told, fmt.Sprint(trunk, " ", side, " ", hop.Host, " ", up))
+		}
+	}
+	inBubble(t, edit, func(w *bench) {
 		q := newPeer(t, w.net, pbx2)
 		defer q.close()
 		answer := func(p *peer, status int, extra ...string) {
@@ -163,6 +171,9 @@ func TestPings(t *testing.T) {
 		w.p.drain()
 		q.drain()
 		w.refused("back", w.p)
+		if want := []string{"t internal 10.0.0.66 false", "t internal 10.0.0.66 true", "t internal 10.0.0.67 false"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
 	})
 }
 
