@@ -49,11 +49,15 @@ func (f *forks) reload(d *daemon) error {
 			continue
 		}
 		p := forkPlan{windows: r.ForkWindows}
+		auth, err := credentials(r.ForkAuth)
+		if err != nil {
+			return fmt.Errorf("trunk %s: recording.fork_%w", d.cfg.Trunks[i].Name, err)
+		}
 		for k, to := range r.ForkTo {
 			if first == nil {
 				first = &r.ForkTo[k].Hop
 			}
-			s := src.Server{URI: to.URI, Hop: sip.NextHop{Host: to.Hop.Host, Port: int(to.Hop.Port), Transport: to.Hop.Transport}}
+			s := src.Server{Auth: auth, URI: to.URI, Hop: sip.NextHop{Host: to.Hop.Host, Port: int(to.Hop.Port), Transport: to.Hop.Transport}}
 			if k == 0 || r.ForkMode == "all" {
 				p.groups = append(p.groups, nil)
 			}

@@ -34,6 +34,7 @@ type TrunkRecording struct {
 
 	ForkTo      []Recorder // other recorders that get a copy by SIPREC; empty: none
 	ForkMode    string     // failover | all
+	ForkAuth    Auth       // for the challenges of other recorders
 	ForkWindows bool       // the copy has what is suppressed here, too
 
 	Announce Announce

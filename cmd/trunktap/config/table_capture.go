@@ -57,6 +57,11 @@ func trunkRecordingTable(r *TrunkRecording) *node {
 			list(&r.ForkTo, 1, recordersMax, otherRecorder)).shown(`["sip:record@10.0.0.9:5060;transport=tcp"]`),
 		key("fork_mode", "failover: the first that takes a call gets it, the next one when it fails. all: each gets it.",
 			choice(&r.ForkMode, []string{"failover", "all"}, nil)).is("failover"),
+		key("fork_auth", "The user that other recorders know us as: their challenges (401, 407) are answered.", object(
+			key("username", "Its name.", text(&r.ForkAuth.Username)).must().shown("trunktap"),
+			key("password_file", "A file of one line, its password. On SIGHUP it is read again.", path(&r.ForkAuth.PasswordFile)).must().shown("/etc/trunktap/recorder.password"),
+			key("realm", "The realm of the challenges that are answered. Without the key: any.", text(&r.ForkAuth.Realm)).shown("recorder.example.net"),
+		)).apart(),
 		key("fork_windows", "Whether the copy has what is suppressed here, secure pauses too. Nothing is sent before consent in any case.",
 			boolean(&r.ForkWindows)).is("false"),
 		announceTable(&r.Announce),

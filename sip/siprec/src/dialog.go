@@ -76,6 +76,7 @@ func (l *leg) request(method string) (*sip.Message, sip.Flow, error) {
 
 // send sends a request in a transaction; nil when that cannot be.
 func (l *leg) send(m *sip.Message, flow sip.Flow, now time.Time) *dialog.Client {
+	l.authorize(m)
 	cl := dialog.NewClient(m, flow, now)
 	if err := l.f.c.agent.Send(m, flow, func(error) { l.f.put(event{fail: cl}) }); err != nil {
 		l.f.c.cfg.Log.Debug("cannot send", "server", l.server.URI, "error", err)

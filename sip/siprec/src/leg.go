@@ -25,6 +25,9 @@ type leg struct {
 
 	// of the recording session
 	server    Server
+	gained    []*sip.Challenge // answered
+	answers   int              // to challenges, since a request was taken
+	redirects int              // followed, of the server of the list
 	callID    string
 	tag       string
 	to        string    // with the server's tag, once that is known
@@ -112,6 +115,7 @@ func (l *leg) begin(now time.Time) {
 		l.server = f.servers[l.next%len(f.servers)]
 		l.next++
 		l.tries++
+		l.redirects = 0
 		if l.invite(now) {
 			return
 		}
@@ -156,6 +160,7 @@ func (l *leg) invite(now time.Time) bool {
 	f.c.rename(f, old, l.callID)
 	l.seq, l.version, l.to = 0, 0, "<"+l.server.URI+">"
 	l.ack, l.theirs, l.stale = nil, "", nil
+	l.gained, l.answers = nil, 0
 	l.end = dialog.End{Target: l.server.URI, Flow: flows[0]}
 	l.meet(flows[0].Remote.Addr())
 	req, flow, err := l.offer(sip.Invite, now)
@@ -209,6 +214,8 @@ func (l *leg) takeResponse(res *sip.Message, now time.Time) {
 	switch {
 	case res.Status < 200:
 		l.rings(cl, first, now)
+	case cl == l.bye && l.challenged(res):
+		l.hangUp(now)
 	case cl == l.bye:
 		l.over = true
 	case cl == l.setup || cl == l.changing:
@@ -244,7 +251,14 @@ func (l *leg) rings(cl *dialog.Client, first bool, now time.Time) {
 // answered takes the final response to an INVITE.
 func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 	initial := cl == l.setup
+	if !l.ending && l.challenged(res) {
+		l.again(initial, now)
+		return
+	}
 	if res.Status >= 300 {
+		if initial && !l.ending && l.redirected(res, now) {
+			return
+		}
 		if !initial && res.Status != 408 && res.Status != 481 {
 			l.changing = nil // the session goes on as it was
 			if res.Status == 491 || res.Status == 500 {
@@ -262,6 +276,7 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		l.end.Refresh(res)
 		l.changing = nil
 	}
+	l.answers = 0
 	l.acknowledge(res)
 	w, to, err := l.f.agree(res)
 	switch {

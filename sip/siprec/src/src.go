@@ -217,8 +217,9 @@ func (c *Client) Fork(s media.Session, servers []Server, wide bool) *Fork {
 
 // Server is a recorder that sessions can be sent to.
 type Server struct {
-	URI string // Request-URI and To
-	Hop sip.NextHop
+	URI  string // Request-URI and To
+	Hop  sip.NextHop
+	Auth *sip.Credentials // for its challenges; nil: none
 }
 
 // ParseServer reads "sip:[user@]host[:port][;transport=udp|tcp|tls]".

@@ -41,6 +41,12 @@ func session() media.Session {
 
 func inBubble(t *testing.T, wide bool, f func(*world)) {
 	t.Helper()
+	inBubbleWith(t, wide, func(*Server) {}, f)
+}
+
+// inBubbleWith is inBubble with servers that are edited.
+func inBubbleWith(t *testing.T, wide bool, edit func(*Server), f func(*world)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
 		c, err := New(Config{
@@ -68,6 +74,7 @@ func inBubble(t *testing.T, wide bool, f func(*world)) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			edit(&s)
 			list = append(list, s)
 		}
 		w.f = c.Fork(session(), list, wide)
