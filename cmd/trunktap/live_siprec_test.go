@@ -25,7 +25,7 @@ const (
 func siprecConfig(t *testing.T, listen netip.AddrPort, dialects []siptest.Dialect) liveConfig {
 	t.Helper()
 	var b strings.Builder
-	fmt.Fprintf(&b, "siprec:\n  listen: [\"udp://%s\"]\n  sources:\n", listen)
+	fmt.Fprintf(&b, "siprec:\n  listen: [\"udp://%s\", \"tcp://%s\"]\n  sources:\n", listen, listen)
 	for i, d := range dialects {
 		fmt.Fprintf(&b, "    - name: source-%d\n      peers: [\"%s\"]\n      media_address: \"%s\"\n", i, dialectAddr(i), liveHost)
 		for _, line := range d.Source {
@@ -38,7 +38,7 @@ func siprecConfig(t *testing.T, listen netip.AddrPort, dialects []siptest.Dialec
 
 func dialectAddr(i int) netip.Addr { return liveAddr(byte(100 + i)) }
 
-// Every dialect is recorded by the real daemon, with hold and resume: who spoke on
+// Every dialect is recorded by the real daemon, every other one over TCP, with hold and resume: who spoke on
 // which channel, what the hold took out, and what the manifest says of it.
 func TestLiveSIPRECDialects(t *testing.T) {
 	dialects := siptest.Dialects()
@@ -80,7 +80,7 @@ func TestLiveSIPRECDialects(t *testing.T) {
 func siprecCall(t *testing.T, listen netip.AddrPort, i int, dialect siptest.Dialect) (err error) {
 	ctx, cancel := context.WithTimeout(t.Context(), siprecLimit)
 	defer cancel()
-	c, err := siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(dialectAddr(i), 0), Remote: listen})
+	c, err := siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(dialectAddr(i), 0), Remote: listen, TCP: i%2 == 1})
 	if err != nil {
 		return err
 	}

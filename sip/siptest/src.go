@@ -20,7 +20,7 @@ import (
 // of the server are answered with 200 and kept.
 type SRC struct {
 	cfg  SRCConfig
-	conn Conn
+	conn srcConn
 	addr netip.AddrPort
 
 	mu        sync.Mutex
@@ -35,6 +35,7 @@ type SRC struct {
 type SRCConfig struct {
 	Addr   netip.AddrPort // its own; port 0: any
 	Remote netip.AddrPort // of the server
+	TCP    bool           // SIP over a connection to it
 	// Listen opens a datagram socket, for SIP and for media; nil: a UDP socket.
 	Listen func(netip.AddrPort) (Conn, error)
 }
@@ -44,7 +45,13 @@ func NewSRC(cfg SRCConfig) (*SRC, error) {
 	if cfg.Listen == nil {
 		cfg.Listen = func(a netip.AddrPort) (Conn, error) { return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)) }
 	}
-	conn, err := cfg.Listen(cfg.Addr)
+	var conn srcConn
+	var err error
+	if cfg.TCP {
+		conn, err = dialTCP(cfg.Addr, cfg.Remote)
+	} else {
+		conn, err = cfg.Listen(cfg.Addr)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the socket of a recording client: %w", err)
 	}
@@ -245,13 +252,17 @@ func (d *SRCDialog) request(method, contentType string, body []byte, headers ...
 	s.mu.Unlock()
 	d.seq++
 	m := &Message{Method: method, RequestURI: d.target}
-	m.Add("Via", "SIP/2.0/UDP "+s.addr.String()+";branch="+branch+";rport")
+	transport, contact := "UDP", s.addr.String()
+	if s.cfg.TCP {
+		transport, contact = "TCP", contact+";transport=tcp"
+	}
+	m.Add("Via", "SIP/2.0/"+transport+" "+s.addr.String()+";branch="+branch+";rport")
 	m.Add("Max-Forwards", "70")
 	m.Add("From", d.from)
 	m.Add("To", d.to)
 	m.Add("Call-ID", d.callID)
 	m.Add("CSeq", fmt.Sprintf("%d %s", d.seq, method))
-	m.Add("Contact", "<sip:src@"+s.addr.String()+">;+sip.src")
+	m.Add("Contact", "<sip:src@"+contact+">;+sip.src")
 	m.Headers = append(m.Headers, headers...)
 	if len(body) > 0 {
 		m.Add("Content-Type", contentType)
