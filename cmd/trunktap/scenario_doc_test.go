@@ -12,7 +12,7 @@ import (
 // TestGoldenScenarioTable holds that the documentation has what TestScenarios finds.
 func TestGoldenScenarioTable(t *testing.T) {
 	const name = "../../docs/scenarios.md"
-	want := scenarioTable(scenarios())
+	want := scenarioTable(append(scenarios(), recordingSession()))
 	if *update {
 		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
@@ -29,8 +29,8 @@ func scenarioTable(all []scenario) string {
 	var b strings.Builder
 	b.WriteString(`# What is recorded
 
-Each course of a call with the recordings that it leaves, as TestScenarios plays it through the daemon and finds it
-in the store. Times are milliseconds from the answer of the first call. Everybody speaks a tone of their own, in Hz; an
+Each course of a call with the recordings that it leaves, as TestScenarios plays it through the daemon (19:
+TestLiveSIPRECMetadata) and finds it in the store. Times are milliseconds from the answer of the first call. Everybody speaks a tone of their own, in Hz; an
 interval has the tones that are heard in it, and nothing else is heard anywhere. All recordings of a course have one
 conversation id.
 

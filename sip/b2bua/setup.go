@@ -71,6 +71,7 @@ func (c *call) session(req *sip.Message) media.Session {
 	s.Parties = make([]media.Participant, 2)
 	s.Parties[c.side] = media.Participant{Side: c.side, URI: s.From, Name: names[0]}
 	s.Parties[c.side.Other()] = media.Participant{Side: c.side.Other(), URI: s.To, Name: names[1]}
+	detach(&s)
 	for _, name := range c.b.cfg.Headers {
 		if v := req.Fields(name); len(v) > 0 {
 			if s.Headers == nil {
@@ -80,6 +81,21 @@ func (c *call) session(req *sip.Message) media.Session {
 		}
 	}
 	return s
+}
+
+// detach lets a session keep nothing of the message that it was read from: some of it
+// is remembered long after the call, and would hold the whole text.
+func detach(s *media.Session) {
+	for _, p := range []*string{&s.SIPCallID, &s.FromTag, &s.From, &s.To} {
+		*p = strings.Clone(*p)
+	}
+	for i := range s.Parties {
+		p := &s.Parties[i]
+		p.URI, p.Name = strings.Clone(p.URI), strings.Clone(p.Name)
+	}
+	for i, l := range s.Links {
+		s.Links[i] = strings.Clone(l)
+	}
 }
 
 var errObserverPanic = errors.New("observer panicked")

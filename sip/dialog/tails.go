@@ -50,10 +50,13 @@ func NewTails(bytesMax int) *Tails {
 	return &Tails{bytesMax: bytesMax, seed: maphash.MakeSeed(), byKey: map[uint64]*tail{}}
 }
 
-// Len returns how many transactions are kept, Bytes what they take, and Evicted
-// how many were dropped before their time.
-func (t *Tails) Len() int        { return len(t.byKey) }
-func (t *Tails) Bytes() int      { return t.bytes }
+// Len returns how many transactions are kept.
+func (t *Tails) Len() int { return len(t.byKey) }
+
+// Bytes returns what they take.
+func (t *Tails) Bytes() int { return t.bytes }
+
+// Evicted returns how many were dropped before their time.
 func (t *Tails) Evicted() uint64 { return t.evicted }
 
 // KeepServer keeps a server transaction. It must have a final response that is
