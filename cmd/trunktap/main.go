@@ -36,6 +36,8 @@ type commands struct {
 	Audit     auditCmd     `cmd:"" help:"The tamper-evident log of what was published, deleted and accessed."`
 	Rebuild   rebuildCmd   `cmd:"" help:"Make the catalogue anew from the store."`
 	Keyserver keyserverCmd `cmd:"" help:"Run a key manager of your own, for keys of mode remote."`
+	Keys      keysCmd      `cmd:"" help:"List, rotate, rewrap and retire keys."`
+	Shred     shredCmd     `cmd:"" help:"Destroy the key of a recording: it can never be read again."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

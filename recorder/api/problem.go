@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -80,6 +82,7 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 // the operator has to know.
 func (s *Server) problem(doing string, err error) *Problem {
 	var refused *recorder.RefusedError
+	var shredded *recorder.ShreddedError
 	var query *recorder.QueryError
 	switch {
 	case errors.As(err, &query):
@@ -98,6 +101,8 @@ func (s *Server) problem(doing string, err error) *Problem {
 		return newProblem(http.StatusServiceUnavailable, "cancelled", "the request was given up")
 	case errors.Is(err, context.DeadlineExceeded):
 		return newProblem(http.StatusGatewayTimeout, "effect-unknown", "it is queued, its effect is not known yet")
+	case errors.As(err, &shredded):
+		return newProblem(http.StatusGone, "shredded", fmt.Sprintf("the recording was shredded at %s, reason: %s", shredded.At.UTC().Format(time.RFC3339), shredded.Reason))
 	case errors.Is(err, recorder.ErrKey):
 		s.cfg.Log.Error(doing, "error", err)
 		return newProblem(http.StatusServiceUnavailable, "key-unavailable", "the key of the recording is not available")

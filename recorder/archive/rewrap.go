@@ -20,8 +20,8 @@ type RewrapQuery struct {
 type RewrapReport struct {
 	Recordings int       `json:"recordings"` // looked at
 	Rewrapped  int       `json:"rewrapped"`
-	Current    int       `json:"current"`           // wrapped by the active key before
-	Live       int       `json:"live,omitempty"`    // that go on, or are only in the spool of a crash: their keys are left as they are
+	Current    int       `json:"current"`        // wrapped by the active key before
+	Live       int       `json:"live,omitempty"` // that go on, or are only in the spool of a crash: their keys are left as they are
 	Shredded   int       `json:"shredded,omitempty"`
 	Active     string    `json:"active"`   // stored name of the active key
 	Findings   []Finding `json:"findings"` // never nil; of recordings that stay as they are
