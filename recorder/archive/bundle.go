@@ -47,7 +47,7 @@ func (a *Archive) Bundle(ctx context.Context, id string, q ProofQuery, entries b
 	if err != nil {
 		return nil, err
 	}
-	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(file)}, a.sealer)
+	o, err := segment.OpenLinked(ctx, byteBlob{bytes.NewReader(file)}, a.keys(b.at))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (b *Bundle) audio(w io.Writer, s recorder.Segment) error {
 		return err
 	}
 	defer func() { _ = blob.Close() }() // only read
-	r, err := segment.Open(b.ctx, blob, b.a.sealer, segment.Want{Recording: b.at.id(), N: s.N})
+	r, err := segment.Open(b.ctx, blob, b.a.keys(b.at), segment.Want{Recording: b.at.id(), N: s.N})
 	if err != nil {
 		return err
 	}
