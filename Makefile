@@ -103,6 +103,14 @@ bench: ## measure relay, recording and signalling beside rtpengine (needs root; 
 	@mkdir -p bench-out
 	@bin/bench -trunktap bin/trunktap -json bench-out/bench.json -svg bench-out/bench.svg -markdown bench-out/bench.md $(BENCH)
 
+ROWS     ?= 10000000
+ENGINES  ?= sqlite,postgres
+
+.PHONY: catalog-bench
+catalog-bench: ## search among ROWS (10000000) recordings in ENGINES (sqlite,postgres); takes an hour and 20 GB of TMPDIR each
+	@.ci/deps.sh build test
+	go test -count=1 -timeout 12h -run '^TestScale$$' -v ./recorder/catalog -rows $(ROWS) -engine $(ENGINES)
+
 .PHONY: gobench
 gobench: ## run the Go benchmarks; compare runs with benchstat (see .tools.mod)
 	@.ci/deps.sh build

@@ -35,7 +35,7 @@ trunks:
   - name: carrier-a
     external: {next_hops: ["sip:127.0.0.2:5060"]}
     internal: {next_hops: ["sip:127.0.0.3:5060"]}
-storage: {url: "file://%[3]s/recordings"}
+storage: {url: "file://%[3]s/recordings", spool: "%[3]s/spool"}
 catalog: {url: "sqlite://%[3]s/catalog.db"}
 api: {listen: "%[4]s"}
 `, freeUDP(t, liveHost), liveHost, dir, freeTCP(t, liveHost)))
@@ -132,6 +132,9 @@ func TestCommandsOnStoreAndDaemon(t *testing.T) {
 		{"show", id, "--json"},
 		{"show", id, "--no-picture"},
 		{"show", id, "--columns", "60"},
+		{"usage", "--json"},
+		{"usage", "--group", "day,trunk,user,kind,store"},
+		{"ls", "--json", "--total", "--text", "198*", "--recorded", "yes", "--order", "longest"},
 		{"verify"},
 		{"verify", id, "--json"},
 		{"verify", id},

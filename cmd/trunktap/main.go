@@ -38,6 +38,9 @@ type commands struct {
 	Keyserver keyserverCmd `cmd:"" help:"Run a key manager of your own, for keys of mode remote."`
 	Keys      keysCmd      `cmd:"" help:"List, rotate, rewrap and retire keys."`
 	Shred     shredCmd     `cmd:"" help:"Destroy the key of a recording: it can never be read again."`
+	Usage     usageCmd     `cmd:"" help:"Show what is stored, by trunk, user, kind and day."`
+	Backup    backupCmd    `cmd:"" help:"Back up the catalogue, while the daemon runs."`
+	Restore   restoreCmd   `cmd:"" help:"Bring a backup of the catalogue back."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

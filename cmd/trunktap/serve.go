@@ -340,6 +340,7 @@ func (d *daemon) startAPI(context.Context) error {
 		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Metrics: newMetrics(d), Token: token,
 		Audit:     auditor{d.audit, d.archive},
 		Trunks:    trunkStates(d.b2bua),
+		Usage:     d.archive.Usage,
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,
 	})
 	ln, err := net.Listen("tcp", d.cfg.API.Listen.String())

@@ -33,6 +33,7 @@ type source interface {
 	entries(ctx context.Context, q api.AuditQuery) (api.AuditPage, error)
 	proof(ctx context.Context, log string, entry int64) (api.AuditProof, error)
 	keys(ctx context.Context) (api.AuditKeys, error)
+	usage(ctx context.Context, q recorder.UsageQuery) ([]recorder.Usage, error)
 	close() error
 }
 

@@ -116,6 +116,8 @@ type Config struct {
 	Trunks  func() Trunks       // nil: none
 	Token   string              // bearer token, not empty
 	Audit   Audit               // nil: accesses leave no trace
+	// Usage tells what is stored. Nil: nothing does.
+	Usage func(context.Context, recorder.UsageQuery) ([]recorder.Usage, error)
 
 	NoSignals      bool // refuse signals
 	SubscribersMax int  // concurrent subscribers of events; 0: 64

@@ -18,6 +18,7 @@ func (s *Server) routes() {
 	s.auditRoutes()
 	s.eventRoute()
 	s.trunkRoute()
+	s.usageRoute()
 	s.healthRoutes()
 	s.metricsRoute()
 	s.openAPIRoute()

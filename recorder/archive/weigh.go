@@ -18,17 +18,25 @@ func (a *Archive) weigh(ctx context.Context, r *recorder.Row) error {
 	if r.ManifestBytes > 0 {
 		return nil
 	}
-	if r.Spooled {
-		if info, err := a.fsys.Stat(a.spool(r.Manifest.ID, segment.ManifestFile)); err == nil {
-			r.ManifestBytes = info.Size()
-		}
-		return nil
-	}
 	s, err := a.shelf(r.Store)
 	if err != nil {
 		return err
 	}
-	return s.store.List(ctx, r.Prefix+"/", func(i recorder.BlobInfo) error {
+	if !r.Spooled {
+		err = weighIn(ctx, s.store, r)
+	}
+	if err != nil || r.ManifestBytes > 0 {
+		return err
+	}
+	if info, err := a.fsys.Stat(a.spool(r.Manifest.ID, segment.ManifestFile)); err == nil {
+		r.ManifestBytes = info.Size()
+	}
+	return nil
+}
+
+// weighIn asks a store.
+func weighIn(ctx context.Context, s recorder.Store, r *recorder.Row) error {
+	return s.List(ctx, r.Prefix+"/", func(i recorder.BlobInfo) error {
 		dir, base := path.Split(i.Name)
 		_, audio := segment.NumberOf(base)
 		switch {

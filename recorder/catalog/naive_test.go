@@ -44,7 +44,8 @@ func naiveNumbers(m *recorder.Manifest, q *recorder.Query) bool {
 		return part == "" || f(naiveDigits(naiveUser(m.Call.From)), naiveDigits(part)) || f(naiveDigits(naiveUser(m.Call.To)), naiveDigits(part))
 	}
 	same := func(a, b string) bool { return a == b }
-	return either(strings.Contains, q.Number) && either(strings.HasPrefix, q.NumberPrefix) && either(strings.HasSuffix, q.NumberSuffix) && either(same, q.NumberIs)
+	international := func(s string) string { return strings.TrimPrefix(naiveDigits(s), "00") }
+	return either(strings.Contains, q.Number) && either(strings.HasPrefix, international(q.NumberPrefix)) && either(strings.HasSuffix, q.NumberSuffix) && either(same, international(q.NumberIs))
 }
 
 func naiveParties(m *recorder.Manifest) []string {

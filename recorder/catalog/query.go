@@ -245,7 +245,7 @@ func (s *search) text(text string) error {
 func (p numberPlan) numbers(s *search, q *recorder.Query) error {
 	if q.NumberIs != "" {
 		n := cut(p.normal(clean(q.NumberIs)))
-		s.grams("^" + n + "$")
+		s.exact(termNumber, n)
 		s.and("(r.from_number = ? OR r.to_number = ?)", n, n)
 	}
 	if q.NumberPrefix != "" {
@@ -301,20 +301,26 @@ func cut(s string) string {
 	return s
 }
 
-// grams adds the terms of what is known of ^number$. A piece of three
-// characters is the beginning of one.
+const gramsMax = 3 // that are looked up; rows tell the rest
+
+// grams adds terms of what is known of ^number$: some that lie apart, from the end, because
+// beginnings are common to a whole country. A piece of three characters is the
+// beginning of one.
 func (s *search) grams(part string) {
 	r := []rune(part)
-	whole := len(r) > 1 && r[0] == '^' && r[len(r)-1] == '$'
-	switch {
-	case len(r) >= gramLen || whole:
-		for _, g := range distinct(gramsOf(part)) {
-			s.must = append(s.must, match{term: g})
-		}
-	case len(r) == gramLen-1 || r[0] == '^':
-		if r[len(r)-1] != '$' {
+	if len(r) < gramLen {
+		if r[len(r)-1] != '$' && (len(r) == gramLen-1 || r[0] == '^') {
 			s.must = append(s.must, match{term: term(termGram, part), prefix: true})
 		}
+		return
+	}
+	at := len(r) - gramLen
+	for n := 0; n < gramsMax; n++ {
+		s.must = append(s.must, match{term: term(termGram, string(r[at:at+gramLen]))})
+		if at == 0 || at < gramLen && r[0] == '^' && n > 0 {
+			return
+		}
+		at = max(at-gramLen, 0)
 	}
 }
 

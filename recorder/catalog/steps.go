@@ -32,7 +32,12 @@ func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
 		}
 		began := time.Now()
 		var list []hit
-		q := w.base(lazy).Where("r.key >= ? AND r.key < ?", from, to)
+		q := w.base(lazy)
+		if lazy {
+			q = q.Where("t.rowid >= ? AND t.rowid < ?", from, to)
+		} else {
+			q = q.Where("r.key >= ? AND r.key < ?", from, to)
+		}
 		if err := q.OrderExpr("r."+w.orderBy()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
 			return w.out, err
 		}

@@ -44,6 +44,7 @@ const (
 	termWindowMS     = 'y' // reason, and a sum of at least so many seconds
 	termLonger       = 'z' // at least so many seconds
 	termWord         = 'x'
+	termNumber       = '1' // whole
 	termGram         = '0' // four characters of a number, which begins with ^ and ends with $
 )
 
@@ -95,7 +96,7 @@ type terms struct {
 // inRow tells whether terms of a field are among the short ones.
 func inRow(field rune) bool {
 	switch field {
-	case termConversation, termCallID, termParty, termAttr, termWord, termGram, termLonger, termWindowMS, termGapMS, termLoss, termMOS:
+	case termConversation, termCallID, termParty, termAttr, termWord, termGram, termNumber, termLonger, termWindowMS, termGapMS, termLoss, termMOS:
 		return false
 	}
 	return true
@@ -175,6 +176,7 @@ func termsOf(r *recorder.Row, m measures, from, to string) terms {
 	}
 	for _, num := range []string{from, to} {
 		t.other = append(t.other, grams(num)...)
+		t.add(termNumber, num)
 	}
 	t.short, t.other = distinct(t.short), distinct(t.other)
 	return t

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/catalog/pgtest"
+)
+
+// TestBackupRestore backs up the catalogue beside the running daemon, loses it
+// and brings it back, in either engine and from one to the other.
+func TestBackupRestore(t *testing.T) {
+	dir, file, cfg := mustSite(t)
+	mustRecord(t, dir, cfg)
+	want := mustRun(t, "ls", "--json", "--config", file)
+	checkStored(t, file, cfg.Storage.Dir)
+	backup, twin := filepath.Join(dir, "backup.jsonl"), filepath.Join(dir, "copy.db")
+	stop := serving(t, file, cfg)
+	if out := mustRun(t, "backup", "--config", file, "-o", backup); out != "1 recordings in the backup\n" {
+		t.Error(out)
+	}
+	mustRun(t, "backup", "--config", file, "-o", twin, "--copy")
+	if r := command(t, "restore", "--config", file, backup); r.code != exitFailed || !strings.Contains(r.errOut, "another trunktap") {
+		t.Errorf("restore beside the daemon: %+v", r)
+	}
+	if r := command(t, "backup", "--config", file, "-o", backup); r.code != exitFailed {
+		t.Errorf("a backup was overwritten: %+v", r)
+	}
+	stop()
+	for _, name := range []string{backup, twin} {
+		if info, err := os.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: others may read it: %v", name, err)
+		}
+	}
+	restored := func(file string) {
+		t.Helper()
+		if out := mustRun(t, "restore", "--config", file, backup); out != "1 recordings restored\n" {
+			t.Error(out)
+		}
+		if d := cmp.Diff(want, mustRun(t, "ls", "--json", "--config", file)); d != "" {
+			t.Error(d)
+		}
+		checkStored(t, file, cfg.Storage.Dir)
+	}
+	if err := os.Remove(cfg.Catalog.Path); err != nil {
+		t.Fatal(err)
+	}
+	restored(file)
+	moved := mustMove(t, file, cfg.Catalog.URL, "sqlite://"+twin)
+	if d := cmp.Diff(want, mustRun(t, "ls", "--json", "--config", moved)); d != "" {
+		t.Errorf("the copy: %s", d)
+	}
+	pg, err := pgtest.Start("")
+	if errors.Is(err, pgtest.ErrMissing) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pg.Close() }()
+	url, err := pg.NewDatabase()
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved = mustMove(t, file, cfg.Catalog.URL, url)
+	restored(moved)
+	if out := mustRun(t, "rebuild", "--config", moved); out != "1 recordings in the catalogue\n" {
+		t.Error(out)
+	}
+	if d := cmp.Diff(want, mustRun(t, "ls", "--json", "--config", moved)); d != "" {
+		t.Errorf("rebuilt: %s", d)
+	}
+	checkStored(t, moved, cfg.Storage.Dir)
+}
+
+// mustMove writes the configuration with another catalogue.
+func mustMove(t *testing.T, file, from, to string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := strings.Replace(string(text), from, to, 1)
+	name := filepath.Join(filepath.Dir(file), "moved.yaml")
+	if moved == string(text) {
+		t.Fatalf("%s is not in the configuration", from)
+	}
+	if err := os.WriteFile(name, []byte(moved), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// checkStored holds that the account is the sum of the bytes in the store.
+func checkStored(t *testing.T, file, store string) {
+	t.Helper()
+	var have int64
+	err := filepath.WalkDir(store, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			have += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out struct{ Usage []recorder.Usage }
+	if err := json.Unmarshal([]byte(mustRun(t, "usage", "--json", "--config", file)), &out); err != nil {
+		t.Fatal(err)
+	}
+	var sum int64
+	for _, u := range out.Usage {
+		sum += u.Bytes()
+	}
+	if sum != have || have == 0 {
+		t.Errorf("the account says %d bytes, the store has %d: %+v", sum, have, out.Usage)
+	}
+}
