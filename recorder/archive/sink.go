@@ -381,9 +381,7 @@ func linkReason(m *recorder.Manifest) string {
 // goes before it: behind it nothing in the spool would tell that it is missing.
 func (s *sink) publishFolder(m *recorder.Manifest) error {
 	ctx := context.Background()
-	row := s.at.row(m, false)
-	row.ManifestBytes = int64(len(s.content))
-	if err := s.a.saveRow(ctx, row); err != nil {
+	if err := s.a.saveRow(ctx, s.at.row(m, false)); err != nil {
 		return err
 	}
 	if s.job == nil {

@@ -28,8 +28,12 @@ func (a *Archive) weigh(ctx context.Context, r *recorder.Row) error {
 	if err != nil || r.ManifestBytes > 0 {
 		return err
 	}
+	r.OtherBytes = 0
 	if info, err := a.fsys.Stat(a.spool(r.Manifest.ID, segment.ManifestFile)); err == nil {
 		r.ManifestBytes = info.Size()
+	}
+	if info, err := a.fsys.Stat(a.spool(r.Manifest.ID, segment.KeyFile)); err == nil {
+		r.OtherBytes = info.Size()
 	}
 	return nil
 }
@@ -43,7 +47,7 @@ func weighIn(ctx context.Context, s recorder.Store, r *recorder.Row) error {
 		case path.Clean(dir) != r.Prefix: // of a recording whose folder lies in this one
 		case base == segment.ManifestFile:
 			r.ManifestBytes = i.Size
-		case !audio && !isEncoded(base):
+		case !audio && !isEncoded(base) && base != markerFile:
 			r.OtherBytes += i.Size
 		}
 		return nil
