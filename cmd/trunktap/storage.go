@@ -24,6 +24,9 @@ func openArchive(ctx context.Context, cfg *config.Config, change func(*archive.C
 	if err := openStores(ctx, cfg, &c); err != nil {
 		return nil, err
 	}
+	if _, ok := keyServiceOf(&cfg.Keys); ok {
+		c.Sealing = sealing(ctx, cfg, c.ReadOnly)
+	}
 	return archive.Open(c)
 }
 

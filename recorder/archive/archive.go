@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	neturl "net/url"
 	"path/filepath"
 	"strings"
@@ -171,12 +172,15 @@ func (a *Archive) startSyncer() error {
 	return nil
 }
 
-// Close closes the catalogue. Sinks must be closed and what is deferred stopped
+// Close closes the catalogue, and keys that Sealing opened. Sinks must be closed and what is deferred stopped
 // before.
 func (a *Archive) Close() error {
 	var err error
 	if a.syncer != nil {
 		err = a.syncer.Close()
+	}
+	if s, ok := a.sealer.(io.Closer); ok && a.cfg.Sealing != nil {
+		err = errors.Join(err, s.Close())
 	}
 	return errors.Join(err, a.catalogue.close())
 }

@@ -166,12 +166,6 @@ type Deferred struct {
 	Workers       int // recordings coded at once
 }
 
-// Keys is where key-encryption keys come from.
-type Keys struct {
-	Mode string // local
-	File string // of mode local
-}
-
 // API is the HTTP interface.
 type API struct {
 	Listen         netip.AddrPort // zero port: none

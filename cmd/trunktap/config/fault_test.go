@@ -174,7 +174,7 @@ func TestFaults(t *testing.T) {
 		{"country", minimal + "catalog: {country: \"049\"}\n", []string{`catalog.country: "049" is no country code`}},
 		{"node", minimal + "catalog: {node: \"a b\"}\n", []string{`catalog.node: "a b" is no name of a node`}},
 		{"mysql", minimal + "catalog: {url: \"mysql://db/x\"}\n", []string{`catalog.url: scheme "mysql" is not known`}},
-		{"vault", minimal + "keys: {mode: vault}\n", []string{`keys.mode: "vault" is not supported by this version; allowed: local`}},
+		{"none", minimal + "keys: {mode: none}\n", []string{`keys.mode: "none" is not supported by this version; allowed: local, pkcs11, vault, remote, aws-kms, gcp-kms or azure`}},
 		{"no keys", minimal + "keys: {mode: none}\n", []string{`keys.mode: "none" is not supported`}},
 		// all at once, in order of position
 		{

@@ -176,15 +176,6 @@ func recordingTable(r *Recording) *node {
 	))
 }
 
-func keysTable(k *Keys) *node {
-	return key("keys", "Where the keys come from that recordings are sealed with.", object(
-		key("mode", "The kind of key source.",
-			choice(&k.Mode, []string{"local"}, []string{"aws-kms", "gcp-kms", "azure", "vault", "pkcs11", "remote", "none"})).is("local"),
-		key("file", "The keys of mode local; made at the first start. Without the key: keys.json beside the catalogue.", path(&k.File)).
-			shown("/var/lib/trunktap/keys.json"),
-	)).atStart()
-}
-
 func apiTable(a *API) *node {
 	return key("api", "The HTTP interface.", object(
 		key("listen", "Where it is served. Without TLS: put a proxy before it when it leaves the machine.",

@@ -83,10 +83,10 @@ func (c Config) Check() service.Faults {
 type KEK struct {
 	cfg   Config
 	token *token
-	mech  mechanism
 	door  service.Door
 
 	mu     sync.Mutex // guards the following
+	mech   mechanism  // 0: the token was not there yet
 	active key
 	looked time.Time // when active was found
 }
@@ -96,7 +96,8 @@ var (
 	_ seal.Rotator = (*KEK)(nil)
 )
 
-// Open finds the key, or makes it.
+// Open finds the key, or makes it. When the token is not there that is no error:
+// it is looked for again when it is needed.
 func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if err := cfg.Check().Err(); err != nil {
 		return nil, err
@@ -106,7 +107,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 		return nil, err
 	}
 	k := &KEK{cfg: cfg, token: newToken(cfg, m)}
-	if err := k.start(ctx); err != nil {
+	if err := k.start(ctx); err != nil && !errors.Is(err, seal.ErrUnreachable) {
 		return nil, errors.Join(err, k.Close())
 	}
 	return k, nil
@@ -114,11 +115,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 
 func (k *KEK) start(ctx context.Context) error {
 	return k.cfg.Attempts.Do(ctx, "open token", func(ctx context.Context) error {
-		var err error
-		if k.mech, err = k.choose(ctx); err != nil {
-			return err
-		}
-		_, err = k.current(ctx)
+		_, _, err := k.current(ctx)
 		return err
 	})
 }
@@ -140,23 +137,32 @@ func (k *KEK) choose(ctx context.Context) (mechanism, error) {
 	})
 }
 
-// current returns the active key and looks now and then whether there is a newer one.
-func (k *KEK) current(ctx context.Context) (key, error) {
+// current returns the active key and the mechanism, and looks now and then whether
+// there is a newer key.
+func (k *KEK) current(ctx context.Context) (active key, mech mechanism, err error) {
 	refresh := k.cfg.Refresh
 	if refresh == 0 {
 		refresh = refreshDefault
 	}
 	k.mu.Lock()
-	active, fresh := k.active, !k.looked.IsZero() && time.Since(k.looked) < refresh
+	active, mech = k.active, k.mech
+	fresh := !k.looked.IsZero() && time.Since(k.looked) < refresh
 	k.mu.Unlock()
 	if fresh {
-		return active, nil
+		return active, mech, nil
 	}
-	active, err := k.token.newest(ctx, k.mech)
-	if err == nil {
+	if mech == 0 {
+		if mech, err = k.choose(ctx); err != nil {
+			return key{}, 0, err
+		}
+		k.mu.Lock()
+		k.mech = mech
+		k.mu.Unlock()
+	}
+	if active, err = k.token.newest(ctx, mech); err == nil {
 		k.setActive(active)
 	}
-	return active, err
+	return active, mech, err
 }
 
 func (k *KEK) setActive(a key) {
@@ -176,14 +182,14 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wra
 	}
 	defer leave()
 	err = k.cfg.Attempts.Do(ctx, "wrap data key", func(ctx context.Context) error {
-		active, err := k.current(ctx)
+		active, mech, err := k.current(ctx)
 		if err != nil {
 			return err
 		}
 		name = active.name()
 		own, bound := bytes.Clone(plaintext), bytes.Clone(aad) // a call that hangs outlives this one
 		wrapped, err = withKey(ctx, k.token, name, func(c *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle) ([]byte, error) {
-			return wrap(c, s, k.mech, h, own, bound)
+			return wrap(c, s, mech, h, own, bound)
 		})
 		if err == nil {
 			clear(own)
@@ -278,11 +284,14 @@ func (k *KEK) Rotate(ctx context.Context) (name string, err error) {
 	// Once only: whether a call that timed out made a key cannot be told.
 	once := service.Attempts{Timeout: k.cfg.Attempts.Each(), Tries: 1}
 	err = once.Do(ctx, "rotate key", func(ctx context.Context) error {
-		newest, err := k.token.newest(ctx, k.mech)
+		k.mu.Lock()
+		k.looked = time.Time{} // another process may have rotated just now
+		k.mu.Unlock()
+		newest, mech, err := k.current(ctx)
 		if err != nil {
 			return err
 		}
-		made, err := k.token.make(ctx, k.mech, newest.version+1)
+		made, err := k.token.make(ctx, mech, newest.version+1)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+	"github.com/trunktap/trunktap/recorder/seal"
+	"github.com/trunktap/trunktap/recorder/seal/pkcs11/softhsm"
+)
+
+// What a block lacks is named with its key, all at once.
+func TestKeyServiceFaults(t *testing.T) {
+	for mode, wants := range map[string][]string{
+		"pkcs11":  {"keys.pkcs11.module", "keys.pkcs11.token_label", "keys.pkcs11.pin_file", "keys.pkcs11.label"},
+		"vault":   {"keys.vault.address", "keys.vault.key", "keys.vault.auth"},
+		"remote":  {"keys.remote.url", "keys.remote.client", "keys.remote.key_file", "keys.remote.server_keys"},
+		"aws-kms": {"keys.aws-kms.region", "keys.aws-kms.key"},
+		"gcp-kms": {"keys.gcp-kms.key"},
+		"azure":   {"keys.azure.url", "keys.azure.key"},
+		"local":   {"no key service"},
+	} {
+		_, err := openKEK(t.Context(), &config.Keys{Mode: mode})
+		for _, want := range wants {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %s", mode, err, want)
+			}
+		}
+	}
+}
+
+// Keys that the configuration names are opened and used.
+func TestKeyServices(t *testing.T) {
+	token := softhsm.New(t)
+	keys := &config.Keys{Mode: "pkcs11", PKCS11: config.KeysPKCS11{Module: softhsm.Module, TokenLabel: token.Label, PINFile: token.PINFile, Label: "trunktap", Create: true}}
+	s, err := openKEK(t.Context(), keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.KEK.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	name, wrapped, err := s.KEK.Wrap(t.Context(), make([]byte, 32), []byte("recording"))
+	if err != nil || s.Mode != "pkcs11" || !strings.HasPrefix(name, "trunktap.v1:") {
+		t.Fatalf("%s %s %v", s.Mode, name, err)
+	}
+	if _, err := s.KEK.Unwrap(t.Context(), name, wrapped, []byte("recording")); err != nil {
+		t.Error(err)
+	}
+	if _, ok := s.KEK.(seal.Rotator); !ok {
+		t.Error("cannot be rotated")
+	}
+}
