@@ -1,12 +1,15 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/seal/pkcs11/softhsm"
+	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
 // What a block lacks is named with its key, all at once.
@@ -51,5 +54,55 @@ func TestKeyServices(t *testing.T) {
 	}
 	if _, ok := s.KEK.(seal.Rotator); !ok {
 		t.Error("cannot be rotated")
+	}
+}
+
+// An archive seals with keys of an HSM, and another process opens them.
+func TestArchiveWithKeyService(t *testing.T) {
+	token, dir := softhsm.New(t), t.TempDir()
+	cfg := &config.Config{Keys: config.Keys{
+		Mode: "pkcs11", File: filepath.Join(dir, "keys.json"),
+		PKCS11: config.KeysPKCS11{Module: softhsm.Module, TokenLabel: token.Label, PINFile: token.PINFile, Label: "trunktap", Create: true},
+	}}
+	seals := func(readOnly bool) *seal.Envelope {
+		s, err := sealing(t.Context(), cfg, readOnly)(vfs.OS{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.(*seal.Envelope)
+	}
+	writer := seals(false)
+	k, err := writer.NewKey(t.Context(), "rec-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := k.Seal([]byte("audio"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := k.Wrapped()
+	k.Close()
+	if err := writer.Close(); err != nil {
+		t.Error(err)
+	}
+	reader := seals(true)
+	defer func() {
+		if err := reader.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if !strings.HasPrefix(w.KEK, "pkcs11:trunktap.v1:") {
+		t.Errorf("wrapped by %s", w.KEK)
+	}
+	k, err = reader.OpenKey(t.Context(), "rec-1", w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if b, err := k.Open(sealed, nil); err != nil || string(b) != "audio" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if _, err := os.Stat(cfg.Keys.File); err == nil {
+		t.Error("a local key file was made beside the HSM")
 	}
 }
