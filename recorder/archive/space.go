@@ -47,11 +47,14 @@ type SpaceConfig struct {
 }
 
 const (
-	spaceEvery    = time.Second // how often it is looked at
-	expireEvery   = time.Minute // how often something may be deleted
-	thinStep      = 10          // one in so many recordings gives way, or comes back, at a time
-	recoverFactor = 1.2         // so much more must be free for a state to end
-	spoolFactor   = 0.9         // so much of SpoolMax must be used at most for thinning to end
+	spaceEvery  = time.Second // how often it is looked at
+	expireEvery = time.Minute // how often something may be deleted
+	// thinAfter is how long the spool may be full before audio is given up for it: the
+	// queues in memory have room for so long.
+	thinAfter     = 10 * time.Second
+	thinStep      = 10  // one in so many recordings gives way, or comes back, at a time
+	recoverFactor = 1.2 // so much more must be free for a state to end
+	spoolFactor   = 0.9 // so much of SpoolMax must be used at most for thinning to end
 )
 
 // Level of a disk.
@@ -92,10 +95,11 @@ type space struct {
 	cancel  context.CancelFunc
 	ended   sync.WaitGroup
 
-	levels  map[string]Level
-	giving  int // recordings that give way
-	behind  map[string]bool
-	expired time.Time // when something was deleted last, or could have been
+	levels    map[string]Level
+	giving    int       // recordings that give way
+	fullSince time.Time // the spool has no room; zero: it has
+	behind    map[string]bool
+	expired   time.Time // when something was deleted last, or could have been
 }
 
 // liveSpool is what a recording that goes on takes up in the spool.
@@ -176,7 +180,7 @@ func (a *Archive) watchSpace(ctx context.Context, now time.Time) {
 		worst = max(worst, d.Level)
 		s.Disks = append(s.Disks, d)
 		if i == 0 {
-			s.Going, s.Thinned = a.thin(d, s.SpoolBytes)
+			s.Going, s.Thinned = a.thin(d, s.SpoolBytes, now)
 		}
 	}
 	a.act(ctx, worst, now)
@@ -284,7 +288,7 @@ type going struct {
 // thin decides which recordings give way to others: while the spool is too full
 // more and more of them, those of the least priority first, the oldest of these
 // first; when there is room again they come back in the reverse order.
-func (a *Archive) thin(d DiskState, used int64) (count, thinned int) {
+func (a *Archive) thin(d DiskState, used int64, now time.Time) (count, thinned int) {
 	a.mu.Lock()
 	all := make([]going, 0, len(a.live))
 	for id, l := range a.live {
@@ -292,8 +296,17 @@ func (a *Archive) thin(d DiskState, used int64) (count, thinned int) {
 	}
 	a.mu.Unlock()
 	sp := &a.space
-	was := sp.giving
-	sp.giving = giveWay(sp.giving, len(all), a.cfg.Space.crowded(d, used, a.cfg.FreeBytesMin))
+	was, c := sp.giving, a.cfg.Space.crowded(d, used, a.cfg.FreeBytesMin)
+	switch {
+	case c != crowdFull:
+		sp.fullSince = time.Time{}
+	case sp.fullSince.IsZero():
+		sp.fullSince = now
+	}
+	if c == crowdFull && now.Sub(sp.fullSince) < thinAfter {
+		c = crowdHold
+	}
+	sp.giving = giveWay(sp.giving, len(all), c)
 	if sp.giving == 0 {
 		sp.thinned.Store(nil)
 	} else {

@@ -170,8 +170,10 @@ func TestSpoolFull(t *testing.T) {
 		}
 	}
 	order := []string{ids[2], ids[3], ids[1], ids[0]}
+	now := time.Now()
 	thinned := func() (out []string) {
-		a.watchSpace(context.Background(), time.Now())
+		now = now.Add(time.Second)
+		a.watchSpace(context.Background(), now)
 		for _, id := range order {
 			if a.Room(id) != "" {
 				out = append(out, id)
@@ -181,6 +183,11 @@ func TestSpoolFull(t *testing.T) {
 	}
 	if used := a.Space().SpoolBytes; used < 4*16000 {
 		t.Errorf("%d bytes are thought to be in the spool", used)
+	}
+	for since := now.Add(time.Second); now.Before(since.Add(thinAfter - time.Second)); { // memory has room meanwhile
+		if got := thinned(); len(got) > 0 {
+			t.Fatalf("%v give way after %s", got, now.Sub(since))
+		}
 	}
 	for n := 1; n <= 5; n++ {
 		if got := thinned(); !slices.Equal(got, order[:min(n, 4)]) {
