@@ -39,6 +39,7 @@ const (
 	catchUpEvery   = 5 * time.Second  // rows that the catalogue could not take
 	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
 	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
+	tellTimeout    = 10 * time.Second // to look for what is wrong at the start
 	encodeTimeout  = 3 * time.Second  // at the end, for recordings to be coded; the rest waits for the next start
 )
 
@@ -186,6 +187,7 @@ func (d *daemon) startRecovery() {
 	d.watchStores()
 	go func() {
 		defer close(ended)
+		d.tellState(cfg)
 		d.recoverArchive(ctx, cfg)
 		d.catchUp(ctx.Done())
 	}()
@@ -209,7 +211,6 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	}
 	d.archive.StartDeferred()
 	d.archive.StartUploads()
-	d.tellState(ctx, cfg)
 	if wantsPreroll(cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
 			d.log.Error("not a minute of audio can wait for consent: set LimitMEMLOCK=infinity or CAP_IPC_LOCK", "error", err)
@@ -218,7 +219,9 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 }
 
 // tellState logs at start what an operator must mend though calls go on.
-func (d *daemon) tellState(ctx context.Context, cfg *config.Config) {
+func (d *daemon) tellState(cfg *config.Config) {
+	ctx, cancel := context.WithTimeout(context.Background(), tellTimeout) // also when the daemon stops at once
+	defer cancel()
 	for part, err := range readiness(d.archive)(ctx) {
 		if err != nil {
 			d.log.Error("not ready", "part", part, "error", err)
