@@ -18,7 +18,7 @@ import (
 func (a *Archive) requeue(id string) (bool, error) {
 	mk, err := a.marker(id)
 	if err != nil || mk.Version < markerQueued {
-		return false, nil
+		return false, nil //nolint:nilerr // recovery tells what is wrong with it
 	}
 	s, err := a.shelf(mk.Store)
 	if err != nil {
@@ -135,7 +135,7 @@ func (a *Archive) letGo(p place) error {
 	a.mu.Unlock()
 	// From here on nothing can fail that matters: the next start clears it.
 	if a.fsys.SyncDir(a.spool(goneDir)) != nil || a.fsys.SyncDir(a.cfg.SpoolDir) != nil {
-		return nil
+		return nil //nolint:nilerr // as above
 	}
 	if a.cfg.Uploads.KeepLocal > 0 && a.keep(id) == nil {
 		return nil

@@ -58,7 +58,8 @@ func (a *Archive) Bundle(ctx context.Context, id string, q ProofQuery, entries b
 	if err := b.prove(o.Link, q, entries); err != nil {
 		return nil, err
 	}
-	return b, b.playable(o.Manifest)
+	err = b.playable(o.Manifest)
+	return b, err
 }
 
 // prove adds what shows whose the recording is.

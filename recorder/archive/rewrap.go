@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func (a *Archive) rewrapOne(ctx context.Context, s rewrapper, p place, r *Rewrap
 	if err != nil {
 		return err
 	}
-	if w.KEK == rec.Key.KEK && w.Form == rec.Key.Form && string(w.Bytes) == string(rec.Key.Bytes) {
+	if w.KEK == rec.Key.KEK && w.Form == rec.Key.Form && bytes.Equal(w.Bytes, rec.Key.Bytes) {
 		r.Current++
 		return nil
 	}

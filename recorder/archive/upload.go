@@ -50,10 +50,12 @@ func cmpOr(n, other int) int {
 // StopUploads goes on until nothing can be done at once or ctx ends; what waits
 // then is for the next start.
 func (a *Archive) StopUploads(ctx context.Context) {
+	var stops []func() bool
 	for _, s := range a.shelves {
 		if s.queue != nil && s.queue.cancel != nil {
 			close(s.queue.closing)
-			defer context.AfterFunc(ctx, s.queue.cancel)()
+			stop := context.AfterFunc(ctx, s.queue.cancel)
+			stops = append(stops, stop)
 		}
 	}
 	for _, s := range a.shelves {
@@ -61,6 +63,9 @@ func (a *Archive) StopUploads(ctx context.Context) {
 			s.queue.ended.Wait()
 			s.queue.cancel()
 		}
+	}
+	for _, stop := range stops {
+		stop()
 	}
 }
 

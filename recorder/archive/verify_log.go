@@ -68,6 +68,7 @@ func (l *ledger) take(log *string, e audit.Entry) {
 			l.last[k] = w
 		}
 		w.kind = e.Kind
+	default:
 	}
 }
 

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func ParseProof(text []byte) (p Proof, err error) {
 		p.Path = append(p.Path, tlog.Hash(h))
 	}
 	p.Checkpoint = []byte(checkpoint)
-	if string(p.Text()) != string(text) {
+	if !bytes.Equal(p.Text(), text) {
 		return p, bad
 	}
 	return p, nil

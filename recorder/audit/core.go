@@ -116,7 +116,8 @@ func beginCore(cfg Config, after string, first []Entry) (*core, error) {
 	for i, e := range first {
 		batch[i] = &request{entry: e}
 	}
-	return c, c.commit(batch)
+	err := c.commit(batch)
+	return c, err
 }
 
 func (c *core) openTree() error {

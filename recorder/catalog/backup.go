@@ -118,7 +118,8 @@ func (c *Catalog) Backup(ctx context.Context, to io.Writer) (n int64, err error)
 			break
 		}
 	}
-	return n, json.NewEncoder(to).Encode(backupEnd{&n, hex.EncodeToString(sum.Sum(nil))})
+	err = json.NewEncoder(to).Encode(backupEnd{&n, hex.EncodeToString(sum.Sum(nil))})
+	return n, err
 }
 
 // ErrBackup says that a file is no whole backup.

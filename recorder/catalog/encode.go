@@ -141,9 +141,6 @@ func micros(t time.Time) int64 {
 	return us
 }
 
-// microsUp is micros, rounded up.
-func microsUp(t time.Time) int64 { return micros(t.Add(999 * time.Nanosecond)) }
-
 func (p numberPlan) encodeRow(r *recorder.Row) (row, error) {
 	m := &r.Manifest
 	js, err := json.Marshal(m)

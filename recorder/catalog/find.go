@@ -101,7 +101,7 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 		keys[i] = h.Key
 	}
 	var rows []found
-	if err := c.selectFound().Where("r.key IN (?)", bun.In(keys)).Scan(ctx, &rows); err != nil {
+	if err := c.selectFound().Where("r.key IN (?)", bun.List(keys)).Scan(ctx, &rows); err != nil {
 		return page, c.fail("find", err)
 	}
 	byKey := make(map[int64]*found, len(rows))

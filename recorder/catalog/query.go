@@ -85,7 +85,8 @@ func (p numberPlan) compile(q *recorder.Query) (*search, error) {
 		return nil, err
 	}
 	if q.Cursor != "" {
-		return s, s.resume(q.Cursor)
+		err := s.resume(q.Cursor)
+		return s, err
 	}
 	return s, nil
 }

@@ -256,7 +256,7 @@ func idsOf(rows []row) []string {
 func (c *Catalog) take(ctx context.Context, tx bun.Tx, ids []string, sum usageSums) (map[string]row, error) {
 	var old []row
 	err := tx.NewRaw("DELETE FROM recordings WHERE id IN (?) RETURNING key, id, origin_ns, day, trunk, user_name, kind, store, node, audio_ms, bytes, manifest_bytes, other_bytes",
-		bun.In(ids)).Scan(ctx, &old)
+		bun.List(ids)).Scan(ctx, &old)
 	if err != nil || len(old) == 0 {
 		return nil, err
 	}
@@ -266,7 +266,7 @@ func (c *Catalog) take(ctx context.Context, tx bun.Tx, ids []string, sum usageSu
 		keys[i], byID[r.ID] = r.Key, r
 		sum.add(r, -1)
 	}
-	if _, err := tx.NewRaw("DELETE FROM manifests WHERE key IN (?)", bun.In(keys)).Exec(ctx); err != nil {
+	if _, err := tx.NewRaw("DELETE FROM manifests WHERE key IN (?)", bun.List(keys)).Exec(ctx); err != nil {
 		return nil, err
 	}
 	return byID, c.e.dropTerms(ctx, tx, keys)

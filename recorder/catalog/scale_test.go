@@ -111,7 +111,7 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
 		t.Fatal(err)
 	}
 	prepare := func(q string) *sql.Stmt {
-		s, err := tx.Tx.Prepare(q)
+		s, err := tx.Tx.Prepare(q) //nolint:sqlclosecheck // its transaction closes it
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,11 +177,11 @@ func dropCache(t *testing.T, path string) {
 	t.Helper()
 	err := filepath.WalkDir(path, func(name string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
-			return nil //nolint:nilerr // it went away meanwhile
+			return nil // it went away meanwhile
 		}
 		f, err := os.Open(name)
 		if err != nil {
-			return nil //nolint:nilerr // likewise
+			return nil // likewise
 		}
 		defer func() { _ = f.Close() }()
 		_ = f.Sync()

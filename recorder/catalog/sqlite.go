@@ -114,6 +114,6 @@ func (e *sqliteEngine) saveTerms(ctx context.Context, tx bun.Tx, rows []row) err
 }
 
 func (e *sqliteEngine) dropTerms(ctx context.Context, tx bun.Tx, keys []int64) error {
-	_, err := tx.NewRaw("DELETE FROM recordings_terms WHERE rowid IN (?)", bun.In(keys)).Exec(ctx)
+	_, err := tx.NewRaw("DELETE FROM recordings_terms WHERE rowid IN (?)", bun.List(keys)).Exec(ctx)
 	return err
 }

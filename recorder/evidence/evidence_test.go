@@ -121,7 +121,7 @@ func TestVerifyContainers(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	z := &zipWriter{w: io.Discard, off: bytesMax - 10}
-	if err := z.file("link.txt", func(io.Writer) error { return nil }); err != ErrTooLarge { //nolint:errorlint // itself
+	if err := z.file("link.txt", func(io.Writer) error { return nil }); err != ErrTooLarge {
 		t.Error(err)
 	}
 }

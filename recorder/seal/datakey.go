@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/rand"
@@ -144,7 +145,7 @@ func (k *dataKey) Open(sealed, bind []byte) ([]byte, error) {
 	if k.slot == nil {
 		return nil, errClosed
 	}
-	if len(sealed) < prefixBytes+nonceBytes+tagBytes || string(sealed[:prefixBytes]) != string(k.prefix[:]) {
+	if len(sealed) < prefixBytes+nonceBytes+tagBytes || !bytes.Equal(sealed[:prefixBytes], k.prefix[:]) {
 		return nil, recorder.ErrTampered
 	}
 	nonce, rest := sealed[prefixBytes:prefixBytes+nonceBytes], sealed[prefixBytes+nonceBytes:]

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -279,7 +280,7 @@ func (e *Envelope) unwrapBy(ctx context.Context, recording string, w recorder.Wr
 func (e *Envelope) byCurrent(recording string, w recorder.WrappedKey) (*dataKey, error) {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if e.now == nil || e.now.name != w.KEK || string(e.now.wrapped) != string(w.Intermediate) {
+	if e.now == nil || e.now.name != w.KEK || !bytes.Equal(e.now.wrapped, w.Intermediate) {
 		return nil, nil
 	}
 	if e.stand.revoked() && e.cfg.Caching.OnRevoked == PolicyStop {

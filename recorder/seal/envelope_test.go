@@ -22,7 +22,6 @@ import (
 type fakeKEK struct {
 	mu      sync.Mutex
 	version int
-	dead    map[int]bool // versions that were revoked
 	err     error
 	wraps   int
 	unwraps int

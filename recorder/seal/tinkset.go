@@ -85,6 +85,7 @@ func keysetPlain(dst, msg []byte) error {
 								value = b
 							}
 						})
+					default:
 					}
 				})
 			case 2:
@@ -93,6 +94,7 @@ func keysetPlain(dst, msg []byte) error {
 				id = v
 			case 4:
 				prefix = v
+			default:
 			}
 		})
 	})

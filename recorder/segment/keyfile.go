@@ -69,7 +69,7 @@ func ParseKeyRecord(content []byte) (KeyRecord, error) {
 		return r, fmt.Errorf("%w: more than %d bytes", ErrKeyFile, KeyFileBytesMax)
 	}
 	js, _, _ := strings.Cut(string(content), "\n")
-	if string(summed([]byte(js))) != string(content) {
+	if !bytes.Equal(summed([]byte(js)), content) {
 		return r, fmt.Errorf("%w: its sum is wrong", ErrKeyFile)
 	}
 	if err := json.Unmarshal([]byte(js), &r); err != nil {

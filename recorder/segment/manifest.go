@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/trunktap/trunktap/recorder"
 )
@@ -50,7 +51,7 @@ func AppendLink(sealed, link []byte) ([]byte, error) {
 	if len(link) == 0 || len(link) > LinkBytesMax {
 		return nil, fmt.Errorf("link of %d bytes: want 1 to %d", len(link), LinkBytesMax)
 	}
-	out := append(sealed, frameLink)
+	out := slices.Concat(sealed, []byte{frameLink})
 	out = binary.BigEndian.AppendUint32(out, uint32(len(link)))
 	return append(out, link...), nil
 }

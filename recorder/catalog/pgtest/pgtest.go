@@ -135,11 +135,11 @@ func (c *Cluster) Start() error {
 	ended := started
 	for deadline := time.Now().Add(startMax); ; {
 		if c.command(context.Background(), "pg_isready", "-q", "-h", c.dir).Run() == nil {
-			go func() { <-ended }()
+			go func() { _ = <-ended }() // how it ends is no matter
 			return nil
 		}
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // its output says it
 			c.cmd = nil
 			return fmt.Errorf("postgres ended: %s", c.out.String())
 		case <-time.After(50 * time.Millisecond):

@@ -60,7 +60,7 @@ func newStand(t *testing.T) (*stand, Config) {
 }
 
 type message struct {
-	KeyId             string            `json:",omitempty"` // the protocol's spelling
+	KeyId             string            `json:",omitempty"` //nolint:staticcheck // the protocol's spelling
 	Plaintext         []byte            `json:",omitempty"`
 	CiphertextBlob    []byte            `json:",omitempty"`
 	EncryptionContext map[string]string `json:",omitempty"`

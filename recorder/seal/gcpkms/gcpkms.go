@@ -178,8 +178,9 @@ func class(err error, unwrapping bool) error {
 		return fmt.Errorf("%w: %s", seal.ErrRevoked, said)
 	case codes.FailedPrecondition, codes.NotFound, codes.PermissionDenied, codes.Unauthenticated:
 		return fmt.Errorf("%w: %s", seal.ErrRevoked, said)
+	default:
+		return fmt.Errorf("%w: %s", seal.ErrUnreachable, said)
 	}
-	return fmt.Errorf("%w: %s", seal.ErrUnreachable, said)
 }
 
 // Close implements seal.KEK.

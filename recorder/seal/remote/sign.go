@@ -74,7 +74,8 @@ func parseParams(field, components string) (Params, error) {
 		}
 		seen[name] = value
 	}
-	return p, p.take(seen)
+	err := p.take(seen)
+	return p, err
 }
 
 // parseParam reads `;name=value` of a string without escapes or an integer.
@@ -127,7 +128,7 @@ func parseSignature(field string) ([]byte, error) {
 	s, end := strings.CutSuffix(s, ":")
 	b, err := base64.StdEncoding.Strict().DecodeString(s)
 	if !ok || !end || err != nil || len(b) != ed25519.SignatureSize {
-		return nil, fmt.Errorf("%s: want %s=:Base64 of %d bytes:", headerSignature, label, ed25519.SignatureSize)
+		return nil, fmt.Errorf("%s: want %s=:, %d bytes in Base64, and a colon", headerSignature, label, ed25519.SignatureSize)
 	}
 	return b, nil
 }

@@ -123,6 +123,7 @@ func (s *Server) admit(st *state, signed *remote.Signed) (*client, error) {
 		return nil, remote.Errorf(remote.CodeReplay, "this request was made before")
 	case full:
 		return nil, remote.Errorf(remote.CodeRate, "too many requests")
+	case fresh:
 	}
 	if !c.limit.AllowN(now, 1) {
 		return nil, remote.Errorf(remote.CodeRate, "too many requests of client %s", c.Name)

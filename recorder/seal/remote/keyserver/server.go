@@ -163,9 +163,9 @@ func (s *Server) Serve(ctx context.Context, reload <-chan struct{}) error {
 			s.log.Info("configuration reloaded")
 		case <-ctx.Done():
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
-			defer cancel()
 			err := h.Shutdown(stop)
-			<-ended
+			cancel()
+			_ = <-ended // that it was shut down
 			return errors.Join(err, s.audit.write(Line{Time: s.now().UTC(), Op: "stop", Outcome: outcomeOK}), s.audit.close())
 		}
 	}
