@@ -111,15 +111,15 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
 		t.Fatal(err)
 	}
 	prepare := func(q string) *sql.Stmt {
-		s, err := tx.Tx.Prepare(q) //nolint:sqlclosecheck // its transaction closes it
+		s, err := tx.Tx.Prepare(q)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	r1 := prepare("INSERT OR IGNORE INTO recordings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
-	r2 := prepare("INSERT OR IGNORE INTO manifests VALUES (?, ?)")
-	r3 := prepare("INSERT INTO recordings_terms (rowid, terms) VALUES (?, ?)")
+	r1 := prepare("INSERT OR IGNORE INTO recordings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") //nolint:sqlclosecheck // its transaction closes it
+	r2 := prepare("INSERT OR IGNORE INTO manifests VALUES (?, ?)") //nolint:sqlclosecheck // its transaction closes it
+	r3 := prepare("INSERT INTO recordings_terms (rowid, terms) VALUES (?, ?)") //nolint:sqlclosecheck // its transaction closes it
 	for i := range rows {
 		r := rows[i]
 		r.Key -= int64(copy) * scaleSpan.Microseconds()

@@ -135,7 +135,7 @@ func (c *Cluster) Start() error {
 	ended := started
 	for deadline := time.Now().Add(startMax); ; {
 		if c.command(context.Background(), "pg_isready", "-q", "-h", c.dir).Run() == nil {
-			go func() { _ = <-ended }() // how it ends is no matter
+			go func() { <-ended }() //nolint:errcheck // how it ends is no matter
 			return nil
 		}
 		select {

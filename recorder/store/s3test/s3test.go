@@ -132,14 +132,14 @@ func (s *Server) start() error {
 		}
 		if time.Now().After(limit) {
 			_ = cmd.Process.Kill()
-			_ = <-ended // that it was killed
+			<-ended //nolint:errcheck // that it was killed
 			return fmt.Errorf("no answer within %v: %s", startMax, s.out)
 		}
 	}
 	s.cmd = cmd
 	cmd.Cancel = func() error {
 		err := cmd.Process.Kill()
-		_ = <-ended // with an error: it was killed
+		<-ended //nolint:errcheck // with an error: it was killed
 		return err
 	}
 	return nil

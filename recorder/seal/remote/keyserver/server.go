@@ -165,7 +165,7 @@ func (s *Server) Serve(ctx context.Context, reload <-chan struct{}) error {
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWait)
 			err := h.Shutdown(stop)
 			cancel()
-			_ = <-ended // that it was shut down
+			<-ended //nolint:errcheck // that it was shut down
 			return errors.Join(err, s.audit.write(Line{Time: s.now().UTC(), Op: "stop", Outcome: outcomeOK}), s.audit.close())
 		}
 	}
