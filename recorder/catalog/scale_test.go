@@ -118,8 +118,8 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
 		return s
 	}
 	r1 := prepare("INSERT OR IGNORE INTO recordings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)") //nolint:sqlclosecheck // its transaction closes it
-	r2 := prepare("INSERT OR IGNORE INTO manifests VALUES (?, ?)") //nolint:sqlclosecheck // its transaction closes it
-	r3 := prepare("INSERT INTO recordings_terms (rowid, terms) VALUES (?, ?)") //nolint:sqlclosecheck // its transaction closes it
+	r2 := prepare("INSERT OR IGNORE INTO manifests VALUES (?, ?)")                                                                    //nolint:sqlclosecheck // its transaction closes it
+	r3 := prepare("INSERT INTO recordings_terms (rowid, terms) VALUES (?, ?)")                                                        //nolint:sqlclosecheck // its transaction closes it
 	for i := range rows {
 		r := rows[i]
 		r.Key -= int64(copy) * scaleSpan.Microseconds()
