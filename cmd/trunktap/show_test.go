@@ -152,8 +152,8 @@ func TestSeveralRecordingsOfOneCall(t *testing.T) {
 			args string
 			want string
 		}{
-			{"", "-st2 -st1 -ad1 "},
-			{"--oldest", " -ad1 -st1 -st2"},
+			{"", "-st2 -ad1 -st1 "}, // of one moment: in the order in which they were published
+			{"--oldest", " -st1 -ad1 -st2"},
 			{"--user bob", "-st2 -ad1"},
 			{"--user bob --kind station", "-st2"},
 			{"--conversation conv --kind station", "-st1"},
