@@ -428,7 +428,13 @@ func (d *Dir) prune(dir string) {
 
 // List implements recorder.Store.
 func (d *Dir) List(ctx context.Context, prefix string, f func(recorder.BlobInfo) error) error {
-	if err := d.list(ctx, "", prefix, f); err != nil {
+	// Folders above the one that the prefix names hold nothing else that it names, and
+	// may hold a day's thousands.
+	dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
+	if dir != "" && CheckName(strings.TrimSuffix(dir, "/")) != nil {
+		return nil // nothing can be called so
+	}
+	if err := d.list(ctx, dir, prefix, f); err != nil {
 		return fmt.Errorf("list %q: %w", prefix, err)
 	}
 	return nil
@@ -440,7 +446,7 @@ func (d *Dir) list(ctx context.Context, dir, prefix string, f func(recorder.Blob
 		return err
 	}
 	entries, err := d.fsys.ReadDir(d.path(dir))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil
 	}
 	if err != nil {
