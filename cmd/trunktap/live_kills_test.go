@@ -92,7 +92,7 @@ func newKilling(t *testing.T) *killing {
 	}
 	w.agents[1].Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Silent: true, Play: siptest.Tone(1700, 0.5)}) })
 	w.liveDaemon = newLiveDaemon(t, liveConfig{
-		Dir:    *killDir,
+		Dir: *killDir, Media: []string{"timeout: 5s"}, // of a call whose end the process that died had answered and not kept
 		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Ports: 8 * *killCalls, SegmentMax: 5 * time.Second,
 	})
 	return w
@@ -121,6 +121,7 @@ func (w *killing) talk(ctx context.Context, r *rand.Rand, hz float64) {
 		call.ended = time.Now()
 		err = c.Bye(most)
 		cancel()
+		c.Media().Halt()
 		call.over = time.Now()
 		var refused *siptest.RejectedError
 		w.mu.Lock()
