@@ -432,7 +432,7 @@ func (d *Dir) List(ctx context.Context, prefix string, f func(recorder.BlobInfo)
 	// may hold a day's thousands.
 	dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
 	if dir != "" && CheckName(strings.TrimSuffix(dir, "/")) != nil {
-		return nil // nothing can be called so
+		return nil //nolint:nilerr // nothing can be called so
 	}
 	if err := d.list(ctx, dir, prefix, f); err != nil {
 		return fmt.Errorf("list %q: %w", prefix, err)
