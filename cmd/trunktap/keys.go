@@ -23,7 +23,7 @@ type keysCmd struct {
 }
 
 // withArchive opens the archive for writing while a command works on it.
-func (c configFlag) withArchive(e *env, f func(*archive.Archive, *seal.Local) error) (err error) {
+func (c configFlag) withArchive(e *env, f func(*archive.Archive) error) (err error) {
 	cfg, err := c.load()
 	if err != nil {
 		return err
@@ -38,11 +38,18 @@ func (c configFlag) withArchive(e *env, f func(*archive.Archive, *seal.Local) er
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	keys, ok := a.Sealer().(*seal.Local)
-	if !ok {
-		return errors.New("the keys are not those of mode local")
-	}
-	return f(a, keys)
+	return f(a)
+}
+
+// withLocalKeys is withArchive for what can be done with the keys of mode local alone.
+func (c configFlag) withLocalKeys(e *env, f func(*archive.Archive, *seal.Local) error) error {
+	return c.withArchive(e, func(a *archive.Archive) error {
+		keys, ok := a.Sealer().(*seal.Local)
+		if !ok {
+			return errors.New("the keys are not those of mode local: use the tools of their service")
+		}
+		return f(a, keys)
+	})
 }
 
 type keysLsCmd struct {
@@ -61,7 +68,7 @@ type keyLine struct {
 
 // Run lists the keys.
 func (c *keysLsCmd) Run(e *env) error {
-	return c.withArchive(e, func(a *archive.Archive, keys *seal.Local) error {
+	return c.withLocalKeys(e, func(a *archive.Archive, keys *seal.Local) error {
 		list, failed := keyList(e.ctx, a, keys)
 		if c.JSON {
 			return errors.Join(failed, json.NewEncoder(e.stdout).Encode(list))
@@ -106,7 +113,7 @@ type keysRotateCmd struct{ configFlag }
 
 // Run rotates.
 func (c *keysRotateCmd) Run(e *env) error {
-	return c.withArchive(e, func(_ *archive.Archive, keys *seal.Local) error {
+	return c.withLocalKeys(e, func(_ *archive.Archive, keys *seal.Local) error {
 		name, err := keys.Rotate(e.ctx)
 		if err != nil {
 			return err
@@ -127,7 +134,7 @@ type keysRewrapCmd struct {
 
 // Run rewraps and reports.
 func (c *keysRewrapCmd) Run(e *env) error {
-	return c.withArchive(e, func(a *archive.Archive, _ *seal.Local) error {
+	return c.withArchive(e, func(a *archive.Archive) error {
 		p := newProgress(e.stderr, c.Progress)
 		r, err := a.Rewrap(e.ctx, archive.RewrapQuery{From: c.From, To: c.To, PerSecond: c.PerSecond},
 			func(done, total int64) { p.tell("rewrapping: %s recordings", of(done, total)) })
@@ -154,7 +161,7 @@ type keysRetireCmd struct {
 
 // Run destroys a key that nothing needs, as far as the whole store tells.
 func (c *keysRetireCmd) Run(e *env) error {
-	return c.withArchive(e, func(a *archive.Archive, keys *seal.Local) error {
+	return c.withLocalKeys(e, func(a *archive.Archive, keys *seal.Local) error {
 		uses, err := a.KeyUses(e.ctx)
 		if err != nil {
 			return fmt.Errorf("retire key %s: not all recordings can be asked whether they need it: %w", c.Key, err)
@@ -182,7 +189,7 @@ func (c *shredCmd) Run(e *env) error {
 	if u, err := user.Current(); err == nil {
 		by = u.Username
 	}
-	return c.withArchive(e, func(a *archive.Archive, _ *seal.Local) error {
+	return c.withArchive(e, func(a *archive.Archive) error {
 		s, err := a.Shred(e.ctx, c.ID, c.Reason, by)
 		if err != nil {
 			return err
