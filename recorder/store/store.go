@@ -273,6 +273,14 @@ func (d *Dir) sync(name string) error {
 
 // copyIn publishes a file of another file system.
 func (d *Dir) copyIn(target, localFile string) error {
+	if err := d.copyTo(target, localFile); err != nil {
+		return err
+	}
+	return d.removeLocal(localFile)
+}
+
+// copyTo makes the target a durable copy of the local file, in one step.
+func (d *Dir) copyTo(target, localFile string) error {
 	tmp, err := vfs.TempName(target)
 	if err != nil {
 		return err
@@ -285,10 +293,7 @@ func (d *Dir) copyIn(target, localFile string) error {
 		_ = d.fsys.Remove(tmp) // the first error is the one to report
 		return err
 	}
-	if err := d.fsys.SyncDir(filepath.Dir(target)); err != nil {
-		return err
-	}
-	return d.removeLocal(localFile)
+	return d.fsys.SyncDir(filepath.Dir(target))
 }
 
 func (d *Dir) copyFile(to, from string) error {

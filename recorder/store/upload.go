@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
 var _ recorder.Uploader = (*Dir)(nil)
@@ -40,17 +39,5 @@ func (d *Dir) upload(ctx context.Context, name, localFile string) error {
 	if err := d.folder(name); err != nil {
 		return err
 	}
-	tmp, err := vfs.TempName(target)
-	if err != nil {
-		return err
-	}
-	err = d.copyFile(tmp, localFile)
-	if err == nil {
-		err = d.fsys.Rename(tmp, target)
-	}
-	if err != nil {
-		_ = d.fsys.Remove(tmp) // the first error is the one to report
-		return err
-	}
-	return d.fsys.SyncDir(filepath.Dir(target))
+	return d.copyTo(target, localFile)
 }
