@@ -30,7 +30,7 @@ func (c *checkCmd) Run(e *env) error {
 	case c.Config == "":
 		return usagef("trunktap: check: one of --config, --schema and --example is wanted")
 	}
-	cfg, faults := config.Load(c.Config)
+	cfg, faults := config.Load(c.Config, keyChecks)
 	if faults != nil {
 		return faults
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/recorder"
@@ -27,9 +29,9 @@ type keyService struct {
 }
 
 // keyServiceOf returns the service of a mode; false: it needs none.
-func keyServiceOf(k *config.Keys) (keyService, bool) {
+func keyServiceOf(k *config.Keys, mode string) (keyService, bool) {
 	tries := service.Attempts{Timeout: k.Timeout, Tries: k.Tries}
-	switch k.Mode {
+	switch mode {
 	case "pkcs11":
 		p := k.PKCS11
 		c := pkcs11.Config{
@@ -73,41 +75,79 @@ func orNil[K seal.KEK](k K, err error) (seal.KEK, error) {
 	return k, nil
 }
 
-// openKEK opens the keys of the configured service. Every fault of its block is
-// named at once.
-func openKEK(ctx context.Context, k *config.Keys) (seal.Source, error) {
-	s, ok := keyServiceOf(k)
-	if !ok {
-		return seal.Source{}, fmt.Errorf("keys.mode: %q is no key service", k.Mode)
-	}
+// faults are those of a mode's block, by whole keys.
+func (s keyService) faults(mode string) service.Faults {
 	f := s.check()
 	for i := range f {
-		f[i].Key = "keys." + k.Mode + "." + f[i].Key
+		if f[i].Key == "timeout" || f[i].Key == "tries" {
+			f[i].Key = "keys." + f[i].Key // common to all
+			continue
+		}
+		f[i].Key = "keys." + mode + "." + f[i].Key
 	}
-	if err := f.Err(); err != nil {
+	return f
+}
+
+// keyChecks finds what the blocks of the configured modes lack.
+func keyChecks(c *config.Config, fault func(key, problem, allowed string)) {
+	for _, mode := range append([]string{c.Keys.Mode}, c.Keys.Former...) {
+		if s, ok := keyServiceOf(&c.Keys, mode); ok {
+			for _, f := range s.faults(mode) {
+				fault(f.Key, f.Text, "")
+			}
+		}
+	}
+}
+
+// openKEK opens the keys of the service of a mode. Every fault of its block is
+// named at once.
+func openKEK(ctx context.Context, k *config.Keys, mode string) (seal.Source, error) {
+	s, ok := keyServiceOf(k, mode)
+	if !ok {
+		return seal.Source{}, fmt.Errorf("keys.mode: %q is no key service", mode)
+	}
+	if err := s.faults(mode).Err(); err != nil {
 		return seal.Source{}, err
 	}
 	kek, err := s.open(ctx)
 	if err != nil {
-		return seal.Source{}, fmt.Errorf("keys.%s: %w", k.Mode, err)
+		return seal.Source{}, fmt.Errorf("keys.%s: %w", mode, err)
 	}
-	return seal.Source{Mode: k.Mode, KEK: kek}, nil
+	return seal.Source{Mode: mode, KEK: kek}, nil
 }
 
-// sealing opens the keys of a service for an archive. Keys of mode local, where
-// there are any, open what was sealed before.
-func sealing(ctx context.Context, cfg *config.Config, readOnly bool) func(vfs.FS, func() error) (recorder.Sealer, error) {
-	return func(fsys vfs.FS, _ func() error) (recorder.Sealer, error) {
-		active, err := openKEK(ctx, &cfg.Keys)
-		if err != nil {
+// caching is what the configuration says of keys that a service has given.
+func caching(k *config.Keys) seal.Caching {
+	// All tries of a request, with the pauses between them.
+	patience := time.Duration(k.Tries)*(k.Timeout+keyPauseMax) - keyPauseMax
+	return seal.Caching{
+		Renew: k.Cache.Renew, For: k.Cache.For, Check: k.Cache.Check,
+		OnUnreachable: seal.Policy(k.OnUnreachable), OnRevoked: seal.Policy(k.OnRevoked),
+		Timeout: max(patience, 0),
+	}
+}
+
+// keyPauseMax is the longest pause between two tries of a request.
+const keyPauseMax = 3 * time.Second
+
+// sealing opens the keys of the configured mode for an archive, and those of modes
+// that were configured before. Tell hears what becomes of them.
+func sealing(ctx context.Context, cfg *config.Config, readOnly bool, tell func(string, map[string]string)) func(vfs.FS, func() error) (recorder.Sealer, error) {
+	return func(fsys vfs.FS, mayMake func() error) (_ recorder.Sealer, err error) {
+		k := &cfg.Keys
+		e := seal.EnvelopeConfig{Tell: tell, Caching: caching(k)}
+		if e.Former, err = formerKeys(ctx, k, fsys); err != nil {
 			return nil, err
 		}
-		e := seal.EnvelopeConfig{Active: active}
-		switch former, err := seal.OpenLocal(seal.LocalConfig{Path: cfg.Keys.File, FS: fsys, ReadOnly: true}); {
-		case err == nil:
-			e.Former = []seal.Source{{KEK: former.KEK()}}
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, errors.Join(err, active.KEK.Close())
+		switch k.Mode {
+		case "local":
+			return seal.OpenLocal(seal.LocalConfig{Path: k.File, FS: fsys, ReadOnly: readOnly, MayMake: mayMake, Former: e.Former, Tell: tell})
+		case config.ModeNone:
+			e.Active, e.Direct = seal.Source{Mode: seal.ModeNone, KEK: seal.None{}}, true
+		default:
+			if e.Active, err = openKEK(ctx, k, k.Mode); err != nil {
+				return nil, errors.Join(err, closeKeys(e.Former))
+			}
 		}
 		s := seal.NewEnvelope(e)
 		if !readOnly {
@@ -115,4 +155,42 @@ func sealing(ctx context.Context, cfg *config.Config, readOnly bool) func(vfs.FS
 		}
 		return s, nil
 	}
+}
+
+// formerKeys opens the keys of modes that were configured before. Those of mode
+// local are among them when their file is there.
+func formerKeys(ctx context.Context, k *config.Keys, fsys vfs.FS) (list []seal.Source, err error) {
+	for _, mode := range append(slices.Clone(k.Former), "local") {
+		var s seal.Source
+		switch {
+		case mode == k.Mode || mode == "local" && slices.ContainsFunc(list, func(o seal.Source) bool { return o.Mode == "" }):
+			continue
+		case mode == config.ModeNone:
+			s = seal.Source{Mode: seal.ModeNone, KEK: seal.None{}}
+		case mode == "local":
+			var l *seal.Local
+			l, err = seal.OpenLocal(seal.LocalConfig{Path: k.File, FS: fsys, ReadOnly: true})
+			if errors.Is(err, fs.ErrNotExist) && !slices.Contains(k.Former, mode) {
+				err = nil
+				continue
+			}
+			if err == nil {
+				s.KEK = l.KEK()
+			}
+		default:
+			s, err = openKEK(ctx, k, mode)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("keys.former: %w", err), closeKeys(list))
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func closeKeys(list []seal.Source) (err error) {
+	for _, s := range list {
+		err = errors.Join(err, s.KEK.Close())
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/recorder/seal"
@@ -23,7 +24,7 @@ func TestKeyServiceFaults(t *testing.T) {
 		"azure":   {"keys.azure.url", "keys.azure.key"},
 		"local":   {"no key service"},
 	} {
-		_, err := openKEK(t.Context(), &config.Keys{Mode: mode})
+		_, err := openKEK(t.Context(), &config.Keys{}, mode)
 		for _, want := range wants {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v, want %s", mode, err, want)
@@ -36,7 +37,7 @@ func TestKeyServiceFaults(t *testing.T) {
 func TestKeyServices(t *testing.T) {
 	token := softhsm.New(t)
 	keys := &config.Keys{Mode: "pkcs11", PKCS11: config.KeysPKCS11{Module: softhsm.Module, TokenLabel: token.Label, PINFile: token.PINFile, Label: "trunktap", Create: true}}
-	s, err := openKEK(t.Context(), keys)
+	s, err := openKEK(t.Context(), keys, "pkcs11")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,11 +62,11 @@ func TestKeyServices(t *testing.T) {
 func TestArchiveWithKeyService(t *testing.T) {
 	token, dir := softhsm.New(t), t.TempDir()
 	cfg := &config.Config{Keys: config.Keys{
-		Mode: "pkcs11", File: filepath.Join(dir, "keys.json"),
+		Mode: "pkcs11", Tries: 1, Timeout: 5 * time.Second, File: filepath.Join(dir, "keys.json"),
 		PKCS11: config.KeysPKCS11{Module: softhsm.Module, TokenLabel: token.Label, PINFile: token.PINFile, Label: "trunktap", Create: true},
 	}}
 	seals := func(readOnly bool) *seal.Envelope {
-		s, err := sealing(t.Context(), cfg, readOnly)(vfs.OS{}, nil)
+		s, err := sealing(t.Context(), cfg, readOnly, nil)(vfs.OS{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,5 +105,30 @@ func TestArchiveWithKeyService(t *testing.T) {
 	}
 	if _, err := os.Stat(cfg.Keys.File); err == nil {
 		t.Error("a local key file was made beside the HSM")
+	}
+}
+
+// What a block lacks is told with its place, by check and by the daemon alike,
+// beside whatever else is wrong.
+func TestKeyServiceFaultsHavePlaces(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "trunktap.yaml")
+	mustWrite(t, file, `trunks: [{external: {next_hops: ["sip:192.0.2.1"]}, internal: {next_hops: ["sip:192.0.2.2"]}}]
+keys:
+  mode: vault
+  vault:
+    address: http://vault.example
+    auth: approle
+  former: [remote]
+log: {level: loud}
+`)
+	for _, args := range [][]string{{"check", "-c", file}, {"serve", "-c", file}} {
+		out := keysCommand(t, exitUsage, args...)
+		for _, want := range []string{
+			file + ":5:14: keys.vault.address: ", file + ":5:5: keys.vault.role_id: ", file + ":3:3: keys.remote.url: ", file + ":8:14: log.level: ",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%v: %s\nlacks %s", args, out, want)
+			}
+		}
 	}
 }

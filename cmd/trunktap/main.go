@@ -137,7 +137,7 @@ type configFlag struct {
 func (c configFlag) load() (*config.Config, error) { return loadConfig(c.Config) }
 
 func loadConfig(path string) (*config.Config, error) {
-	cfg, faults := config.Load(path)
+	cfg, faults := config.Load(path, keyChecks)
 	if faults != nil {
 		return nil, faults
 	}

@@ -107,6 +107,7 @@ type daemon struct {
 	b2bua    *b2bua.B2BUA
 	siprec   *siprec.Server // nil: no recording sessions are taken
 	restart  restart
+	rotation rotation
 	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
@@ -136,7 +137,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 	}()
 	for _, part := range []func(context.Context) error{
 		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.resumeCalls,
-		d.startSIPREC, d.startFeeds, d.startCapture, d.startAPI, d.startProfiles, d.reclaim,
+		d.startSIPREC, d.startFeeds, d.startCapture, d.startRotation, d.startAPI, d.startProfiles, d.reclaim,
 	} {
 		if err := part(ctx); err != nil {
 			return nil, err
@@ -422,7 +423,7 @@ func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 // reload reads the configuration again. Live calls keep what they began with;
 // a file with faults changes nothing.
 func (d *daemon) reload(path string) {
-	cfg, faults := config.Load(path)
+	cfg, faults := config.Load(path, keyChecks)
 	if faults != nil {
 		for _, f := range faults {
 			d.log.Error("the configuration was not reloaded", "fault", f.String())

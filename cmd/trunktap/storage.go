@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/store/bucket"
 )
@@ -24,9 +26,7 @@ func openArchive(ctx context.Context, cfg *config.Config, change func(*archive.C
 	if err := openStores(ctx, cfg, &c); err != nil {
 		return nil, err
 	}
-	if _, ok := keyServiceOf(&cfg.Keys); ok {
-		c.Sealing = sealing(ctx, cfg, c.ReadOnly)
-	}
+	c.Sealing = sealing(ctx, cfg, c.ReadOnly, keyTeller(c.Notify))
 	return archive.Open(c)
 }
 
@@ -109,17 +109,22 @@ func (d *daemon) stopDeferred() error {
 	return nil
 }
 
-// storageEvent tells whoever listens what becomes of disks and stores.
+// storageEvent tells whoever listens what becomes of disks, stores and keys.
 func (d *daemon) storageEvent(event string, data map[string]any) {
-	level := d.log.Warn
-	if event == "store.up" || event == "storage.recovered" {
+	level, about := d.log.Warn, "storage"
+	switch event {
+	case "store.up", "storage.recovered", seal.EventRestored, seal.EventRotated:
 		level = d.log.Info
+	}
+	if strings.HasPrefix(event, "key.") {
+		about = "keys"
+		d.rotation.noted(event, data)
 	}
 	args := []any{"event", event}
 	for k, v := range data {
 		args = append(args, k, v)
 	}
-	level("storage", args...)
+	level(about, args...)
 	if rec := d.recorder.Load(); rec != nil { // else nobody can listen yet
 		rec.Tell(recorder.Event{Type: event, At: time.Now(), Data: data})
 	}

@@ -58,8 +58,7 @@ type EnvelopeConfig struct {
 	Direct bool
 
 	Caching Caching
-	// Tell hears of key.unreachable, key.restored, key.revoked and key.rotated, in
-	// order; nil: nobody does.
+	// Tell hears of the events below, in order; it must not wait. Nil: nobody does.
 	Tell func(event string, data map[string]string)
 }
 
@@ -68,6 +67,7 @@ type Stats struct {
 	Wraps, Unwraps Results // requests to the key-encryption key
 	Made, Opened   atomic.Int64
 	CacheHits      atomic.Int64 // data keys opened without asking
+	Renewed        atomic.Int64 // intermediate keys made
 }
 
 // Results counts requests by what came of them.
@@ -96,7 +96,9 @@ type Envelope struct {
 	stats  Stats
 	opened cache
 
-	turns sync.Mutex // held while the key service is asked about the intermediate key; before mu
+	turns   sync.Mutex // held while the key service is asked about the intermediate key; before mu
+	stopped bool       // it was told; guarded by turns
+	since   time.Time  // when the key service began to fail; guarded by turns
 
 	mu      sync.RWMutex // guards all following
 	stand   standing

@@ -151,10 +151,12 @@ func TestStanding(t *testing.T) {
 		refused              error
 	}{
 		"fine":                       {PolicyStop, PolicyStop, nil, 1000 * time.Hour, nil},
-		"away, within the time":      {PolicyStop, PolicyStop, away, 23 * time.Hour, nil},
-		"away, beyond the time":      {PolicyStop, PolicyStop, away, 24 * time.Hour, ErrUnreachable},
-		"away, for ever":             {PolicyContinue, PolicyStop, away, 1000 * time.Hour, nil},
+		"away, at once":              {PolicyStop, PolicyStop, away, time.Second, ErrUnreachable},
+		"away, within the time":      {PolicyContinue, PolicyStop, away, 23 * time.Hour, nil},
+		"away, beyond the time":      {PolicyContinue, PolicyStop, away, 24 * time.Hour, ErrUnreachable},
+		"away, as it comes":          {"", "", away, 23 * time.Hour, nil},
 		"revoked":                    {PolicyContinue, PolicyStop, gone, time.Second, ErrRevoked},
+		"revoked, as it comes":       {"", "", gone, time.Second, ErrRevoked},
 		"revoked, go on":             {PolicyStop, PolicyContinue, gone, 23 * time.Hour, nil},
 		"revoked, go on for a while": {PolicyStop, PolicyContinue, gone, 25 * time.Hour, ErrRevoked},
 	} {
@@ -259,6 +261,10 @@ func TestLifeOfAKeyService(t *testing.T) {
 		if _, err := e.NewKey(context.Background(), rec); !errors.Is(err, ErrUnreachable) || !errors.Is(e.Check(), ErrUnreachable) {
 			t.Errorf("after 25 h: %v", err)
 		}
+		want(EventStopped)
+		if err := e.Refusal(); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("what goes on is sealed: %v", err)
+		}
 		f.set(nil)
 		time.Sleep(time.Minute)
 		mustKey(t, e, rec)
@@ -266,7 +272,7 @@ func TestLifeOfAKeyService(t *testing.T) {
 
 		f.set(ErrRevoked)
 		time.Sleep(2 * time.Minute)
-		want(EventRevoked)
+		want(EventRevoked, EventStopped)
 		if _, err := e.NewKey(context.Background(), rec); !errors.Is(err, ErrRevoked) {
 			t.Errorf("revoked: %v", err)
 		}

@@ -47,6 +47,9 @@ type LocalConfig struct {
 	FS       vfs.FS // nil: the machine's
 	ReadOnly bool   // a missing file is an error, not a reason to make one
 
+	Former []Source                                   // see EnvelopeConfig
+	Tell   func(event string, data map[string]string) // hears of key.rotated; nil: nobody does
+
 	// MayMake is asked before a missing file is made; nil: it may be.
 	MayMake func() error
 }
@@ -110,7 +113,7 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 		}
 	}
 	l.keys = k
-	l.Envelope = NewEnvelope(EnvelopeConfig{Active: Source{KEK: localKEK{l}}, Direct: true})
+	l.Envelope = NewEnvelope(EnvelopeConfig{Active: Source{KEK: localKEK{l}}, Former: cfg.Former, Tell: cfg.Tell, Direct: true})
 	return l, nil
 }
 
@@ -198,6 +201,9 @@ func (l *Local) save(h *keyset.Handle) error {
 		return fmt.Errorf("write keyset: %w", err)
 	}
 	b.WriteByte('\n')
+	if b.Len() > keyFileBytesMax {
+		return &KeyFileError{l.path, "retire old keys: trunktap keys ls, rewrap, retire", fmt.Errorf("%d bytes with one more key, at most %d", b.Len(), keyFileBytesMax)}
+	}
 	if err := vfs.WriteFile(l.fsys, l.path, b.Bytes()); err != nil {
 		return &KeyFileError{l.path, "make its directory writable for the daemon's user", err}
 	}

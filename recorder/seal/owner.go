@@ -9,10 +9,11 @@ import (
 
 // Events that Tell hears of.
 const (
-	EventUnreachable = "key.unreachable"
-	EventRestored    = "key.restored"
-	EventRevoked     = "key.revoked"
-	EventRotated     = "key.rotated"
+	EventUnreachable = "key.unreachable" // data: error, and stops_in when recording goes on for so long
+	EventRevoked     = "key.revoked"     // the same
+	EventStopped     = "key.stopped"     // nothing is recorded any more. Data: error
+	EventRestored    = "key.restored"    // after any of these. Data: away, for how long
+	EventRotated     = "key.rotated"     // another key-encryption key wraps what is new. Data: key, before
 )
 
 // Start asks the key service for the first intermediate key, once, and begins to
@@ -87,7 +88,7 @@ func (e *Envelope) turn(ctx context.Context) time.Duration {
 	case check:
 		err = e.confirm(ctx)
 	default:
-		return min(wait, e.cfg.Caching.OpenFor)
+		return min(wait, e.stopping(now), e.cfg.Caching.OpenFor)
 	}
 	if ctx.Err() == nil {
 		e.settle(err)
@@ -95,7 +96,24 @@ func (e *Envelope) turn(ctx context.Context) time.Duration {
 	return 0
 }
 
-// settle notes what became of a request and tells of a change.
+// stopping tells, once, that nothing is recorded any more, and returns when that
+// is to be looked at again. turns is held.
+func (e *Envelope) stopping(now time.Time) time.Duration {
+	e.mu.RLock()
+	err, wait := e.stand.refuse(now), e.stand.untilStop(now)
+	e.mu.RUnlock()
+	switch {
+	case err != nil && !e.stopped:
+		e.stopped = true
+		e.tell(EventStopped, map[string]string{"error": err.Error()})
+		return time.Hour
+	case err != nil || wait < 0:
+		return time.Hour
+	}
+	return max(wait, time.Millisecond)
+}
+
+// settle notes what became of a request and tells of a change. turns is held.
 func (e *Envelope) settle(err error) {
 	now := time.Now()
 	e.mu.Lock()
@@ -105,26 +123,35 @@ func (e *Envelope) settle(err error) {
 	} else {
 		e.stand.failed(now, err)
 	}
-	revoked := e.stand.revoked()
+	revoked, until := e.stand.revoked(), e.stand.untilStop(now)
 	e.mu.Unlock()
+	if was == nil && err != nil {
+		e.since = now
+	}
+	data := map[string]string{}
+	if err != nil {
+		data["error"] = err.Error()
+		if until > 0 {
+			data["stops_in"] = until.Round(time.Second).String()
+		}
+	}
 	switch {
 	case err == nil && was != nil:
-		e.tell(EventRestored, nil)
+		e.stopped = false
+		e.tell(EventRestored, map[string]string{"away": now.Sub(e.since).Round(time.Second).String()})
 	case err == nil:
 	case revoked && !wasRevoked:
 		e.opened.clear()
-		e.tell(EventRevoked, map[string]string{"error": err.Error()})
+		e.tell(EventRevoked, data)
 	case !revoked && (was == nil || wasRevoked):
-		e.tell(EventUnreachable, map[string]string{"error": err.Error()})
+		e.tell(EventUnreachable, data)
 	}
+	e.stopping(now)
 }
 
 func (e *Envelope) tell(event string, data map[string]string) {
 	if e.cfg.Tell == nil {
 		return
-	}
-	if data == nil {
-		data = map[string]string{}
 	}
 	data["mode"] = e.Mode()
 	e.cfg.Tell(event, data)
@@ -163,6 +190,7 @@ func (e *Envelope) renew(ctx context.Context) error {
 	e.used[m.name] = true
 	e.stand.made = time.Now() // settle notes the answer
 	e.mu.Unlock()
+	e.stats.Renewed.Add(1)
 	if old == nil {
 		return nil
 	}
@@ -215,12 +243,28 @@ func (e *Envelope) Check() error {
 	return e.stand.refuse(time.Now())
 }
 
+// Refusal says why what goes on is not to be sealed now, though its data key is at
+// hand: the key service does not answer or has revoked the key, and the policy is
+// to stop. Nil before the first key was got: what has begun waits for it.
+func (e *Envelope) Refusal() error {
+	if e.cfg.Direct {
+		return nil
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.stand.made.IsZero() {
+		return nil
+	}
+	return e.stand.refuse(time.Now())
+}
+
 // Status is how an Envelope stands.
 type Status struct {
 	Mode      string
 	Active    string        // stored name of the key-encryption key that wraps what is new; empty: not known
 	Up        bool          // the last request to the key service was answered
 	Revoked   bool          // it was answered that the key may not be used
+	Stopped   bool          // nothing is recorded
 	Err       error         // of the last request
 	Age       time.Duration // of the intermediate key; 0: there is none
 	UntilStop time.Duration // negative: for ever
@@ -238,6 +282,7 @@ func (e *Envelope) Status(ctx context.Context) Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	s.Err, s.Revoked, s.UntilStop = e.stand.err, e.stand.revoked(), e.stand.untilStop(now)
+	s.Stopped = s.UntilStop == 0
 	s.Up = s.Err == nil && !e.stand.made.IsZero()
 	if !e.stand.made.IsZero() {
 		s.Age = now.Sub(e.stand.made)
@@ -253,6 +298,7 @@ var ErrRotateElsewhere = errors.New("the key service does not let keys be rotate
 // that, and has the next data keys wrapped by it; it returns the stored name.
 func (e *Envelope) Rotate(ctx context.Context) (string, error) {
 	r, can := e.cfg.Active.KEK.(Rotator)
+	before, _ := e.ActiveKey(ctx) // empty: there is none yet
 	var name string
 	if can {
 		n, err := r.Rotate(ctx)
@@ -265,11 +311,12 @@ func (e *Envelope) Rotate(ctx context.Context) (string, error) {
 		if !can {
 			return "", ErrRotateElsewhere
 		}
-		e.tell(EventRotated, map[string]string{"key": name})
+		e.tell(EventRotated, map[string]string{"key": name, "before": before})
 		return name, nil
 	}
 	e.turns.Lock()
 	defer e.turns.Unlock()
+	defer e.kick() // its next check is due at another time
 	e.mu.Lock()
 	e.rotated = true // should the following fail, the owner goes on with it
 	e.mu.Unlock()
@@ -282,4 +329,18 @@ func (e *Envelope) Rotate(ctx context.Context) (string, error) {
 		return "", ErrRotateElsewhere
 	}
 	return name, nil
+}
+
+// Renew replaces the intermediate key now: should the service have rotated its
+// keys, the newest wraps it. Nothing happens when there is none.
+func (e *Envelope) Renew(ctx context.Context) error {
+	if e.cfg.Direct {
+		return nil
+	}
+	e.turns.Lock()
+	defer e.turns.Unlock()
+	defer e.kick()
+	err := e.renew(ctx)
+	e.settle(err)
+	return err
 }

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// Policy says what becomes of new recordings when the key-encryption key is not
-// at hand.
+// Policy says what becomes of recordings when the key-encryption key is not at
+// hand.
 type Policy string
 
 // Policies.
 const (
-	PolicyContinue Policy = "continue" // they go on under the intermediate key that is there
-	PolicyStop     Policy = "stop"     // none begins
+	PolicyContinue Policy = "continue" // they go on under the intermediate key that is there, for Caching.For
+	PolicyStop     Policy = "stop"     // none begins, and those that go on pause, at once
 )
 
 // Caching bounds what is kept of keys that a key service has given.
@@ -21,13 +21,13 @@ type Caching struct {
 	Renew    time.Duration // after which an intermediate key is replaced; 0: 1 h
 	KeysMax  int           // data keys after which it is replaced; 0: 10,000
 	Check    time.Duration // how often the key service is asked whether it still opens it; 0: 1 min
-	For      time.Duration // how long recording goes on while the key service does not answer; 0: 24 h
+	For      time.Duration // how long recording continues without an answer that the key may be used; 0: 24 h
 	OpenMax  int           // intermediate keys that are kept open for reading; 0: 256
 	OpenFor  time.Duration // how long; 0: 10 min
 	Timeout  time.Duration // of one request to the key service; 0: 10 s
 	RetryMax time.Duration // between two tries while it does not answer; 0: 30 s
 
-	OnUnreachable Policy // after For; "": stop
+	OnUnreachable Policy // "": continue
 	OnRevoked     Policy // "": stop
 }
 
@@ -50,7 +50,7 @@ func (c Caching) withDefaults() Caching {
 		c.OpenMax = 256
 	}
 	if c.OnUnreachable == "" {
-		c.OnUnreachable = PolicyStop
+		c.OnUnreachable = PolicyContinue
 	}
 	if c.OnRevoked == "" {
 		c.OnRevoked = PolicyStop
@@ -113,7 +113,7 @@ func (s *standing) pause() time.Duration {
 	return min(d, s.cfg.RetryMax)
 }
 
-// refuse says why no recording begins; nil: one may.
+// refuse says why nothing is recorded; nil: recordings may begin and go on.
 func (s *standing) refuse(now time.Time) error {
 	switch {
 	case s.made.IsZero() && s.err != nil:
@@ -122,21 +122,31 @@ func (s *standing) refuse(now time.Time) error {
 		return fmt.Errorf("no key was got yet: %w", ErrUnreachable)
 	case s.err == nil:
 		return nil
-	case s.revoked() && s.cfg.OnRevoked == PolicyStop:
+	case s.policy() == PolicyStop && s.revoked():
 		return fmt.Errorf("keys.on_revoked is stop: %w", s.err)
-	case s.cfg.OnUnreachable == PolicyContinue || now.Sub(s.confirmed) < s.cfg.For:
+	case s.policy() == PolicyStop:
+		return fmt.Errorf("keys.on_unreachable is stop: %w", s.err)
+	case now.Sub(s.confirmed) < s.cfg.For:
 		return nil
 	}
-	return fmt.Errorf("for %s, keys.cache.for, and keys.on_unreachable is stop: %w", s.cfg.For, s.err)
+	return fmt.Errorf("for longer than %s, keys.cache.for: %w", s.cfg.For, s.err)
 }
 
-// untilStop is how long recordings will begin while nothing changes; negative:
+// policy is the one that holds after a failed request.
+func (s *standing) policy() Policy {
+	if s.revoked() {
+		return s.cfg.OnRevoked
+	}
+	return s.cfg.OnUnreachable
+}
+
+// untilStop is how long recordings will go on while nothing changes; negative:
 // for ever.
 func (s *standing) untilStop(now time.Time) time.Duration {
 	switch {
 	case s.refuse(now) != nil:
 		return 0
-	case s.err == nil || s.cfg.OnUnreachable == PolicyContinue:
+	case s.err == nil:
 		return -1
 	}
 	return max(s.confirmed.Add(s.cfg.For).Sub(now), 0)

@@ -35,6 +35,7 @@ func (d *decoder) check(c *Config) {
 	d.checkCapture(c)
 	d.checkSignals(c)
 	d.checkSIPREC(c)
+	d.checkKeys(c)
 }
 
 // position returns where the value of a path begins, or of the nearest path

@@ -249,6 +249,7 @@ func (c *Config) derive(folder string) {
 	if c.Keys.File == "" {
 		c.Keys.File = filepath.Join(beside, "keys.json")
 	}
+	c.Keys.RotatedFile = filepath.Join(beside, "keys-rotated.json")
 	if c.Audit.KeyFile == "" {
 		c.Audit.KeyFile = filepath.Join(beside, "node-key.json")
 	}

@@ -93,7 +93,8 @@ func TestDefaults(t *testing.T) {
 		},
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db", ConnsMax: 4, Timeout: 5 * time.Second},
 		Keys: Keys{
-			Mode: "local", File: "/var/lib/trunktap/keys.json", Timeout: 5 * time.Second, Tries: 3,
+			Mode: "local", File: "/var/lib/trunktap/keys.json", RotatedFile: "/var/lib/trunktap/keys-rotated.json",
+			OnUnreachable: "continue", OnRevoked: "stop", Cache: KeyCache{Renew: time.Hour, For: 24 * time.Hour, Check: time.Minute}, Timeout: 5 * time.Second, Tries: 3,
 			PKCS11: KeysPKCS11{Label: "trunktap", Mechanism: "auto", Sessions: 4, Refresh: 30 * time.Second},
 			Vault:  KeysVault{Mount: "transit", Key: "trunktap", Auth: "token"},
 			Remote: KeysRemote{Client: "recorder"}, AWS: KeysAWS{Key: "alias/trunktap"},

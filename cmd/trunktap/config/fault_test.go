@@ -174,8 +174,17 @@ func TestFaults(t *testing.T) {
 		{"country", minimal + "catalog: {country: \"049\"}\n", []string{`catalog.country: "049" is no country code`}},
 		{"node", minimal + "catalog: {node: \"a b\"}\n", []string{`catalog.node: "a b" is no name of a node`}},
 		{"mysql", minimal + "catalog: {url: \"mysql://db/x\"}\n", []string{`catalog.url: scheme "mysql" is not known`}},
-		{"none", minimal + "keys: {mode: none}\n", []string{`keys.mode: "none" is not supported by this version; allowed: local, pkcs11, vault, remote, aws-kms, gcp-kms or azure`}},
-		{"no keys", minimal + "keys: {mode: none}\n", []string{`keys.mode: "none" is not supported`}},
+		{"none", minimal + "keys: {mode: none}\n", []string{`5:14: keys.mode: recordings would not be sealed`}},
+		{"understood", minimal + "keys: {i_understand: true}\n", []string{`5:22: keys.i_understand: it belongs to mode none, and mode local is configured; allowed: with mode: none alone`}},
+		{"rotate what", minimal + "keys: {rotate: monthy}\n", []string{`5:16: keys.rotate: "monthy" is not known, did you mean "monthly"?; allowed: daily, weekly, monthly, yearly or a duration`}},
+		{"rotate unit", minimal + "keys: {rotate: 30}\n", []string{`5:16: keys.rotate: "30" has no unit`}},
+		{"rotate none", minimal + "keys: {mode: none, i_understand: true, rotate: daily}\n", []string{`keys.rotate: mode none has no keys; allowed: with mode local, pkcs11, vault or remote`}},
+		{"rotate itself", minimal + "keys: {mode: gcp-kms, rotate: daily}\n", []string{`keys.rotate: mode gcp-kms rotates its keys itself, by its own settings`}},
+		{"former", minimal + "keys: {former: [vault, local, vault]}\n", []string{`5:24: keys.former[1]: local is keys.mode`, `5:31: keys.former[2]: vault stands there twice`}},
+		{"key policies", minimal + "keys: {on_unreachable: wait, on_revoked: ignore, cache: {renew: 0s, for: 1, check: 2h}}\n", []string{
+			`5:24: keys.on_unreachable: "wait" is not known; allowed: continue or stop`, `5:42: keys.on_revoked: "ignore" is not known`,
+			`5:65: keys.cache.renew: 0s is out of range`, `5:74: keys.cache.for: "1" has no unit`, `5:84: keys.cache.check: 2h is out of range`,
+		}},
 		// all at once, in order of position
 		{
 			"many", minimal + "    identity: hidden\nmedia: {timeout: 5, engine: usr}\nlog: {level: loud}\nx: 1\n",

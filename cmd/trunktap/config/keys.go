@@ -1,11 +1,27 @@
 package config
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// ModeNone is the mode in which recordings are not sealed.
+const ModeNone = "none"
 
 // Keys is where key-encryption keys come from.
 type Keys struct {
-	Mode    string        // local | pkcs11 | vault | remote | aws-kms | gcp-kms | azure
-	File    string        // of mode local
+	Mode        string   // local | pkcs11 | vault | remote | aws-kms | gcp-kms | azure | none
+	IUnderstand bool     // of mode none
+	File        string   // of mode local
+	Former      []string // modes that only open what they once sealed
+	Rotate      Interval // between two rotations; zero: none
+	RotatedFile string   // when that was last; follows from where the catalogue is
+
+	OnUnreachable string // continue | stop
+	OnRevoked     string // continue | stop
+	Cache         KeyCache
+
 	Timeout time.Duration // of one request to a key service
 	Tries   int           // of a request that fails for what may pass
 
@@ -15,6 +31,13 @@ type Keys struct {
 	AWS    KeysAWS
 	GCP    KeysGCP
 	Azure  KeysAzure
+}
+
+// KeyCache is for how long is kept what a key service has given.
+type KeyCache struct {
+	Renew time.Duration // after which the intermediate key is replaced
+	For   time.Duration // that recording continues while the service does not answer
+	Check time.Duration // between two questions whether the key may still be used
 }
 
 // KeysPKCS11 is a key in an HSM.
@@ -45,13 +68,68 @@ type KeysGCP struct{ Key, Endpoint, CredentialsFile string }
 // KeysAzure is a key of Azure Key Vault or a Managed HSM.
 type KeysAzure struct{ URL, Key, Algorithm, ClientID, CAFile string }
 
+// keyServices are the modes whose keys lie elsewhere; those of the second list
+// make versions of their keys by themselves alone.
+var (
+	keyServices   = []string{"pkcs11", "vault", "remote", "aws-kms", "gcp-kms", "azure"}
+	selfRotating  = []string{"aws-kms", "gcp-kms", "azure"}
+	keyModes      = append(append([]string{"local"}, keyServices...), ModeNone)
+	keyRenewMin   = time.Second
+	keyForMax     = 366 * 24 * time.Hour
+	keyRotateMin  = time.Second
+	keyFormersMax = len(keyModes)
+)
+
 func keysTable(k *Keys) *node {
-	return key("keys", "Where the keys come from that recordings are sealed with. See docs/keys-providers.md.", object(append([]*node{
-		key("mode", "The kind of key source.",
-			choice(&k.Mode, []string{"local", "pkcs11", "vault", "remote", "aws-kms", "gcp-kms", "azure"}, []string{"none"})).is("local"),
+	return key("keys", "Where the keys come from that recordings are sealed with. See docs/keys.md and docs/keys-providers.md.", object(append([]*node{
+		key("mode", "The kind of key source. none: recordings are not sealed; whoever can read the store can hear them.",
+			choice(&k.Mode, keyModes, nil)).is("local"),
+		key("i_understand", "Of mode none, which is refused without it.", boolean(&k.IUnderstand)).is("false"),
 		key("file", "The keys of mode local; made at the first start. Without the key: keys.json beside the catalogue. In other modes it opens what was sealed before.", path(&k.File)).
 			shown("/var/lib/trunktap/keys.json"),
+		key("former", "Modes that were configured before: they open what they sealed, by their blocks here. Mode local needs no entry.",
+			list(&k.Former, 0, keyFormersMax, func(s *string) *node { return choice(s, keyModes, nil) })).shown("[vault]"),
+		key("rotate", "How often a new key is made, of modes local, pkcs11, vault and remote; the other services do that themselves. Without the key: by command alone.",
+			interval(&k.Rotate, keyRotateMin)).shown("monthly"),
+		key("on_unreachable", "While the key service does not answer. continue: recording goes on under the key that is there, for cache.for. stop: it pauses at once; calls go on.",
+			choice(&k.OnUnreachable, []string{"continue", "stop"}, nil)).is("continue"),
+		key("on_revoked", "When it answers that the key may not be used. continue: as above, but what is recorded may never be readable. stop: it pauses at once; calls go on.",
+			choice(&k.OnRevoked, []string{"continue", "stop"}, nil)).is("stop"),
+		key("cache", "What is kept of a key service's keys, in locked memory.", object(
+			key("renew", "The key under which recordings begin is replaced so often.", duration(&k.Cache.Renew, keyRenewMin, 30*24*time.Hour)).is("1h"),
+			key("for", "How long recording continues without an answer that the key may be used.", duration(&k.Cache.For, keyRenewMin, keyForMax)).is("24h"),
+			key("check", "How often the service is asked whether it may; so soon a revocation acts.", duration(&k.Cache.Check, keyRenewMin, time.Hour)).is("1m"),
+		)),
 	}, serviceFields(k)...)...)).atStart()
+}
+
+// checkKeys demands what modes need of each other.
+func (d *decoder) checkKeys(c *Config) {
+	k := &c.Keys
+	switch {
+	case k.Mode == ModeNone && !k.IUnderstand:
+		d.faultAt("keys.mode", "recordings would not be sealed: whoever can read the store could hear them, and whoever can write it could make some up",
+			"with i_understand: true beside it")
+	case k.Mode != ModeNone && k.Mode != "" && k.IUnderstand:
+		d.faultAt("keys.i_understand", "it belongs to mode none, and mode "+k.Mode+" is configured", "with mode: none alone")
+	}
+	if k.Rotate != (Interval{}) && (k.Mode == ModeNone || slices.Contains(selfRotating, k.Mode)) {
+		problem := "mode " + k.Mode + " rotates its keys itself, by its own settings"
+		if k.Mode == ModeNone {
+			problem = "mode none has no keys"
+		}
+		d.faultAt("keys.rotate", problem, "with mode local, pkcs11, vault or remote")
+	}
+	for i, f := range k.Former {
+		at := fmt.Sprintf("keys.former[%d]", i)
+		switch {
+		case f == "":
+		case f == k.Mode:
+			d.faultAt(at, f+" is keys.mode", "another mode, which was configured before")
+		case slices.Contains(k.Former[:i], f):
+			d.faultAt(at, f+" stands there twice", "once")
+		}
+	}
 }
 
 // serviceFields are the blocks of key services. What a block needs is checked by

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -23,13 +24,18 @@ const (
 	indentMax    = 128 // columns
 )
 
+// Check holds what packages demand that this one does not know. It is called for a
+// Config that may have faults: keys that were faulty themselves are zero, and
+// another fault at such a key is left out.
+type Check func(c *Config, fault func(key, problem, allowed string))
+
 // Load reads a configuration file. Either there are no faults or the Config is nil.
-func Load(path string) (*Config, Faults) {
+func Load(path string, checks ...Check) (*Config, Faults) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, Faults{{File: path, Problem: err.Error()}}
 	}
-	return Parse(path, data)
+	return Parse(path, data, checks...)
 }
 
 func readFile(path string) ([]byte, error) {
@@ -55,7 +61,7 @@ func unwrapPath(err error) error {
 }
 
 // Parse reads a configuration; file names it in faults.
-func Parse(file string, data []byte) (*Config, Faults) {
+func Parse(file string, data []byte, checks ...Check) (*Config, Faults) {
 	body, faults := syntax(file, data)
 	if faults != nil {
 		return nil, faults
@@ -66,6 +72,14 @@ func Parse(file string, data []byte) (*Config, Faults) {
 	d := &decoder{file: file, at: map[string]position{}, anchors: anchors(body)}
 	d.value(root, "", body, 0)
 	d.check(c)
+	known := d.faults
+	for _, check := range checks {
+		check(c, func(key, problem, allowed string) {
+			if !slices.ContainsFunc(known, func(f Fault) bool { return f.Key == key }) {
+				d.faultAt(key, problem, allowed)
+			}
+		})
+	}
 	if len(d.faults) > 0 {
 		d.faults.sort()
 		return nil, d.faults
