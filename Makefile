@@ -64,6 +64,11 @@ kills: ## kill the daemon KILLS (1000) times at random moments of 50 calls that 
 	@.ci/deps.sh build test
 	go test -count=1 -timeout 3h -run '^TestLiveKills$$' -v ./cmd/trunktap -kills $(KILLS) -kill-calls 50
 
+.PHONY: growing
+growing: ## watch a long segment come into a real store in parts while the call goes on (two minutes)
+	@.ci/deps.sh build
+	TRUNKTAP_LONG=1 go test -count=1 -timeout 10m -run '^TestLiveGrowing$$' -v ./cmd/trunktap
+
 .PHONY: soak
 soak: ## send rubbish for SOAKTIME (10m), and SPOOFED (1000000) datagrams of nobody and INVITEs, at a daemon with 50 calls
 	@.ci/deps.sh build

@@ -17,6 +17,7 @@ type storageMetrics struct {
 	free, total, level                          *prometheus.Desc
 	up, waiting, waitingBytes, oldest           *prometheus.Desc
 	objects, bytes, recordings, retries, failed *prometheus.Desc
+	growing, parts, grown, givenUp              *prometheus.Desc
 }
 
 func newStorageMetrics(a *archive.Archive) *storageMetrics {
@@ -40,6 +41,10 @@ func newStorageMetrics(a *archive.Archive) *storageMetrics {
 		bytes:        desc("upload_bytes_total", "Their bytes.", "store"),
 		recordings:   desc("upload_recordings_total", "Recordings that a store has whole.", "store"),
 		retries:      desc("upload_retries_total", "Attempts after a failed one.", "store"),
+		growing:      desc("upload_growing", "Segments that go to a store in parts while they are written.", "store"),
+		parts:        desc("upload_growing_parts_total", "Parts that a store got of segments that were not finished.", "store"),
+		grown:        desc("upload_growing_done_total", "Segments that a store has by parts that went while they were written.", "store"),
+		givenUp:      desc("upload_growing_given_up_total", "Uploads in parts that were given up: the segment went whole, or not at all.", "store"),
 		failed:       desc("upload_failures_total", "Attempts that failed.", "store", "reason"),
 	}
 }
@@ -49,6 +54,7 @@ func (m *storageMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.spool, m.going, m.thinned, m.admitted, m.free, m.total, m.level, m.up, m.waiting, m.waitingBytes, m.oldest,
 		m.objects, m.bytes, m.recordings, m.retries, m.failed,
+		m.growing, m.parts, m.grown, m.givenUp,
 	} {
 		ch <- d
 	}
@@ -79,6 +85,10 @@ func (m *storageMetrics) Collect(ch chan<- prometheus.Metric) {
 		put(m.bytes, prometheus.CounterValue, float64(u.Stats.Bytes.Load()), name)
 		put(m.recordings, prometheus.CounterValue, float64(u.Stats.Done.Load()), name)
 		put(m.retries, prometheus.CounterValue, float64(u.Stats.Retries.Load()), name)
+		put(m.growing, prometheus.GaugeValue, float64(u.Growing), name)
+		put(m.parts, prometheus.CounterValue, float64(u.Stats.Growth.Parts.Load()), name)
+		put(m.grown, prometheus.CounterValue, float64(u.Stats.Growth.Done.Load()), name)
+		put(m.givenUp, prometheus.CounterValue, float64(u.Stats.Growth.GivenUp.Load()), name)
 		for i, reason := range archive.FailureReasons {
 			put(m.failed, prometheus.CounterValue, float64(u.Stats.Failed[i].Load()), name, reason)
 		}

@@ -33,7 +33,7 @@ func openArchive(ctx context.Context, cfg *config.Config, change func(*archive.C
 // storageConfig is what an archive needs to know of storage but for its stores.
 func storageConfig(cfg *config.Config, c *archive.Config) {
 	s := &cfg.Storage
-	c.Uploads = archive.UploadConfig{Workers: s.Uploads, KeepLocal: s.KeepLocal}
+	c.Uploads = archive.UploadConfig{Workers: s.Uploads, Growing: s.Growing, KeepLocal: s.KeepLocal}
 	c.Space = archive.SpaceConfig{
 		SpoolMax: archive.Share(s.SpoolMax), Warn: archive.Share(s.OnDiskLow.Warn), Low: archive.Share(s.OnDiskLow.At), Do: s.OnDiskLow.Do,
 	}

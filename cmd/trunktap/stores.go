@@ -87,7 +87,7 @@ func (d *daemon) lookAtStore(ctx context.Context, name string, s recorder.Store)
 	if !ok {
 		return nil
 	}
-	n, err := u.Sweep(ctx, time.Now().Add(-uploadAge))
+	n, err := u.Sweep(ctx, "", time.Now().Add(-uploadAge))
 	if n > 0 {
 		d.log.Info("gave up uploads that nobody completed", "store", name, "uploads", n)
 	}

@@ -32,7 +32,7 @@ func (a *Archive) requeue(id string) (bool, error) {
 		if err := a.emptySpool(id); err != nil {
 			return true, err
 		}
-		s.queue.change(p, time.Now(), func(it *pending) { it.erase = true })
+		s.queue.change(p, time.Now(), func(it *pending) { it.erase, it.inherited = true, true })
 		return true, nil
 	}
 	info, err := a.fsys.Stat(a.spool(id, segment.ManifestFile))
@@ -51,7 +51,7 @@ func (a *Archive) requeue(id string) (bool, error) {
 	}
 	a.setSpooled(p)
 	a.spoolBytes.Add(bytes)
-	s.queue.change(p, since(info), func(it *pending) { it.bytes = bytes })
+	s.queue.change(p, since(info), func(it *pending) { it.bytes, it.inherited = bytes, true })
 	s.queue.whole(p, a.deferred.waits(id), since(info))
 	return true, nil
 }
@@ -116,6 +116,7 @@ func (r *recovery) publishBehind(m *recorder.Manifest, content []byte) error {
 		return err
 	}
 	r.a.spoolBytes.Add(bytes)
+	r.at.queue.change(r.at, time.Now(), func(it *pending) { it.inherited = true })
 	r.a.behind(r.at, bytes, r.a.noteJob(m, r.at))
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
@@ -149,7 +150,9 @@ func (a *Archive) Continue(ctx context.Context, h *Held) (recorder.Sink, error) 
 	s.marked = h.mark.Version >= markerQueued
 	if !h.at.queued() {
 		s.folder = h.at.folder
+		return s, nil
 	}
+	h.at.queue.change(h.at, time.Now(), func(it *pending) { it.inherited = true })
 	return s, nil
 }
 

@@ -187,6 +187,7 @@ func (s *sink) keyBeside() (vfs.File, error) {
 		_ = f.Close() // it is written anew
 		return nil, err
 	}
+	s.keySize = int64(len(content))
 	return f, nil
 }
 

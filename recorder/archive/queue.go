@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/trunktap/trunktap/recorder/store"
 )
 
 // UploadConfig says how recordings get from the spool into stores that do not
@@ -16,6 +18,7 @@ import (
 // a restart finds in it what was not yet carried.
 type UploadConfig struct {
 	Workers   int           // objects on their way at once, a store; 0: 4
+	Growing   bool          // long segments go in parts while they are written, where the store takes them so
 	KeepLocal time.Duration // how long segments stay in the spool when the store has the recording; 0: not
 	Behind    time.Duration // a recording that waits longer is an event (upload.behind); 0: 10 min
 }
@@ -39,6 +42,7 @@ type UploadStats struct {
 	Done    atomic.Int64     // recordings that the store has whole
 	Retries atomic.Int64     // attempts after a failed one
 	Failed  [10]atomic.Int64 // by FailureReasons
+	Growth  GrowthStats
 }
 
 // UploadState is a store's queue at one moment.
@@ -48,6 +52,7 @@ type UploadState struct {
 	Recordings int    // that wait, those going on with finished segments included
 	Bytes      int64  // of theirs in the spool
 	OldestAge  time.Duration
+	Growing    int // segments that go in parts while they are written
 	Down       bool
 	Stats      *UploadStats
 }
@@ -63,7 +68,11 @@ type pending struct {
 	erase bool // it was given up: what the store has of it goes
 	held  bool // it is to be coded anew first
 
+	growing   []*growth // segments that go in parts
+	inherited bool      // a process before may have begun uploads of it
+
 	busy  bool
+	part  bool // busy with a part of a growing segment
 	tries int
 	next  time.Time
 }
@@ -73,9 +82,10 @@ func (p *pending) ready() bool { return p.final && !p.held || p.erase || len(p.f
 
 // queue is what waits for one store.
 type queue struct {
-	a     *Archive
-	s     *shelf
-	stats UploadStats
+	a       *Archive
+	s       *shelf
+	stats   UploadStats
+	noParts atomic.Bool // the store takes no parts
 
 	mu      sync.Mutex // guards all following
 	items   map[string]*pending
@@ -84,6 +94,8 @@ type queue struct {
 	blocked time.Time  // none before it
 	probing bool       // one attempt is under way while it was down
 	down    bool
+	parts   int            // under way, of growing segments
+	orphans []store.Upload // to be given up when the store can be reached
 
 	wake    chan struct{} // one slot: something waits
 	closing chan struct{} // closed: take what is ready, then end
@@ -119,6 +131,9 @@ func (q *queue) signal() {
 // segment queues a finished segment of a recording that goes on.
 func (q *queue) segment(p place, name string, now time.Time) {
 	q.change(p, now, func(it *pending) {
+		if len(it.files) == 0 && !it.final {
+			it.since = now // until then nothing of it waited
+		}
 		if !it.done[name] && !slices.Contains(it.files, name) {
 			it.files = append(it.files, name)
 		}
@@ -149,7 +164,8 @@ func (q *queue) forget(id string) bool {
 	if it == nil {
 		return true
 	}
-	if it.busy || len(it.done) > 0 || it.tries > 0 {
+	begun := slices.ContainsFunc(it.growing, func(g *growth) bool { return g.up != nil })
+	if it.busy || begun || len(it.done) > 0 || it.tries > 0 {
 		return false
 	}
 	q.drop(it)
@@ -171,7 +187,12 @@ func (q *queue) take(now time.Time) (*pending, time.Duration) {
 		return nil, cmp.Or(max(q.blocked.Sub(now), 0), uploadRetryFirst)
 	}
 	wait := time.Hour
+	part, crowded := q.partSize(), q.parts >= q.growingMost()
+	var growing *pending // it waits for whatever is finished
 	for _, it := range q.order {
+		if !it.busy && !it.ready() && !crowded && growing == nil && it.due(part) != nil {
+			growing = it
+		}
 		if it.busy || !it.ready() {
 			continue
 		}
@@ -185,7 +206,11 @@ func (q *queue) take(now time.Time) (*pending, time.Duration) {
 		}
 		return it, 0
 	}
-	return nil, wait
+	if growing != nil {
+		growing.busy, growing.part, q.probing = true, true, q.failed > 0
+		q.parts++
+	}
+	return growing, wait
 }
 
 // idle tells whether nothing is due or under way, and nothing will be by itself
@@ -202,10 +227,10 @@ func (q *queue) idle(now time.Time) bool {
 }
 
 // begin returns what a worker is to do: the segments, and whether all.
-func (q *queue) begin(it *pending) (files []string, final, erase bool) {
+func (q *queue) begin(it *pending) (files []string, final, erase, part bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.Clone(it.files), it.final && !it.held, it.erase
+	return slices.Clone(it.files), it.final && !it.held, it.erase, it.part
 }
 
 // carried notes an object that the store has.
@@ -248,7 +273,10 @@ func (q *queue) settle(it *pending, err error, now time.Time) (changed, down, fi
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	defer q.signal()
-	it.busy, q.probing = false, false
+	if it.part {
+		q.parts--
+	}
+	it.busy, it.part, q.probing = false, false, false
 	was := q.down
 	switch {
 	case err == nil, errors.Is(err, errOver):
@@ -284,6 +312,7 @@ func (q *queue) state(now time.Time) UploadState {
 	defer q.mu.Unlock()
 	s := UploadState{Store: q.s.name, Queued: q.s.queued(), Down: q.down, Stats: &q.stats}
 	for _, it := range q.order {
+		s.Growing += len(it.growing)
 		if !it.ready() && !it.final {
 			continue
 		}

@@ -29,9 +29,15 @@ type remote struct {
 	objects map[string][]byte
 	ops     int
 	at      int  // operation that fails; 0: none
+	times   int  // and so many from then on; 0: it alone
 	done    bool // and has its effect all the same
 	down    bool
 	halves  []string // manifests that came before what they name
+
+	part   int64 // size of a part; negative: none are taken
+	open   map[int]*remoteUpload
+	opened int // uploads so far
+	parts  int // so far
 }
 
 func newRemote(fsys vfs.FS) *remote { return &remote{fsys: fsys, objects: map[string][]byte{}} }
@@ -41,11 +47,12 @@ func (r *remote) step(do func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.ops++
-	if r.down || r.ops == r.at && !r.done {
+	hit := r.at > 0 && r.ops >= r.at && r.ops < r.at+max(r.times, 1)
+	if r.down || hit && !r.done {
 		return fmt.Errorf("operation %d: %w", r.ops, errRemote)
 	}
 	do()
-	if r.ops == r.at {
+	if hit {
 		return fmt.Errorf("operation %d: %w", r.ops, errRemote)
 	}
 	return nil

@@ -29,6 +29,7 @@ type sink struct {
 	folder  folderStore   // takes dir when all is in it; nil: the store gets each file by its queue
 	begun   bool          // dir is there
 	keyed   bool          // the file with its key is durable
+	keySize int64         // bytes of it, when it was written here
 	created time.Time     // of its key
 	marked  bool          // and has a marker
 	resumed bool          // it was begun by a process before
@@ -57,6 +58,9 @@ type sinkWriter struct {
 	s       *sink
 	n       int
 	bytes   int64 // that it takes up in the spool, as far as is known
+	part    int64 // bytes of a part, when it may go to its store while it grows; else 0
+	told    int64 // durable bytes that the queue knows of
+	growth  *growth
 	queued  bool
 	aborted bool
 }
@@ -66,6 +70,7 @@ func (w *sinkWriter) Write(a recorder.Audio, account *recorder.Manifest) error {
 	err := w.Writer.Write(a, account)
 	if err == nil {
 		w.takes(w.bytes + int64(len(a.Data)) + frameOverheadBytes)
+		w.grows(account)
 	}
 	return err
 }
@@ -88,6 +93,7 @@ func (w *sinkWriter) Finish(account *recorder.Manifest) (recorder.Segment, error
 	}
 	w.queued = true
 	w.takes(seg.Bytes)
+	w.finished(seg)
 	if w.s.folder == nil && w.s.marked && w.s.goesEarly(account) {
 		w.s.at.queue.segment(w.s.at, segment.KeyFile, time.Now()) // else the audio could not be read
 		w.s.at.queue.segment(w.s.at, segment.FileName(w.n), time.Now())
@@ -113,6 +119,7 @@ func (w *sinkWriter) Abort() error {
 		return err
 	}
 	w.aborted = true
+	w.dropped()
 	w.takes(0)
 	return nil
 }
@@ -281,6 +288,9 @@ func (s *sink) Begin(i recorder.SegmentInfo) (recorder.SegmentWriter, error) {
 		return nil, err
 	}
 	sw := &sinkWriter{Writer: w, s: s, n: i.N}
+	if s.folder == nil && s.marked {
+		sw.part = s.at.queue.partSize()
+	}
 	s.writers = append(s.writers, sw)
 	return sw, nil
 }
@@ -381,7 +391,7 @@ func linkReason(m *recorder.Manifest) string {
 // goes before it: behind it nothing in the spool would tell that it is missing.
 func (s *sink) publishFolder(m *recorder.Manifest) error {
 	ctx := context.Background()
-	if err := s.a.saveRow(ctx, s.at.row(m, false)); err != nil {
+	if err := s.a.saveRow(ctx, s.row(m, false)); err != nil {
 		return err
 	}
 	if s.job == nil {
@@ -425,7 +435,7 @@ func (s *sink) publishBehind(m *recorder.Manifest) error {
 			return err
 		}
 	}
-	if err := s.a.saveRow(context.Background(), s.at.row(m, true)); err != nil {
+	if err := s.a.saveRow(context.Background(), s.row(m, true)); err != nil {
 		return err
 	}
 	s.a.behind(s.at, s.live.bytes.Swap(0), s.job)

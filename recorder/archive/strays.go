@@ -301,7 +301,7 @@ func (w *sweeping) uploads(s *shelf) error {
 	if !ok || !w.remove {
 		return nil
 	}
-	n, err := u.Sweep(w.ctx, w.now.Add(-strayAgeLeast))
+	n, err := u.Sweep(w.ctx, "", w.now.Add(-strayAgeLeast))
 	for range n {
 		w.found(Stray{Class: StrayUploads, Store: s.name, Name: "(upload in parts)", Deleted: true})
 	}

@@ -87,6 +87,7 @@ func (q *queue) work(ctx context.Context) {
 		if it != nil {
 			q.signal() // another worker may find more
 			q.try(ctx, it)
+			q.orphan(ctx)
 			continue
 		}
 		select {
@@ -140,19 +141,23 @@ func (q *queue) try(ctx context.Context, it *pending) {
 
 // carry does what there is to do for a recording. errOver: nothing is left.
 func (q *queue) carry(ctx context.Context, it *pending) error {
-	files, final, erase := q.begin(it)
-	if erase {
+	files, final, erase, part := q.begin(it)
+	switch {
+	case part && !erase:
+		return q.grow(ctx, it)
+	case erase:
 		return q.erase(ctx, it)
-	}
-	if final {
+	case final:
 		return q.complete(ctx, it)
 	}
 	for _, name := range files {
-		carry := q.upload
-		if !isSegment(name) {
-			carry = q.put
+		var err error
+		if isSegment(name) {
+			err = q.upload(ctx, it, name)
+		} else {
+			_, err = q.put(ctx, it, name)
 		}
-		if err := carry(ctx, it, name); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -168,16 +173,23 @@ func (q *queue) upload(ctx context.Context, it *pending, name string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, uploadStepTime+time.Duration(info.Size()/uploadRateLeast)*time.Second)
 	defer cancel()
-	if u, ok := q.s.store.(recorder.Uploader); ok {
-		err = u.Upload(ctx, it.object(name), local)
-	} else {
-		err = q.publishCopy(ctx, it, name, local)
+	done, err := q.completed(ctx, it, name, info.Size())
+	if err == nil && !done {
+		q.sweepBefore(ctx, it, it.object(name), info.Size())
+		err = q.uploadWhole(ctx, it, name, local)
 	}
 	if err != nil {
 		return err
 	}
 	q.carried(it, name, info.Size())
 	return nil
+}
+
+func (q *queue) uploadWhole(ctx context.Context, it *pending, name, local string) error {
+	if u, ok := q.s.store.(recorder.Uploader); ok {
+		return u.Upload(ctx, it.object(name), local)
+	}
+	return q.publishCopy(ctx, it, name, local)
 }
 
 // publishCopy is for stores that take the file itself.
@@ -210,7 +222,7 @@ func (q *queue) complete(ctx context.Context, it *pending) error {
 		if isSegment(name) {
 			err = q.upload(ctx, it, name)
 		} else {
-			err = q.put(ctx, it, name) // it may be replaced while it waits
+			sizes[name], err = q.put(ctx, it, name) // it may be replaced while it waits
 		}
 		if err != nil {
 			return err
@@ -219,10 +231,12 @@ func (q *queue) complete(ctx context.Context, it *pending) error {
 	if err := q.compare(ctx, it, names, sizes); err != nil {
 		return err
 	}
-	if err := q.put(ctx, it, segment.ManifestFile); err != nil {
+	manifest, err := q.put(ctx, it, segment.ManifestFile)
+	if err != nil {
 		return err
 	}
-	if err := q.finish(ctx, it); err != nil {
+	q.giveUpAll(ctx, it) // of segments that the recording gave up
+	if err := q.finish(ctx, it, weight(manifest, sizes)); err != nil {
 		return localError{err}
 	}
 	return errOver
@@ -268,28 +282,30 @@ func (q *queue) compare(ctx context.Context, it *pending, names []string, sizes 
 	return fmt.Errorf("%s: the store took %s and has not got it", it.prefix, strings.Join(lost, ", "))
 }
 
-// put carries a small object that may replace another one.
-func (q *queue) put(ctx context.Context, it *pending, name string) error {
+// put carries a small object that may replace another one, and returns its size.
+func (q *queue) put(ctx context.Context, it *pending, name string) (int64, error) {
 	content, err := vfs.ReadFile(q.a.fsys, q.a.spool(it.id(), name), segment.ManifestBytesMax)
 	if err != nil {
-		return localError{fmt.Errorf("upload %s: %w", it.object(name), err)}
+		return 0, localError{fmt.Errorf("upload %s: %w", it.object(name), err)}
 	}
 	ctx, cancel := context.WithTimeout(ctx, uploadStepTime)
 	defer cancel()
 	if err := q.s.store.Put(ctx, it.object(name), content); err != nil {
-		return err
+		return 0, err
 	}
 	q.carried(it, name, int64(len(content)))
-	return nil
+	return int64(len(content)), nil
 }
 
 // finish says that the store has a recording, and lets go of the spool's copy.
 // From the rename on the store is where it lies.
-func (q *queue) finish(ctx context.Context, it *pending) error {
+func (q *queue) finish(ctx context.Context, it *pending, w recorder.Row) error {
 	a, id := q.a, it.id()
 	m, err := a.spooledManifest(ctx, it.place)
 	if err == nil {
-		err = a.saveRow(ctx, it.row(m, false))
+		row := it.row(m, false)
+		row.ManifestBytes, row.OtherBytes = w.ManifestBytes, w.OtherBytes
+		err = a.saveRow(ctx, row)
 	} else {
 		err = a.noteRow(id, it.prefix, it.name) // its key is not at hand: the row follows
 	}
@@ -319,6 +335,8 @@ func (a *Archive) spooledManifest(ctx context.Context, p place) (*recorder.Manif
 func (q *queue) erase(ctx context.Context, it *pending) error {
 	ctx, cancel := context.WithTimeout(ctx, uploadStepTime)
 	defer cancel()
+	q.giveUpAll(ctx, it)
+	q.sweepBefore(ctx, it, it.prefix+"/", -1)
 	var names []string
 	err := q.s.store.List(ctx, it.prefix+"/", func(i recorder.BlobInfo) error {
 		names = append(names, i.Name)

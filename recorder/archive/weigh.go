@@ -38,18 +38,43 @@ func (a *Archive) weigh(ctx context.Context, r *recorder.Row) error {
 	return nil
 }
 
+// row is that of the recording with the sizes of what was written here.
+func (s *sink) row(m *recorder.Manifest, spooled bool) recorder.Row {
+	r := s.at.row(m, spooled)
+	if s.keySize > 0 { // else a process before wrote it
+		r.ManifestBytes, r.OtherBytes = int64(len(s.content)), s.keySize
+	}
+	return r
+}
+
 // weighIn asks a store.
 func weighIn(ctx context.Context, s recorder.Store, r *recorder.Row) error {
 	return s.List(ctx, r.Prefix+"/", func(i recorder.BlobInfo) error {
 		dir, base := path.Split(i.Name)
-		_, audio := segment.NumberOf(base)
 		switch {
 		case path.Clean(dir) != r.Prefix: // of a recording whose folder lies in this one
 		case base == segment.ManifestFile:
 			r.ManifestBytes = i.Size
-		case !audio && !isEncoded(base) && base != markerFile:
+		case other(base):
 			r.OtherBytes += i.Size
 		}
 		return nil
 	})
+}
+
+// weight is what weighIn finds of a recording of which so many bytes were carried.
+func weight(manifest int64, sizes map[string]int64) (r recorder.Row) {
+	r.ManifestBytes = manifest
+	for name, size := range sizes {
+		if other(name) {
+			r.OtherBytes += size
+		}
+	}
+	return r
+}
+
+// other tells whether an object is neither audio nor the manifest.
+func other(name string) bool {
+	_, audio := segment.NumberOf(name)
+	return !audio && !isEncoded(name) && name != markerFile && name != segment.ManifestFile
 }

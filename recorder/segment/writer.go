@@ -410,6 +410,10 @@ func (w *Writer) Entered() bool {
 	return w.entered
 }
 
+// Durable returns how many bytes of the file are durable, as far as the last Write
+// knew: they never change any more.
+func (w *Writer) Durable() int64 { return w.synced }
+
 // Published tells whether the store has the segment.
 func (w *Writer) Published() bool { return w.published }
 

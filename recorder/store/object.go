@@ -195,9 +195,12 @@ type Uploader interface {
 	// NewUpload begins. errors.ErrUnsupported: this store takes whole objects
 	// alone, see FileUploader.
 	NewUpload(ctx context.Context, name string) (Upload, error)
+	// PartSize is how many bytes a part of an upload should have.
+	PartSize() int64
 	// Sweep gives up the uploads that were begun and not completed, by anybody,
-	// before a time, and returns how many.
-	Sweep(ctx context.Context, before time.Time) (int, error)
+	// of objects whose names begin with prefix, before a time (zero: whenever), and
+	// returns how many.
+	Sweep(ctx context.Context, prefix string, before time.Time) (int, error)
 }
 
 // Upload is an object on its way. To be used by one goroutine at a time.

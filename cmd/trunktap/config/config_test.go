@@ -89,7 +89,7 @@ func TestDefaults(t *testing.T) {
 		Capture: Capture{Promiscuous: true, RingSize: 64 << 20},
 		Storage: Storage{
 			StoreAt: StoreAt{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Lock: ObjectLock{Mode: "none"}, PartSize: 8 << 20},
-			Spool:   "/var/lib/trunktap/spool", Uploads: 4, SweepEvery: 24 * time.Hour, OnDiskLow: OnDiskLow{Warn: Share{Percent: 10}, At: Share{Percent: 2}, Do: "stop-new"},
+			Spool:   "/var/lib/trunktap/spool", Uploads: 4, Growing: true, SweepEvery: 24 * time.Hour, OnDiskLow: OnDiskLow{Warn: Share{Percent: 10}, At: Share{Percent: 2}, Do: "stop-new"},
 		},
 		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db", ConnsMax: 4, Timeout: 5 * time.Second},
 		Keys: Keys{

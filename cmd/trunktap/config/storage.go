@@ -43,6 +43,7 @@ type Storage struct {
 	SpoolMax  Share         // of the spool, before recordings give way; zero: none
 	KeepLocal time.Duration // how long segments stay here when the store has them
 	Uploads   int           // objects on their way at once, a store
+	Growing   bool          // long segments go in parts while they are written
 	OnDiskLow OnDiskLow
 
 	SweepEvery time.Duration // between two looks for strays; 0: none
@@ -75,6 +76,8 @@ func storageTable(s *Storage) *node {
 		key("keep_local", "How long audio stays in the spool, to be played from there, when the store has it; 0s: it goes at once.",
 			duration(&s.KeepLocal, 0, 90*24*time.Hour)).is("0s"),
 		key("uploads", "Objects that are on their way to a store at once.", integer(&s.Uploads, 1, 64)).is("4"),
+		key("upload_growing", "Segments of more than two part_size go to their store in parts while they are written; false: when they are finished.",
+			boolean(&s.Growing)).is("true"),
 		key("sweep_every", "How often stores and spool are looked through for what nobody owns and what is missing, for metrics and the log; 0s: never. See trunktap sweep.",
 			zeroOr(&s.SweepEvery, time.Minute, 30*24*time.Hour)).is("24h"),
 		key("on_disk_low", "What becomes of new recordings when little space is free; the state ends when a fifth more is.", object(

@@ -22,6 +22,7 @@ storage:
   spool_max: 80%
   keep_local: 48h
   uploads: 8
+  upload_growing: false
   sweep_every: 1h
   on_disk_low: {warn: 50GiB, at: 10%, do: refuse-calls}
   regions:

@@ -107,7 +107,7 @@ func (s *s3Service) sweep(ctx context.Context, prefix string, before time.Time) 
 			return n, err
 		}
 		for _, u := range page.Uploads {
-			if !aws.ToTime(u.Initiated).Before(before) || !strings.HasPrefix(aws.ToString(u.Key), prefix) {
+			if !before.IsZero() && !aws.ToTime(u.Initiated).Before(before) || !strings.HasPrefix(aws.ToString(u.Key), prefix) {
 				continue
 			}
 			err := s.abort(ctx, aws.ToString(u.Key), aws.ToString(u.UploadId))

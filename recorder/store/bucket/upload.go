@@ -185,9 +185,12 @@ func (b *Bucket) inParts(ctx context.Context, name string, f vfs.File, c content
 	return err
 }
 
+// PartSize implements store.Uploader.
+func (b *Bucket) PartSize() int64 { return b.PartBytes }
+
 // Sweep implements store.Uploader.
-func (b *Bucket) Sweep(ctx context.Context, before time.Time) (int, error) {
-	n, err := b.service.sweep(ctx, b.key(""), before)
+func (b *Bucket) Sweep(ctx context.Context, prefix string, before time.Time) (int, error) {
+	n, err := b.service.sweep(ctx, b.key(prefix), before)
 	if err != nil {
 		return n, b.fail(ctx, "sweep uploads", "", err)
 	}

@@ -163,10 +163,10 @@ func testSweep(t *testing.T, h Harness) {
 	u := begin(t, s, "a/b")
 	mustParts(t, u, body)
 	ctx, up := context.Background(), s.(store.Uploader)
-	if n, err := up.Sweep(ctx, time.Now().Add(-time.Hour)); n != 0 || err != nil {
+	if n, err := up.Sweep(ctx, "", time.Now().Add(-time.Hour)); n != 0 || err != nil {
 		t.Errorf("Sweep of what is older than an hour: %d, %v", n, err)
 	}
-	n, err := up.Sweep(ctx, time.Now().Add(time.Hour))
+	n, err := up.Sweep(ctx, "", time.Now().Add(time.Hour))
 	switch {
 	case err != nil || n > 1:
 		t.Errorf("Sweep: %d, %v", n, err)
@@ -179,7 +179,7 @@ func testSweep(t *testing.T, h Harness) {
 	if got := list(t, s, ""); len(got) != 0 {
 		t.Errorf("objects: %v", got)
 	}
-	if n, err := up.Sweep(ctx, time.Now().Add(time.Hour)); n != 0 || err != nil {
+	if n, err := up.Sweep(ctx, "", time.Now().Add(time.Hour)); n != 0 || err != nil {
 		t.Errorf("Sweep again: %d, %v", n, err)
 	}
 }
