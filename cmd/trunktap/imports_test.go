@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"media":        {"suppress"},
 	"media/source": {"media"},
 	"media/latch":  {"media", "media/source"},
-	"media/relay":  {"media", "media/ice", "media/source", "media/latch", "media/relay/kernel", "media/srtp", "media/srtp/dtls"},
+	"media/relay":  {"media", "media/ice", "media/source", "media/latch", "media/relay/kernel", "media/report", "media/srtp", "media/srtp/dtls"},
 	"media/jitter": {"media", "media/source"},
 
 	"media/relay/kernel":            {},
@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"media/resample":   {},
 	"media/level":      {},
 	"media/quality":    {},
+	"media/report":     {},
 	"media/srtp":       {"media"},
 	"media/srtp/dtls":  {"media/srtp"},
 	"media/pcap":       {},
@@ -52,7 +53,7 @@ var mayImport = map[string][]string{
 	"sip/guard":      {"media", "suppress"},
 	"sip/b2bua":      {"sip", "sip/guard", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
-	"sip/siprec":     {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/srtp", "suppress"},
+	"sip/siprec":     {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/report", "media/srtp", "suppress"},
 	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
 	"sip/siptest":    {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 

@@ -138,6 +138,7 @@ func relayMetrics(reg *prometheus.Registry, r *relay.Relay) {
 		"relay_undecrypted_keyless_total":    {"Of the packets that could not be decrypted, those that came while there were no keys.", func(s relay.SideStats) uint64 { return s.Keyless }},
 		"relay_undecrypted_replayed_total":   {"Of the packets that could not be decrypted, those that came before.", func(s relay.SideStats) uint64 { return s.Replayed }},
 		"relay_unprotected_total":            {"Packets not sent on because they could not be protected: no keys yet, or repeated.", func(s relay.SideStats) uint64 { return s.Unprotected }},
+		"relay_receiver_reports_total":       {"Receiver reports sent to clients of SIPREC.", func(s relay.SideStats) uint64 { return s.Reports }},
 		"relay_send_errors_total":            {"Packets that the kernel did not send.", func(s relay.SideStats) uint64 { return s.SendErrors }},
 		"relay_socket_overrun_packets_total": {"Packets that the kernel dropped because the relay did not keep up.", func(s relay.SideStats) uint64 { return s.Overrun }},
 	} {

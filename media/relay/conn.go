@@ -66,6 +66,13 @@ func (e connEngine) settle(s *Stream) {
 	defer place.mu.Unlock() //nolint:gocritic // it is taken only to wait for who holds it
 }
 
+func (e connEngine) run(s *Stream, f func()) {
+	place := s.place.(*connPlace)
+	place.mu.Lock()
+	defer place.mu.Unlock()
+	f()
+}
+
 func (e connEngine) detach(s *Stream) error {
 	var errs []error
 	for i := range s.ends {
@@ -107,6 +114,9 @@ func (p *connPlace) handle(s *Stream, side media.Side, k kind, from netip.AddrPo
 	rtcp, ok := s.accept(r, side, k, from, wire, arrival)
 	if !ok {
 		return
+	}
+	if s.receiveOnly {
+		s.observe(rtcp, wire, arrival)
 	}
 	wire = s.overlay(side, rtcp, arrival, wire)
 	p.forward(s, r, side, rtcp, wire)

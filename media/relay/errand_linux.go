@@ -22,6 +22,7 @@ const (
 // and to read out sockets that are to be closed.
 type errand struct {
 	done chan struct{}
+	do   func() // first of all, once; nil: nothing
 
 	// the loop's once it was asked
 	socks []*fdSocket // that may hold something
@@ -82,6 +83,10 @@ func (l *loop) runErrands() (packets int) {
 	now := time.Now()
 	rest := l.errands[:0]
 	for _, v := range l.errands {
+		if v.do != nil {
+			v.do()
+			v.do = nil
+		}
 		left := v.socks[:0]
 		for _, f := range v.socks {
 			n, past := l.serve(f, v.until)

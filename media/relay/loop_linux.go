@@ -128,6 +128,10 @@ func (e *userEngine) attach(s *Stream) error {
 
 func (e *userEngine) settle(s *Stream) { s.place.(*loop).settle() }
 
+func (e *userEngine) run(s *Stream, f func()) {
+	s.place.(*loop).ask(&errand{do: f, done: make(chan struct{})})
+}
+
 func (e *userEngine) detach(s *Stream) error {
 	l := s.place.(*loop)
 	l.streams.Add(-1)
@@ -363,6 +367,9 @@ func (l *loop) serve(f *fdSocket, until int64) (packets int, past bool) {
 		rtcp, ok := s.accept(r, f.side, f.kind, l.in.from(i), wire, l.arrivals[i])
 		if l.taken[i] = ok; !ok {
 			continue
+		}
+		if s.receiveOnly {
+			s.observe(rtcp, wire, l.arrivals[i])
 		}
 		// What an overlay returns lasts until its next packet, a batch longer.
 		if out := s.overlay(f.side, rtcp, l.arrivals[i], wire); unsafe.SliceData(out) != unsafe.SliceData(wire) {

@@ -135,6 +135,9 @@ type engine interface {
 	bind(at netip.AddrPort) (socket, error)
 	// attach lets packets flow between the stream's sockets.
 	attach(s *Stream) error
+	// run lets f have the stream as the packet path has it, between two packets, and
+	// returns when it has returned.
+	run(s *Stream, f func())
 	// settle returns when every packet whose handling began before is through.
 	settle(s *Stream)
 	// detach ends the flow, settles and closes the sockets.
@@ -432,6 +435,7 @@ func (t *SideStats) add(s SideStats) {
 	t.Overlaid += s.Overlaid
 	t.Kernel += s.Kernel
 	t.Untapped += s.Untapped
+	t.Reports += s.Reports
 	t.OverlayPanics += s.OverlayPanics
 }
 

@@ -79,8 +79,9 @@ type Stream struct {
 	ends [2]end
 	seen *route
 
-	off offloading
-	sec securing
+	off     offloading
+	sec     securing
+	reports reporting
 }
 
 // end is one side of a stream.
@@ -162,6 +163,8 @@ type SideStats struct {
 
 	Kernel   uint64 // of Forwarded, those that the kernel engine forwarded
 	Untapped uint64 // of Kernel, those that no tap got because they came faster than they were fetched
+
+	Reports uint64 // receiver reports that were sent to it, BYE included
 
 	LastRTP  time.Time // arrival of the latest accepted packet that is not RTCP; zero: none
 	LastRTCP time.Time
@@ -251,6 +254,7 @@ func (s *Stream) close() (others []*Stream, err error) {
 	}
 	s.closed = true
 	s.endOffload()
+	s.sayBye()
 	err = errors.Join(s.closeEndpoints(), s.relay.engine.detach(s))
 	s.forgetKeys()
 	others = append(s.relay.name(s, media.External, netip.AddrPort{}), s.relay.name(s, media.Internal, netip.AddrPort{})...)
@@ -274,6 +278,7 @@ func (s *Stream) Stats() Stats {
 			Kernel: c.kernel.Load(), Untapped: c.untapped.Load(),
 			Undecrypted: s.sec.sides[i].refused.in.Load(), Unprotected: s.sec.sides[i].refused.out.Load(),
 			Keyless: s.sec.sides[i].refused.keyless.Load(), Replayed: s.sec.sides[i].refused.replayed.Load(),
+			Reports: s.reportsTo(media.Side(i)),
 			LastRTP: s.relay.at(c.lastRTP.Load()), LastRTCP: s.relay.at(c.lastRTCP.Load()),
 		}
 		if p := c.source.Load(); p != nil {

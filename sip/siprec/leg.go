@@ -26,6 +26,7 @@ type leg struct {
 	log     *slog.Logger
 	tag     string // ours
 	sdpID   uint64
+	cname   string // ours in RTCP
 	half    half
 	halfAOR string
 
@@ -53,6 +54,7 @@ type leg struct {
 	started    time.Time
 	silent     time.Time // when to look for media next
 	heard      time.Time // of the latest media, or agreement
+	reportAt   time.Time // when streams are asked for reports next; zero: not yet
 	timer      sessionTimer
 	sdpVersion uint64
 
@@ -68,7 +70,7 @@ func newLeg(s *Server, id uint64, source *Source, m *sip.Message) *leg {
 		srv: s, source: source, id: id, key: dialogKey{strings.Clone(m.CallID()), strings.Clone(m.FromTag())},
 		log: s.cfg.Log.With("source", source.Name, "dialog", id), tag: hex.EncodeToString(tag), sdpID: rand.Uint64N(1 << 40),
 		box: make(chan *sip.Message, mailboxMax), stop: make(chan struct{}), kill: make(chan struct{}), started: m.Arrival,
-		half: halfOf(m),
+		half: halfOf(m), cname: newCNAME(),
 	}
 	near, far := halves(m)
 	if l.halfAOR = near; l.half == farEnd {
@@ -167,6 +169,7 @@ func (l *leg) wait(now time.Time) time.Duration {
 	}
 	if !l.ended {
 		next = dialog.Earliest(l.silent, next)
+		next = dialog.Earliest(l.reportAt, next)
 		next = dialog.Earliest(l.timer.deadline(), next)
 	}
 	return max(next.Sub(now), time.Millisecond)
@@ -197,6 +200,7 @@ func (l *leg) due(now time.Time) {
 	}
 	l.watchMedia(now)
 	l.refreshDue(now)
+	l.reportDue(now)
 	if l.confirmed && now.Sub(l.started) > callMax {
 		l.hangUp(now, media.CauseTimeout, "408", "call too long")
 	}

@@ -221,6 +221,9 @@ func (l *leg) settle() error {
 			r.PayloadTypes = append(r.PayloadTypes, f.PayloadType)
 		}
 		n.stream.SetRemote(relaySide, r)
+		if err := n.stream.SetReports(l.reports(n)); err != nil {
+			return fmt.Errorf("reports of a stream: %w", err)
+		}
 	}
 	return nil
 }

@@ -166,7 +166,7 @@ func (l *leg) accept(s *dialog.Server, now time.Time) {
 	l.srv.counters.DialogsAnswered.Add(1)
 	l.rec.answer(now) // first: media may come with the 200
 	l.answerWith(s, 200, "OK", l.described(), l.inviteHeaders(s.Req, now)...)
-	l.heard, l.silent = now, now.Add(silenceEvery)
+	l.heard, l.silent, l.reportAt = now, now.Add(silenceEvery), now.Add(reportEvery)
 	l.noteUnknown()
 	l.askSnapshot(now)
 }
