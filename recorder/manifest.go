@@ -51,6 +51,10 @@ type Manifest struct {
 
 	Shredded *Shredded `json:"shredded,omitempty"` // its key was destroyed: what else stands here is what its folder tells
 
+	// Unsealed: it was written with its key in the open, so it was neither secret nor
+	// kept from being changed by whoever could write the store.
+	Unsealed bool `json:"unsealed,omitempty"`
+
 	Segments []Segment `json:"segments"`
 	Windows  []Window  `json:"windows"`
 	Gaps     []Gap     `json:"gaps"`
@@ -185,6 +189,7 @@ const (
 	GapAbsent      = "absent"      // nothing came though sending was agreed
 	GapOverrun     = "overrun"     // the recorder could not take it: a full ring, a spent write budget, a failing store
 	GapDisk        = "disk"        // the disk was too full for all recordings, and this one gave way
+	GapKey         = "key"         // the key that it is sealed with was not to be used: its service did not answer, or took it back
 	GapRestart     = "restart"     // the daemon was not there
 	GapUndecodable = "undecodable" // packets came in a form that is not understood, or that could not be decrypted
 	GapMasked      = "masked"      // it came, and was silenced for a key that was heard in it

@@ -3,6 +3,7 @@ package recorder
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 )
@@ -13,6 +14,10 @@ var (
 	ErrExists   = errors.New("exists already")
 	ErrTampered = errors.New("authentication failed: altered, truncated or sealed with another key")
 	ErrKey      = errors.New("key not available")
+
+	// Why a key-encryption key is not at hand; both are ErrKey.
+	ErrKeyUnreachable = fmt.Errorf("%w: the key service does not answer", ErrKey)
+	ErrKeyRevoked     = fmt.Errorf("%w: disabled, destroyed or not permitted", ErrKey)
 )
 
 // RefusedError says why a signal was not acted upon: what it asks for cannot be.

@@ -55,6 +55,9 @@ type Config struct {
 	// disk (a gap of cause disk); empty: it is not. It is asked for each frame and
 	// must answer at once. Nil: never.
 	Room func(recording string) string
+	// Paused tells why no audio is to be sealed now, of any recording; empty: it is.
+	// It must not wait. Nil: never.
+	Paused func() string
 
 	RingBytes        int   // tap ring of a stream; 0: for about 4 s of what it may send, 24 KiB to 1 MiB
 	CallBudgetBytes  int64 // queued for a failing or slow store, a call; 0: 4 MiB

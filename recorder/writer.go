@@ -47,6 +47,7 @@ type writer struct {
 	state   writerState
 	dropped bool   // discarded: what is queued before that need not be done
 	thinned string // why the last audio was refused for want of disk; empty: it was not
+	paused  string // why it was refused for want of a key; empty: it was not
 
 	// owned by the scribe that serves it
 	sink     Sink
@@ -106,11 +107,14 @@ func (w *writer) push(o op, must bool) bool {
 	if o.kind == opDiscard {
 		w.dropQueue()
 	}
-	w.thinned = ""
+	w.thinned, w.paused = "", ""
 	if !must && w.rec.cfg.Room != nil {
 		w.thinned = w.rec.cfg.Room(w.info.ID)
 	}
-	room := w.thinned == "" && (w.atOnce || w.charged+o.bytes <= w.rec.cfg.CallBudgetBytes) && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
+	if !must && w.rec.cfg.Paused != nil {
+		w.paused = w.rec.cfg.Paused()
+	}
+	room := w.thinned == "" && w.paused == "" && (w.atOnce || w.charged+o.bytes <= w.rec.cfg.CallBudgetBytes) && w.rec.queued.Load()+o.bytes <= w.rec.cfg.TotalBudgetBytes
 	if !room && !must {
 		w.mu.Unlock()
 		w.rec.stats.FramesRefused.Add(1)
@@ -329,8 +333,12 @@ func (w *writer) refusal() (cause, detail string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
+	case w.paused != "":
+		return GapKey, w.paused
 	case w.thinned != "":
 		return GapDisk, w.thinned
+	case errors.Is(w.lastErr, ErrKey):
+		return GapKey, "write budget spent: no key was to be had"
 	case w.lastErr != nil:
 		return GapOverrun, "write budget spent: " + w.lastErr.Error()
 	}

@@ -12,6 +12,7 @@ type checkCmd struct {
 	Config  string `help:"Configuration file to check." placeholder:"FILE" short:"c" xor:"what"`
 	Schema  bool   `help:"Print the JSON Schema of the file." xor:"what"`
 	Example bool   `help:"Print a commented example with every key." xor:"what"`
+	Probe   bool   `help:"Also ask the key services to wrap and unwrap something."`
 }
 
 // Run prints what was asked for, or every fault of the file.
@@ -37,6 +38,11 @@ func (c *checkCmd) Run(e *env) error {
 	if err := checkFiles(cfg, newLog(e, cfg.Log)); err != nil {
 		return fmt.Errorf("%s: fine, but this machine lacks what it names:\n%w", c.Config, err)
 	}
+	if c.Probe {
+		if err := probeKeys(e, &cfg.Keys); err != nil {
+			return fmt.Errorf("%s: fine, but its keys cannot be used:\n%w", c.Config, err)
+		}
+	}
 	_, err := fmt.Fprintf(e.stdout, "%s: fine\n", c.Config)
 	return err
 }
@@ -45,5 +51,5 @@ func (c *checkCmd) Run(e *env) error {
 func checkFiles(cfg *config.Config, log *slog.Logger) error {
 	_, sounds := newSounds(cfg)
 	_, feeds := newFeeds(cfg, log)
-	return errors.Join(sounds, feeds)
+	return errors.Join(sounds, feeds, keyFiles(&cfg.Keys))
 }

@@ -19,6 +19,7 @@ type keysCmd struct {
 	Ls     keysLsCmd     `cmd:"" help:"List key-encryption keys and how many recordings each is needed for."`
 	Rotate keysRotateCmd `cmd:"" help:"Make a new key-encryption key; older ones stay readable."`
 	Rewrap keysRewrapCmd `cmd:"" help:"Wrap the keys of recordings with the active key; audio is not touched."`
+	Init   keysInitCmd   `cmd:"" help:"Make the key file of mode local in a store that was used with keys of another mode."`
 	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording needs."`
 }
 

@@ -196,6 +196,17 @@ func (d *daemon) rotateDue(ctx context.Context, last rotatedAt) error {
 	return err
 }
 
+// keyWarnings are what /readyz tells of keys though recordings can begin.
+func (d *daemon) keyWarnings() []string {
+	switch s := d.sealer().Status(context.Background()); {
+	case s.Mode == seal.ModeNone:
+		return []string{"unsealed"}
+	case !s.Up:
+		return []string{"key-service"}
+	}
+	return nil
+}
+
 // keyTeller passes on what becomes of keys; nil: nobody listens.
 func keyTeller(notify func(string, map[string]any)) func(string, map[string]string) {
 	if notify == nil {

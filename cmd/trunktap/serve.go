@@ -26,6 +26,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/b2bua"
 	"github.com/trunktap/trunktap/sip/dns"
@@ -223,6 +224,9 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 func (d *daemon) tellState(cfg *config.Config) {
 	ctx, cancel := context.WithTimeout(context.Background(), tellTimeout) // also when the daemon stops at once
 	defer cancel()
+	if d.sealer().Mode() == seal.ModeNone {
+		d.log.Warn("recordings are not sealed: whoever can read the store can hear them, and whoever can write it can make some up", "keys.mode", seal.ModeNone)
+	}
 	for part, err := range readiness(d.archive)(ctx) {
 		if err != nil {
 			d.log.Error("not ready", "part", part, "error", err)
@@ -258,7 +262,7 @@ func (d *daemon) catchUp(done <-chan struct{}) {
 
 func (d *daemon) startRecorder(context.Context) (err error) {
 	d.rec, err = recorder.New(recorder.Config{
-		Policy: d.policy, OpenSink: d.archive.OpenSink, Ready: d.archive.CanRecord, Admit: d.archive.Admit, Room: d.archive.Room, TotalBudgetBytes: d.cfg.Recording.WriteBudgetTotal,
+		Policy: d.policy, OpenSink: d.archive.OpenSink, Ready: d.archive.CanRecord, Admit: d.archive.Admit, Room: d.archive.Room, Paused: d.archive.Paused, TotalBudgetBytes: d.cfg.Recording.WriteBudgetTotal,
 		CallBudgetBytes: d.cfg.Recording.WriteBudget, Workers: runtime.NumCPU(), Log: d.log, Published: d.quality.published, Monitor: d.forks.monitor,
 		Restart: d.recorderRestart(),
 	})
@@ -341,7 +345,7 @@ func (d *daemon) startAPI(context.Context) error {
 		return err
 	}
 	srv := api.New(api.Config{
-		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Metrics: newMetrics(d), Token: token,
+		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Warnings: d.keyWarnings, Metrics: newMetrics(d), Token: token,
 		Audit:     auditor{d.audit, d.archive},
 		Trunks:    trunkStates(d.b2bua),
 		Usage:     d.archive.Usage,

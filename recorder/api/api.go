@@ -109,6 +109,8 @@ var ErrCursor = errors.New("no cursor of a listing")
 type Config struct {
 	Runtime recorder.Runtime
 	Library Library
+	// Warnings name what an operator should know though all is ready; nil: nothing.
+	Warnings func() []string
 	// Ready gives the error of each part that cannot take recordings now, by name:
 	// store, spool, keys, catalogue. Nil: always ready.
 	Ready   func(ctx context.Context) map[string]error

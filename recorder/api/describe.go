@@ -10,18 +10,40 @@ import (
 	"github.com/trunktap/trunktap/suppress"
 )
 
-const eventsDoc = "id is the event's seq, event its type, data the event as JSON. An event whose missed is not 0 says how many before it were lost, " +
-	"because the subscriber did not keep up. Types, more may come: " +
-	"call.started, call.answered, call.ended: a call that is observed. " +
-	"signal: a change of state and what it did. " +
-	"segment.complete: a file of audio is stored. " +
-	"recording.published: a recording is whole and can be found. " +
-	"recording.discarded: a recording is not kept, and why: no consent, too short, a consultation took its place. " +
-	"recording.failed: the rest of a call is not recorded, or a recording waits for the next start. " +
-	"storage.low, storage.recovered: a disk fills up (data.level: warn, low, full), or has room again. " +
-	"store.down, store.up: a store does not take recordings, which wait in the spool, or does again. " +
-	"upload.behind, upload.failed: recordings have waited long for their store, or one alone cannot be carried there. " +
-	"alarm: something needs an operator, named by data.alarm."
+// Events are the kinds of events, by what they tell of.
+var Events = []struct{ Kinds, Doc string }{
+	{"call.started, call.answered, call.ended", "a call that is observed"},
+	{"signal", "a change of state and what it did"},
+	{"segment.complete", "a file of audio is stored"},
+	{"recording.published", "a recording is whole and can be found"},
+	{"recording.discarded", "a recording is not kept, and why: no consent, too short, a consultation took its place"},
+	{"recording.failed", "the rest of a call is not recorded, or a recording waits for the next start"},
+	{"storage.low, storage.recovered", "a disk fills up (data.level: warn, low, full), or has room again"},
+	{"store.down, store.up", "a store does not take recordings, which wait in the spool, or does again"},
+	{"store.unfit", "a store answers, and does not do what is asked of it, such as to lock objects: data.error"},
+	{"upload.behind, upload.failed", "recordings have waited long for their store, or one alone cannot be carried there"},
+	{"key.unreachable, key.revoked", "the key service does not answer, or says that the key may not be used: data.error; data.stops_in says how long recording goes on all the same"},
+	{"key.stopped", "nothing is recorded for want of a key, calls go on: data.error"},
+	{"key.restored", "the key service answers again, and recordings go on: data.away says after how long"},
+	{"key.rotated, key.rotation_failed", "another key wraps what is new (data.key, data.before), or none could be made when it was due"},
+	{"next_hop.down, next_hop.up", "a next hop of a trunk does not answer, or does again"},
+	{"alarm", "something needs an operator, named by data.alarm"},
+}
+
+// eventsDoc describes the stream.
+func eventsDoc() string {
+	b := strings.Builder{}
+	b.WriteString("id is the event's seq, event its type, data the event as JSON. An event whose missed is not 0 says how many before it were lost, " +
+		"because the subscriber did not keep up. Types, more may come: ")
+	for i, e := range Events {
+		if i > 0 {
+			b.WriteString(". ")
+		}
+		b.WriteString(e.Kinds + ": " + e.Doc)
+	}
+	b.WriteString(".")
+	return b.String()
+}
 
 // vocabulary are the words of properties whose types are strings in Go.
 var vocabulary = map[string][]any{

@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Server) eventRoute() {
-	op := raw(operation("events", http.MethodGet, "/v1/events", "Events from now on (server-sent events)"), "text/event-stream", eventsDoc)
+	op := raw(operation("events", http.MethodGet, "/v1/events", "Events from now on (server-sent events)"), "text/event-stream", eventsDoc())
 	op.Responses["200"].Content["text/event-stream"].Schema = s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[recorder.Event](), true, "Event")
 	huma.Register(s.api, op, func(context.Context, *nothing) (*huma.StreamResponse, error) {
 		if s.subscribers.Add(1) > int64(s.cfg.SubscribersMax) {

@@ -103,6 +103,13 @@ func (s *Server) problem(doing string, err error) *Problem {
 		return newProblem(http.StatusGatewayTimeout, "effect-unknown", "it is queued, its effect is not known yet")
 	case errors.As(err, &shredded):
 		return newProblem(http.StatusGone, "shredded", fmt.Sprintf("the recording was shredded at %s, reason: %s", shredded.At.UTC().Format(time.RFC3339), shredded.Reason))
+	case errors.Is(err, recorder.ErrKeyRevoked):
+		s.cfg.Log.Error(doing, "error", err)
+		return newProblem(http.StatusServiceUnavailable, "key-revoked", "the key that opens the recording is disabled, destroyed or not permitted: "+
+			"enable it again at its service, or allow this daemon to use it")
+	case errors.Is(err, recorder.ErrKeyUnreachable):
+		s.cfg.Log.Error(doing, "error", err)
+		return newProblem(http.StatusServiceUnavailable, "key-unavailable", "the key service does not answer: see that it runs and can be reached by the daemon, then ask again")
 	case errors.Is(err, recorder.ErrKey):
 		s.cfg.Log.Error(doing, "error", err)
 		return newProblem(http.StatusServiceUnavailable, "key-unavailable", "the key of the recording is not available")

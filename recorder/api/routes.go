@@ -80,6 +80,8 @@ type health struct {
 	Body   struct {
 		Status  string   `json:"status" enum:"ok,unavailable"`
 		Failing []string `json:"failing,omitempty" doc:"What is not ready: store, spool, keys, catalogue, capture, sip."`
+
+		Warnings []string `json:"warnings,omitempty" doc:"What an operator should know though all is ready: unsealed, recordings are not sealed; key-service, the cached key is used because the key service does not answer or has revoked it."`
 	}
 }
 
@@ -105,6 +107,9 @@ func (s *Server) ready(ctx context.Context) *health {
 	defer cancel()
 	h := &health{Status: http.StatusOK}
 	h.Body.Status = "ok"
+	if s.cfg.Warnings != nil {
+		h.Body.Warnings = s.cfg.Warnings()
+	}
 	if s.cfg.Ready == nil {
 		return h
 	}

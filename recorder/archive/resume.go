@@ -12,6 +12,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -49,6 +50,7 @@ func (r *recovery) resume() (*recorder.Manifest, []byte, error) {
 		return nil, nil, err
 	}
 	defer k.Close()
+	m.Unsealed = seal.Unsealed(k.Wrapped())
 	content, err := r.a.sealManifest(r.ctx, k, r.at, m, audit.ReasonRecovered, "")
 	if err != nil {
 		return nil, nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -303,6 +304,10 @@ func (s *sink) Publish(m *recorder.Manifest) error {
 	}
 	if m.ID != s.id {
 		return fmt.Errorf("publish recording %s: this is the sink of %s", m.ID, s.id)
+	}
+	if seal.Unsealed(s.key.Wrapped()) {
+		c := *m // others may be reading the account
+		c.Unsealed, m = true, &c
 	}
 	if err := s.publish(m); err != nil {
 		return fmt.Errorf("publish recording %s: %w", s.id, err)

@@ -160,6 +160,15 @@ func (a *Archive) Room(recording string) string {
 	return "the spool is full, and others go before by priority and age"
 }
 
+// Paused tells why nothing is to be sealed now, though the keys of recordings that
+// go on are at hand; empty: it is. It asks nobody.
+func (a *Archive) Paused() string {
+	if s, ok := a.sealer.(interface{ Paused() string }); ok {
+		return s.Paused()
+	}
+	return ""
+}
+
 // Space tells how full the disks were when they were looked at last.
 func (a *Archive) Space() SpaceState {
 	if s := a.space.last.Load(); s != nil {

@@ -212,11 +212,25 @@ func (e *Envelope) UsedSinceStart(name string) bool {
 func (e *Envelope) OpenKey(ctx context.Context, recording string, w recorder.WrappedKey) (recorder.DataKey, error) {
 	k, err := e.unwrap(ctx, recording, w)
 	if err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w", err)
+		return nil, fmt.Errorf("unwrap data key: %w%s", err, remedy(w.KEK, err))
 	}
 	k.wrapped = w
 	e.stats.Opened.Add(1)
 	return k, nil
+}
+
+// remedy says what to do about a key that is not at hand.
+func remedy(kek string, err error) string {
+	mode, _, elsewhere := strings.Cut(kek, ":")
+	switch {
+	case errors.Is(err, ErrRevoked) && !elsewhere:
+		return " (restore the key file that has the key)"
+	case errors.Is(err, ErrRevoked):
+		return " (enable the key again at the service of mode " + mode + ", or allow this daemon to use it)"
+	case errors.Is(err, ErrUnreachable):
+		return " (see that the service of mode " + mode + " runs and can be reached)"
+	}
+	return ""
 }
 
 func (e *Envelope) unwrap(ctx context.Context, recording string, w recorder.WrappedKey) (*dataKey, error) {

@@ -262,8 +262,8 @@ func TestLifeOfAKeyService(t *testing.T) {
 			t.Errorf("after 25 h: %v", err)
 		}
 		want(EventStopped)
-		if err := e.Refusal(); !errors.Is(err, ErrUnreachable) {
-			t.Errorf("what goes on is sealed: %v", err)
+		if why := e.Paused(); why != "no key for longer than 24h0m0s, keys.cache.for" {
+			t.Errorf("what goes on: %q", why)
 		}
 		f.set(nil)
 		time.Sleep(time.Minute)
@@ -282,9 +282,15 @@ func TestLifeOfAKeyService(t *testing.T) {
 		if _, err := third.Seal([]byte("speech"), nil); err != nil {
 			t.Errorf("a recording that goes on: %v", err)
 		}
+		if why := e.Paused(); why != "the key was revoked, and keys.on_revoked is stop" {
+			t.Errorf("what goes on: %q", why)
+		}
 		f.set(nil)
 		time.Sleep(time.Minute)
 		want(EventRestored)
+		if why := e.Paused(); why != "" {
+			t.Errorf("what goes on: %q", why)
+		}
 		name, err := e.Rotate(context.Background())
 		if err != nil || name != "fake:v1" || mustKey(t, e, rec).Wrapped().KEK != name {
 			t.Errorf("rotated to %q, %v", name, err)

@@ -4,7 +4,6 @@ package seal
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -12,8 +11,8 @@ import (
 
 // Why a key-encryption key is not at hand; both are recorder.ErrKey.
 var (
-	ErrUnreachable = fmt.Errorf("%w: the key service does not answer", recorder.ErrKey)
-	ErrRevoked     = fmt.Errorf("%w: disabled, destroyed or not permitted", recorder.ErrKey)
+	ErrUnreachable = recorder.ErrKeyUnreachable
+	ErrRevoked     = recorder.ErrKeyRevoked
 )
 
 // KEK wraps data keys under a key-encryption key that may never leave a device

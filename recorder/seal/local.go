@@ -105,7 +105,7 @@ func OpenLocal(cfg LocalConfig) (*Local, error) {
 	default:
 		if cfg.MayMake != nil {
 			if err := cfg.MayMake(); err != nil {
-				return nil, &KeyFileError{cfg.Path, "restore it from a backup, or move the store aside to begin anew", err}
+				return nil, &KeyFileError{cfg.Path, "restore it from a backup; when there never was one, because other keys were in use, trunktap keys init makes it", err}
 			}
 		}
 		if k, err = l.generate(); err != nil {

@@ -243,19 +243,19 @@ func (e *Envelope) Check() error {
 	return e.stand.refuse(time.Now())
 }
 
-// Refusal says why what goes on is not to be sealed now, though its data key is at
-// hand: the key service does not answer or has revoked the key, and the policy is
-// to stop. Nil before the first key was got: what has begun waits for it.
-func (e *Envelope) Refusal() error {
+// Paused says why what goes on is not to be sealed now, though its data key is at
+// hand: the key service does not answer or has revoked the key, and the policy is to
+// stop. Empty before the first key was got, too: what has begun waits for it.
+func (e *Envelope) Paused() string {
 	if e.cfg.Direct {
-		return nil
+		return ""
 	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if e.stand.made.IsZero() {
-		return nil
+	if e.stand.made.IsZero() || e.stand.refuse(time.Now()) == nil {
+		return ""
 	}
-	return e.stand.refuse(time.Now())
+	return e.stand.why()
 }
 
 // Status is how an Envelope stands.

@@ -120,16 +120,21 @@ func (s *standing) refuse(now time.Time) error {
 		return fmt.Errorf("no key was got since the start: %w", s.err)
 	case s.made.IsZero():
 		return fmt.Errorf("no key was got yet: %w", ErrUnreachable)
-	case s.err == nil:
-		return nil
-	case s.policy() == PolicyStop && s.revoked():
-		return fmt.Errorf("keys.on_revoked is stop: %w", s.err)
-	case s.policy() == PolicyStop:
-		return fmt.Errorf("keys.on_unreachable is stop: %w", s.err)
-	case now.Sub(s.confirmed) < s.cfg.For:
+	case s.err == nil || s.policy() == PolicyContinue && now.Sub(s.confirmed) < s.cfg.For:
 		return nil
 	}
-	return fmt.Errorf("for longer than %s, keys.cache.for: %w", s.cfg.For, s.err)
+	return fmt.Errorf("%s: %w", s.why(), s.err)
+}
+
+// why says which key of the configuration has recording stop, after a failed request.
+func (s *standing) why() string {
+	switch {
+	case s.policy() == PolicyContinue:
+		return fmt.Sprintf("no key for longer than %s, keys.cache.for", s.cfg.For)
+	case s.revoked():
+		return "the key was revoked, and keys.on_revoked is stop"
+	}
+	return "the key service does not answer, and keys.on_unreachable is stop"
 }
 
 // policy is the one that holds after a failed request.
