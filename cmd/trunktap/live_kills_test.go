@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
@@ -92,7 +93,7 @@ func newKilling(t *testing.T) *killing {
 	}
 	w.agents[1].Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Silent: true, Play: siptest.Tone(1700, 0.5)}) })
 	w.liveDaemon = newLiveDaemon(t, liveConfig{
-		Dir: *killDir, Media: []string{"timeout: 5s"}, // of a call whose end the process that died had answered and not kept
+		Dir: *killDir, Media: []string{"timeout: 5s"}, // of a call whose end the process that died had passed on and not answered
 		Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Ports: 8 * *killCalls, SegmentMax: 5 * time.Second,
 	})
 	return w
@@ -179,18 +180,22 @@ func (w *killing) check() {
 		}
 		return nil
 	})
-	exported, worst := 0, time.Duration(0)
+	exported, revived, worst := 0, 0, time.Duration(0)
 	for id, c := range w.calls {
 		m := recordings[id]
 		checkAccount(w.t, m)
+		if m.Call.EndCause == string(media.CauseMediaSilence) && !w.died(c) {
+			revived++
+			w.t.Errorf("recording %s: the BYE was answered at %s, and a process after it went on with the call", m.ID, c.over.Format(time.RFC3339Nano))
+		}
 		worst = max(worst, w.lostOf(m, c))
 		if exported < killExported && m.AudioMS-restartMS(m) > 3000 {
 			exported++
 			checkVoices(w.t, m, w.export(m.ID), [2]float64{c.hz, 1700})
 		}
 	}
-	w.t.Logf("%d kills, %d calls tried, %d answered and ended, %d lost in their set-up, %d recordings; at most %d ms of audio lost a kill and call",
-		len(w.kills), w.tried, len(w.calls), w.lost, len(recordings), worst.Milliseconds())
+	w.t.Logf("%d kills, %d calls tried, %d answered and ended, %d lost in their set-up, %d recordings, %d of calls that went on behind their end; at most %d ms of audio lost a kill and call",
+		len(w.kills), w.tried, len(w.calls), w.lost, len(recordings), revived, worst.Milliseconds())
 	for line := range strings.Lines(string(must(os.ReadFile(w.log))(w.t))) {
 		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
 			w.t.Log(strings.TrimSpace(line))

@@ -166,6 +166,7 @@ func (c *call) turn() (again bool) {
 	now := time.Now()
 	c.survive(func() { c.due(now) })
 	c.survive(c.journal)
+	c.survive(c.reply)
 	switch {
 	case c.faults > faultsMax: // it would go on for ever
 		c.leave(now, media.CauseFailed)
@@ -228,6 +229,7 @@ func (c *call) leave(now time.Time, cause media.Cause) {
 	}
 	c.gone = true
 	c.unjournal()
+	c.reply()
 	c.b.forget(c)
 	c.b.wg.Done()
 }

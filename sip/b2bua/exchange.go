@@ -173,6 +173,10 @@ func (c *call) respond(ex *exchange, res *sip.Message, now time.Time) {
 		res = res.Frozen() // a 2xx to INVITE is let go with its ACK
 	}
 	ex.server.Respond(res, now)
+	if c.ends(ex, res) {
+		c.chronicle.replies = append(c.chronicle.replies, reply{res, sip.ReplyFlow(ex.server.Req)})
+		return
+	}
 	c.send(res, sip.ReplyFlow(ex.server.Req))
 }
 

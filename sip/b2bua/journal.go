@@ -18,6 +18,8 @@ type Journal interface {
 	// False: it was not taken.
 	Put(session string, state []byte) bool
 	Drop(session string)
+	// After does f, which does not wait, when what was put before is kept, or cannot be.
+	After(f func())
 }
 
 // journalVersion is that of journalled. What has another one is not restored.
@@ -118,6 +120,28 @@ type chronicle struct {
 	restarts int
 	written  []byte // as it stands in the journal
 	refused  bool   // it cannot be restored; counted
+	replies  []reply
+}
+
+// reply is an answer that waits for the journal.
+type reply struct {
+	res  *sip.Message
+	flow sip.Flow
+}
+
+// ends tells whether an answer says that the call is over. Whoever has it does not
+// ask again: a process after this one must know of it, or it would go on with a
+// call that nobody has.
+func (c *call) ends(ex *exchange, res *sip.Message) bool {
+	return ex.method == sip.Bye && res.Status >= 200 && c.ended && c.chronicle.written != nil
+}
+
+// reply lets the answers go that say that the call is over, behind the journal.
+func (c *call) reply() {
+	for _, r := range c.chronicle.replies {
+		c.b.cfg.Journal.After(func() { c.send(r.res, r.flow) })
+	}
+	c.chronicle.replies = nil
 }
 
 // journal brings the entry of the call up to date. It is done after every turn, so

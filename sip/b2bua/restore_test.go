@@ -20,6 +20,31 @@ type memJournal struct {
 	mu     sync.Mutex
 	states map[string][]byte
 	full   bool
+	slow   bool     // After waits for settle
+	after  []func() // that waits
+}
+
+// After implements Journal.
+func (j *memJournal) After(f func()) {
+	j.mu.Lock()
+	if j.slow {
+		j.after = append(j.after, f)
+		j.mu.Unlock()
+		return
+	}
+	j.mu.Unlock()
+	f()
+}
+
+// settle keeps what was put.
+func (j *memJournal) settle() {
+	j.mu.Lock()
+	after := j.after
+	j.after = nil
+	j.mu.Unlock()
+	for _, f := range after {
+		f()
+	}
 }
 
 func (j *memJournal) Put(session string, state []byte) bool {
@@ -258,5 +283,30 @@ func FuzzRestore(f *testing.F) {
 		c.media.close()
 		b.forget(c)
 		b.wg.Done()
+	})
+}
+
+// TestEndIsKept: who is told that the call is over is told when the journal knows it.
+func TestEndIsKept(t *testing.T) {
+	inRestart(t, nil, func(w *bench, _ func() *Restored) {
+		j := w.b.cfg.Journal.(*memJournal)
+		a, _ := w.established("kept@x")
+		j.mu.Lock()
+		j.slow = true
+		j.mu.Unlock()
+		a.send("BYE", nil, "")
+		w.p.reply(w.p.want("BYE"), 200, "", nil, "")
+		synctest.Wait()
+		for session, state := range j.left() {
+			if !strings.Contains(string(state), `"Over":true`) {
+				t.Errorf("%s: the journal has not been told: %s", session, state)
+			}
+		}
+		if len(j.left()) != 1 || len(j.after) != 1 {
+			t.Errorf("%d calls in the journal, %d answers wait", len(j.left()), len(j.after))
+		}
+		w.a.quiet(100 * time.Millisecond)
+		j.settle()
+		w.a.want("200 BYE")
 	})
 }

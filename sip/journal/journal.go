@@ -84,6 +84,8 @@ type Journal struct {
 	queue  []op          // guarded by mu
 	bytes  int           // guarded by mu: of the queue
 	flush  chan struct{} // guarded by mu: closed when the queue was written; nil: nobody waits
+	after  []func()      // guarded by mu: done when the queue was written
+	busy   bool          // guarded by mu: what was queued is being written
 	closed bool          // guarded by mu
 
 	// of the goroutine
@@ -239,6 +241,20 @@ func (j *Journal) Flush() {
 	}
 }
 
+// After does f when everything that was noted before is with the system, or cannot
+// be: at once, or soon and elsewhere. f must not wait.
+func (j *Journal) After(f func()) {
+	j.mu.Lock()
+	if j.closed || len(j.queue) == 0 && !j.busy {
+		j.mu.Unlock()
+		f()
+		return
+	}
+	j.after = append(j.after, f)
+	j.mu.Unlock()
+	j.rouse()
+}
+
 // Close writes what waits and closes the file. What it holds is for the next one.
 func (j *Journal) Close() error {
 	j.mu.Lock()
@@ -269,10 +285,16 @@ func (j *Journal) run() {
 			alive = true
 		}
 		j.mu.Lock()
-		queue, flush, closed := j.queue, j.flush, j.closed
-		j.queue, j.bytes, j.flush = nil, 0, nil
+		queue, after, flush, closed := j.queue, j.after, j.flush, j.closed
+		j.queue, j.after, j.bytes, j.flush, j.busy = nil, nil, 0, nil, true
 		j.mu.Unlock()
 		j.write(queue, alive || closed, time.Now())
+		j.mu.Lock()
+		j.busy = false
+		j.mu.Unlock()
+		for _, f := range after {
+			f()
+		}
 		if flush != nil {
 			close(flush)
 		}

@@ -209,3 +209,36 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestAfter: what is done after an entry finds it in the file.
+func TestAfter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "calls.journal")
+	j, _ := open(t, path)
+	for i := range 200 {
+		name, done := fmt.Sprint("call-", i), make(chan int, 1)
+		j.Put(name, []byte("state"))
+		j.After(func() {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				done <- -1
+				return
+			}
+			c, err := Read(data, testKeys{}.Open)
+			if err != nil || c.Calls[name] == nil {
+				done <- -1
+				return
+			}
+			done <- len(c.Calls)
+		})
+		if n := <-done; n != i+1 {
+			t.Fatalf("after entry %d: %d calls are in the file", i, n)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	done := false
+	if j.After(func() { done = true }); !done {
+		t.Error("nothing is done after Close")
+	}
+}
