@@ -123,9 +123,12 @@ func caching(k *config.Keys) seal.Caching {
 	return seal.Caching{
 		Renew: k.Cache.Renew, For: k.Cache.For, Check: k.Cache.Check,
 		OnUnreachable: seal.Policy(k.OnUnreachable), OnRevoked: seal.Policy(k.OnRevoked),
-		Timeout: max(patience, 0),
+		Timeout: max(patience, 0), RetryMax: min(keyRetryMax, k.Cache.Check), // 0: its own
 	}
 }
+
+// keyRetryMax is the longest pause between two requests to a service that is away.
+const keyRetryMax = 30 * time.Second
 
 // keyPauseMax is the longest pause between two tries of a request.
 const keyPauseMax = 3 * time.Second
