@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 	"sip/b2bua":      {"sip", "sip/guard", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
 	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
 	"sip/siprec":     {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/report", "media/srtp", "suppress"},
-	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
+	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "sip/siprec", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
 	"sip/siptest":    {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 
 	"suppress":           {},

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +55,12 @@ func (l *captureLog) Write(p []byte) (int, error) {
 
 func newLiveCapture(t *testing.T, dev, filter string) *liveCapture {
 	t.Helper()
+	return newLiveCaptureOf(t, dev, filter, 4096)
+}
+
+// newLiveCaptureOf takes so much of each packet; the capture's buffer has places of that size.
+func newLiveCaptureOf(t *testing.T, dev, filter string, snapBytes int) *liveCapture {
+	t.Helper()
 	if _, err := exec.LookPath("tcpdump"); err != nil {
 		t.Skip("tcpdump is not installed; make deps installs it")
 	}
@@ -61,7 +68,7 @@ func newLiveCapture(t *testing.T, dev, filter string) *liveCapture {
 		t.Skip("a capture needs root")
 	}
 	c := &liveCapture{t: t, file: filepath.Join(t.TempDir(), "capture.pcap"), stderr: &captureLog{ready: make(chan struct{})}}
-	c.cmd = exec.Command("tcpdump", "-i", dev, "-Z", "root", "-U", "-B", "8192", "--immediate-mode", "-s", "4096" /* its buffer has places of that size */, "--time-stamp-precision=nano", "-w", c.file, filter)
+	c.cmd = exec.Command("tcpdump", "-i", dev, "-Z", "root", "-U", "-B", "8192", "--immediate-mode", "-s", strconv.Itoa(snapBytes), "--time-stamp-precision=nano", "-w", c.file, filter)
 	c.cmd.Stderr = c.stderr
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)

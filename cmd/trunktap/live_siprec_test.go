@@ -45,6 +45,7 @@ func TestLiveSIPRECDialects(t *testing.T) {
 	listen := freeUDP(t, liveHost)
 	d := newLiveDaemon(t, siprecConfig(t, listen, dialects))
 	d.start()
+	capture := captureSIPREC(t)
 	var wg sync.WaitGroup
 	for i, dialect := range dialects {
 		wg.Go(func() {
@@ -67,13 +68,20 @@ func TestLiveSIPRECDialects(t *testing.T) {
 			}
 			checkSIPREC(t, &m, dialect)
 			pcm := d.export(m.ID)
-			checkTone(t, pcm[0], siptest.ExternalTone, siptest.InternalTone)
-			if !dialect.Mixed {
-				checkTone(t, pcm[1], siptest.InternalTone, siptest.ExternalTone)
-			}
+			found[m.Call.SIPCallID] = &m
+			checkTones(t, pcm, dialect)
 		})
 	}
 	d.stop()
+	t.Run("replayed", func(t *testing.T) { replaySIPREC(t, d, capture, dialects, found) })
+}
+
+func checkTones(t *testing.T, pcm [2][]int16, dialect siptest.Dialect) {
+	t.Helper()
+	checkTone(t, pcm[0], siptest.ExternalTone, siptest.InternalTone)
+	if !dialect.Mixed {
+		checkTone(t, pcm[1], siptest.InternalTone, siptest.ExternalTone)
+	}
 }
 
 // siprecCall is one call of a dialect.

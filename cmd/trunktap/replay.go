@@ -99,6 +99,14 @@ func (c *replayCmd) settings() (*config.Config, error) {
 		r.Encode = liveEncode // there is all the time that it takes
 		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
 	}
+	for i := range cfg.SIPREC.Sources {
+		r := &cfg.SIPREC.Sources[i].Recording
+		if narrow {
+			r.SampleRate = 8000
+		}
+		r.Encode = liveEncode
+		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
+	}
 	for i := range cfg.Stations {
 		r := &cfg.Stations[i].Recording
 		r.Format, r.Suppressed = cmp.Or(c.Format, r.Format), cmp.Or(c.Suppressed, r.Suppressed)
@@ -117,7 +125,7 @@ func (c *replayCmd) replay(e *env, cfg *config.Config, src replay.Source, signal
 		return err
 	}
 	refused := 0
-	run := replay.Config{Trunks: replayTrunks(cfg), CallState: state, Signals: signals, OnSignal: func(s suppress.Signal) {
+	run := replay.Config{Trunks: replayTrunks(cfg), Recording: &replay.Recording{Sources: followedSources(cfg), Decodable: decodable}, CallState: state, Signals: signals, OnSignal: func(s suppress.Signal) {
 		if !rec.Post(s) {
 			refused++
 		}

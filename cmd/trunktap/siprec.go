@@ -79,16 +79,8 @@ func siprecSources(cfg *config.Config, fingerprint srtp.Fingerprint) ([]siprec.S
 	var out []siprec.Source
 	for i := range cfg.SIPREC.Sources {
 		s := &cfg.SIPREC.Sources[i]
-		to := siprec.Source{
-			Name: s.Name, Peers: s.Peers, Address: cfg.SIP.Address, MediaAddr: s.MediaAddress,
-			InternalDomains: s.InternalDomains, Mixed: sideNamed(s.Mixed), JoinHeaders: s.JoinHeaders, JoinWindow: s.JoinWindow,
-		}
-		if side := sideNamed(s.Caller); s.Caller != "unknown" {
-			to.Caller = &side
-		}
-		for _, r := range s.Sides {
-			to.Sides = append(to.Sides, siprec.SideRule{AOR: r.AOR, Name: r.Name, Label: r.Label, Value: r.Value, Side: sideNamed(r.Side)})
-		}
+		to := siprecSource(s)
+		to.Address = cfg.SIP.Address
 		var err error
 		if to.SRTP, err = siprecSRTP(s, fingerprint); err != nil {
 			return nil, fmt.Errorf("source %s: %w", s.Name, err)
@@ -99,6 +91,35 @@ func siprecSources(cfg *config.Config, fingerprint srtp.Fingerprint) ([]siprec.S
 		out = append(out, to)
 	}
 	return out, nil
+}
+
+// siprecSource tells how the calls of a source are taken, wherever they come from.
+func siprecSource(s *config.SIPRECSource) siprec.Source {
+	to := siprec.Source{
+		Name: s.Name, Peers: s.Peers, MediaAddr: s.MediaAddress,
+		InternalDomains: s.InternalDomains, Mixed: sideNamed(s.Mixed), JoinHeaders: s.JoinHeaders, JoinWindow: s.JoinWindow,
+	}
+	if side := sideNamed(s.Caller); s.Caller != "unknown" {
+		to.Caller = &side
+	}
+	for _, r := range s.Sides {
+		to.Sides = append(to.Sides, siprec.SideRule{AOR: r.AOR, Name: r.Name, Label: r.Label, Value: r.Value, Side: sideNamed(r.Side)})
+	}
+	return to
+}
+
+// followedSources are the sources for captures: without any, all clients are one of the
+// first trunk, and nothing tells sides but the metadata.
+func followedSources(cfg *config.Config) []siprec.Source {
+	out := make([]siprec.Source, len(cfg.SIPREC.Sources))
+	for i := range out {
+		out[i] = siprecSource(&cfg.SIPREC.Sources[i])
+	}
+	if len(out) == 0 && len(cfg.Trunks) > 0 {
+		nobody := netip.PrefixFrom(netip.IPv6Unspecified(), 128) // it is found by what it says
+		out = append(out, siprec.Source{Name: cfg.Trunks[0].Name, Peers: []netip.Prefix{nobody}})
+	}
+	return out
 }
 
 func sideNamed(word string) media.Side {

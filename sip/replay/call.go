@@ -12,6 +12,7 @@ import (
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/sdp"
+	"github.com/trunktap/trunktap/sip/siprec"
 )
 
 // call is one dialog, or the early dialogs of one INVITE (RFC 3261 section 12),
@@ -25,6 +26,7 @@ type call struct {
 
 	tap      media.SessionTap // nil: not recorded, or ended
 	state    *callstate.Dialog
+	followed *siprec.Followed // of a recording session; it has no tap and state of its own
 	answered bool
 	ended    bool
 	last     time.Time     // of its last packet; of its end

@@ -54,6 +54,10 @@ func (t *tracker) request(c *call, m *message, sender media.Side) {
 	}
 	t.touch(c)
 	tx := c.begin(&transaction{sender: sender, cseq: m.cseq, method: m.Method, branch: m.branch})
+	if c.followed != nil {
+		t.followedRequest(c, tx, m)
+		return
+	}
 	body := description(m)
 	switch m.Method {
 	case sip.Invite:
@@ -161,6 +165,10 @@ func (t *tracker) response(c *call, m *message, sender media.Side) {
 	}
 	if m.Status >= 200 {
 		tx.final = m.Status
+	}
+	if c.followed != nil {
+		t.followedResponse(c, tx, m)
+		return
 	}
 	switch tx.method {
 	case sip.Invite:

@@ -51,6 +51,7 @@ func (t *tracker) raw(data []byte, src, dst netip.AddrPort) {
 		}
 	}
 	t.stats.Messages++
+	m.Arrival, m.Flow.Remote = t.now, src
 	in := message{Message: m, src: src, dst: dst, fromTag: m.FromTag(), toTag: m.ToTag()}
 	in.cseq, in.method = m.CSeq()
 	if via, err := m.TopVia(); err == nil {

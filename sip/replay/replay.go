@@ -73,6 +73,10 @@ type Config struct {
 	Signals  []suppress.Signal
 	OnSignal func(suppress.Signal)
 
+	// Recording takes recording sessions (SIPREC) as their server would. Nil: they are
+	// calls like others. Not with Live.
+	Recording *Recording
+
 	// Live is for packets of a live link: see Live.
 	Live *Live
 }
@@ -122,6 +126,9 @@ func Run(ctx context.Context, src Source, cfg Config, obs media.Observer, progre
 	t := newTracker(ctx, cfg, obs)
 	if progress == nil {
 		progress = func(Progress) {}
+	}
+	if err := t.followSessions(); err != nil {
+		return Stats{}, err
 	}
 	err := t.run(src, progress)
 	cause := media.CauseCaptureEnd
@@ -188,6 +195,9 @@ func (t *tracker) advance(at time.Time) {
 		t.now = at
 	}
 	t.stats.Last = t.now
+	if t.follower != nil {
+		t.follower.Advance(t.now)
+	}
 	for len(t.signals) > 0 && !received(t.signals[0]).After(t.now) {
 		if t.cfg.OnSignal != nil {
 			t.cfg.OnSignal(t.signals[0])

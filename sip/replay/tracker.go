@@ -11,6 +11,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
+	"github.com/trunktap/trunktap/sip/siprec"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -31,8 +32,9 @@ type tracker struct {
 	framers  framers
 	byDest   map[netip.AddrPort][]destination
 	bySource map[netip.AddrPort][]*flow
-	plain    []byte    // of the packet that is being taken
-	swept    time.Time // live: when silent calls were looked for
+	plain    []byte           // of the packet that is being taken
+	swept    time.Time        // live: when silent calls were looked for
+	follower *siprec.Follower // nil: recording sessions are calls like others
 }
 
 func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
@@ -48,6 +50,9 @@ func newTracker(ctx context.Context, cfg Config, obs media.Observer) *tracker {
 func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 	if t.cfg.Live != nil && t.cfg.Live.Trunks != nil {
 		t.cfg.Trunks, t.cfg.CallState = t.cfg.Live.Trunks()
+	}
+	if s := t.source(m, caller); s != nil {
+		return t.openFollowed(m, s, caller, callee)
 	}
 	p, known := t.cfg.locate(caller, callee)
 	if t.cfg.Live != nil && !known {
@@ -119,12 +124,15 @@ func (t *tracker) end(c *call, at time.Time, cause media.Cause) {
 	if c.tap != nil {
 		c.tap.Ended(at, cause)
 	}
+	if c.followed != nil {
+		c.followed.End(at, cause)
+	}
 	t.forget(c)
 	c.wipe()
 	t.active.Remove(c.el)
 	c.ended, c.last = true, t.now
 	t.held -= c.held
-	c.tap, c.state, c.sdp, c.flows, c.half, c.early, c.held = nil, nil, nil, nil, nil, nil, 0
+	c.tap, c.state, c.sdp, c.flows, c.half, c.early, c.held, c.followed = nil, nil, nil, nil, nil, nil, 0, nil
 	c.media = [2][]sdp.Media{}
 	c.el = t.ended.PushBack(c)
 }

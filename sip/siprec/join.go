@@ -65,9 +65,18 @@ func (s *Server) recordingFor(l *leg, invite *sip.Message, c content) *recording
 		s.joins[k] = append(s.joins[k], r)
 	}
 	if len(passing) > 0 {
-		time.AfterFunc(l.source.JoinWindow, func() { s.unjoin(r, passing) })
+		s.after(l.source.JoinWindow, invite.Arrival, func() { s.unjoin(r, passing) })
 	}
 	return r
+}
+
+// after does something when d has passed since now, by the clock of the dialogs.
+func (s *Server) after(d time.Duration, now time.Time, do func()) {
+	if s.follower == nil {
+		time.AfterFunc(d, do)
+		return
+	}
+	s.follower.later = append(s.follower.later, deferred{now.Add(d), do})
 }
 
 // leaveRecording takes a leg off the count; of a recording without legs nothing can

@@ -28,6 +28,7 @@ type leg struct {
 	sdpID   uint64
 	cname   string // ours in RTCP
 	half    half
+	paths   func(n int) Path // of a dialog that is followed; nil: it is ours
 	halfAOR string
 
 	box      chan *sip.Message

@@ -11,6 +11,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/media/report"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
@@ -22,8 +23,8 @@ const relaySide = media.External
 // line is one m= line of a recording dialog. Once its leg belongs to a recording it
 // is guarded by that one's mu.
 type line struct {
-	stream *relay.Stream // nil: refused, or not audio
-	sec    *srtp.Line    // nil: no SRTP
+	stream port       // nil: refused, or not audio
+	sec    *srtp.Line // nil: no SRTP
 	addr   netip.AddrPort
 
 	// of the client's latest description
@@ -45,6 +46,19 @@ type line struct {
 	place   place
 	senders []string // ids of the participants that contributed last
 	held    bool     // the metadata says that nobody sends it
+}
+
+// port is what a line's packets come through: a *relay.Stream, or the path of a
+// dialog that is only followed.
+type port interface {
+	Local(media.Side) netip.AddrPort
+	SetTap(media.Side, media.Tap)
+	SetRemote(media.Side, relay.Remote)
+	Protect([2]srtp.End) error
+	SetReports(*report.Config) error
+	Report(time.Time)
+	Stats() relay.Stats
+	Close() error
 }
 
 func (n *line) live() bool { return n.stream != nil }
@@ -142,6 +156,10 @@ func (l *leg) open(n *line) error {
 	if n.stream != nil {
 		return nil
 	}
+	if l.paths != nil {
+		n.stream = followedPort{l.paths(slices.Index(l.lines, n))}
+		return nil
+	}
 	s := l.source
 	opt := relay.Options{RTP: true, ReceiveOnly: true}
 	if s.SRTP != nil {
@@ -180,6 +198,9 @@ func (l *leg) readProtection(n *line, d *sdp.Description, m sdp.Media) srtp.Medi
 
 func (l *leg) protectOffer(n *line, d *sdp.Description, m sdp.Media) error {
 	n.protect = srtp.Media{}
+	if l.paths != nil {
+		return nil // whoever answers it has the keys
+	}
 	if !l.secures() {
 		return l.unprotected(m)
 	}
@@ -296,7 +317,7 @@ func (l *leg) accepted(d *sdp.Description) error {
 			if _, err := n.sec.Answer(l.readProtection(n, d, m)); err != nil {
 				return err
 			}
-		} else if err := l.unprotected(m); err != nil {
+		} else if err := l.unprotected(m); err != nil && l.paths == nil {
 			return err
 		}
 		own := n.label

@@ -169,6 +169,14 @@ func (r *recording) observe(l *leg, invite *sip.Message) error {
 	}
 	s := r.session(l, invite)
 	r.id = s.ID
+	if r.srv.follower != nil {
+		tap, err := r.srv.cfg.Observer.SessionStarted(context.Background(), s)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errObserver, err)
+		}
+		r.tap.Tap = tap
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), observeWait)
 	defer cancel()
 	got := make(chan answer, 1)

@@ -21,6 +21,8 @@ type Server struct {
 	counters Counters
 	wg       sync.WaitGroup // legs
 
+	follower *Follower // nil: the dialogs are ours
+
 	sources atomic.Pointer[sourceLists]
 	live    atomic.Int64 // dialogs that have not ended
 

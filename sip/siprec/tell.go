@@ -41,6 +41,9 @@ func (r *recording) place(n *line, p place, at time.Time) {
 		Side: p.side, At: at, Formats: n.formats, Sending: n.sends() && !n.held, Source: n.remote, Ptime: n.ptime,
 		Local: n.stream.Local(relaySide), Label: n.label, SideBy: p.by, Mixed: p.mixed,
 	}
+	if f, ok := n.stream.(followedPort); ok {
+		st.Secure = f.Secure()
+	}
 	for _, q := range p.parties {
 		st.Parties = append(st.Parties, media.Participant{Side: p.side, URI: q.AOR(), Name: q.Name()})
 	}
