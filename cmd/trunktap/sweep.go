@@ -77,13 +77,11 @@ func (d *daemon) startSweep() {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		t := time.NewTicker(every)
-		defer t.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case <-t.C:
+			case <-time.After(d.archive.SweepDue(every, time.Now())):
 			}
 			r, err := d.archive.Sweep(ctx, false)
 			switch {

@@ -74,12 +74,15 @@ func (c *memCatalog) Get(_ context.Context, id string) (recorder.Row, error) {
 	return r, nil
 }
 
-func (c *memCatalog) Find(context.Context, recorder.Query) (recorder.Page, error) {
+func (c *memCatalog) Find(_ context.Context, q recorder.Query) (recorder.Page, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := recorder.Page{}
 	for _, r := range c.rows {
-		p.Rows = append(p.Rows, r)
+		at := r.Manifest.Origin
+		if !at.Before(q.From) && (q.To.IsZero() || at.Before(q.To)) && (q.Store == "" || q.Store == r.Store) {
+			p.Rows = append(p.Rows, r)
+		}
 	}
 	slices.SortFunc(p.Rows, func(a, b recorder.Row) int { return cmp.Compare(a.Manifest.ID, b.Manifest.ID) })
 	return p, c.err

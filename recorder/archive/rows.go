@@ -274,7 +274,12 @@ func (a *Archive) locateIn(ctx context.Context, id string) (string, error) {
 
 // eachRow calls f for every row of the catalogue.
 func eachRow(ctx context.Context, c recorder.Catalog, f func(recorder.Row)) error {
-	q := recorder.Query{Limit: 1000, Order: recorder.OrderOldest}
+	return eachRowOf(ctx, c, recorder.Query{}, f)
+}
+
+// eachRowOf calls f for every row that a query finds, the oldest first.
+func eachRowOf(ctx context.Context, c recorder.Catalog, q recorder.Query, f func(recorder.Row)) error {
+	q.Limit, q.Order = 1000, recorder.OrderOldest
 	for {
 		page, err := c.Find(ctx, q)
 		if err != nil {

@@ -76,33 +76,40 @@ type sweeping struct {
 	now    time.Time
 	remove bool
 	SweepReport
-	seen []uint64 // hashes of the ids of recordings with a manifest
+	took time.Duration // by runs before this one, which it goes on with
+
+	// Of the store that is being swept. What is kept of recordings is that of two days.
+	day              string    // of the folders that come now
+	from             time.Time // its beginning: rows before it are compared
+	today, yesterday []uint64  // hashes of the ids of recordings with a manifest
+	blind            bool      // the catalogue does not answer
+	saved            time.Time // when the mark was written
 }
 
 // Sweep looks through stores, catalogue and spool for what nobody owns and what
 // is not there. With remove it deletes what is older than a day and provably no
 // recording's: torn files, uploads that were given up, and segments that the
-// authentic manifest beside them does not name. The error tells that it could
-// not go on.
+// authentic manifest beside them does not name. It goes day by day, holds in memory
+// what two days have, and goes on where a run before it, of a process that ended,
+// has stopped. The error tells that it could not go on.
 func (a *Archive) Sweep(ctx context.Context, remove bool) (SweepReport, error) {
 	w := &sweeping{a: a, ctx: ctx, now: time.Now(), remove: remove}
 	w.SweepReport = SweepReport{At: w.now.UTC(), Strays: []Stray{}, Counts: map[string]int{}}
-	for _, s := range a.shelves {
+	for _, s := range w.resume() {
 		if err := w.shelf(s); err != nil {
 			if ctx.Err() != nil {
 				return w.SweepReport, fmt.Errorf("sweep: %w", err)
 			}
 			w.found(Stray{Class: StrayStore, Store: s.name, Detail: err.Error()})
 		}
-	}
-	if w.Counts[StrayStore] == 0 {
-		w.rows()
+		w.day, w.from = "", time.Time{}
 	}
 	w.spool()
-	w.TookMS = time.Since(w.now).Milliseconds()
+	w.TookMS = (w.took + time.Since(w.now)).Milliseconds()
 	if err := ctx.Err(); err != nil {
 		return w.SweepReport, fmt.Errorf("sweep: %w", err)
 	}
+	w.save(sweepMark{Done: true})
 	a.swept.Store(&w.SweepReport)
 	return w.SweepReport, nil
 }
@@ -144,17 +151,20 @@ var segmentShape = regexp.MustCompile(`^[0-9]{4,}(-opus)?\.seg$`)
 func (w *sweeping) shelf(s *shelf) error {
 	at := place{shelf: s}
 	var objects []recorder.BlobInfo
-	err := s.store.List(w.ctx, "", func(i recorder.BlobInfo) error {
-		w.Objects++
+	w.today, w.yesterday = w.today[:0], w.yesterday[:0]
+	err := w.list(s, func(i recorder.BlobInfo) error {
 		dir := path.Dir(i.Name)
 		if !folderShape.MatchString(dir) {
+			w.Objects++
 			w.Other++
 			return nil
 		}
 		if dir != at.prefix {
 			w.folder(at, objects)
 			at.prefix, objects = dir, objects[:0]
+			w.dayOver(s, dir[:len(dayLayout)])
 		}
+		w.Objects++
 		objects = append(objects, i)
 		return w.ctx.Err()
 	})
@@ -162,6 +172,7 @@ func (w *sweeping) shelf(s *shelf) error {
 		return err
 	}
 	w.folder(at, objects)
+	w.dayOver(s, "")
 	if s.dir != "" {
 		w.temps(s, s.dir)
 	}
@@ -186,7 +197,7 @@ func (w *sweeping) folder(p place, objects []recorder.BlobInfo) {
 		return
 	}
 	w.Recordings++
-	w.seen = append(w.seen, hashOf(p.id()))
+	w.today = append(w.today, hashOf(p.id()))
 	c, err := w.a.catalogue.get(w.ctx)
 	var row recorder.Row
 	if err == nil {
@@ -274,25 +285,65 @@ func hashOf(id string) uint64 {
 	return h.Sum64()
 }
 
-// rows looks for recordings that the catalogue alone knows.
-func (w *sweeping) rows() {
-	slices.Sort(w.seen)
+// dayLayout is how the day stands at the beginning of a folder's name.
+const dayLayout = "2006/01/02"
+
+// dayOver compares the day that is over, and those without objects behind it, with
+// the catalogue; next is the one that comes now, empty: none.
+func (w *sweeping) dayOver(s *shelf, next string) {
+	var to time.Time
+	if next != "" {
+		t, err := time.Parse(dayLayout, next)
+		if next == w.day || err != nil || !t.After(w.from) {
+			return // what is out of order was not seen, and is asked for
+		}
+		to = t
+	}
+	w.rows(s, w.from, to)
+	w.day, w.from = next, to
+	w.today, w.yesterday = w.yesterday[:0], w.today
+	if next != "" && time.Since(w.saved) > sweepSaveEvery {
+		w.save(sweepMark{Store: s.name, Day: next})
+	}
+}
+
+// rows looks for recordings of a time that the catalogue alone knows, by the time
+// of their answer: those that began the day before were seen then.
+func (w *sweeping) rows(s *shelf, from, to time.Time) {
+	if w.blind || w.ctx.Err() != nil {
+		return
+	}
+	slices.Sort(w.today)
 	c, err := w.a.catalogue.get(w.ctx)
 	if err == nil {
-		err = eachRow(w.ctx, c, func(r recorder.Row) {
-			id := r.Manifest.ID
-			if _, ok := slices.BinarySearch(w.seen, hashOf(id)); ok || w.beingTaken(id) {
-				return
-			}
-			if s, err := w.a.shelf(r.Store); err == nil && w.a.has(w.ctx, place{s, r.Prefix}) {
-				return // it came meanwhile
-			}
-			w.found(Stray{Class: StrayNoObject, Store: r.Store, Name: r.Prefix, Detail: "the catalogue lists it, the store has no manifest"})
-		})
+		err = eachRowOf(w.ctx, c, recorder.Query{From: from, To: to, Store: s.name}, func(r recorder.Row) { w.row(s, r) })
 	}
-	if err != nil {
+	if err != nil && w.ctx.Err() == nil {
+		w.blind = true
 		w.found(Stray{Class: StrayStore, Name: "catalogue", Detail: err.Error()})
 	}
+}
+
+// row looks whether the store has what the catalogue lists.
+func (w *sweeping) row(s *shelf, r recorder.Row) {
+	if r.Store != s.name {
+		if _, err := w.a.shelf(r.Store); err == nil || s.name != "" {
+			return // that store's turn
+		}
+	}
+	id := r.Manifest.ID
+	for _, day := range [][]uint64{w.today, w.yesterday} {
+		if _, ok := slices.BinarySearch(day, hashOf(id)); ok {
+			return
+		}
+	}
+	if w.beingTaken(id) {
+		return
+	}
+	if r.Store == s.name && w.a.has(w.ctx, place{s, r.Prefix}) {
+		return // it came meanwhile, or was answered long after it began
+	}
+	w.found(Stray{Class: StrayNoObject, Store: r.Store, Name: r.Prefix, Detail: "the catalogue lists it, the store has no manifest"})
 }
 
 // uploads gives up what others began to upload and never completed.

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
@@ -186,6 +187,12 @@ const (
 type FileUploader interface {
 	// Upload is Publish that leaves the local file where it is.
 	Upload(ctx context.Context, name, localFile string) error
+}
+
+// FromLister is a store whose objects can be listed from a name on.
+type FromLister interface {
+	// ListFrom is List of all objects whose names do not come before from.
+	ListFrom(ctx context.Context, from string, f func(recorder.BlobInfo) error) error
 }
 
 // Uploader is a store that takes an object while it still grows. Nothing is to

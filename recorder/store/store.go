@@ -439,14 +439,14 @@ func (d *Dir) List(ctx context.Context, prefix string, f func(recorder.BlobInfo)
 	if dir != "" && CheckName(strings.TrimSuffix(dir, "/")) != nil {
 		return nil //nolint:nilerr // nothing can be called so
 	}
-	if err := d.list(ctx, dir, prefix, f); err != nil {
+	if err := d.list(ctx, dir, prefix, "", f); err != nil {
 		return fmt.Errorf("list %q: %w", prefix, err)
 	}
 	return nil
 }
 
 // list walks one folder; dir is empty or ends with a slash.
-func (d *Dir) list(ctx context.Context, dir, prefix string, f func(recorder.BlobInfo) error) error {
+func (d *Dir) list(ctx context.Context, dir, prefix, from string, f func(recorder.BlobInfo) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -471,8 +471,11 @@ func (d *Dir) list(ctx context.Context, dir, prefix string, f func(recorder.Blob
 	// With its slash a folder sorts where its objects belong.
 	slices.Sort(names)
 	for _, name := range names {
+		if name < from && !(strings.HasSuffix(name, "/") && strings.HasPrefix(from, name)) {
+			continue
+		}
 		if strings.HasSuffix(name, "/") {
-			err = d.list(ctx, name, prefix, f)
+			err = d.list(ctx, name, prefix, from, f)
 		} else {
 			err = d.listOne(name, f)
 		}

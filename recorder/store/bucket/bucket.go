@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"cloud.google.com/go/storage"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"gocloud.dev/blob"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -140,6 +142,7 @@ var (
 	_ recorder.Store     = (*Bucket)(nil)
 	_ store.FileUploader = (*Bucket)(nil)
 	_ store.Uploader     = (*Bucket)(nil)
+	_ store.FromLister   = (*Bucket)(nil)
 	_ store.Preparer     = (*Bucket)(nil)
 )
 
@@ -223,17 +226,26 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 
 // List implements recorder.Store.
 func (b *Bucket) List(ctx context.Context, prefix string, f func(recorder.BlobInfo) error) error {
+	return b.list(ctx, prefix, "", f)
+}
+
+// ListFrom implements store.FromLister. Services that cannot begin at a name list all.
+func (b *Bucket) ListFrom(ctx context.Context, from string, f func(recorder.BlobInfo) error) error {
+	return b.list(ctx, "", from, f)
+}
+
+func (b *Bucket) list(ctx context.Context, prefix, from string, f func(recorder.BlobInfo) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("list %q: %w", prefix, err)
 	}
 	for token := blob.FirstPageToken; len(token) > 0; {
-		page, next, err := b.page(ctx, prefix, token)
+		page, next, err := b.page(ctx, prefix, from, token)
 		if err != nil {
 			return err
 		}
 		for _, o := range page {
 			name, ours := b.name(o.Key)
-			if !ours || o.IsDir {
+			if !ours || o.IsDir || name < from {
 				continue
 			}
 			if err := f(recorder.BlobInfo{Name: name, Size: o.Size, Modified: o.ModTime}); err != nil {
@@ -248,14 +260,30 @@ func (b *Bucket) List(ctx context.Context, prefix string, f func(recorder.BlobIn
 // listPage is what one request lists.
 const listPage = 1000
 
-func (b *Bucket) page(ctx context.Context, prefix string, token []byte) ([]*blob.ListObject, []byte, error) {
+func (b *Bucket) page(ctx context.Context, prefix, from string, token []byte) ([]*blob.ListObject, []byte, error) {
 	ctx, cancel := b.limit(ctx, 0)
 	defer cancel()
-	page, next, err := b.bucket.ListPage(ctx, token, listPage, &blob.ListOptions{Prefix: b.key(prefix)})
+	o := &blob.ListOptions{Prefix: b.key(prefix)}
+	if from != "" {
+		o.BeforeList = func(as func(any) bool) error { beginAt(b.key(from), as); return nil }
+	}
+	page, next, err := b.bucket.ListPage(ctx, token, listPage, o)
 	if err != nil {
 		return nil, nil, b.fail(ctx, "list "+prefix, "", err)
 	}
 	return page, next, nil
+}
+
+// beginAt lets a listing begin at a key, about.
+func beginAt(key string, as func(any) bool) {
+	var s *s3.ListObjectsV2Input
+	if as(&s) && s.ContinuationToken == nil {
+		s.StartAfter = &key // and not itself: folders are no objects
+	}
+	var g *storage.Query
+	if as(&g) {
+		g.StartOffset = key
+	}
 }
 
 // Limits of Check.

@@ -242,6 +242,18 @@ func testList(t *testing.T, h Harness) {
 			t.Errorf("List %q = %s, want %s", c.prefix, got, c.want)
 		}
 	}
+	for from, want := range map[string]string{
+		"": "a-b,a.c,a/1,a/1-x/1,a/2,a0,b", "a/": "a/1,a/1-x/1,a/2,a0,b", "a/1-x": "a/1-x/1,a/2,a0,b", "a/1-x/0": "a/1-x/1,a/2,a0,b", "a/3": "a0,b", "c": "",
+	} {
+		var got []string
+		err := s.(store.FromLister).ListFrom(context.Background(), from, func(i recorder.BlobInfo) error {
+			got = append(got, i.Name)
+			return nil
+		})
+		if strings.Join(got, ",") != want || err != nil {
+			t.Errorf("ListFrom %q = %s, %v, want %s", from, got, err, want)
+		}
+	}
 }
 
 func testListStops(t *testing.T, h Harness) {
