@@ -16,30 +16,48 @@ const (
 	EventRotated     = "key.rotated"     // another key-encryption key wraps what is new. Data: key, before
 )
 
-// Start asks the key service for the first intermediate key, once, and begins to
-// keep it fresh in a goroutine of its own. When it does not get one that is no
-// error: Check tells, and it is tried again.
+// startWait bounds how long Start waits for the first intermediate key: calls come
+// in behind it.
+const startWait = 3 * time.Second
+
+// Start begins to ask the key service for intermediate keys in a goroutine of its
+// own, and waits a while for the first. When there is none by then that is no error:
+// Check tells, and it is tried again.
 func (e *Envelope) Start(ctx context.Context) {
 	if e.cfg.Direct {
 		return
 	}
-	e.turn(ctx)
-	ctx, e.stop = context.WithCancel(context.Background())
-	e.ended = make(chan struct{})
-	go func() {
-		defer close(e.ended)
-		for {
-			wait := time.NewTimer(e.turn(ctx))
-			select {
-			case <-wait.C:
-			case <-e.wake:
-			case <-ctx.Done():
-				wait.Stop()
-				return
-			}
+	own, stop := context.WithCancel(context.Background())
+	e.stop, e.ended = stop, make(chan struct{})
+	first := make(chan struct{})
+	go e.keep(own, first)
+	patience := time.NewTimer(startWait)
+	defer patience.Stop()
+	select {
+	case <-first:
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+}
+
+// keep does what is due until ctx ends; first is closed when the first request was
+// answered, or not.
+func (e *Envelope) keep(ctx context.Context, first chan<- struct{}) {
+	defer close(e.ended)
+	due := e.turn(ctx)
+	close(first)
+	for {
+		wait := time.NewTimer(due)
+		select {
+		case <-wait.C:
+		case <-e.wake:
+		case <-ctx.Done():
 			wait.Stop()
+			return
 		}
-	}()
+		wait.Stop()
+		due = e.turn(ctx)
+	}
 }
 
 // Close ends the owner, wipes all keys that are its own, and closes the sources.
