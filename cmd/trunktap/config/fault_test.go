@@ -178,7 +178,7 @@ func TestFaults(t *testing.T) {
 		{"understood", minimal + "keys: {i_understand: true}\n", []string{`5:22: keys.i_understand: it belongs to mode none, and mode local is configured; allowed: with mode: none alone`}},
 		{"rotate what", minimal + "keys: {rotate: monthy}\n", []string{`5:16: keys.rotate: "monthy" is not known, did you mean "monthly"?; allowed: daily, weekly, monthly, yearly or a duration`}},
 		{"rotate unit", minimal + "keys: {rotate: 30}\n", []string{`5:16: keys.rotate: "30" has no unit`}},
-		{"rotate none", minimal + "keys: {mode: none, i_understand: true, rotate: daily}\n", []string{`keys.rotate: mode none has no keys; allowed: with mode local, pkcs11, vault or remote`}},
+		{"rotate none", minimal + "keys: {mode: none, i_understand: true, rotate: daily}\n", []string{`keys.rotate: mode none has no keys; allowed: with mode local, pkcs11, vault, remote or azure`}},
 		{"rotate itself", minimal + "keys: {mode: gcp-kms, rotate: daily}\n", []string{`keys.rotate: mode gcp-kms rotates its keys itself, by its own settings`}},
 		{"former", minimal + "keys: {former: [vault, local, vault]}\n", []string{`5:24: keys.former[1]: local is keys.mode`, `5:31: keys.former[2]: vault stands there twice`}},
 		{"key policies", minimal + "keys: {on_unreachable: wait, on_revoked: ignore, cache: {renew: 0s, for: 1, check: 2h}}\n", []string{

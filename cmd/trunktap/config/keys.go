@@ -72,7 +72,7 @@ type KeysAzure struct{ URL, Key, Algorithm, ClientID, CAFile string }
 // make versions of their keys by themselves alone.
 var (
 	keyServices   = []string{"pkcs11", "vault", "remote", "aws-kms", "gcp-kms", "azure"}
-	selfRotating  = []string{"aws-kms", "gcp-kms", "azure"}
+	selfRotating  = []string{"aws-kms", "gcp-kms"}
 	keyModes      = append(append([]string{"local"}, keyServices...), ModeNone)
 	keyRenewMin   = time.Second
 	keyForMax     = 366 * 24 * time.Hour
@@ -89,7 +89,7 @@ func keysTable(k *Keys) *node {
 			shown("/var/lib/trunktap/keys.json"),
 		key("former", "Modes that were configured before: they open what they sealed, by their blocks here. Mode local needs no entry.",
 			list(&k.Former, 0, keyFormersMax, func(s *string) *node { return choice(s, keyModes, nil) })).shown("[vault]"),
-		key("rotate", "How often a new key is made, of modes local, pkcs11, vault and remote; the other services do that themselves. Without the key: by command alone.",
+		key("rotate", "How often a new key is made, of modes local, pkcs11, vault, remote and azure; the other services do that themselves. Without the key: by command alone.",
 			interval(&k.Rotate, keyRotateMin)).shown("monthly"),
 		key("on_unreachable", "While the key service does not answer. continue: recording goes on under the key that is there, for cache.for. stop: it pauses at once; calls go on.",
 			choice(&k.OnUnreachable, []string{"continue", "stop"}, nil)).is("continue"),
@@ -118,7 +118,7 @@ func (d *decoder) checkKeys(c *Config) {
 		if k.Mode == ModeNone {
 			problem = "mode none has no keys"
 		}
-		d.faultAt("keys.rotate", problem, "with mode local, pkcs11, vault or remote")
+		d.faultAt("keys.rotate", problem, "with mode local, pkcs11, vault, remote or azure")
 	}
 	for i, f := range k.Former {
 		at := fmt.Sprintf("keys.former[%d]", i)

@@ -58,7 +58,7 @@ type KEK struct {
 	cfg    Config
 	client *kms.Client
 	http   *http.Client
-	door   service.Door
+	calls  *service.Caller
 }
 
 var _ seal.KEK = (*KEK)(nil)
@@ -90,7 +90,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if err != nil {
 		return nil, fmt.Errorf("profile, credentials_file: %w", err)
 	}
-	k := &KEK{cfg: cfg, http: client}
+	k := &KEK{cfg: cfg, http: client, calls: service.NewCaller(cfg.Attempts)}
 	k.client = kms.NewFromConfig(found, func(o *kms.Options) {
 		o.HTTPClient = client
 		if cfg.Endpoint != "" {
@@ -106,37 +106,22 @@ func encryptionContext(aad []byte) map[string]string {
 }
 
 // Wrap implements seal.KEK. The name is the key's ARN, whatever alias led to it.
-func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wrapped []byte, err error) {
-	if err := service.CheckWrap(plaintext, aad); err != nil {
-		return "", nil, err
-	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	defer leave()
-	err = k.cfg.Attempts.Do(ctx, "wrap data key", func(ctx context.Context) error {
+func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (string, []byte, error) {
+	return k.calls.Wrap(ctx, plaintext, aad, func(ctx context.Context) (string, []byte, error) {
 		out, err := k.client.Encrypt(ctx, &kms.EncryptInput{KeyId: &k.cfg.Key, Plaintext: plaintext, EncryptionContext: encryptionContext(aad)})
 		if err != nil {
-			return class(err)
+			return "", nil, class(err)
 		}
-		name, wrapped = aws.ToString(out.KeyId), out.CiphertextBlob
+		name, wrapped := aws.ToString(out.KeyId), out.CiphertextBlob
 		if !namePattern.MatchString(name) || len(wrapped) == 0 {
-			return fmt.Errorf("%w: the answer is not complete", seal.ErrUnreachable)
+			return "", nil, fmt.Errorf("%w: the answer is not complete", seal.ErrUnreachable)
 		}
-		return nil
+		return name, wrapped, nil
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	return name, wrapped, nil
 }
 
 // Unwrap implements seal.KEK.
-func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (plaintext []byte, err error) {
-	if err := service.CheckUnwrap(name, wrapped, aad); err != nil {
-		return nil, err
-	}
+func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) ([]byte, error) {
 	m := namePattern.FindStringSubmatch(name)
 	if m == nil {
 		return nil, fmt.Errorf("unwrap data key: %w: %.80q is no key of AWS KMS", seal.ErrRevoked, name)
@@ -144,24 +129,14 @@ func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (pla
 	if len(wrapped) > cipherBytesMax {
 		return nil, fmt.Errorf("unwrap data key: %d bytes: %w", len(wrapped), recorder.ErrTampered)
 	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	err = k.cfg.Attempts.Do(ctx, "unwrap data key", func(ctx context.Context) error {
+	return k.calls.Unwrap(ctx, name, wrapped, aad, func(ctx context.Context) ([]byte, error) {
 		in := &kms.DecryptInput{KeyId: &name, CiphertextBlob: wrapped, EncryptionContext: encryptionContext(aad)}
 		out, err := k.client.Decrypt(ctx, in, func(o *kms.Options) { o.Region = m[1] }) // the key may be of another one
 		if err != nil {
-			return class(err)
+			return nil, class(err)
 		}
-		plaintext = out.Plaintext
-		return nil
+		return out.Plaintext, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return plaintext, nil
 }
 
 // cipherBytesMax is what Decrypt takes.
@@ -193,7 +168,7 @@ func class(err error) error {
 
 // Close implements seal.KEK.
 func (k *KEK) Close() error {
-	if k.door.Close() {
+	if k.calls.Close() {
 		k.http.CloseIdleConnections()
 	}
 	return nil

@@ -67,7 +67,7 @@ type KEK struct {
 	cfg    Config
 	client *azkeys.Client
 	http   *http.Client
-	door   service.Door
+	calls  *service.Caller
 }
 
 var (
@@ -80,7 +80,7 @@ func Open(cfg Config) (*KEK, error) {
 	if err := cfg.Check().Err(); err != nil {
 		return nil, err
 	}
-	k := &KEK{cfg: cfg}
+	k := &KEK{cfg: cfg, calls: service.NewCaller(cfg.Attempts)}
 	var err error
 	if k.http, err = service.HTTPClient(cfg.CAFile); err != nil {
 		return nil, err
@@ -148,15 +148,7 @@ func gcm(key []byte) (cipher.AEAD, error) {
 }
 
 // Wrap implements seal.KEK. The name is the key's and its version's.
-func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wrapped []byte, err error) {
-	if err := service.CheckWrap(plaintext, aad); err != nil {
-		return "", nil, err
-	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	defer leave()
+func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (string, []byte, error) {
 	once := make([]byte, onceBytes)
 	defer clear(once)
 	_, _ = rand.Read(once) // never fails
@@ -165,33 +157,26 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wra
 		return "", nil, fmt.Errorf("wrap data key: %w", err)
 	}
 	algorithm := k.cfg.algorithm()
-	err = k.cfg.Attempts.Do(ctx, "wrap data key", func(ctx context.Context) error {
+	return k.calls.Wrap(ctx, plaintext, aad, func(ctx context.Context) (string, []byte, error) {
 		out, err := k.client.WrapKey(ctx, k.cfg.Key, "", azkeys.KeyOperationParameters{Algorithm: &algorithm, Value: once}, nil)
 		if err != nil {
-			return class(err, false)
+			return "", nil, class(err, false)
 		}
 		if out.KID == nil || !namePattern.MatchString(out.KID.Name()+"/"+out.KID.Version()) || len(out.Result) == 0 || len(out.Result) > service.WrappedBytesMax/2 {
-			return fmt.Errorf("%w: the answer is not complete", seal.ErrUnreachable)
+			return "", nil, fmt.Errorf("%w: the answer is not complete", seal.ErrUnreachable)
 		}
-		name = out.KID.Name() + "/" + out.KID.Version()
-		wrapped = binary.BigEndian.AppendUint16([]byte{wrappedVersion, numberOf(algorithm)}, uint16(len(out.Result)))
-		wrapped = append(wrapped, out.Result...)
-		return nil
+		name := out.KID.Name() + "/" + out.KID.Version()
+		head := binary.BigEndian.AppendUint16([]byte{wrappedVersion, numberOf(algorithm)}, uint16(len(out.Result)))
+		head = append(head, out.Result...)
+		return name, a.Seal(head, make([]byte, a.NonceSize()), plaintext, bound(head, aad)), nil
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	return name, a.Seal(wrapped, make([]byte, a.NonceSize()), plaintext, bound(wrapped, aad)), nil
 }
 
 // bound is what the data key is bound to: the head too, so that no byte of it is free.
 func bound(head, aad []byte) []byte { return append(append([]byte(nil), head...), aad...) }
 
 // Unwrap implements seal.KEK.
-func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (plaintext []byte, err error) {
-	if err := service.CheckUnwrap(name, wrapped, aad); err != nil {
-		return nil, err
-	}
+func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) ([]byte, error) {
 	m := namePattern.FindStringSubmatch(name)
 	if m == nil {
 		return nil, fmt.Errorf("unwrap data key: %w: %.80q is no key of Azure", seal.ErrRevoked, name)
@@ -200,33 +185,26 @@ func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (pla
 	if err != nil {
 		return nil, err
 	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	algorithm := algorithms[head[1]]
-	var once []byte
-	err = k.cfg.Attempts.Do(ctx, "unwrap data key", func(ctx context.Context) error {
+	return k.calls.Unwrap(ctx, name, wrapped, aad, func(ctx context.Context) ([]byte, error) {
 		out, err := k.client.UnwrapKey(ctx, m[1], m[2], azkeys.KeyOperationParameters{Algorithm: &algorithm, Value: head[headerBytes:]}, nil)
-		once = out.Result
-		return class(err, true)
+		if err != nil {
+			return nil, class(err, true)
+		}
+		defer clear(out.Result)
+		if len(out.Result) != onceBytes {
+			return nil, recorder.ErrTampered
+		}
+		a, err := gcm(out.Result)
+		if err != nil {
+			return nil, err
+		}
+		plaintext, err := a.Open(nil, make([]byte, a.NonceSize()), sealed, bound(head, aad))
+		if err != nil {
+			return nil, recorder.ErrTampered
+		}
+		return plaintext, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	defer clear(once)
-	if len(once) != onceBytes {
-		return nil, fmt.Errorf("unwrap data key: %w", recorder.ErrTampered)
-	}
-	a, err := gcm(once)
-	if err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w", err)
-	}
-	if plaintext, err = a.Open(nil, make([]byte, a.NonceSize()), sealed, bound(head, aad)); err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w", recorder.ErrTampered)
-	}
-	return plaintext, nil
 }
 
 // split cuts what Wrap made into the head, the wrapped key at its end, and the
@@ -243,14 +221,7 @@ func split(wrapped []byte) (head, sealed []byte, err error) {
 
 // Rotate implements seal.Rotator: a new version of the key, by its rotation policy.
 func (k *KEK) Rotate(ctx context.Context) (name string, err error) {
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer leave()
-	once := k.cfg.Attempts
-	once.Tries = 1 // whether one that was not answered made a key cannot be told
-	err = once.Do(ctx, "rotate key", func(ctx context.Context) error {
+	err = k.calls.Once(ctx, "rotate key", func(ctx context.Context) error {
 		out, err := k.client.RotateKey(ctx, k.cfg.Key, nil)
 		if err != nil {
 			return class(err, false)
@@ -295,7 +266,7 @@ func class(err error, unwrapping bool) error {
 
 // Close implements seal.KEK.
 func (k *KEK) Close() error {
-	if k.door.Close() {
+	if k.calls.Close() {
 		k.http.CloseIdleConnections()
 	}
 	return nil

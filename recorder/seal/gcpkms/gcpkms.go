@@ -55,7 +55,7 @@ func (c Config) Check() service.Faults {
 type KEK struct {
 	cfg    Config
 	client *kms.KeyManagementClient
-	door   service.Door
+	calls  *service.Caller
 }
 
 var _ seal.KEK = (*KEK)(nil)
@@ -77,7 +77,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 		return nil, fmt.Errorf("credentials_file: %w", err)
 	}
 	client.CallOptions.Encrypt, client.CallOptions.Decrypt = nil, nil // Attempts does that
-	return &KEK{cfg: cfg, client: client}, nil
+	return &KEK{cfg: cfg, client: client, calls: service.NewCaller(cfg.Attempts)}, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -91,68 +91,42 @@ func sum(b []byte) *wrapperspb.Int64Value {
 var errDamaged = fmt.Errorf("%w: damaged on the way", seal.ErrUnreachable)
 
 // Wrap implements seal.KEK. The name is that of the version which wrapped.
-func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wrapped []byte, err error) {
-	if err := service.CheckWrap(plaintext, aad); err != nil {
-		return "", nil, err
-	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	defer leave()
-	err = k.cfg.Attempts.Do(ctx, "wrap data key", func(ctx context.Context) error {
+func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (string, []byte, error) {
+	return k.calls.Wrap(ctx, plaintext, aad, func(ctx context.Context) (string, []byte, error) {
 		out, err := k.client.Encrypt(ctx, &kmspb.EncryptRequest{
 			Name: k.cfg.Key, Plaintext: plaintext, PlaintextCrc32C: sum(plaintext), AdditionalAuthenticatedData: aad, AdditionalAuthenticatedDataCrc32C: sum(aad),
 		})
 		switch {
 		case err != nil:
-			return class(err, false)
+			return "", nil, class(err, false)
 		case !out.VerifiedPlaintextCrc32C || !out.VerifiedAdditionalAuthenticatedDataCrc32C || out.CiphertextCrc32C.GetValue() != sum(out.Ciphertext).Value:
-			return errDamaged
+			return "", nil, errDamaged
 		case !namePattern.MatchString(out.Name):
-			return fmt.Errorf("%w: the answer does not tell the version", seal.ErrUnreachable)
+			return "", nil, fmt.Errorf("%w: the answer does not tell the version", seal.ErrUnreachable)
 		}
-		name, wrapped = out.Name, out.Ciphertext
-		return nil
+		return out.Name, out.Ciphertext, nil
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	return name, wrapped, nil
 }
 
 // Unwrap implements seal.KEK. Which version unwraps stands in what was wrapped;
 // the name tells the key, and people the version.
-func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (plaintext []byte, err error) {
-	if err := service.CheckUnwrap(name, wrapped, aad); err != nil {
-		return nil, err
-	}
+func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) ([]byte, error) {
 	m := namePattern.FindStringSubmatch(name)
 	if m == nil {
 		return nil, fmt.Errorf("unwrap data key: %w: %.80q is no key of Google Cloud KMS", seal.ErrRevoked, name)
 	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	err = k.cfg.Attempts.Do(ctx, "unwrap data key", func(ctx context.Context) error {
+	return k.calls.Unwrap(ctx, name, wrapped, aad, func(ctx context.Context) ([]byte, error) {
 		out, err := k.client.Decrypt(ctx, &kmspb.DecryptRequest{
 			Name: m[1], Ciphertext: wrapped, CiphertextCrc32C: sum(wrapped), AdditionalAuthenticatedData: aad, AdditionalAuthenticatedDataCrc32C: sum(aad),
 		})
 		switch {
 		case err != nil:
-			return class(err, true)
+			return nil, class(err, true)
 		case out.PlaintextCrc32C.GetValue() != sum(out.Plaintext).Value:
-			return errDamaged
+			return nil, errDamaged
 		}
-		plaintext = out.Plaintext
-		return nil
+		return out.Plaintext, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return plaintext, nil
 }
 
 // class says what an error of the API means. An argument that is not valid is the
@@ -185,7 +159,7 @@ func class(err error, unwrapping bool) error {
 
 // Close implements seal.KEK.
 func (k *KEK) Close() error {
-	if !k.door.Close() {
+	if !k.calls.Close() {
 		return nil
 	}
 	return k.client.Close()

@@ -83,7 +83,7 @@ func (c Config) Check() service.Faults {
 type KEK struct {
 	cfg   Config
 	token *token
-	door  service.Door
+	calls *service.Caller
 
 	mu     sync.Mutex // guards the following
 	mech   mechanism  // 0: the token was not there yet
@@ -106,7 +106,7 @@ func Open(ctx context.Context, cfg Config) (*KEK, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &KEK{cfg: cfg, token: newToken(cfg, m)}
+	k := &KEK{cfg: cfg, token: newToken(cfg, m), calls: service.NewCaller(cfg.Attempts)}
 	if err := k.start(ctx); err != nil && !errors.Is(err, seal.ErrUnreachable) {
 		return nil, errors.Join(err, k.Close())
 	}
@@ -172,23 +172,14 @@ func (k *KEK) setActive(a key) {
 }
 
 // Wrap implements seal.KEK.
-func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wrapped []byte, err error) {
-	if err := service.CheckWrap(plaintext, aad); err != nil {
-		return "", nil, err
-	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", nil, err
-	}
-	defer leave()
-	err = k.cfg.Attempts.Do(ctx, "wrap data key", func(ctx context.Context) error {
+func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (string, []byte, error) {
+	return k.calls.Wrap(ctx, plaintext, aad, func(ctx context.Context) (string, []byte, error) {
 		active, mech, err := k.current(ctx)
 		if err != nil {
-			return err
+			return "", nil, err
 		}
-		name = active.name()
 		own, bound := bytes.Clone(plaintext), bytes.Clone(aad) // a call that hangs outlives this one
-		wrapped, err = withKey(ctx, k.token, name, func(c *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle) ([]byte, error) {
+		wrapped, err := withKey(ctx, k.token, active.name(), func(c *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle) ([]byte, error) {
 			return wrap(c, s, mech, h, own, bound)
 		})
 		if err == nil {
@@ -199,48 +190,32 @@ func (k *KEK) Wrap(ctx context.Context, plaintext, aad []byte) (name string, wra
 			k.looked = time.Time{} // perhaps it was replaced
 			k.mu.Unlock()
 		}
-		return err
+		return active.name(), wrapped, err
 	})
-	if err != nil {
-		return "", nil, err
-	}
-	return name, wrapped, nil
 }
 
 // Unwrap implements seal.KEK.
-func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) (plaintext []byte, err error) {
-	if err := service.CheckUnwrap(name, wrapped, aad); err != nil {
-		return nil, err
-	}
+func (k *KEK) Unwrap(ctx context.Context, name string, wrapped, aad []byte) ([]byte, error) {
 	if _, ok := parseName(name); !ok {
 		return nil, fmt.Errorf("unwrap data key: %w: %.80q is no key of a token", seal.ErrRevoked, name)
 	}
 	if err := wellFormed(wrapped); err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w", err)
 	}
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
 	wrapped, aad = bytes.Clone(wrapped), bytes.Clone(aad) // a call that hangs outlives this one
-	err = k.cfg.Attempts.Do(ctx, "unwrap data key", func(ctx context.Context) error {
+	return k.calls.Unwrap(ctx, name, wrapped, aad, func(ctx context.Context) ([]byte, error) {
 		open := func(c *p11.Ctx, s p11.SessionHandle, h p11.ObjectHandle) ([]byte, error) {
 			return unwrap(c, s, h, wrapped, aad)
 		}
-		plaintext, err = withKey(ctx, k.token, name, open)
+		plaintext, err := withKey(ctx, k.token, name, open)
 		if !codeOf(err, vagueCodes) || !k.works(ctx, name, mechanism(wrapped[1])) {
-			return err
+			return plaintext, err
 		}
 		if plaintext, err = withKey(ctx, k.token, name, open); codeOf(err, vagueCodes) {
-			return fmt.Errorf("%w: the key works, but not on this", recorder.ErrTampered)
+			return nil, fmt.Errorf("%w: the key works, but not on this", recorder.ErrTampered)
 		}
-		return err
+		return plaintext, err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return plaintext, nil
 }
 
 // works tries the key on a data key of its own.
@@ -276,14 +251,7 @@ func withKey[T any](ctx context.Context, t *token, name string, f func(*p11.Ctx,
 
 // Rotate implements seal.Rotator: a new version of the key.
 func (k *KEK) Rotate(ctx context.Context) (name string, err error) {
-	ctx, leave, err := k.door.Enter(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer leave()
-	// Once only: whether a call that timed out made a key cannot be told.
-	once := service.Attempts{Timeout: k.cfg.Attempts.Each(), Tries: 1}
-	err = once.Do(ctx, "rotate key", func(ctx context.Context) error {
+	err = k.calls.Once(ctx, "rotate key", func(ctx context.Context) error {
 		k.mu.Lock()
 		k.looked = time.Time{} // another process may have rotated just now
 		k.mu.Unlock()
@@ -305,7 +273,7 @@ func (k *KEK) Rotate(ctx context.Context) (name string, err error) {
 // Close implements seal.KEK. It waits 5 s for calls into the library; one that
 // hangs longer keeps it loaded.
 func (k *KEK) Close() error {
-	if !k.door.Close() {
+	if !k.calls.Close() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)

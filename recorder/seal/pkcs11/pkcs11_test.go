@@ -198,7 +198,7 @@ func TestWrongPIN(t *testing.T) {
 	token.SetPIN(t, "0815")
 	tok := newToken(cfg, m)
 	m.users++
-	k := &KEK{cfg: cfg, token: tok}
+	k := &KEK{cfg: cfg, token: tok, calls: service.NewCaller(cfg.Attempts)}
 	defer func() { _ = k.Close() }()
 	for i, want := range []string{"CKR_PIN_INCORRECT", "not tried again", "not tried again"} {
 		if err := k.start(t.Context()); !errors.Is(err, seal.ErrRevoked) || !strings.Contains(err.Error(), want) {
