@@ -243,6 +243,46 @@ func TestLiveKeysStop(t *testing.T) {
 	d.stop()
 }
 
+// TestLiveKeysAwayAtStart: the daemon is killed in a call and starts without anybody
+// to ask. Calls are taken; what begins waits for its key, and so does what the crash
+// left. Nothing but the call of before is lost.
+func TestLiveKeysAwayAtStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real time: left out by -short")
+	}
+	k := newLiveKeys(t)
+	d, call := keysDaemon(t, k.yaml("cache: {renew: 1s, check: 1s}"))
+	before := call([2]float64{440, 660})
+	time.Sleep(4 * time.Second) // longer than the lookback
+	d.kill()
+	before.quiet()
+	k.stop()
+	d.startTo("/healthz")
+	during := call([2]float64{500, 800})
+	time.Sleep(1500 * time.Millisecond)
+	if d.metric("trunktap_key_recording") != 0 {
+		t.Error("there is a key to record with")
+	}
+	k.start()
+	d.waitMetric("trunktap_key_recording", isOne)
+	time.Sleep(1500 * time.Millisecond)
+	if err := during.bye(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	byCall := d.recordings(2)
+	m := byCall[during.external.ID()]
+	checkAccount(t, m)
+	checkVoices(t, m, d.export(m.ID), during.hz)
+	if keyGaps(m) > 0 || m.AudioMS < 2500 {
+		t.Errorf("%d ms, gaps %+v", m.AudioMS, m.Gaps)
+	}
+	if m := byCall[before.external.ID()]; m.AudioMS < 500 {
+		t.Errorf("%d ms of the call of before", m.AudioMS)
+	}
+	t.Log(strings.TrimSpace(d.command("verify")))
+	d.stop()
+}
+
 // keksOf are the names of key-encryption keys that recordings of a store need.
 func keksOf(t *testing.T, store string) map[string]bool {
 	t.Helper()

@@ -274,6 +274,12 @@ func liveAgent(t *testing.T, cfg siptest.Config) *siptest.Agent {
 // start starts the daemon and waits until it is ready.
 func (d *liveDaemon) start() {
 	d.t.Helper()
+	d.startTo("/readyz")
+}
+
+// startTo starts the daemon and waits until it gives an answer.
+func (d *liveDaemon) startTo(path string) {
+	d.t.Helper()
 	log := must(os.OpenFile(d.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600))(d.t)
 	defer func() { _ = log.Close() }() // the daemon has its own descriptor of it
 	d.cmd = exec.Command(d.binary, "serve", "--config", d.config)
@@ -289,7 +295,7 @@ func (d *liveDaemon) start() {
 			d.cmd = nil // there is nothing left to kill
 			d.t.Fatalf("the daemon ended: %v", <-exited)
 		}
-		return d.get("/readyz", nil)
+		return d.get(path, nil)
 	})
 	token := must(os.ReadFile(filepath.Join(d.cfg.Dir, "api-token")))(d.t)
 	d.token = strings.TrimSpace(string(token))

@@ -109,6 +109,7 @@ type daemon struct {
 	siprec   *siprec.Server // nil: no recording sessions are taken
 	restart  restart
 	rotation rotation
+	keyless  []string    // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
 	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
@@ -191,7 +192,7 @@ func (d *daemon) startRecovery() {
 		defer close(ended)
 		d.tellState(cfg)
 		d.recoverArchive(ctx, cfg)
-		d.catchUp(ctx.Done())
+		d.catchUp(ctx)
 	}()
 	d.closers = append(d.closers, func() error { cancel(); <-ended; return nil })
 }
@@ -201,13 +202,7 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	if err != nil && ctx.Err() == nil {
 		d.log.Error("what a crash left in the spool could not be looked for", "error", err)
 	}
-	for _, r := range recovered {
-		if r.Err != nil {
-			d.log.Error("a recording could not be recovered", "recording", r.ID, "error", r.Err)
-			continue
-		}
-		d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
-	}
+	d.tellRecovered(recovered)
 	if ctx.Err() != nil {
 		return
 	}
@@ -238,7 +233,7 @@ func (d *daemon) tellState(cfg *config.Config) {
 }
 
 // catchUp brings the catalogue up to date now and then.
-func (d *daemon) catchUp(done <-chan struct{}) {
+func (d *daemon) catchUp(ctx context.Context) {
 	t := time.NewTicker(catchUpEvery)
 	defer t.Stop()
 	behind := false
@@ -252,8 +247,9 @@ func (d *daemon) catchUp(done <-chan struct{}) {
 		}
 		behind = err != nil // told once, not at each try
 		d.linkUp()
+		d.recoverKeyless(ctx)
 		select {
-		case <-done:
+		case <-ctx.Done():
 			return
 		case <-t.C:
 		}

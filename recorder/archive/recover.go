@@ -105,19 +105,7 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 		if err := ctx.Err(); err != nil {
 			return out, fmt.Errorf("recover: %w", err)
 		}
-		if ok, err := a.requeue(id); ok || err != nil {
-			if err != nil {
-				out = append(out, Recovered{ID: id, Err: err, Error: err.Error()})
-			}
-			continue
-		}
-		r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
-		if r.Err = r.run(); r.Err != nil {
-			r.Error = r.Err.Error()
-		}
-		if !r.empty || len(r.Aside) > 0 {
-			out = append(out, r.Recovered)
-		}
+		out = a.recoverOne(ctx, id, out)
 	}
 	// Rows wait for the next CatchUp when the catalogue is not there yet.
 	_, _ = a.CatchUp(ctx)
