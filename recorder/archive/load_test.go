@@ -172,7 +172,8 @@ func (f *feeder) feed(taps []media.Tap, seconds int) (user, system time.Duration
 }
 
 // BenchmarkShortCalls is the CPU time that a recording costs beside its audio:
-// calls that begin, are answered and end, published and listed.
+// calls that begin, are answered and end, published and listed. Compare runs on a
+// tmpfs: ext4 is slow after many deletions, such as those of the run before.
 func BenchmarkShortCalls(b *testing.B) {
 	r, a := liveRecorder(b, recorder.FormatWAVPCMU)
 	user, system := cpuUsed()

@@ -28,6 +28,7 @@ type StoreConfig struct {
 // store lie on one file system; see store.Dir.
 type folderStore interface {
 	PublishFolder(ctx context.Context, name, localDir string, durable func(dirs ...string) error) error
+	PrepareFolder(name string) (up string, made func())
 }
 
 // shelf is one of the archive's stores. Recordings go to the one that they are

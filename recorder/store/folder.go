@@ -46,31 +46,72 @@ func (d *Dir) publishFolder(ctx context.Context, name, localDir string, durable 
 // moved into it: else a crash could lose both.
 func (d *Dir) parent(name string, durable func(dirs ...string) error) error {
 	dir := filepath.Dir(d.path(name))
+	up, err := d.makeParent(dir)
+	if err == nil && up != "" {
+		err = durable(up)
+	}
+	if err != nil {
+		return err
+	}
 	d.mkdir.Lock()
-	known := dir == d.made
-	var err error
-	if up := filepath.Dir(dir); !known && dir != d.root && up != d.above {
+	defer d.mkdir.Unlock()
+	delete(d.ready, dir)
+	d.made = dir
+	return nil
+}
+
+// makeParent makes a folder to move others into, and returns the directory whose
+// entries must be durable for it to be; empty: it is.
+func (d *Dir) makeParent(dir string) (up string, err error) {
+	d.mkdir.Lock()
+	_, known := d.ready[dir]
+	known = known || dir == d.made
+	if up = filepath.Dir(dir); !known && dir != d.root && up != d.above {
 		if err = vfs.MkdirAll(d.fsys, up); err == nil {
 			d.above = up
 		}
 	}
 	d.mkdir.Unlock()
 	if err != nil || known {
-		return err
+		return "", err
 	}
 	err = d.fsys.Mkdir(dir, folderMode)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		return "", err
 	}
-	if dir != d.root {
-		if err := durable(filepath.Dir(dir)); err != nil {
-			return err
+	if dir == d.root {
+		return "", nil
+	}
+	return up, nil
+}
+
+// readyMax bounds the folders that are made and not yet moved into.
+const readyMax = 4096
+
+// PrepareFolder makes, ahead of PublishFolder, what a folder is moved into. It
+// returns the directory whose entries are to be made durable, with whatever else
+// is, and what to call then; an empty one needs nothing. PublishFolder does by
+// itself what was not done here.
+func (d *Dir) PrepareFolder(name string) (up string, made func()) {
+	made = func() {}
+	if CheckName(name) != nil {
+		return "", made
+	}
+	dir := filepath.Dir(d.path(name))
+	d.mkdir.Lock()
+	since := d.forgotten
+	d.mkdir.Unlock()
+	up, err := d.makeParent(dir)
+	if err != nil || up == "" {
+		return "", made
+	}
+	return up, func() {
+		d.mkdir.Lock()
+		defer d.mkdir.Unlock()
+		if since == d.forgotten && len(d.ready) < readyMax { // else it may have been removed
+			d.ready[dir] = struct{}{}
 		}
 	}
-	d.mkdir.Lock()
-	defer d.mkdir.Unlock()
-	d.made = dir
-	return nil
 }
 
 // folderMode keeps recordings from everybody but the daemon's user.

@@ -160,3 +160,55 @@ func TestFolderIsMadeAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestPrepareFolder: what is made ahead is not made durable again; what was removed
+// meanwhile, or was not made, is made as without it.
+func TestPrepareFolder(t *testing.T) {
+	for _, what := range []string{"made", "not durable", "removed", "another's"} {
+		mem := vfstest.NewMem()
+		spoolFolder(t, mem, "")
+		d := mustOpenDir(t, store.DirConfig{Root: "/store", FS: mem})
+		up, made := d.PrepareFolder(folderName)
+		if up != "/store/2026/11" {
+			t.Errorf("%s: to be made durable: %q", what, up)
+		}
+		err := vfs.Durable(mem, nil, up)
+		switch what {
+		case "made":
+			made()
+		case "removed":
+			err = errors.Join(err, d.Put(context.Background(), "2026/11/22/a", nil), d.Delete(context.Background(), "2026/11/22/a"))
+			made() // too late: it is not taken for durable
+		case "another's":
+			made()
+			_, again := d.PrepareFolder(folderName)
+			again()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		rounds := 0
+		err = d.PublishFolder(context.Background(), folderName, localFolder, func(dirs ...string) error {
+			rounds++
+			return vfs.Durable(mem, nil, dirs...)
+		})
+		want := map[string]int{"made": 1, "another's": 1}[what]
+		if want == 0 {
+			want = 2
+		}
+		if err != nil || rounds != want {
+			t.Errorf("%s: %d rounds, want %d: %v", what, rounds, want, err)
+		}
+		for seed := range uint64(8) {
+			checkFolder(t, mem.CrashClone(seed), what, true)
+		}
+	}
+	d := mustOpenDir(t, store.DirConfig{Root: "/store", FS: vfstest.NewMem()})
+	for _, name := range []string{"../x", "a"} {
+		if up, made := d.PrepareFolder(name); up != "" {
+			t.Errorf("%q needs %q", name, up)
+		} else {
+			made()
+		}
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -81,13 +80,16 @@ type Dir struct {
 	mkdir sync.Mutex // a folder is used only when its entry is durable
 	made  string     // guarded by mkdir: the folder that was made or found last
 	above string     // the same: the folder above one that folders were moved into last
+
+	ready     map[string]struct{} // the same: folders that are durable, and into which one is about to be moved
+	forgotten uint64              // the same: how often what is remembered was dropped
 }
 
 var _ recorder.Store = (*Dir)(nil)
 
 // OpenDir opens the store and makes its directory.
 func OpenDir(cfg DirConfig) (*Dir, error) {
-	d := &Dir{root: filepath.Clean(cfg.Root), fsys: cfg.FS, freeBytesMin: cfg.FreeBytesMin}
+	d := &Dir{root: filepath.Clean(cfg.Root), fsys: cfg.FS, freeBytesMin: cfg.FreeBytesMin, ready: map[string]struct{}{}}
 	if d.fsys == nil {
 		d.fsys = vfs.OS{}
 	}
@@ -128,6 +130,8 @@ func (d *Dir) forget() {
 	d.mkdir.Lock()
 	defer d.mkdir.Unlock()
 	d.made, d.above = "", ""
+	d.forgotten++
+	clear(d.ready)
 }
 
 // hold keeps others from changing an object, and folders on the way to it from
@@ -429,70 +433,4 @@ func (d *Dir) prune(dir string) {
 		}
 		dir = filepath.Dir(dir)
 	}
-}
-
-// List implements recorder.Store.
-func (d *Dir) List(ctx context.Context, prefix string, f func(recorder.BlobInfo) error) error {
-	// Folders above the one that the prefix names hold nothing else that it names, and
-	// may hold a day's thousands.
-	dir := prefix[:strings.LastIndexByte(prefix, '/')+1]
-	if dir != "" && CheckName(strings.TrimSuffix(dir, "/")) != nil {
-		return nil //nolint:nilerr // nothing can be called so
-	}
-	if err := d.list(ctx, dir, prefix, "", f); err != nil {
-		return fmt.Errorf("list %q: %w", prefix, err)
-	}
-	return nil
-}
-
-// list walks one folder; dir is empty or ends with a slash.
-func (d *Dir) list(ctx context.Context, dir, prefix, from string, f func(recorder.BlobInfo) error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	entries, err := d.fsys.ReadDir(d.path(dir))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	names := make([]string, 0, len(entries))
-	for _, e := range entries {
-		name := dir + e.Name()
-		if e.IsDir() {
-			name += "/"
-		}
-		if strings.HasPrefix(e.Name(), ".") || !strings.HasPrefix(name, prefix) && !(e.IsDir() && strings.HasPrefix(prefix, name)) {
-			continue
-		}
-		names = append(names, name)
-	}
-	// With its slash a folder sorts where its objects belong.
-	slices.Sort(names)
-	for _, name := range names {
-		if name < from && !(strings.HasSuffix(name, "/") && strings.HasPrefix(from, name)) {
-			continue
-		}
-		if strings.HasSuffix(name, "/") {
-			err = d.list(ctx, name, prefix, from, f)
-		} else {
-			err = d.listOne(name, f)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (d *Dir) listOne(name string, f func(recorder.BlobInfo) error) error {
-	info, err := d.fsys.Stat(d.path(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // deleted meanwhile
-	}
-	if err != nil {
-		return err
-	}
-	return f(recorder.BlobInfo{Name: name, Size: info.Size(), Modified: info.ModTime()})
 }

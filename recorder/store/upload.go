@@ -41,13 +41,3 @@ func (d *Dir) upload(ctx context.Context, name, localFile string) error {
 	}
 	return d.copyTo(target, localFile)
 }
-
-var _ FromLister = (*Dir)(nil)
-
-// ListFrom implements FromLister.
-func (d *Dir) ListFrom(ctx context.Context, from string, f func(recorder.BlobInfo) error) error {
-	if err := d.list(ctx, "", "", from, f); err != nil {
-		return fmt.Errorf("list from %q: %w", from, err)
-	}
-	return nil
-}
