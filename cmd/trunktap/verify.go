@@ -164,6 +164,7 @@ var remedies = map[string]string{
 	archive.FaultKey:        "make the key available, then verify again",
 	archive.FaultSignature:  "compare the public keys with those that you noted (trunktap audit keys); somebody may have put his own in their place",
 	archive.FaultUnsigned:   "put its manifest back from a copy of the store",
+	archive.FaultUndone:     "shred it again, and take its recording.key out of the backup that it came from",
 	archive.FaultRolledBack: "put the newer manifest back from a copy of the store",
 	audit.FaultChain:        "put the log back from a copy of the store; somebody may have made up entries",
 	audit.FaultFork:         "the disk of the node was put back to an older state: keep both logs and start the node with a fresh audit.dir",

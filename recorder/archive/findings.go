@@ -29,6 +29,8 @@ const (
 	FaultNoLog      = "no-log"      // the log that a link is in is not at hand
 	FaultSealed     = "sealed"      // without its key only stored bytes were checked
 	FaultShredded   = "shredded"    // its key was destroyed on purpose
+	FaultDeleted    = "deleted"     // it was deleted on purpose, as the log says
+	FaultUndone     = "undone"      // it was shredded, and its key is there again
 )
 
 // Finding is one thing that is wrong with a recording.

@@ -171,6 +171,10 @@ func (a *Archive) keyRecord(ctx context.Context, p place) (segment.KeyRecord, er
 
 // putKeyRecord replaces the file with a recording's key. Its lock is held.
 func (a *Archive) putKeyRecord(ctx context.Context, p place, rec segment.KeyRecord) error {
+	rec, err := a.signTombstone(ctx, p, rec)
+	if err != nil {
+		return err
+	}
 	content, err := rec.Encode()
 	if err != nil {
 		return err

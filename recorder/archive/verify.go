@@ -83,8 +83,10 @@ type verification struct {
 	Report
 	found       findings
 	notes       findings
+	stored      []audit.StoredLog
 	unread      error           // logs in the store could not be read
 	keys        *keyring        // of the recording that is looked at
+	ended       string          // how it ended; empty: it was not shredded
 	down        map[string]bool // stores that cannot be read
 	done, total int64
 	progress    Progress
@@ -102,8 +104,7 @@ func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) 
 	if len(q.IDs) > 0 {
 		v.led.rings = a.rings(q.Proof, nil)
 		if len(v.led.rings) == 0 {
-			_, stored, _ := audit.Stored(ctx, a.Store(), "") // what is missing is told of each recording
-			v.led.rings = stored
+			v.stored, v.led.rings, _ = audit.Stored(ctx, a.Store(), "") // what is missing is told of each recording
 		}
 		err = v.some(q.IDs)
 	} else if err = v.readLogs(q.Proof); err == nil {
@@ -125,7 +126,9 @@ func (v *verification) some(ids []string) error {
 		p, err := v.a.locate(v.ctx, id)
 		switch {
 		case errors.Is(err, recorder.ErrNotFound):
-			v.found.addErr(id, "", err)
+			if err := v.gone(id, err); err != nil {
+				return err
+			}
 		case err != nil:
 			return err
 		default:
@@ -315,7 +318,7 @@ func (v *verification) recording(id string, p place, objects []string) error {
 
 // key looks at the file with the recording's key.
 func (v *verification) key(id string, p place) {
-	v.keys = v.a.keys(p)
+	v.keys, v.ended = v.a.keys(p), ""
 	rec, err := v.keys.record(v.ctx, id)
 	switch {
 	case errors.Is(err, recorder.ErrNotFound): // of version 1; else the manifest does not open
@@ -323,6 +326,7 @@ func (v *verification) key(id string, p place) {
 		v.found.addErr(id, segment.KeyFile, err)
 	case rec.Shredded != nil:
 		v.Shredded++
+		v.ended = v.tombstone(id, p, rec)
 	case seal.Unsealed(rec.Key):
 		v.Unsealed++
 	}

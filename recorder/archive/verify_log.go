@@ -21,11 +21,12 @@ type ProofQuery struct {
 
 // ledger is what the logs say of recordings.
 type ledger struct {
-	rings audit.Rings
-	last  map[[16]byte]*lastWord // by recording
-	sizes map[string]int64       // entries of each log
-	begun time.Time              // of the first log; zero: there is none
-	whole bool                   // all logs were read
+	rings  audit.Rings
+	last   map[[16]byte]*lastWord // by recording
+	graves map[[16]byte]*grave    // of shredded recordings
+	sizes  map[string]int64       // entries of each log
+	begun  time.Time              // of the first log; zero: there is none
+	whole  bool                   // all logs were read
 }
 
 // lastWord is the last that the logs say of a recording.
@@ -68,15 +69,33 @@ func (l *ledger) take(log *string, e audit.Entry) {
 			l.last[k] = w
 		}
 		w.kind = e.Kind
+		if e.Kind == audit.KindShredded {
+			g := l.grave(k)
+			g.entry, g.log, g.told = e.N, log, true
+		}
+	case audit.KindTombstone:
+		if e.Link != nil {
+			l.grave(k).link = linkKey(e.Link.SHA256)
+		}
 	default:
 	}
+}
+
+func (l *ledger) grave(k [16]byte) *grave {
+	g := l.graves[k]
+	if g == nil {
+		g = &grave{}
+		l.graves[k] = g
+	}
+	return g
 }
 
 // readLogs checks all logs, in the stores and on the disk, and learns from them.
 func (v *verification) readLogs(q ProofQuery) error {
 	l := &v.led
-	l.last, l.sizes, l.whole = map[[16]byte]*lastWord{}, map[string]int64{}, true
+	l.last, l.graves, l.sizes, l.whole = map[[16]byte]*lastWord{}, map[[16]byte]*grave{}, map[string]int64{}, true
 	logs, rings, err := audit.Stored(v.ctx, v.a.Store(), "")
+	v.stored = logs
 	if v.ctx.Err() != nil {
 		return v.ctx.Err()
 	}
@@ -187,7 +206,7 @@ func (v *verification) missing(q VerifyQuery) error {
 	}
 	want := map[gone]bool{}
 	for _, w := range v.led.last {
-		if !w.seen && w.kind == "" && q.near(w.at) {
+		if !w.seen && w.kind != audit.KindDeleted && w.link != ([16]byte{}) && q.near(w.at) {
 			want[gone{*w.log, w.entry}] = true
 		}
 	}
@@ -195,32 +214,15 @@ func (v *verification) missing(q VerifyQuery) error {
 		return nil
 	}
 	// Their ids were not kept: they are read again.
-	name := func(log string, e audit.Entry) {
-		if want[gone{log, e.N}] && !q.skips(e.Recording, "") && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
-			delete(want, gone{log, e.N})
-			v.found.addf(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
-				e.N, log, e.At.Format(time.RFC3339))
+	return v.eachLog(func(log string) func(audit.Entry) {
+		return func(e audit.Entry) {
+			if want[gone{log, e.N}] && !q.skips(e.Recording, "") && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
+				delete(want, gone{log, e.N})
+				v.found.addf(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
+					e.N, log, e.At.Format(time.RFC3339))
+			}
 		}
-	}
-	ignore := func(audit.Finding) {}
-	logs, _, _ := audit.Stored(v.ctx, v.a.Store(), "") // told before
-	for _, s := range logs {
-		if _, err := s.Check(v.ctx, v.led.rings, func(e audit.Entry) { name(s.Name(), e) }, ignore); err != nil && v.ctx.Err() != nil {
-			return err
-		}
-	}
-	dir, node, ok := v.a.own(q.Proof)
-	if !ok {
-		return nil
-	}
-	epochs, _ := dir.Epochs() // told before
-	for _, epoch := range epochs {
-		_, err := dir.Epoch(epoch).Check(v.ctx, node, v.led.rings, func(e audit.Entry) { name(node+"/"+epoch, e) }, ignore)
-		if err != nil && v.ctx.Err() != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // newest returns the hash of the last link that the node's own disk has of a
@@ -236,6 +238,7 @@ func newest(ctx context.Context, e audit.Epoch, from int64, id string) (hash str
 			return nil //nolint:nilerr // told when the log is checked
 		}
 		switch {
+		case en.Kind == audit.KindTombstone:
 		case en.Link != nil:
 			hash, kind = en.Link.SHA256, ""
 		case en.Kind == audit.KindDeleted || en.Kind == audit.KindShredded:

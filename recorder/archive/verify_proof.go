@@ -40,7 +40,7 @@ func (v *verification) manifest(id string, p place, objects []string) (*recorder
 	switch {
 	case !keyless:
 	case errors.Is(err, recorder.ErrShredded) && link == nil:
-		v.notes.addf(id, "", FaultShredded, "%v; it has no link that its stored bytes could be compared with", err)
+		v.notes.addf(id, "", FaultShredded, "%s; the recording has no link that its stored bytes could be compared with", v.ended)
 	case link == nil || link.Files == nil && link.FileCount > 0:
 		v.found.addErr(id, segment.ManifestFile, err)
 	default:
@@ -127,8 +127,11 @@ func (v *verification) inLog(id string, l *audit.Link) {
 		v.inOwnLog(id, l)
 	case w != nil && w.link == linkKey(l.SHA256):
 		w.seen = true
-		if w.kind != "" {
-			v.notes.addf(id, segment.ManifestFile, string(w.kind), "the log says so, and it is still there")
+		switch {
+		case w.kind == audit.KindShredded && v.ended == "":
+			v.found.addf(id, segment.KeyFile, FaultUndone, "log %s says that it was shredded, and its key is there: somebody put it back, or a crash came between", *w.log)
+		case w.kind == audit.KindDeleted:
+			v.notes.addf(id, segment.ManifestFile, FaultDeleted, "log %s says so, and it is still there", *w.log)
 		}
 	case !known:
 		v.notes.addf(id, segment.ManifestFile, FaultNoLog, "log %s is not at hand: its place in it was not checked", name)
@@ -199,12 +202,8 @@ func (v *verification) withoutKey(p place, l *audit.Link, objects []string, why 
 			v.found.addf(l.Recording, o, FaultOrphan, "its link does not name it")
 		}
 	}
-	if w := v.led.last[idKey(l.Recording)]; w != nil && w.kind == audit.KindShredded {
-		v.notes.addf(l.Recording, "", FaultShredded, "its key was destroyed, as the log says; its stored bytes were compared with its link")
-		return
-	}
 	if errors.Is(why, recorder.ErrShredded) {
-		v.notes.addf(l.Recording, "", FaultShredded, "%v; its stored bytes were compared with its link", why)
+		v.notes.addf(l.Recording, "", FaultShredded, "%s; its stored bytes were compared with its link", v.ended)
 		return
 	}
 	v.notes.addf(l.Recording, "", FaultSealed, "frames were not decrypted, only stored bytes compared with its link: %v", why)

@@ -403,7 +403,10 @@ func (c *core) link(r *request, now time.Time) error {
 		return err
 	}
 	kind := KindPublished
-	if l.Replaces != "" {
+	switch {
+	case l.Reason == ReasonShredded:
+		kind = KindTombstone
+	case l.Replaces != "":
 		kind = KindReplaced
 	}
 	r.signed = signed

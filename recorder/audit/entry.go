@@ -19,6 +19,7 @@ const (
 	KindReplaced  Kind = "recording.replaced"
 	KindDeleted   Kind = "recording.deleted"
 	KindShredded  Kind = "recording.shredded"
+	KindTombstone Kind = "recording.tombstone" // what stays of a shredded recording was signed
 	KindHeld      Kind = "recording.held"
 	KindReleased  Kind = "recording.released"
 
@@ -69,7 +70,7 @@ type Entry struct {
 	Happened    time.Time `json:"happened,omitzero"`       // when it was noted elsewhere before it came here
 	ClockBackMS int64     `json:"clock_back_ms,omitempty"` // the clock stood that much before the entry before it
 
-	Link *EntryLink `json:"link,omitempty"` // of published and replaced recordings
+	Link *EntryLink `json:"link,omitempty"` // of published and replaced recordings, and of tombstones
 }
 
 // EntryLink names a link.

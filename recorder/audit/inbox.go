@@ -10,6 +10,9 @@ import (
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
+// waitingMax bounds what is read of an inbox at a time.
+const waitingMax = 10_000
+
 // readInbox reads the entries that others left, oldest first.
 func (c *core) readInbox(most int) []*request {
 	dir := filepath.Join(c.cfg.Dir, inboxDir)
@@ -67,4 +70,13 @@ func Drop(fsys vfs.FS, dir string, e Entry, now time.Time) error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return nil
+}
+
+// Waiting returns the entries that others left and that the log has not taken up.
+func (d Dir) Waiting() (out []Entry) {
+	c := &core{cfg: Config{FS: d.fsys, Dir: d.path}}
+	for _, r := range c.readInbox(waitingMax) {
+		out = append(out, r.entry)
+	}
+	return out
 }

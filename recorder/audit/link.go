@@ -44,6 +44,7 @@ const (
 	ReasonAdopted   = "adopted"   // it was published while the log could not be written
 	ReasonRewritten = "rewritten" // for a reason that stands in the log beside it
 	ReasonSetAside  = "set-aside" // its predecessor was not readable
+	ReasonShredded  = "shredded"  // its key was destroyed: the link is that of the tombstone
 	zeroHash        = "0000000000000000000000000000000000000000000000000000000000000000"
 )
 

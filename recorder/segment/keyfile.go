@@ -28,6 +28,14 @@ type KeyRecord struct {
 	Created   time.Time           `json:"created"` // the data key
 	Wrapped   time.Time           `json:"wrapped"` // the data key, last
 	Shredded  *recorder.Shredded  `json:"shredded,omitempty"`
+	Link      string              `json:"link,omitempty"` // of a shredded one: what a node signed of it, see Claimed; empty: nobody did
+}
+
+// Claimed returns what a link of a shredded recording speaks of: the line of JSON
+// as it is without the link.
+func (r KeyRecord) Claimed() ([]byte, error) {
+	r.Version, r.Link = keyFileVersion, ""
+	return json.Marshal(r)
 }
 
 // ErrKeyFile says that a file with a wrapped key is torn or altered.
@@ -58,6 +66,8 @@ func (r KeyRecord) check() error {
 		return head.check(kindManifest)
 	case (r.Shredded == nil) == r.Key.IsZero():
 		return errors.New("want a key, or that it was destroyed")
+	case r.Shredded == nil && r.Link != "":
+		return errors.New("a link belongs to a key that was destroyed")
 	}
 	return nil
 }
