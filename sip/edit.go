@@ -10,6 +10,7 @@ import (
 const (
 	HeaderEditsMax      = 64   // entries of one of its lists
 	HeaderEditBytesMax  = 1024 // of one value
+	HeaderEditGrowsMax  = 8192 // bytes by which a message may grow: all of Set and Add
 	headerEditNameBytes = 64
 )
 
@@ -35,6 +36,15 @@ var structural = names(`Via Route Record-Route From To Call-ID CSeq Max-Forwards
 var meaningful = names(`Supported Unsupported Allow Allow-Events Accept Content-Disposition Replaces Join Target-Dialog
 	Refer-Sub Expires Min-Expires Authorization Proxy-Authorization WWW-Authenticate Proxy-Authenticate
 	Authentication-Info Reason Retry-After SIP-ETag SIP-If-Match`)
+
+// single are those that a message may have once: a second one is read in two ways, or
+// makes the next element refuse the message (RFC 3261 section 7.3.1).
+var single = names(`User-Agent Server Date Expires Min-Expires Organization Priority Subject Timestamp Retry-After Reply-To
+	Content-Disposition Replaces Join Target-Dialog Referred-By Refer-Sub Session-ID P-Charging-Vector SIP-ETag SIP-If-Match
+	Answer-Mode Priv-Answer-Mode Content-ID`)
+
+// SingleHeader says whether a message may have a header field but once.
+func SingleHeader(name string) bool { return single[longName(name)] }
 
 func names(list string) map[string]bool {
 	out := map[string]bool{}
@@ -107,16 +117,46 @@ func (e *HeaderEdit) Validate() error {
 		}
 	}
 	for _, list := range [][]Header{e.Set, e.Add} {
-		if len(list) > HeaderEditsMax {
-			errs = append(errs, fmt.Errorf("%d header fields, at most %d", len(list), HeaderEditsMax))
-		}
-		for _, h := range list {
-			if err := errors.Join(EditableHeader(h.Name), HeaderValue(h.Value)); err != nil {
-				errs = append(errs, fmt.Errorf("header field %q %w", h.Name, err))
-			}
+		errs = append(errs, validHeaders(list))
+	}
+	for _, h := range e.Add {
+		if SingleHeader(h.Name) {
+			errs = append(errs, fmt.Errorf("header field %q may be there once: set it", h.Name))
 		}
 	}
+	if n := e.grows(); n > HeaderEditGrowsMax {
+		errs = append(errs, fmt.Errorf("%d bytes of header fields, at most %d", n, HeaderEditGrowsMax))
+	}
 	return errors.Join(errs...)
+}
+
+func validHeaders(list []Header) error {
+	var errs []error
+	if len(list) > HeaderEditsMax {
+		errs = append(errs, fmt.Errorf("%d header fields, at most %d", len(list), HeaderEditsMax))
+	}
+	had := map[string]string{}
+	for _, h := range list {
+		if err := errors.Join(EditableHeader(h.Name), HeaderValue(h.Value)); err != nil {
+			errs = append(errs, fmt.Errorf("header field %q %w", h.Name, err))
+		}
+		long := longName(h.Name)
+		if before, ok := had[long]; ok {
+			errs = append(errs, fmt.Errorf("header field %q is %q again", h.Name, before))
+		}
+		had[long] = h.Name
+	}
+	return errors.Join(errs...)
+}
+
+// grows is by how much a message becomes longer at most.
+func (e *HeaderEdit) grows() (bytes int) {
+	for _, list := range [][]Header{e.Set, e.Add} {
+		for _, h := range list {
+			bytes += len(h.Name) + len(h.Value) + len(": \r\n")
+		}
+	}
+	return bytes
 }
 
 // Empty says whether nothing is changed.
@@ -128,9 +168,10 @@ func (e *HeaderEdit) Empty() bool {
 // fields were taken out, set and added.
 func (e *HeaderEdit) Apply(m *Message) (changed int) {
 	if len(e.PassOnly)+len(e.Remove) > 0 {
+		only, remove := patterns(e.PassOnly), patterns(e.Remove)
 		keep := m.Headers[:0]
 		for _, h := range m.Headers {
-			if e.passes(h.Name) {
+			if passes(longName(h.Name), only, remove) {
 				keep = append(keep, h)
 			} else {
 				changed++
@@ -147,25 +188,44 @@ func (e *HeaderEdit) Apply(m *Message) (changed int) {
 	return changed + len(e.Add)
 }
 
-func (e *HeaderEdit) passes(name string) bool {
-	long := longName(name)
+// pattern is an entry of PassOnly or Remove, made ready once for a message that may
+// have thousands of fields.
+type pattern struct {
+	name string // in full, in lower case
+	wild bool   // all that begin so
+}
+
+func patterns(list []string) []pattern {
+	out := make([]pattern, len(list))
+	for i, p := range list {
+		if prefix, wild := strings.CutSuffix(p, "*"); wild {
+			out[i] = pattern{strings.ToLower(prefix), true}
+		} else {
+			out[i].name = longName(p)
+		}
+	}
+	return out
+}
+
+func (p pattern) matches(long string) bool {
+	return p.name == long || p.wild && strings.HasPrefix(long, p.name)
+}
+
+// passes says whether the field of that long name does.
+func passes(long string, only, remove []pattern) bool {
 	if structural[long] {
 		return true
 	}
-	for _, p := range e.Remove {
-		if prefix, wild := strings.CutSuffix(strings.ToLower(p), "*"); wild {
-			if strings.HasPrefix(long, prefix) && !meaningful[long] {
-				return false
-			}
-		} else if longName(p) == long {
+	for _, p := range remove {
+		if p.matches(long) && !(p.wild && meaningful[long]) {
 			return false
 		}
 	}
-	if len(e.PassOnly) == 0 || meaningful[long] {
+	if len(only) == 0 || meaningful[long] {
 		return true
 	}
-	for _, p := range e.PassOnly {
-		if prefix, wild := strings.CutSuffix(strings.ToLower(p), "*"); wild && strings.HasPrefix(long, prefix) || longName(p) == long {
+	for _, p := range only {
+		if p.matches(long) {
 			return true
 		}
 	}

@@ -15,6 +15,11 @@ func TestStructuralHeaders(t *testing.T) {
 			t.Errorf("%s may be edited, the configuration says it may not", name)
 		}
 	}
+	for _, name := range config.SingleHeaders {
+		if !sip.SingleHeader(name) {
+			t.Errorf("%s may be added to another one, the configuration says it may not", name)
+		}
+	}
 	for _, name := range []string{"User-Agent", "Server", "X-Y", "Supported", "k", "Subject", "s", "P-Asserted-Identity"} {
 		if err := sip.EditableHeader(name); err != nil {
 			t.Errorf("%s %v", name, err)

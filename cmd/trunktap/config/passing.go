@@ -12,7 +12,16 @@ import (
 const (
 	headerEditsMax     = 64
 	headerEditBytesMax = 1024
+	headerEditGrowsMax = 8192 // bytes, of all of set and add
 )
+
+// SingleHeaders are those that a message may have once, with their compact forms.
+var SingleHeaders = strings.Fields(`User-Agent Server Date Expires Min-Expires Organization Priority Subject Timestamp Retry-After Reply-To
+	Content-Disposition Replaces Join Target-Dialog Referred-By Refer-Sub Session-ID P-Charging-Vector SIP-ETag SIP-If-Match
+	Answer-Mode Priv-Answer-Mode Content-ID s b`)
+
+// shortHeaders are the compact forms of what rules may touch.
+var shortHeaders = map[string]string{"a": "accept-contact", "b": "referred-by", "d": "request-disposition", "j": "reject-contact", "k": "supported", "n": "identity-info", "s": "subject", "u": "allow-events", "y": "identity"}
 
 // StructuralHeaders are those that no rule may touch, with their compact forms; a
 // test beside the wiring holds them to what sip says.
@@ -83,8 +92,8 @@ func headerEdit(e *HeaderEdit) []*node {
 		key("pass_only", "Header fields that pass, beside those that have a meaning in SIP; all others do not. Without the key: all pass.",
 			list(&e.PassOnly, 1, headerEditsMax, headerPattern)).shown("[P-Asserted-Identity, X-Carrier-*]"),
 		key("remove", "Header fields that do not pass, such as [User-Agent, \"X-*\"].", list(&e.Remove, 0, headerEditsMax, headerPattern)).is("[]"),
-		key("set", "Header fields that are put in the place of what came, or added.", headerFields(&e.Set)).shown("{User-Agent: trunktap}"),
-		key("add", "Header fields that are added.", headerFields(&e.Add)).shown("{X-Trunk: carrier-a}"),
+		key("set", "Header fields that are put in the place of what came, or added.", headerFields(&e.Set, nil)).shown("{User-Agent: trunktap}"),
+		key("add", "Header fields that are added to what came.", headerFields(&e.Add, SingleHeaders)).shown("{X-Trunk: carrier-a}"),
 	}
 }
 
@@ -106,7 +115,8 @@ func headerPattern(target *string) *node {
 }
 
 // headerFields are names of header fields with their values.
-func headerFields(target *map[string]string) *node {
+// Those of single may not be among them.
+func headerFields(target *map[string]string, single []string) *node {
 	n := mapping(target, headerEditsMax, func(v *string) *node {
 		want := fmt.Sprintf("a text of at most %d bytes without control characters", headerEditBytesMax)
 		return leaf(v, want, map[string]any{"type": []any{"string", "number", "boolean"}}, func(s scalar) (string, *wrong) {
@@ -121,13 +131,52 @@ func headerFields(target *map[string]string) *node {
 		if w := headerFault(name); w != nil {
 			return w
 		}
+		for _, other := range single {
+			if strings.EqualFold(other, name) {
+				return wrongf("%q may be in a message once: give it to set", name)
+			}
+		}
+		for other := range *target {
+			if longHeader(other) == longHeader(name) && other != name {
+				return wrongf("%q is %q again", name, other)
+			}
+		}
 		return put(name, s)
 	}
 	return n
 }
 
+func longHeader(name string) string {
+	name = strings.ToLower(name)
+	if long, ok := shortHeaders[name]; ok {
+		return long
+	}
+	return name
+}
+
+// checkHeaders holds that messages do not grow without measure.
+func (d *decoder) checkHeaders(path string, e *HeaderEdit) {
+	bytes := 0
+	for _, m := range []map[string]string{e.Set, e.Add} {
+		for name, v := range m {
+			bytes += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	if bytes > headerEditGrowsMax {
+		key := ".set"
+		if len(e.Set) == 0 {
+			key = ".add"
+		}
+		d.faultAt(path+key, fmt.Sprintf("messages grow by %d bytes", bytes), fmt.Sprintf("at most %d in set and add together", headerEditGrowsMax))
+	}
+}
+
 // checkPassing holds what the keys of passingFields cannot tell alone.
 func (d *decoder) checkPassing(path string, p *Passing) {
+	for side, r := range map[string]*HeaderRules{"to_external": &p.ToExternal, "to_internal": &p.ToInternal} {
+		d.checkHeaders(path+".headers."+side, &r.Requests)
+		d.checkHeaders(path+".headers."+side+".responses", &r.Responses)
+	}
 	if p.SessionExpires < p.MinSE {
 		d.faultAt(path+".session_expires", fmt.Sprintf("%s is less than min_se, %s", short(p.SessionExpires), short(p.MinSE)), "at least that")
 	}
