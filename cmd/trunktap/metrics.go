@@ -70,6 +70,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 
 	signallingMetrics(reg, d)
 	siprecMetrics(reg, d.siprec)
+	reg.MustRegister(d.refusals.counted)
 	reg.MustRegister(newUsageMetrics(d.archive.Usage))
 	return reg
 }

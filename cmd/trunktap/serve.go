@@ -109,7 +109,8 @@ type daemon struct {
 	siprec   *siprec.Server // nil: no recording sessions are taken
 	restart  restart
 	rotation rotation
-	keyless  []string    // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
+	keyless  []string // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
+	refusals *refusals
 	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
@@ -137,6 +138,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 			err = errors.Join(err, d.close())
 		}
 	}()
+	d.refusals = newRefusals(func(e recorder.Event) { d.rec.Tell(e) })
 	for _, part := range []func(context.Context) error{
 		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.resumeCalls,
 		d.startSIPREC, d.startFeeds, d.startCapture, d.startRotation, d.startAPI, d.startProfiles, d.reclaim,
@@ -315,7 +317,8 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), DNS: d.names, Relay: d.relay, Observer: d.rec,
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax), HopChanged: d.hopChanged,
-		Journal: d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
+		CallRefused: d.refusals.take,
+		Journal:     d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {
 		return err

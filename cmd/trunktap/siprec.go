@@ -35,7 +35,7 @@ func (d *daemon) startSIPREC(context.Context) error {
 	}
 	srv, err := siprec.New(siprec.Config{
 		Sources: sources, Listen: listen, Relay: d.relay, Observer: d.rec, Decodable: decodable,
-		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(d.cfg.Media.Timeout), Log: d.log,
+		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(d.cfg.Media.Timeout), CallRefused: d.refusals.take, Log: d.log,
 	})
 	if err != nil {
 		return err

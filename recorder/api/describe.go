@@ -27,6 +27,7 @@ var Events = []struct{ Kinds, Doc string }{
 	{"key.restored", "the key service answers again, and recordings go on: data.away says after how long"},
 	{"key.rotated, key.rotation_failed", "another key wraps what is new (data.key, data.before), or none could be made when it was due"},
 	{"next_hop.down, next_hop.up", "a next hop of a trunk does not answer, or does again"},
+	{"call.refused", "a call that the daemon refused itself: data has trunk, cause, status, from, to, sip_call_id; data.missed counts those of the trunk that were not told before it"},
 	{"alarm", "something needs an operator, named by data.alarm"},
 }
 

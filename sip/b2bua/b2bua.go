@@ -304,13 +304,20 @@ func (b *B2BUA) admit(m *sip.Message) {
 	table := (*b.tables.Load())[0]
 	peer, ok := table.Lookup(m.Flow.Remote)
 	if !ok || b.closing { // a peer of an earlier table may not begin calls
+		closing := b.closing
 		b.mu.Unlock()
+		if closing {
+			b.refused(m, "", sip.RefusedDraining, 503)
+		} else {
+			b.refused(m, "", sip.RefusedStranger, 503)
+		}
 		b.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
 	if b.loops(m, peer) {
 		b.mu.Unlock()
 		b.counters.Refused.Loops.Add(1)
+		b.refused(m, peer.Trunk.Name, sip.RefusedLoop, 482)
 		b.reply(m, 482, "Loop Detected")
 		return
 	}
@@ -322,6 +329,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 	if invite && b.draining.Load() {
 		b.mu.Unlock()
 		b.counters.Drained.Add(1)
+		b.refused(m, peer.Trunk.Name, sip.RefusedDraining, 503)
 		b.reply(m, 503, "Service Unavailable", sip.Header{Name: "Retry-After", Value: seconds(drainRetry)})
 		return
 	}
@@ -329,6 +337,7 @@ func (b *B2BUA) admit(m *sip.Message) {
 		b.mu.Unlock()
 		b.counters.CallsRefused.Add(1)
 		why.Add(1)
+		b.refused(m, peer.Trunk.Name, b.counters.Refused.cause(why), 503)
 		b.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}

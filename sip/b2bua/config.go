@@ -102,6 +102,10 @@ type Config struct {
 	// It must not block.
 	HopChanged func(trunk string, side media.Side, hop sip.NextHop, up bool)
 
+	// CallRefused, which may be nil, is told of each call that we refuse ourselves, but for
+	// challenges and what session timers ask for. It must not block.
+	CallRefused func(sip.Refusal)
+
 	// Journal keeps what answered calls need to go on in another process; nil: none
 	// do. Calls whose SRTP is ended here are not kept: their keys stay in memory.
 	Journal Journal

@@ -238,6 +238,7 @@ func (c *call) vet(ex *exchange, res *sip.Message) error {
 func (c *call) refuseSetup(ex *exchange, res *sip.Message, err error, now time.Time) {
 	c.log.Warn("call refused: its media is not protected as it must be", "error", err)
 	c.b.counters.CallsRefused.Add(1)
+	c.refusedSetup(sip.RefusedMedia, 488)
 	ex.wait.stop()
 	c.dismiss(ex, res, now)
 	c.fail(ex, now, 488, "Not Acceptable Here", warning(err)...)

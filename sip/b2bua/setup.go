@@ -20,6 +20,7 @@ func (c *call) begin(req *sip.Message) {
 	ex := c.newExchange(dialog.Caller, req)
 	c.setup = ex
 	if _, ok := maxForwards(req); !ok {
+		c.refusedSetup(sip.RefusedHops, 483)
 		c.fail(ex, now, 483, "Too Many Hops")
 		return
 	}
@@ -35,6 +36,7 @@ func (c *call) begin(req *sip.Message) {
 		c.log.Warn("call refused: its media cannot be anchored", "error", err)
 		c.b.counters.CallsRefused.Add(1)
 		status, reason := statusOf(err)
+		c.refusedSetup(mediaCause(err), status)
 		c.fail(ex, now, status, reason, warning(err)...)
 		return
 	}
@@ -166,6 +168,7 @@ func (c *call) observerAnswered(tap media.SessionTap, err error, wait *alarm) {
 	case err != nil:
 		c.b.counters.CallsRefused.Add(1)
 		c.log.Error("call refused: it must be recorded and cannot be", "error", err)
+		c.refusedSetup(sip.RefusedRecording, 503)
 		c.fail(c.setup, now, 503, "Service Unavailable",
 			sip.Header{Name: "Reason", Value: `SIP;cause=503;text="recording not possible"`})
 		return

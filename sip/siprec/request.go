@@ -132,6 +132,7 @@ func unsupported(m *sip.Message) (bad []string) {
 
 func (l *leg) refuse420(s *dialog.Server, now time.Time, bad []string) {
 	l.srv.counters.DialogsRefused.Add(1)
+	l.srv.refused(s.Req, l.source.Name, sip.RefusedExtension, 420)
 	l.respond(s, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
 	l.finish(now, media.CauseFailed)
 }
@@ -202,14 +203,14 @@ func (l *leg) noteUnknown() {
 
 // refuseInvite answers an INVITE that cannot be taken; the first one ends the dialog.
 func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
-	status, reason, extra := 488, "Not Acceptable Here", []sip.Header(nil)
+	status, reason, extra, cause := 488, "Not Acceptable Here", []sip.Header(nil), sip.RefusedMedia
 	var refusal *srtp.Refusal
 	switch {
 	case errors.Is(err, errObserver):
-		status = 503
+		status, cause = 503, sip.RefusedRecording
 		extra = []sip.Header{{Name: "Reason", Value: `SIP;cause=503;text="recording not possible"`}}
 	case errors.Is(err, relay.ErrNoPorts), errors.Is(err, relay.ErrClosed):
-		status = 503
+		status, cause = 503, sip.RefusedPorts
 		extra = []sip.Header{sip.RetryAfter()}
 	case errors.As(err, &refusal), errors.Is(err, srtp.ErrNotAcceptable):
 		extra = []sip.Header{{Name: "Warning", Value: `302 trunktap "the protection of media does not fit the policy"`}}
@@ -221,6 +222,7 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 	}
 	l.log.Warn("a recording session was refused", "status", status, "error", err)
 	l.srv.counters.DialogsRefused.Add(1)
+	l.srv.refused(s.Req, l.source.Name, cause, status)
 	l.respond(s, status, reason, extra...)
 	if s == l.invite {
 		l.finish(now, media.CauseFailed)

@@ -218,6 +218,17 @@ func (s *Server) admit(m *sip.Message) {
 	defer s.mu.Unlock()
 	if source == nil || s.closing || s.live.Load() >= int64(s.cfg.CallsMax) || len(s.byID) >= lingeringMax*s.cfg.CallsMax {
 		s.counters.DialogsRefused.Add(1)
+		cause, name := sip.RefusedCalls, ""
+		switch {
+		case source == nil:
+			cause = sip.RefusedStranger
+		case s.closing:
+			cause = sip.RefusedDraining
+		}
+		if source != nil {
+			name = source.Name
+		}
+		s.refused(m, name, cause, 503)
 		s.reply(m, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
@@ -228,6 +239,13 @@ func (s *Server) admit(m *sip.Message) {
 	s.live.Add(1)
 	l.put(m)
 	s.wg.Go(l.own)
+}
+
+// refused tells of a session that is refused.
+func (s *Server) refused(m *sip.Message, source, cause string, status int) {
+	if s.cfg.CallRefused != nil && m.ToTag() == "" {
+		s.cfg.CallRefused(sip.NewRefusal(m, source, cause, status))
+	}
 }
 
 // forget removes a dialog of which nothing is left.

@@ -114,6 +114,9 @@ type Config struct {
 	// so long. 0: 5 minutes; negative: never.
 	MediaTimeout time.Duration
 
+	// CallRefused, which may be nil, is told of each session that is refused. It must not block.
+	CallRefused func(sip.Refusal)
+
 	Log *slog.Logger // nil: silent. Never gets the text of a message.
 }
 
