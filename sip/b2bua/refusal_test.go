@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trunktap/trunktap/sip"
 )
@@ -33,6 +34,7 @@ func TestRefusalsAreTold(t *testing.T) {
 		w.obs.mu.Lock()
 		w.obs.err = nil
 		w.obs.mu.Unlock()
+		time.Sleep(time.Minute) // nothing is left of them
 		a, _ := w.established("one")
 		refused("limit", "503", good)
 		refused("private", "503", good, "Privacy: none;id")
