@@ -251,17 +251,30 @@ func BenchmarkSealFrame(b *testing.B) {
 	}
 }
 
+// BenchmarkNewKey makes a data key by each way to wrap it.
 func BenchmarkNewKey(b *testing.B) {
 	l, err := OpenLocal(LocalConfig{Path: "/k/kek.json", FS: vfstest.NewMem()})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.ReportAllocs()
-	for b.Loop() {
-		k, err := l.NewKey(context.Background(), rec)
-		if err != nil {
-			b.Fatal(err)
-		}
-		k.Close()
+	service := NewEnvelope(EnvelopeConfig{Active: Source{"bench", l.KEK()}, Caching: Caching{KeysMax: 1 << 30}})
+	service.Start(context.Background())
+	defer func() { _ = service.Close() }() // never fails
+	for _, way := range []struct {
+		name   string
+		sealer recorder.Sealer
+	}{
+		{"none", NewEnvelope(EnvelopeConfig{Active: Source{ModeNone, None{}}, Direct: true})}, {"local", l}, {"service", service},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				k, err := way.sealer.NewKey(context.Background(), rec)
+				if err != nil {
+					b.Fatal(err)
+				}
+				k.Close()
+			}
+		})
 	}
 }
