@@ -191,7 +191,7 @@ func (c *shredCmd) Run(e *env) error {
 		by = u.Username
 	}
 	return c.withArchive(e, func(a *archive.Archive) error {
-		s, err := a.Shred(e.ctx, c.ID, c.Reason, by)
+		s, err := a.Shred(e.ctx, archive.ShredOrder{Recording: c.ID, Reason: c.Reason, By: by})
 		if err != nil {
 			return err
 		}

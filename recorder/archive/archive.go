@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
@@ -30,12 +31,13 @@ const (
 	deferredDir   = "deferred"
 	goneDir       = "gone" // what its store has, on its way out
 	keptDir       = "kept" // segments that its store has, kept for a while
+	shreddingDir  = "shredding"
 )
 
 // reserved tells whether a name in the spool can be no recording's.
 func reserved(name string) bool {
 	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir ||
-		name == unlinkedDir
+		name == unlinkedDir || name == shreddingDir
 }
 
 // Config says where an archive lies.
@@ -81,6 +83,10 @@ type Config struct {
 	// CatalogOptions complete the catalogue's URL.
 	CatalogOptions catalog.Options
 
+	// Trace takes entries for the log of an archive that has none (SetProof), durably.
+	// Nil: they are nowhere.
+	Trace func(audit.Entry) error
+
 	// Store, Sealer and Catalog replace those that the paths above name.
 	Store   recorder.Store
 	Sealer  recorder.Sealer
@@ -105,6 +111,10 @@ type Archive struct {
 	spoolBytes atomic.Int64 // of recordings in the spool, those that go on included
 
 	keyLocks [64]sync.Mutex // of the files with keys, by recording; before mu
+
+	shredding sync.Mutex // held while an order to shred is carried out; before keyLocks
+	shredded  atomic.Int64
+	rewrapped atomic.Int64
 
 	mu      sync.Mutex            // guards all following
 	began   uint64                // recordings so far

@@ -65,11 +65,21 @@ func (a *Archive) canSeal(ctx context.Context) error {
 // lockKey keeps the file with a recording's key as it is, until the function that
 // it returns is called.
 func (a *Archive) lockKey(id string) (unlock func()) {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(id)) // never fails
-	mu := &a.keyLocks[h.Sum32()%uint32(len(a.keyLocks))]
+	mu := a.keyLock(id)
 	mu.Lock()
 	return mu.Unlock
+}
+
+// tryLockKey is lockKey for whoever can come again.
+func (a *Archive) tryLockKey(id string) (unlock func(), ok bool) {
+	mu := a.keyLock(id)
+	return mu.Unlock, mu.TryLock()
+}
+
+func (a *Archive) keyLock(id string) *sync.Mutex {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id)) // never fails
+	return &a.keyLocks[h.Sum32()%uint32(len(a.keyLocks))]
 }
 
 // keyring opens the files of one recording, whose key lies in a file beside them

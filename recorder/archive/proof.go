@@ -270,9 +270,22 @@ func (a *Archive) linkUp(ctx context.Context, note string) (bool, error) {
 	return true, a.fsys.Remove(note)
 }
 
-// tellLog writes into the log what became of a recording, soon.
-func (a *Archive) tellLog(kind audit.Kind, id, what string) {
+// trace writes an entry into the log; when it returns nil it is durable. Without a
+// log it is given to whoever keeps entries for one.
+func (a *Archive) trace(ctx context.Context, e audit.Entry) error {
 	if l := a.proof.log.Load(); l != nil {
-		l.Note(audit.Entry{Kind: kind, Recording: id, What: what})
+		return l.Append(ctx, e)
 	}
+	if a.cfg.Trace != nil {
+		return a.cfg.Trace(e)
+	}
+	return nil
+}
+
+// mayTrace tells whether the log can be written, as far as is known.
+func (a *Archive) mayTrace() error {
+	if l := a.proof.log.Load(); l != nil {
+		return l.Err()
+	}
+	return nil
 }

@@ -25,6 +25,8 @@ var errRemote = errors.New("remote: 503 slow down")
 type remote struct {
 	fsys vfs.FS // of who uploads
 
+	unchecked bool // of halves
+
 	mu      sync.Mutex
 	objects map[string][]byte
 	ops     int
@@ -85,7 +87,7 @@ func (r *remote) Publish(ctx context.Context, name, localFile string) error {
 // Put implements recorder.Store.
 func (r *remote) Put(_ context.Context, name string, content []byte) error {
 	return r.step(func() {
-		if path.Base(name) == segment.ManifestFile {
+		if path.Base(name) == segment.ManifestFile && !r.unchecked {
 			if half := r.lacks(path.Dir(name), content); half != "" {
 				r.halves = append(r.halves, half)
 			}

@@ -15,7 +15,16 @@ import (
 type RewrapQuery struct {
 	From, To  time.Time // origin of the recordings, as in recorder.Query; zero: all
 	PerSecond int       // recordings at most; 0: 200
+
+	// Behind goes on behind a recording, by what At was told in a run before: the
+	// recordings of the spool are looked at all the same. At is called after each
+	// recording of a store; nil: nobody listens.
+	Behind string
+	At     func(mark string, r *RewrapReport)
 }
+
+// mark is where a run is, in the order in which Rewrap takes recordings.
+func (p place) mark() string { return p.name + "\x00" + p.object(segment.ManifestFile) }
 
 // RewrapReport is the result of Rewrap.
 type RewrapReport struct {
@@ -55,11 +64,17 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
 	var bad findings
-	total, _ := a.countManifests(ctx) // it only tells how far it is
+	var total int64
+	_ = a.eachManifest(ctx, func(p place) error { // it only tells how far it is
+		if q.takes(a, p) {
+			total++
+		}
+		return ctx.Err()
+	})
 	per := time.Second / time.Duration(cmpOr(q.PerSecond, rewrapPerSecond))
 	err = a.eachManifest(ctx, func(p place) error {
-		if !q.has(p) {
-			return nil
+		if !q.takes(a, p) {
+			return ctx.Err()
 		}
 		began := time.Now()
 		r.Recordings++
@@ -72,7 +87,10 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 			}
 			bad.addErr(p.id(), segment.KeyFile, err)
 		}
-		progress.tell(int64(r.Recordings), total)
+		progress.tell(int64(r.Recordings), max(total, int64(r.Recordings)))
+		if q.At != nil && !a.isSpooled(p.id()) {
+			q.At(p.mark(), &r)
+		}
 		return pause(ctx, per-time.Since(began))
 	})
 	r.Findings, r.Dropped = append(r.Findings, bad.list...), bad.dropped
@@ -80,6 +98,11 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
 	return r, nil
+}
+
+// takes tells whether a run takes a recording.
+func (q RewrapQuery) takes(a *Archive, p place) bool {
+	return q.has(p) && (q.Behind == "" || p.mark() > q.Behind || a.isSpooled(p.id()))
 }
 
 // has tells by its folder whether a recording may be of the range: whole days.
@@ -139,10 +162,28 @@ func (a *Archive) rewrapOne(ctx context.Context, s rewrapper, p place, r *Rewrap
 		return nil
 	}
 	rec.Key, rec.Wrapped = w, time.Now().UTC()
-	if err := a.putKeyRecord(ctx, p, rec); err != nil {
+	if err := a.replaceKeyRecord(ctx, p, rec); err != nil {
 		return err
 	}
 	r.Rewrapped++
+	a.rewrapped.Add(1)
+	return nil
+}
+
+// Rewrapped and ShreddedHere count what was done since the archive was opened.
+func (a *Archive) Rewrapped() int64    { return a.rewrapped.Load() }
+func (a *Archive) ShreddedHere() int64 { return a.shredded.Load() }
+
+// replaceKeyRecord is putKeyRecord, behind which the catalogue knows what is stored:
+// now, or by CatchUp should it fail or the machine die. Its lock is held.
+func (a *Archive) replaceKeyRecord(ctx context.Context, p place, rec segment.KeyRecord) error {
+	if err := a.noteRow(p.id(), p.prefix, p.name); err != nil {
+		return err
+	}
+	if err := a.putKeyRecord(ctx, p, rec); err != nil {
+		return err
+	}
+	_ = a.saveAgain(ctx, p) // else CatchUp does
 	return nil
 }
 
@@ -180,58 +221,4 @@ func (a *Archive) putKeyRecord(ctx context.Context, p place, rec segment.KeyReco
 		return err
 	}
 	return a.storeOf(p).Put(ctx, p.object(segment.KeyFile), content)
-}
-
-// KeyUse tells how many recordings a key-encryption key wraps the keys of.
-type KeyUse struct {
-	Recordings int
-	First      time.Time // the oldest of these data keys was made; zero: none tells
-}
-
-// KeyUses counts recordings by the stored names of key-encryption keys, those of
-// the spool included. What cannot be read is told by the error: then a key that
-// is not in the list may be needed all the same.
-func (a *Archive) KeyUses(ctx context.Context) (map[string]KeyUse, error) {
-	out := map[string]KeyUse{}
-	count := func(rec segment.KeyRecord, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case rec.Shredded != nil:
-			return nil
-		}
-		u := out[rec.Key.KEK]
-		u.Recordings++
-		if u.First.IsZero() || rec.Created.Before(u.First) {
-			u.First = rec.Created
-		}
-		out[rec.Key.KEK] = u
-		return nil
-	}
-	var failed error
-	err := a.eachManifest(ctx, func(p place) error {
-		if err := count(a.keyRecord(ctx, p)); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("recording %s: %w", p.id(), err))
-		}
-		return ctx.Err()
-	})
-	if err != nil || a.cfg.ReadOnly {
-		return out, errors.Join(failed, err)
-	}
-	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
-	if err != nil {
-		return out, errors.Join(failed, err)
-	}
-	for _, e := range entries {
-		if id := e.Name(); e.IsDir() && !reserved(id) && !a.isSpooled(id) {
-			rec, err := a.spoolKeys(id).record(ctx, id)
-			if errors.Is(err, recorder.ErrNotFound) {
-				continue // of version 1: recovery gives it one, or nothing is in it
-			}
-			if err := count(rec, err); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("recording %s in the spool: %w", id, err))
-			}
-		}
-	}
-	return out, failed
 }

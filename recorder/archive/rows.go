@@ -69,7 +69,11 @@ func (a *Archive) CatchUp(ctx context.Context) (int, error) {
 			_ = a.fsys.Remove(a.spool(rowsDir, e.Name())) // torn by a crash, promised to nobody
 			continue
 		}
-		if err := a.catchUpOne(ctx, a.spool(rowsDir, e.Name())); err != nil {
+		err := a.catchUpOne(ctx, a.spool(rowsDir, e.Name()))
+		if errors.Is(err, errBusy) {
+			continue
+		}
+		if err != nil {
 			return n, fmt.Errorf("catch up %s: %w", e.Name(), err)
 		}
 		n++
@@ -87,30 +91,67 @@ func (a *Archive) catchUpOne(ctx context.Context, name string) error {
 	if err := json.Unmarshal(js, &q); err != nil {
 		return err
 	}
+	unlock, ok := a.tryLockKey(q.Recording) // so that what is weighed is what is saved last
+	if !ok {
+		return errBusy // it is on its way to its store
+	}
+	err = a.saveQueued(ctx, q)
+	unlock()
+	if err != nil && !errors.Is(err, recorder.ErrNotFound) { // else it was deleted since
+		return err
+	}
+	if err := a.fsys.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// saveQueued brings the row of a recording up to date with what is stored of it.
+// recorder.ErrNotFound when there is nothing. The lock of its key is held.
+func (a *Archive) saveQueued(ctx context.Context, q queuedRow) error {
 	s, err := a.shelf(q.Store)
 	if err != nil {
 		return err
 	}
 	p := place{s, q.Prefix}
-	for saved := false; !saved; {
+	for {
 		spooled := a.isSpooled(p.id())
 		m, err := a.known(ctx, q.Recording, p)
-		switch {
-		case errors.Is(err, recorder.ErrNotFound): // deleted since
-			return a.fsys.Remove(name)
-		case err != nil:
+		if err != nil {
 			return err
 		}
 		row := p.row(m, spooled)
+		if c, err := a.catalogue.get(ctx); err == nil {
+			if old, err := c.Get(ctx, m.ID); err == nil {
+				row.Node = old.Node // the manifest does not tell who recorded it
+			}
+		}
 		if err := a.weigh(ctx, &row); err != nil {
 			return err
 		}
 		if err := a.saveNow(ctx, row); err != nil {
 			return err
 		}
-		saved = spooled == a.isSpooled(p.id()) // else the store got it meanwhile, and said so before us
+		if spooled == a.isSpooled(p.id()) {
+			return nil // else the store got it meanwhile, and said so before us
+		}
 	}
-	return a.fsys.Remove(name)
+}
+
+// saveAgain brings the row of a recording up to date that is stored otherwise now,
+// as noteRow has noted before. What fails is left to CatchUp. The lock of its key
+// is held.
+func (a *Archive) saveAgain(ctx context.Context, p place) error {
+	if a.catalogue.isDown() {
+		return nil
+	}
+	if err := a.saveQueued(ctx, queuedRow{p.id(), p.prefix, p.name}); err != nil {
+		return err
+	}
+	if err := a.fsys.Remove(a.spool(rowsDir, p.id()+".json")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // Progress is told how far a long task is. Total may be 0 while it is not known.

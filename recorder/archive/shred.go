@@ -2,9 +2,11 @@ package archive
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -19,57 +21,145 @@ import (
 
 const shredReasonBytesMax = 500
 
+// ShredOrder asks for the destruction of a recording's key. It is durable in the
+// spool until all of it is done.
+type ShredOrder struct {
+	Recording string    `json:"recording"`
+	Reason    string    `json:"reason"`
+	By        string    `json:"by,omitempty"`
+	From      string    `json:"from,omitempty"`       // address
+	WhenEnded bool      `json:"when_ended,omitempty"` // of a recording that goes on: as soon as it has ended; else that is refused
+	At        time.Time `json:"at"`                   // filled in
+}
+
+func (o ShredOrder) entry(result string) audit.Entry {
+	return audit.Entry{Kind: audit.KindShredded, Recording: o.Recording, Who: o.By, From: o.From, What: o.Reason, Result: result}
+}
+
 // Shred destroys the key of a recording: nobody will ever read again what is left
 // of it here, and of copies of its files without recording.key. The file with the
 // key is replaced, in one step, by one that tells when and why, so a crash leaves
 // either the recording or its end. The catalogue keeps no more of it than what
 // its folder tells. Done again it changes nothing and returns what was done.
-// *recorder.RefusedError while the recording goes on.
-func (a *Archive) Shred(ctx context.Context, id, reason, by string) (recorder.Shredded, error) {
-	s, err := a.shred(ctx, id, strings.TrimSpace(reason), by)
+// *recorder.RefusedError while the recording goes on, unless the order may wait:
+// then At of the result is zero. audit.ErrUnavailable when it would leave no
+// trace. With an error and an At the key is destroyed and the rest waits for
+// ShredDue. What fails is in the log, too.
+func (a *Archive) Shred(ctx context.Context, o ShredOrder) (recorder.Shredded, error) {
+	ctx = context.WithoutCancel(ctx) // what is begun is ended, whoever hangs up
+	o.Reason, o.At = strings.TrimSpace(o.Reason), time.Now().UTC().Round(0)
+	s, err := a.shred(ctx, o)
+	if err == nil {
+		return s, nil
+	}
+	if s.At.IsZero() && !a.cfg.ReadOnly && !errors.Is(err, audit.ErrUnavailable) {
+		e := o.entry(audit.ResultFailed)
+		var refused *recorder.RefusedError
+		switch {
+		case errors.As(err, &refused):
+			e.Result, e.What = audit.ResultRefused, refused.Why
+		case errors.Is(err, recorder.ErrNotFound):
+			e.Result = "not-found"
+		}
+		err = errors.Join(err, a.trace(ctx, e))
+	}
+	return s, fmt.Errorf("shred recording %s: %w", o.Recording, err)
+}
+
+func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, error) {
+	if a.cfg.ReadOnly {
+		return recorder.Shredded{}, errors.New("archive is read-only")
+	}
+	if o.Reason == "" || len(o.Reason) > shredReasonBytesMax || !utf8.ValidString(o.Reason) {
+		return recorder.Shredded{}, &recorder.RefusedError{Why: fmt.Sprintf("a reason is wanted, of 1 to %d bytes", shredReasonBytesMax)}
+	}
+	if err := a.mayTrace(); err != nil {
+		return recorder.Shredded{}, err
+	}
+	a.shredding.Lock()
+	defer a.shredding.Unlock()
+	if a.isLive(o.Recording) {
+		if !o.WhenEnded {
+			return recorder.Shredded{}, &recorder.RefusedError{Why: "the recording goes on: end it first, or have it shredded when it has ended"}
+		}
+		if err := a.saveOrder(o); err != nil {
+			return recorder.Shredded{}, err
+		}
+		return recorder.Shredded{}, a.trace(ctx, o.entry(audit.ResultWaits))
+	}
+	p, err := a.locate(ctx, o.Recording)
 	if err != nil {
-		return s, fmt.Errorf("shred recording %s: %w", id, err)
+		return recorder.Shredded{}, err
+	}
+	if rec, err := a.keys(p).record(ctx, o.Recording); err == nil && rec.Shredded != nil && !a.ordered(o.Recording) {
+		err = errors.Join(a.afterShred(ctx, p), a.trace(ctx, o.entry(audit.ResultRepeat)))
+		return *rec.Shredded, err
+	}
+	if err := a.saveOrder(o); err != nil {
+		return recorder.Shredded{}, err
+	}
+	return a.carryOut(ctx, p, o)
+}
+
+func (a *Archive) orderFile(id string) string { return a.spool(shreddingDir, id+".json") }
+
+// saveOrder makes an order durable.
+func (a *Archive) saveOrder(o ShredOrder) error {
+	js, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if err := vfs.MkdirAll(a.fsys, a.spool(shreddingDir)); err != nil {
+		return err
+	}
+	return vfs.WriteFile(a.fsys, a.orderFile(o.Recording), js)
+}
+
+func (a *Archive) ordered(id string) bool {
+	_, err := a.fsys.Stat(a.orderFile(id))
+	return err == nil
+}
+
+// carryOut does what is left to do of an order, and forgets it.
+func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
+	s, err := a.destroyKey(ctx, p, o)
+	if err != nil {
+		return recorder.Shredded{}, err
+	}
+	if err := a.trace(ctx, o.entry(audit.ResultDone)); err != nil {
+		return s, err
+	}
+	if err := a.afterShred(ctx, p); err != nil {
+		return s, err
+	}
+	if err := a.fsys.Remove(a.orderFile(o.Recording)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, err
 	}
 	return s, nil
 }
 
-func (a *Archive) shred(ctx context.Context, id, reason, by string) (recorder.Shredded, error) {
-	if a.cfg.ReadOnly {
-		return recorder.Shredded{}, errors.New("archive is read-only")
-	}
-	if reason == "" || len(reason) > shredReasonBytesMax || !utf8.ValidString(reason) {
-		return recorder.Shredded{}, &recorder.RefusedError{Why: fmt.Sprintf("a reason is wanted, of 1 to %d bytes", shredReasonBytesMax)}
-	}
-	if a.isLive(id) {
-		return recorder.Shredded{}, &recorder.RefusedError{Why: "the recording goes on: end it first"}
-	}
-	p, err := a.locate(ctx, id)
-	if err != nil {
+// destroyKey puts the end of a recording in the place of its key.
+func (a *Archive) destroyKey(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
+	defer a.lockKey(o.Recording)()
+	rec, err := a.keys(p).record(ctx, o.Recording)
+	if err != nil && !errors.Is(err, recorder.ErrNotFound) && !errors.Is(err, recorder.ErrTampered) {
 		return recorder.Shredded{}, err
 	}
-	unlock := a.lockKey(id)
-	rec, err := a.keys(p).record(ctx, id)
-	old := errors.Is(err, recorder.ErrNotFound)
-	if err != nil && !old && !errors.Is(err, recorder.ErrTampered) {
-		unlock()
+	if rec.Shredded != nil {
+		return *rec.Shredded, nil
+	}
+	rec = segment.KeyRecord{Recording: o.Recording, Prefix: p.prefix, Created: rec.Created, Wrapped: rec.Wrapped}
+	rec.Shredded = &recorder.Shredded{At: time.Now().UTC().Round(0), Reason: o.Reason, By: o.By}
+	if err := a.putKeyRecord(ctx, p, rec); err != nil {
 		return recorder.Shredded{}, err
 	}
-	if rec.Shredded == nil {
-		rec = segment.KeyRecord{Recording: id, Prefix: p.prefix, Created: rec.Created, Wrapped: rec.Wrapped}
-		rec.Shredded = &recorder.Shredded{At: time.Now().UTC().Round(0), Reason: reason, By: by}
-		if err := a.putKeyRecord(ctx, p, rec); err != nil {
-			unlock()
-			return recorder.Shredded{}, err
-		}
-		a.tellLog(audit.KindShredded, id, reason)
-	}
-	unlock()
-	return *rec.Shredded, a.afterShred(ctx, p, rec)
+	a.shredded.Add(1)
+	return *rec.Shredded, nil
 }
 
 // afterShred brings everything else in line with a key that is gone; it may be
 // repeated.
-func (a *Archive) afterShred(ctx context.Context, p place, rec segment.KeyRecord) error {
+func (a *Archive) afterShred(ctx context.Context, p place) error {
 	a.files.drop(p.id())
 	if j, err := a.readJob(p.id()); err == nil && j != nil {
 		if err := a.dropJob(j); err != nil {
@@ -79,7 +169,73 @@ func (a *Archive) afterShred(ctx context.Context, p place, rec segment.KeyRecord
 	if err := a.scrub(ctx, p); err != nil {
 		return err
 	}
-	return a.saveNow(ctx, p.row(tombstone(p, rec), a.isSpooled(p.id())))
+	if err := a.noteRow(p.id(), p.prefix, p.name); err != nil {
+		return err
+	}
+	defer a.lockKey(p.id())()
+	_ = a.saveAgain(ctx, p) // else CatchUp does
+	return nil
+}
+
+// ShredDue carries out the orders that waited for the end of a recording, and those
+// that a crash or a fault cut short. It returns how many; it is to be called at
+// start and every few seconds.
+func (a *Archive) ShredDue(ctx context.Context) (int, error) {
+	entries, err := a.fsys.ReadDir(a.spool(shreddingDir))
+	if err != nil || a.cfg.ReadOnly {
+		return 0, nil //nolint:nilerr // there is none, or it is tried again
+	}
+	n := 0
+	var failed error
+	for _, e := range entries {
+		name := a.spool(shreddingDir, e.Name())
+		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
+			_ = a.fsys.Remove(name) // torn by a crash, promised to nobody
+			continue
+		}
+		done, err := a.shredDue(ctx, name)
+		if done {
+			n++
+		}
+		failed = errors.Join(failed, err)
+	}
+	return n, failed
+}
+
+func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
+	a.shredding.Lock()
+	defer a.shredding.Unlock()
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // carried out just now
+	}
+	if err != nil {
+		return false, err
+	}
+	var o ShredOrder
+	if err := json.Unmarshal(js, &o); err != nil {
+		return false, fmt.Errorf("order to shred %s: %w", name, err)
+	}
+	if a.isLive(o.Recording) {
+		return false, nil
+	}
+	p, err := a.locate(ctx, o.Recording)
+	if errors.Is(err, recorder.ErrNotFound) {
+		if _, serr := a.fsys.Stat(a.spool(o.Recording)); serr == nil {
+			return false, nil // it waits for Recover
+		}
+		if err := a.trace(ctx, o.entry("not-found")); err != nil { // nothing was kept of it
+			return false, err
+		}
+		return false, a.fsys.Remove(name)
+	}
+	if err == nil {
+		_, err = a.carryOut(ctx, p, o)
+	}
+	if err != nil {
+		return false, fmt.Errorf("shred recording %s: %w", o.Recording, err)
+	}
+	return true, nil
 }
 
 // known is what the catalogue may know of a recording: its manifest, or that it

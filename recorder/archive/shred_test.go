@@ -49,19 +49,19 @@ func TestShred(t *testing.T) {
 	a := mustOpenOn(t, mem, cat)
 	record(t, a, newTestCall(testID, codec.WAVPCMU))
 	record(t, a, newTestCall(idOf(7), codec.WAVPCMU))
-	if _, err := a.Shred(context.Background(), testID, " ", "x"); err == nil {
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: " ", By: "x"}); err == nil {
 		t.Error("shredded without a reason")
 	}
-	if _, err := a.Shred(context.Background(), idOf(9), "case", "x"); !errors.Is(err, recorder.ErrNotFound) {
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: idOf(9), Reason: "case", By: "x"}); !errors.Is(err, recorder.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	mustReadAll(t, mustMedia(t, a, testID, "wav-pcm16"))
-	first, err := a.Shred(context.Background(), testID, "case 4711", "privacy")
+	first, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "case 4711", By: "privacy"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantShredded(t, a, testID, "case 4711")
-	again, err := a.Shred(context.Background(), testID, "other", "other")
+	again, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "other", By: "other"})
 	if err != nil || again != first {
 		t.Errorf("again: %+v, %v", again, err)
 	}
@@ -90,7 +90,7 @@ func TestShredLive(t *testing.T) {
 		t.Fatal(err)
 	}
 	var refused *recorder.RefusedError
-	if _, err := a.Shred(context.Background(), testID, "case", "x"); !errors.As(err, &refused) {
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "case", By: "x"}); !errors.As(err, &refused) {
 		t.Errorf("shred: %v", err)
 	}
 	_ = sink.Close()
@@ -107,7 +107,7 @@ func TestShredCrash(t *testing.T) {
 			f := &vfstest.Faults{FS: disk, At: n, Kind: kind, Err: syscall.EIO}
 			done := false
 			if a, err := openOn(f, newMemCatalog()); err == nil {
-				_, err = a.Shred(context.Background(), testID, "case", "x")
+				_, err = a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "case", By: "x"})
 				done = err == nil
 			}
 			disk = disk.CrashClone(uint64(n))
@@ -116,7 +116,7 @@ func TestShredCrash(t *testing.T) {
 			if shredded := errors.Is(err, recorder.ErrShredded); !shredded && (err != nil || done) {
 				t.Fatalf("%s: done %v, %v", f.Hit(), done, err)
 			}
-			if _, err := b.Shred(context.Background(), testID, "case", "x"); err != nil {
+			if _, err := b.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "case", By: "x"}); err != nil {
 				t.Fatalf("%s: again: %v", f.Hit(), err)
 			}
 			if err := b.Rebuild(context.Background(), nil); err != nil {
@@ -168,7 +168,7 @@ func TestRewrapV1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Shred(context.Background(), v1IDs[0], "case", "x"); err != nil {
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: v1IDs[0], Reason: "case", By: "x"}); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.ReadFile(file)

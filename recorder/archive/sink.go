@@ -148,6 +148,7 @@ func (a *Archive) OpenSink(ctx context.Context, i recorder.SinkInfo) (recorder.S
 		a.release(i.Recording)
 		return nil, fmt.Errorf("new recording: %w", err)
 	}
+	a.keyMade(live, key.Wrapped().KEK)
 	s := &sink{a: a, id: i.Recording, at: at, dir: a.spool(i.Recording), key: key, created: time.Now(), live: live}
 	if !at.queued() {
 		s.folder = at.folder
@@ -195,7 +196,7 @@ func (a *Archive) claim(i recorder.SinkInfo) (*liveSpool, error) {
 		return nil, fmt.Errorf("recording %s in the spool: %w", id, err)
 	}
 	a.began++
-	a.live[id] = &liveSpool{priority: i.Priority, since: a.began}
+	a.live[id] = &liveSpool{priority: i.Priority, since: a.began, key: liveKey{making: true}}
 	return a.live[id], nil
 }
 

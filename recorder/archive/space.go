@@ -107,6 +107,7 @@ type liveSpool struct {
 	priority recorder.Priority
 	since    uint64 // the smaller the older
 	bytes    atomic.Int64
+	key      liveKey // guarded by Archive.mu
 }
 
 func (a *Archive) notify(event string, data map[string]any) {

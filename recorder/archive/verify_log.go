@@ -63,6 +63,9 @@ func (l *ledger) take(log *string, e audit.Entry) {
 			l.last[k] = &lastWord{link: linkKey(e.Link.SHA256), entry: e.N, log: log, at: e.At}
 		}
 	case audit.KindDeleted, audit.KindShredded:
+		if !e.Done() {
+			return // it was asked for, and may not have happened
+		}
 		w := l.last[k]
 		if w == nil {
 			w = &lastWord{entry: e.N, log: log, at: e.At}
@@ -241,7 +244,7 @@ func newest(ctx context.Context, e audit.Epoch, from int64, id string) (hash str
 		case en.Kind == audit.KindTombstone:
 		case en.Link != nil:
 			hash, kind = en.Link.SHA256, ""
-		case en.Kind == audit.KindDeleted || en.Kind == audit.KindShredded:
+		case (en.Kind == audit.KindDeleted || en.Kind == audit.KindShredded) && en.Done():
 			kind = en.Kind
 		}
 		return nil

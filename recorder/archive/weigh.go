@@ -22,7 +22,10 @@ func (a *Archive) weigh(ctx context.Context, r *recorder.Row) error {
 	if err != nil {
 		return err
 	}
-	if !r.Spooled {
+	switch {
+	case r.Spooled && r.Manifest.Shredded != nil:
+		return a.weighShredded(ctx, s, r)
+	case !r.Spooled:
 		err = weighIn(ctx, s.store, r)
 	}
 	if err != nil || r.ManifestBytes > 0 {
@@ -55,11 +58,38 @@ func weighIn(ctx context.Context, s recorder.Store, r *recorder.Row) error {
 		case path.Clean(dir) != r.Prefix: // of a recording whose folder lies in this one
 		case base == segment.ManifestFile:
 			r.ManifestBytes = i.Size
-		case other(base):
-			r.OtherBytes += i.Size
+		case other(base) || r.Manifest.Shredded != nil && base != markerFile:
+			r.OtherBytes += i.Size // audio that nobody can read is none, and takes room all the same
 		}
 		return nil
 	})
+}
+
+// weighShredded weighs a shredded recording of which the spool has some and its
+// store the rest: no manifest tells of its audio any more.
+func (a *Archive) weighShredded(ctx context.Context, s *shelf, r *recorder.Row) error {
+	sizes := map[string]int64{}
+	note := func(i recorder.BlobInfo) error {
+		if dir, base := path.Split(i.Name); path.Clean(dir) == r.Prefix && base != markerFile {
+			sizes[base] = i.Size
+		}
+		return nil
+	}
+	if err := s.store.List(ctx, r.Prefix+"/", note); err != nil {
+		return err
+	}
+	if err := (spoolStore{a, place{s, r.Prefix}}).List(ctx, "", note); err != nil {
+		return err
+	}
+	r.ManifestBytes, r.OtherBytes = 0, 0
+	for name, size := range sizes {
+		if name == segment.ManifestFile {
+			r.ManifestBytes = size
+			continue
+		}
+		r.OtherBytes += size
+	}
+	return nil
 }
 
 // weight is what weighIn finds of a recording of which so many bytes were carried.

@@ -33,6 +33,7 @@ const (
 	KindKeyRotated   Kind = "key.rotated"
 	KindKeyRewrapped Kind = "key.rewrapped"
 	KindKeyRevoked   Kind = "key.revoked"
+	KindKeyRetired   Kind = "key.retired"
 	KindNodeKey      Kind = "key.node-rotated"
 
 	KindConfig  Kind = "config.loaded"
@@ -65,7 +66,7 @@ type Entry struct {
 	Who       string    `json:"who,omitempty"`    // name of the token, or the user of the machine
 	From      string    `json:"from,omitempty"`   // address
 	What      string    `json:"what,omitempty"`   // in a few words
-	Result    string    `json:"result,omitempty"` // served | refused | not-found | failed | …
+	Result    string    `json:"result,omitempty"` // served | done | refused | not-found | failed | …
 
 	Happened    time.Time `json:"happened,omitzero"`       // when it was noted elsewhere before it came here
 	ClockBackMS int64     `json:"clock_back_ms,omitempty"` // the clock stood that much before the entry before it
