@@ -1,125 +1,191 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/user"
-	"slices"
+	"io"
+	"net/http"
+	"net/url"
 	"text/tabwriter"
 	"time"
 
+	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
-	"github.com/trunktap/trunktap/recorder/seal"
+	"github.com/trunktap/trunktap/recorder/audit"
 )
 
-// keysCmd works on the keys and the store themselves: the daemon must not run.
+// keysCmd works on keys: by the daemon when it answers, else on the store itself.
 type keysCmd struct {
 	Ls     keysLsCmd     `cmd:"" help:"List key-encryption keys and how many recordings each is needed for."`
 	Rotate keysRotateCmd `cmd:"" help:"Make a new key-encryption key; older ones stay readable."`
 	Rewrap keysRewrapCmd `cmd:"" help:"Wrap the keys of recordings with the active key; audio is not touched."`
-	Init   keysInitCmd   `cmd:"" help:"Make the key file of mode local in a store that was used with keys of another mode."`
 	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording needs."`
 }
 
-// withArchive opens the archive for writing while a command works on it.
-func (c configFlag) withArchive(e *env, f func(*archive.Archive) error) (err error) {
+// keySource is where commands work on keys: the running daemon, or the archive
+// that they have for themselves.
+type keySource interface {
+	List(ctx context.Context, uses bool) (api.KeyList, error)
+	Rotate(ctx context.Context, by api.Actor) (api.KeyRotation, error)
+	Retire(ctx context.Context, key string, by api.Actor) error
+	Shred(ctx context.Context, id string, o api.ShredOrder, by api.Actor) (api.ShredResult, error)
+}
+
+var (
+	_ api.Keys  = (*keyWork)(nil)
+	_ keySource = remoteKeys{}
+)
+
+// withKeys opens what a command works on: exactly one of far and near is there.
+func (c configFlag) withKeys(e *env, f func(far *remoteKeys, near *keyWork) error) (err error) {
 	cfg, err := c.load()
 	if err != nil {
 		return err
 	}
+	if r := newRemote(cfg.API.Listen); r.alive(e.ctx) {
+		if r.token, err = api.ReadToken(cfg.API.TokenFile); err != nil {
+			return fmt.Errorf("the daemon runs, but its API cannot be used: %w", err)
+		}
+		defer func() { err = errors.Join(err, r.close()) }()
+		return f(&remoteKeys{r}, nil)
+	}
 	unlock, err := lock(cfg)
 	if err != nil {
-		return fmt.Errorf("%w: stop the daemon first", err)
+		return fmt.Errorf("%w, and its API (api.listen) does not answer: stop the daemon first", err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	a, err := openArchive(e.ctx, cfg, func(c *archive.Config) {})
+	a, err := openArchive(e.ctx, cfg, func(c *archive.Config) {
+		c.Trace = func(e audit.Entry) error { return dropTrace(cfg, e) }
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
-	return f(a)
+	return f(nil, offlineWork(cfg, a))
 }
 
-// withLocalKeys is withArchive for what can be done with the keys of mode local alone.
-func (c configFlag) withLocalKeys(e *env, f func(*archive.Archive, *seal.Local) error) error {
-	return c.withArchive(e, func(a *archive.Archive) error {
-		keys, ok := a.Sealer().(*seal.Local)
-		if !ok {
-			return errors.New("the keys are not those of mode local: use the tools of their service")
+// withKeySource is withKeys for what is done in one step.
+func (c configFlag) withKeySource(e *env, f func(keySource) error) error {
+	return c.withKeys(e, func(far *remoteKeys, near *keyWork) error {
+		if far != nil {
+			return f(*far)
 		}
-		return f(a, keys)
+		return f(near)
 	})
+}
+
+// remoteKeys are the keys of the running daemon.
+type remoteKeys struct{ *remote }
+
+// post sends an order and reads the answer.
+func (r remoteKeys) post(ctx context.Context, path string, order, into any) error {
+	var body []byte
+	if order != nil {
+		var err error
+		if body, err = json.Marshal(order); err != nil {
+			return err
+		}
+	}
+	resp, err := r.do(ctx, http.MethodPost, path, body)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // only read from
+	if err := json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(into); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// List implements keySource.
+func (r remoteKeys) List(ctx context.Context, uses bool) (l api.KeyList, err error) {
+	err = r.decode(ctx, fmt.Sprintf("/v1/keys?uses=%t", uses), &l)
+	return l, err
+}
+
+// Rotate implements keySource. The daemon knows who asks.
+func (r remoteKeys) Rotate(ctx context.Context, _ api.Actor) (k api.KeyRotation, err error) {
+	err = r.post(ctx, "/v1/keys/rotate", nil, &k)
+	return k, err
+}
+
+// Retire implements keySource.
+func (r remoteKeys) Retire(ctx context.Context, key string, _ api.Actor) error {
+	var out struct{}
+	return r.post(ctx, "/v1/keys/retire", map[string]string{"key": key}, &out)
+}
+
+// Shred implements keySource.
+func (r remoteKeys) Shred(ctx context.Context, id string, o api.ShredOrder, _ api.Actor) (s api.ShredResult, err error) {
+	err = r.post(ctx, "/v1/recordings/"+url.PathEscape(id)+"/shred", o, &s)
+	return s, err
 }
 
 type keysLsCmd struct {
 	configFlag
-	JSON bool `help:"Print the list as JSON." name:"json"`
-}
-
-// keyLine is a line of the list.
-type keyLine struct {
-	Name       string    `json:"name"`
-	Active     bool      `json:"active"`
-	Recordings int       `json:"recordings"`
-	First      time.Time `json:"first,omitzero"` // the oldest data key that it wraps was made
-	Missing    bool      `json:"missing,omitempty"`
+	Quick bool `help:"Do not ask recordings which keys they need."`
+	JSON  bool `help:"Print the list as JSON." name:"json"`
 }
 
 // Run lists the keys.
 func (c *keysLsCmd) Run(e *env) error {
-	return c.withLocalKeys(e, func(a *archive.Archive, keys *seal.Local) error {
-		list, failed := keyList(e.ctx, a, keys)
+	return c.withKeySource(e, func(src keySource) error {
+		l, err := src.List(e.ctx, !c.Quick)
+		if err != nil {
+			return fmt.Errorf("list keys: %w", err)
+		}
 		if c.JSON {
-			return errors.Join(failed, json.NewEncoder(e.stdout).Encode(list))
+			return json.NewEncoder(e.stdout).Encode(l)
 		}
 		w := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-		_, _ = fmt.Fprintln(w, "KEY\tSTATE\tRECORDINGS\tFIRST USED") // Flush tells of errors
-		for _, k := range list {
-			state := "old"
-			switch {
-			case k.Missing:
-				state = "missing"
-			case k.Active:
-				state = "active"
-			}
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", clean(k.Name), state, k.Recordings, stamp(k.First))
+		_, _ = fmt.Fprintln(w, "KEY\tSTATE\tRECORDINGS\tGOING ON\tFIRST USED") // Flush tells of errors
+		for _, k := range l.Keys {
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", clean(k.Name), keyState(k), usesOf(l, k.Recordings), usesOf(l, k.Live), stamp(k.First))
 		}
-		return errors.Join(failed, w.Flush())
+		if l.Unknown != "" {
+			err = fmt.Errorf("not all recordings could be asked which keys they need: %s", clean(l.Unknown))
+		}
+		return errors.Join(w.Flush(), err)
 	})
 }
 
-// keyList puts together the keys that there are and those that recordings need.
-func keyList(ctx context.Context, a *archive.Archive, keys *seal.Local) ([]keyLine, error) {
-	infos, err := keys.KEK().(seal.Lister).Keys(ctx)
-	if err != nil {
-		return nil, err
+func keyState(k api.Key) string {
+	state := "old"
+	switch {
+	case k.Missing:
+		state = "missing"
+	case k.Active:
+		state = "active"
 	}
-	uses, err := a.KeyUses(ctx)
-	var list []keyLine
-	for _, i := range infos {
-		u := uses[i.Name]
-		list = append(list, keyLine{Name: i.Name, Active: i.Active, Recordings: u.Recordings, First: u.First})
-		delete(uses, i.Name)
+	if k.Journal {
+		state += ", journal of calls"
 	}
-	for name, u := range uses {
-		list = append(list, keyLine{Name: name, Recordings: u.Recordings, First: u.First, Missing: true})
+	return state
+}
+
+func usesOf(l api.KeyList, n int) string {
+	if !l.Counted {
+		return "-"
 	}
-	slices.SortFunc(list, func(a, b keyLine) int { return a.First.Compare(b.First) })
-	return list, err
+	return fmt.Sprint(n)
 }
 
 type keysRotateCmd struct{ configFlag }
 
 // Run rotates.
 func (c *keysRotateCmd) Run(e *env) error {
-	return c.withLocalKeys(e, func(_ *archive.Archive, keys *seal.Local) error {
-		name, err := keys.Rotate(e.ctx)
+	return c.withKeySource(e, func(src keySource) error {
+		r, err := src.Rotate(e.ctx, commandActor())
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(e.stdout, "%s is the active key\n", name)
+		if r.Elsewhere {
+			e.note("the key service makes versions of its keys itself, by its own tools; the cached key was renewed")
+		}
+		_, err = fmt.Fprintf(e.stdout, "%s is the active key\n", clean(r.Key))
 		return err
 	})
 }
@@ -128,31 +194,107 @@ type keysRewrapCmd struct {
 	configFlag
 	From      time.Time `help:"Recordings from this day on (RFC 3339)."`
 	To        time.Time `help:"Recordings before this time (RFC 3339)."`
-	PerSecond int       `help:"Recordings at most." default:"200"`
+	PerSecond int       `help:"Recordings at most; without it 50 beside a daemon, else 200." placeholder:"N"`
+	NoWait    bool      `help:"Begin it in the daemon and do not wait for its end."`
+	Status    bool      `help:"Tell how the daemon's rewrapping stands."`
+	Cancel    bool      `help:"End the daemon's rewrapping; what was wrapped stays so."`
 	JSON      bool      `help:"Print the report as JSON." name:"json"`
 	Progress  bool      `help:"Show progress even when standard error is no terminal."`
 }
 
 // Run rewraps and reports.
 func (c *keysRewrapCmd) Run(e *env) error {
-	return c.withArchive(e, func(a *archive.Archive) error {
-		p := newProgress(e.stderr, c.Progress)
-		r, err := a.Rewrap(e.ctx, archive.RewrapQuery{From: c.From, To: c.To, PerSecond: c.PerSecond},
-			func(done, total int64) { p.tell("rewrapping: %s recordings", of(done, total)) })
-		p.done()
-		if c.JSON {
-			return errors.Join(err, json.NewEncoder(e.stdout).Encode(r))
+	return c.withKeys(e, func(far *remoteKeys, near *keyWork) error {
+		switch {
+		case far != nil:
+			return c.remote(e, *far)
+		case c.Status || c.Cancel || c.NoWait:
+			return usagef("trunktap: keys rewrap: --status, --cancel and --no-wait are for a running daemon, and none answers")
 		}
-		for _, f := range r.Findings {
-			_, _ = fmt.Fprintln(e.stdout, clean(f.String())) // the summary tells of errors
-		}
-		_, perr := fmt.Fprintf(e.stdout, "%d recordings: %d rewrapped with %s, %d were current, %d shredded, %d failed\n",
-			r.Recordings, r.Rewrapped, r.Active, r.Current, r.Shredded, len(r.Findings)+r.Dropped)
-		if n := len(r.Findings) + r.Dropped; err == nil && n > 0 {
-			err = fmt.Errorf("%d keys were not rewrapped", n)
-		}
-		return errors.Join(err, perr)
+		return c.here(e, near)
 	})
+}
+
+const rewrapPollEvery = 300 * time.Millisecond
+
+// remote has the daemon do it.
+func (c *keysRewrapCmd) remote(e *env, r remoteKeys) (err error) {
+	var s api.RewrapState
+	look := func() error { return r.decode(e.ctx, "/v1/keys/rewrap", &s) }
+	switch {
+	case c.Status:
+		err = look()
+	case c.Cancel:
+		err = r.post(e.ctx, "/v1/keys/rewrap/cancel", nil, &s)
+	default:
+		err = r.post(e.ctx, "/v1/keys/rewrap", api.RewrapOrder{From: c.From, To: c.To, PerSecond: c.PerSecond}, &s)
+	}
+	if err != nil {
+		return err
+	}
+	p := newProgress(e.stderr, c.Progress)
+	for wait := !c.Status && !c.Cancel && !c.NoWait; wait && err == nil && (s.State == "running" || s.State == "waiting"); {
+		p.tell("rewrapping: %s recordings", of(s.Done, s.Total))
+		select {
+		case <-time.After(rewrapPollEvery):
+			s = api.RewrapState{}
+			err = look()
+		case <-e.ctx.Done():
+			p.done()
+			e.note("the daemon goes on: trunktap keys rewrap --status, --cancel")
+			return e.ctx.Err()
+		}
+	}
+	p.done()
+	if err != nil {
+		return err
+	}
+	return c.print(e, s)
+}
+
+// here does it without a daemon.
+func (c *keysRewrapCmd) here(e *env, w *keyWork) error {
+	by, what := commandActor(), "recordings "+rangeWhat(c.From, c.To)
+	if err := w.trace(e.ctx, audit.Entry{Kind: audit.KindKeyRewrapped, Who: by.Who, From: by.From, What: what, Result: audit.ResultBegun}); err != nil {
+		return noTrace(err)
+	}
+	p := newProgress(e.stderr, c.Progress)
+	s := api.RewrapState{State: "done", By: by.Who}
+	r, err := w.archive.Rewrap(e.ctx, archive.RewrapQuery{From: c.From, To: c.To, PerSecond: c.PerSecond},
+		func(done, total int64) {
+			s.Done, s.Total = done, total
+			p.tell("rewrapping: %s recordings", of(done, total))
+		})
+	p.done()
+	rewrapTake(&s, r)
+	if err != nil {
+		s.State, s.Error = "failed", err.Error()
+	}
+	return errors.Join(c.print(e, s), w.done(e.ctx, audit.KindKeyRewrapped, what+": "+rewrapWhat(s), by, err))
+}
+
+// print reports; keys that stay as they are make it fail.
+func (c *keysRewrapCmd) print(e *env, s api.RewrapState) error {
+	var b bytes.Buffer
+	if c.JSON {
+		if err := json.NewEncoder(&b).Encode(s); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range s.Findings {
+			fmt.Fprintf(&b, "%s\n", finding(f))
+		}
+		fmt.Fprintf(&b, "%s: %d of %d recordings: %s\n", s.State, s.Done, s.Total, rewrapWhat(s))
+	}
+	_, err := e.stdout.Write(b.Bytes())
+	switch {
+	case err != nil:
+	case s.State == "failed" || s.State == "waiting" && s.Error != "":
+		err = fmt.Errorf("rewrap keys: %s", clean(s.Error))
+	case s.Failed > 0:
+		err = fmt.Errorf("%d keys were not rewrapped", s.Failed)
+	}
+	return err
 }
 
 type keysRetireCmd struct {
@@ -162,40 +304,40 @@ type keysRetireCmd struct {
 
 // Run destroys a key that nothing needs, as far as the whole store tells.
 func (c *keysRetireCmd) Run(e *env) error {
-	return c.withLocalKeys(e, func(a *archive.Archive, keys *seal.Local) error {
-		uses, err := a.KeyUses(e.ctx)
-		if err != nil {
-			return fmt.Errorf("retire key %s: not all recordings can be asked whether they need it: %w", c.Key, err)
+	return c.withKeySource(e, func(src keySource) error {
+		if err := src.Retire(e.ctx, c.Key, commandActor()); err != nil {
+			return fmt.Errorf("retire key %s: %w", clean(c.Key), err)
 		}
-		if n := uses[c.Key].Recordings; n > 0 {
-			return fmt.Errorf("retire key %s: %d recordings need it: trunktap keys rewrap", c.Key, n)
-		}
-		if err := keys.KEK().(seal.Retirer).Retire(e.ctx, c.Key); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(e.stdout, "%s is destroyed\n", clean(c.Key))
+		_, err := fmt.Fprintf(e.stdout, "%s is destroyed\n", clean(c.Key))
 		return err
 	})
 }
 
 type shredCmd struct {
 	configFlag
-	ID     string `arg:"" help:"Id of the recording."`
-	Reason string `help:"Why; it is kept." required:""`
+	ID        string `arg:"" help:"Id of the recording."`
+	Reason    string `help:"Why; it is kept." required:""`
+	WhenEnded bool   `help:"Shred a recording that goes on when it has ended; without it that is refused."`
+	JSON      bool   `help:"Print JSON." name:"json"`
 }
 
 // Run destroys the key of a recording.
 func (c *shredCmd) Run(e *env) error {
-	by := ""
-	if u, err := user.Current(); err == nil {
-		by = u.Username
-	}
-	return c.withArchive(e, func(a *archive.Archive) error {
-		s, err := a.Shred(e.ctx, archive.ShredOrder{Recording: c.ID, Reason: c.Reason, By: by})
-		if err != nil {
+	return c.withKeySource(e, func(src keySource) error {
+		s, err := src.Shred(e.ctx, c.ID, api.ShredOrder{Reason: c.Reason, WhenEnded: c.WhenEnded}, commandActor())
+		switch {
+		case err != nil:
 			return err
+		case c.JSON:
+			err = json.NewEncoder(e.stdout).Encode(s)
+		case s.State == "waits":
+			_, err = fmt.Fprintf(e.stdout, "%s is shredded when it has ended: %s\n", clean(c.ID), clean(s.Reason))
+		default:
+			_, err = fmt.Fprintf(e.stdout, "%s was shredded at %s: %s\n", clean(c.ID), s.At.Format(time.RFC3339), clean(s.Reason))
 		}
-		_, err = fmt.Fprintf(e.stdout, "%s was shredded at %s: %s\n", clean(c.ID), s.At.Format(time.RFC3339), clean(s.Reason))
+		if s.Rest != "" {
+			err = errors.Join(err, fmt.Errorf("its key is destroyed; what follows is done by the daemon, or by the same command again: %s", clean(s.Rest)))
+		}
 		return err
 	})
 }

@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -74,7 +76,18 @@ func (d *daemon) rotateKeys(ctx context.Context) (keyRotation, error) {
 	r := &d.rotation
 	r.turn.Lock()
 	defer r.turn.Unlock()
-	s := d.sealer()
+	done, err := rotateWith(ctx, d.sealer())
+	if err != nil {
+		r.failed.Add(1)
+		return keyRotation{}, err
+	}
+	r.made.Add(1)
+	r.note(done.Key, time.Now())
+	return done, nil
+}
+
+// rotateWith makes a new key-encryption key where keys come from.
+func rotateWith(ctx context.Context, s keySealer) (keyRotation, error) {
 	if s.Mode() == seal.ModeNone {
 		return keyRotation{}, &recorder.RefusedError{Why: "keys.mode is none: there is no key to rotate"}
 	}
@@ -85,11 +98,8 @@ func (d *daemon) rotateKeys(ctx context.Context) (keyRotation, error) {
 		done.Key, err = s.ActiveKey(ctx)
 	}
 	if err != nil {
-		r.failed.Add(1)
 		return keyRotation{}, fmt.Errorf("rotate keys: %w", err)
 	}
-	r.made.Add(1)
-	r.note(done.Key, time.Now())
 	return done, nil
 }
 
@@ -164,7 +174,7 @@ func (d *daemon) startRotation(ctx context.Context) error {
 			last, err := r.state()
 			wait := time.Until(every.After(last.At).Add(spread(last.At)))
 			if wait <= 0 {
-				if err = errors.Join(d.rotateDue(ctx, last), err); err == nil {
+				if err = errors.Join(d.rotateDue(ctx, last, failing), err); err == nil {
 					failing = false
 					continue
 				}
@@ -185,15 +195,24 @@ func (d *daemon) startRotation(ctx context.Context) error {
 	return nil
 }
 
-// rotateDue rotates, unless another node that shares the key has.
-func (d *daemon) rotateDue(ctx context.Context, last rotatedAt) error {
+// rotateDue rotates, unless another node that shares the key has. What fails again
+// and again is in the log once.
+func (d *daemon) rotateDue(ctx context.Context, last rotatedAt, failing bool) error {
+	by := api.Actor{Who: "schedule"}
 	if err := d.sealer().Renew(ctx); err != nil {
-		return fmt.Errorf("rotate keys: %w", err)
+		err = fmt.Errorf("rotate keys: %w", err)
+		if !failing && ctx.Err() == nil {
+			_ = d.keys.done(ctx, audit.KindKeyRotated, "rotation", by, err) // err is told
+		}
+		return err
 	}
 	if now, _ := d.rotation.state(); now != last {
 		return nil
 	}
-	_, err := d.rotateKeys(ctx)
+	r, err := d.rotateKeys(ctx)
+	if err == nil || !failing {
+		return d.keys.done(ctx, audit.KindKeyRotated, r.what(), by, err)
+	}
 	return err
 }
 

@@ -47,7 +47,10 @@ func (l library) verifyWith(ctx context.Context, q api.VerifyQuery, proof archiv
 	r, err := l.Archive.Verify(ctx, archive.VerifyQuery{
 		IDs: q.IDs, From: q.From, To: q.To, Trunk: q.Trunk, FromID: q.FromID, ToID: q.ToID, Proof: proof,
 	}, progress)
-	out := api.Report{Recordings: r.Recordings, Segments: r.Segments, Frames: r.Frames, Bytes: r.Bytes, Dropped: r.Dropped, Findings: []api.Finding{}}
+	out := api.Report{
+		Recordings: r.Recordings, Segments: r.Segments, Frames: r.Frames, Bytes: r.Bytes, Dropped: r.Dropped, Findings: []api.Finding{},
+		Shredded: r.Shredded, Unsealed: r.Unsealed, Unopened: api.Unopened(r.Unopened),
+	}
 	for _, f := range r.Findings {
 		out.Findings = append(out.Findings, api.Finding(f))
 	}

@@ -99,7 +99,7 @@ func printListing(e *env, l listing) error {
 	for _, m := range l.Recordings {
 		line(clean(m.ID), clean(string(m.Kind)), dash(clean(m.User)), begun(m).Local().Format(time.DateTime), clean(m.Trunk), clean(m.Call.Direction),
 			party(m.Call.From), party(m.Call.To), picture.Clock(m.RealMS, true), picture.Clock(m.AudioMS, true), reasons(m.Windows),
-			strconv.Itoa(len(m.Gaps)), clean(m.Call.EndCause))
+			strconv.Itoa(len(m.Gaps)), ending(m))
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -111,6 +111,17 @@ func printListing(e *env, l listing) error {
 		e.note("there are more, see --limit")
 	}
 	return nil
+}
+
+// ending is how a recording ended, and how it is kept.
+func ending(m recorder.Manifest) string {
+	switch {
+	case m.Shredded != nil:
+		return "shredded " + m.Shredded.At.Local().Format(time.DateOnly)
+	case m.Unsealed:
+		return clean(m.Call.EndCause) + ", unsealed"
+	}
+	return clean(m.Call.EndCause)
 }
 
 func atLeast(n int64, more bool) string {

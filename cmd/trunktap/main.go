@@ -21,6 +21,7 @@ const (
 	exitFine   = 0
 	exitFailed = 1
 	exitUsage  = 2 // usage or configuration
+	exitUnread = 3 // verify found nothing wrong with what it could read, and some it could not for want of a key
 )
 
 // commands is the command line.
@@ -60,6 +61,11 @@ func (e *env) note(format string, a ...any) {
 type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }
+
+// unreadError makes run return exitUnread.
+type unreadError struct{ error }
+
+func (u unreadError) Unwrap() error { return u.error }
 
 func usagef(format string, a ...any) error { return usageError{fmt.Errorf(format, a...)} }
 
@@ -126,6 +132,9 @@ func (e *env) exitCode(err error) int {
 		return exitUsage
 	}
 	e.note("%v", err)
+	if errors.As(err, new(unreadError)) {
+		return exitUnread
+	}
 	return exitFailed
 }
 

@@ -111,6 +111,7 @@ type daemon struct {
 	rotation rotation
 	keyless  []string // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
 	refusals *refusals
+	keys     *keyWork
 	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
@@ -178,7 +179,8 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	if err := d.startAudit(); err != nil {
 		return err
 	}
-	d.closers = append(d.closers, d.stopUploads, d.stopDeferred)
+	d.keys = d.onlineWork()
+	d.closers = append(d.closers, d.stopUploads, d.stopDeferred, d.keys.stopRewrap)
 	return nil
 }
 
@@ -210,6 +212,7 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	}
 	d.archive.StartDeferred()
 	d.archive.StartUploads()
+	d.startKeyWork()
 	if wantsPreroll(cfg) {
 		if err := canLock(prerollMinuteBytes); err != nil {
 			d.log.Error("not a minute of audio can wait for consent: set LimitMEMLOCK=infinity or CAP_IPC_LOCK", "error", err)
@@ -238,7 +241,7 @@ func (d *daemon) tellState(cfg *config.Config) {
 func (d *daemon) catchUp(ctx context.Context) {
 	t := time.NewTicker(catchUpEvery)
 	defer t.Stop()
-	behind := false
+	behind, unshredded := false, false
 	for {
 		n, err := d.archive.CatchUp(context.Background())
 		switch {
@@ -250,6 +253,7 @@ func (d *daemon) catchUp(ctx context.Context) {
 		behind = err != nil // told once, not at each try
 		d.linkUp()
 		d.recoverKeyless(ctx)
+		unshredded = d.shredDue(unshredded)
 		select {
 		case <-ctx.Done():
 			return
@@ -346,6 +350,7 @@ func (d *daemon) startAPI(context.Context) error {
 	srv := api.New(api.Config{
 		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Warnings: d.keyWarnings, Metrics: newMetrics(d), Token: token,
 		Audit:     auditor{d.audit, d.archive},
+		Keys:      d.keys,
 		Trunks:    trunkStates(d.b2bua),
 		Usage:     d.archive.Usage,
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,

@@ -42,6 +42,10 @@ func (c *showCmd) Run(e *env) (err error) {
 	}
 	defer func() { err = errors.Join(err, src.close()) }()
 	m, err := src.get(e.ctx, c.ID)
+	var gone *recorder.ShreddedError
+	if errors.As(err, &gone) {
+		return c.tombstone(e, gone)
+	}
 	if err != nil {
 		return fmt.Errorf("show recording %s: %w", c.ID, err)
 	}
@@ -71,6 +75,22 @@ func (c *showCmd) Run(e *env) (err error) {
 		return err
 	}
 	return damage(e, src, c.ID, c.Progress, "drawn as silence")
+}
+
+// tombstone shows what is left of a shredded recording.
+func (c *showCmd) tombstone(e *env, gone *recorder.ShreddedError) error {
+	if c.JSON {
+		return json.NewEncoder(e.stdout).Encode(map[string]any{"id": c.ID, "shredded": gone.Shredded})
+	}
+	a := &account{}
+	a.w = tabwriter.NewWriter(&a.b, 0, 0, 2, ' ', 0)
+	a.line("recording", c.ID)
+	a.line("shredded", stamp(gone.At))
+	a.line("reason", gone.Reason)
+	a.maybe("by", gone.By)
+	_ = a.w.Flush() // never fails
+	_, err := io.WriteString(e.stdout, a.b.String())
+	return err
 }
 
 func (c *showCmd) width(e *env) int {
@@ -214,6 +234,9 @@ func (a *account) head(m *recorder.Manifest) {
 	a.line("ended", stamp(m.Call.End)+" ("+m.Call.EndCause+")")
 	a.line("real time", picture.Clock(m.RealMS, true))
 	a.line("audio", fmt.Sprintf("%s, %s, %d Hz, windows %s", picture.Clock(m.AudioMS, true), m.Format, m.SampleRate, m.Suppressed))
+	if m.Unsealed {
+		a.line("sealed", "no: its key lies in the open (keys.mode none)")
+	}
 	for i, c := range m.Channels {
 		a.line(fmt.Sprintf("channel %d", i), strings.TrimSuffix(c.Side+", "+c.Party, ", "))
 	}

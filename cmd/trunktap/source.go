@@ -148,6 +148,9 @@ func (r *remote) do(ctx context.Context, method, path string, body []byte) (*htt
 	defer func() { _ = resp.Body.Close() }() // only read from
 	var p api.Problem
 	_ = json.NewDecoder(io.LimitReader(resp.Body, answerBytesMax)).Decode(&p) // the status tells enough
+	if p.Shredded != nil {
+		return nil, &recorder.ShreddedError{Recording: p.Shredded.Recording, Shredded: p.Shredded.Shredded}
+	}
 	if p.Code == "not-found" {
 		return nil, fmt.Errorf("%s: %w", p.Detail, recorder.ErrNotFound)
 	}

@@ -53,7 +53,9 @@ func (c *verifyCmd) Run(e *env) (err error) {
 		err = errors.Join(err, printReport(e, report))
 	}
 	if n := len(report.Findings) + report.Dropped; err == nil && n > 0 {
-		err = fmt.Errorf("%d findings", n)
+		if err = fmt.Errorf("%d findings", n); onlyKeys(report) {
+			err = unreadError{fmt.Errorf("%w, all of them keys that are not at hand", err)}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("verify recordings: %w", err)
@@ -136,9 +138,41 @@ func printReport(e *env, r api.Report) error {
 	for _, line := range remediesOf(r.Findings) {
 		fmt.Fprintf(&b, "%s\n", line)
 	}
+	for _, line := range keptHow(r) {
+		fmt.Fprintf(&b, "%s\n", line)
+	}
 	fmt.Fprintf(&b, "%d recordings, %d segments, %d bytes verified: %d findings\n", r.Recordings, r.Segments, r.Bytes, len(r.Findings)+r.Dropped)
 	_, err := fmt.Fprint(e.stdout, b.String())
 	return err
+}
+
+// keptHow counts recordings that nobody reads as others.
+func keptHow(r api.Report) (out []string) {
+	for _, c := range []struct {
+		n    int
+		what string
+	}{
+		{r.Shredded, "shredded: their keys were destroyed on purpose"},
+		{r.Unsealed, "unsealed: whoever can write the store can change them (keys.mode none)"},
+		{r.Unopened.Revoked, "not opened, their key is revoked: " + remedies[archive.FaultRevoked]},
+		{r.Unopened.Unreachable, "not opened, their key service does not answer: " + remedies[archive.FaultNoService]},
+		{r.Unopened.Missing, "not opened, their key is not at hand: " + remedies[archive.FaultKey]},
+	} {
+		if c.n > 0 {
+			out = append(out, fmt.Sprintf("%d recordings are %s", c.n, c.what))
+		}
+	}
+	return out
+}
+
+// onlyKeys tells whether nothing was found but keys that are not at hand.
+func onlyKeys(r api.Report) bool {
+	for _, f := range r.Findings {
+		if f.Fault != archive.FaultKey && f.Fault != archive.FaultRevoked && f.Fault != archive.FaultNoService {
+			return false
+		}
+	}
+	return r.Dropped == 0
 }
 
 // finding is a line of text.
@@ -162,6 +196,8 @@ var remedies = map[string]string{
 	archive.FaultNoRow:      "stop the daemon and run trunktap rebuild",
 	archive.FaultNoObject:   "put it back from a copy of the store, or run trunktap rebuild",
 	archive.FaultKey:        "make the key available, then verify again",
+	archive.FaultRevoked:    "enable the key again at its service, or allow this machine to use it, then verify again",
+	archive.FaultNoService:  "see that the key service runs and can be reached, then verify again",
 	archive.FaultSignature:  "compare the public keys with those that you noted (trunktap audit keys); somebody may have put his own in their place",
 	archive.FaultUnsigned:   "put its manifest back from a copy of the store",
 	archive.FaultUndone:     "shred it again, and take its recording.key out of the backup that it came from",

@@ -80,9 +80,19 @@ type Report struct {
 	Segments   int       `json:"segments"`
 	Frames     int64     `json:"frames"`
 	Bytes      int64     `json:"bytes"`
+	Shredded   int       `json:"shredded,omitempty" doc:"Recordings whose key was destroyed on purpose."`
+	Unsealed   int       `json:"unsealed,omitempty" doc:"Recordings whose key lies in the open: whoever can write the store can change them."`
+	Unopened   Unopened  `json:"unopened,omitzero" doc:"Recordings of which only stored bytes were compared, for want of a key."`
 	Findings   []Finding `json:"findings" nullable:"false"`
 	Notes      []Finding `json:"notes,omitempty"`   // worth knowing, and no damage
 	Dropped    int       `json:"dropped,omitempty"` // findings beyond the archive's limit
+}
+
+// Unopened counts recordings by why their keys are not at hand.
+type Unopened struct {
+	Revoked     int `json:"key_revoked,omitempty"`
+	Unreachable int `json:"key_unreachable,omitempty"`
+	Missing     int `json:"key_missing,omitempty"`
 }
 
 // Finding is one thing that does not fit.
@@ -118,6 +128,7 @@ type Config struct {
 	Trunks  func() Trunks       // nil: none
 	Token   string              // bearer token, not empty
 	Audit   Audit               // nil: accesses leave no trace
+	Keys    Keys                // nil: keys are not worked on from here
 	// Usage tells what is stored. Nil: nothing does.
 	Usage func(context.Context, recorder.UsageQuery) ([]recorder.Usage, error)
 

@@ -22,6 +22,14 @@ type Problem struct {
 	Detail string        `json:"detail"`
 	Code   string        `json:"code"` // for programs; stable
 	Errors []ProblemItem `json:"errors,omitempty"`
+
+	Shredded *Tombstone `json:"shredded,omitempty"` // of code shredded: what is left of the recording
+}
+
+// Tombstone is what is left of a shredded recording.
+type Tombstone struct {
+	Recording string `json:"recording"`
+	recorder.Shredded
 }
 
 // ProblemItem is one thing that is wrong with a request.
@@ -102,7 +110,9 @@ func (s *Server) problem(doing string, err error) *Problem {
 	case errors.Is(err, context.DeadlineExceeded):
 		return newProblem(http.StatusGatewayTimeout, "effect-unknown", "it is queued, its effect is not known yet")
 	case errors.As(err, &shredded):
-		return newProblem(http.StatusGone, "shredded", fmt.Sprintf("the recording was shredded at %s, reason: %s", shredded.At.UTC().Format(time.RFC3339), shredded.Reason))
+		p := newProblem(http.StatusGone, "shredded", fmt.Sprintf("the recording was shredded at %s, reason: %s", shredded.At.UTC().Format(time.RFC3339), shredded.Reason))
+		p.Shredded = &Tombstone{shredded.Recording, shredded.Shredded}
+		return p
 	case errors.Is(err, recorder.ErrKeyRevoked):
 		s.cfg.Log.Error(doing, "error", err)
 		return newProblem(http.StatusServiceUnavailable, "key-revoked", "the key that opens the recording is disabled, destroyed or not permitted: "+

@@ -19,6 +19,7 @@ func (s *Server) routes() {
 	s.eventRoute()
 	s.trunkRoute()
 	s.usageRoute()
+	s.keyRoutes()
 	s.healthRoutes()
 	s.metricsRoute()
 	s.openAPIRoute()

@@ -11,17 +11,19 @@ import (
 
 // Faults that Findings name.
 const (
-	FaultMissing    = "missing"    // an object that the manifest names is not there
-	FaultAltered    = "altered"    // content differs from what was sealed
-	FaultTruncated  = "truncated"  // the end is missing
-	FaultReordered  = "reordered"  // frames stand in another order than they were sealed in
-	FaultPosition   = "position"   // authentic audio contradicts the manifest about its place
-	FaultTotals     = "totals"     // the manifest contradicts itself
-	FaultOrphan     = "orphan"     // an object that no manifest names
-	FaultNoObject   = "no-object"  // the catalogue has a recording that the store has not
-	FaultNoRow      = "no-row"     // the store has a recording that the catalogue has not
-	FaultKey        = "key"        // its key is not at hand
-	FaultUnreadable = "unreadable" // the store or the catalogue failed
+	FaultMissing    = "missing"         // an object that the manifest names is not there
+	FaultAltered    = "altered"         // content differs from what was sealed
+	FaultTruncated  = "truncated"       // the end is missing
+	FaultReordered  = "reordered"       // frames stand in another order than they were sealed in
+	FaultPosition   = "position"        // authentic audio contradicts the manifest about its place
+	FaultTotals     = "totals"          // the manifest contradicts itself
+	FaultOrphan     = "orphan"          // an object that no manifest names
+	FaultNoObject   = "no-object"       // the catalogue has a recording that the store has not
+	FaultNoRow      = "no-row"          // the store has a recording that the catalogue has not
+	FaultKey        = "key"             // its key is not at hand
+	FaultRevoked    = "key-revoked"     // the key service says that its key may not be used
+	FaultNoService  = "key-unreachable" // the key service does not answer
+	FaultUnreadable = "unreadable"      // the store or the catalogue failed
 
 	FaultSignature  = "signature"   // a signature does not fit, or its key is not known
 	FaultUnsigned   = "unsigned"    // a manifest has no link
@@ -115,6 +117,10 @@ func faultOf(err error) string {
 		return string(bad.Fault)
 	case errors.Is(err, recorder.ErrNotFound):
 		return FaultMissing
+	case errors.Is(err, recorder.ErrKeyRevoked):
+		return FaultRevoked
+	case errors.Is(err, recorder.ErrKeyUnreachable):
+		return FaultNoService
 	case errors.Is(err, recorder.ErrKey):
 		return FaultKey
 	case errors.Is(err, recorder.ErrTampered):

@@ -101,7 +101,7 @@ func (v *verification) waits(id string) bool {
 		return false
 	}
 	for _, e := range dir.Waiting() {
-		if e.Recording == id && e.Kind == audit.KindShredded {
+		if e.Recording == id && e.Kind == audit.KindShredded && e.Done() {
 			return true
 		}
 	}
@@ -180,8 +180,10 @@ func (v *verification) gone(id string, err error) error {
 // aboutEnd tells whether an entry says that a recording came or went.
 func aboutEnd(e audit.Entry) bool {
 	switch e.Kind {
-	case audit.KindPublished, audit.KindReplaced, audit.KindDeleted, audit.KindShredded:
+	case audit.KindPublished, audit.KindReplaced:
 		return true
+	case audit.KindDeleted, audit.KindShredded:
+		return e.Done()
 	default:
 		return false
 	}

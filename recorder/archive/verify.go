@@ -66,9 +66,24 @@ type Report struct {
 	Bytes      int64     `json:"bytes"`
 	Shredded   int       `json:"shredded,omitempty"` // whose key was destroyed on purpose
 	Unsealed   int       `json:"unsealed,omitempty"` // whose key lies in the open: whoever can write the store can change them
+	Unopened   Unopened  `json:"unopened"`           // of which no key was at hand
 	Findings   []Finding `json:"findings"`           // never nil
 	Notes      []Finding `json:"notes,omitempty"`    // worth knowing, and no damage
 	Dropped    int       `json:"dropped,omitempty"`  // findings beyond the limit of 10,000
+}
+
+// Unopened counts recordings by why their keys are not at hand.
+type Unopened struct{ Revoked, Unreachable, Missing int }
+
+func (u *Unopened) count(err error) {
+	switch {
+	case errors.Is(err, recorder.ErrKeyRevoked):
+		u.Revoked++
+	case errors.Is(err, recorder.ErrKeyUnreachable):
+		u.Unreachable++
+	case errors.Is(err, recorder.ErrKey):
+		u.Missing++
+	}
 }
 
 // OK tells whether nothing was found.

@@ -36,6 +36,7 @@ func (v *verification) manifest(id string, p place, objects []string) (*recorder
 		v.found.addErr(id, segment.ManifestFile, err)
 		o = segment.Opened{Header: o.Header}
 	}
+	v.Unopened.count(err)
 	link := v.link(id, p.prefix, content, o)
 	switch {
 	case !keyless:

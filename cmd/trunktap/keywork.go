@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/cmd/trunktap/config"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/api"
+	"github.com/trunktap/trunktap/recorder/archive"
+	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
+	"github.com/trunktap/trunktap/recorder/vfs"
+	"github.com/trunktap/trunktap/sip/journal"
+)
+
+// keyWork is what operators do to keys, through the daemon's API or, when none
+// runs, by commands. Each leaves its trace, also when it fails.
+type keyWork struct {
+	cfg     *config.Config
+	archive *archive.Archive
+	trace   func(context.Context, audit.Entry) error // durable when it returns nil
+	tell    func(event string, data map[string]any)  // nil: nobody listens
+	running bool                                     // a daemon's: the journal of calls is in use
+	rotate  func(context.Context) (keyRotation, error)
+	job     rewrapJob
+}
+
+// onlineWork is the work of a daemon.
+func (d *daemon) onlineWork() *keyWork {
+	return &keyWork{cfg: d.cfg, archive: d.archive, trace: d.audit.Append, tell: d.storageEvent, running: true, rotate: d.rotateKeys}
+}
+
+// startKeyWork goes on with what a process before could not end.
+func (d *daemon) startKeyWork() {
+	if err := d.keys.resumeRewrap(); err != nil {
+		d.log.Error("keys are not rewrapped any more: begin it again", "error", err)
+	}
+}
+
+// shredDue carries out what waited, and tells when it begins to fail.
+func (d *daemon) shredDue(failing bool) bool {
+	n, err := d.archive.ShredDue(context.Background())
+	if n > 0 {
+		d.log.Info("shredded recordings that were ordered to be", "recordings", n)
+	}
+	if err != nil && !failing {
+		d.log.Error("recordings that were ordered to be shredded are not yet", "error", err)
+	}
+	return err != nil
+}
+
+func (w *keyWork) sealer() keySealer { return w.archive.Sealer().(keySealer) }
+
+// offlineWork is the work of a command that has the archive for itself.
+func offlineWork(cfg *config.Config, a *archive.Archive) *keyWork {
+	w := &keyWork{cfg: cfg, archive: a}
+	w.trace = func(_ context.Context, e audit.Entry) error { return dropTrace(cfg, e) }
+	w.rotate = func(ctx context.Context) (keyRotation, error) { return rotateWith(ctx, w.sealer()) }
+	return w
+}
+
+// commandActor is who works at a command line.
+func commandActor() api.Actor {
+	who := fmt.Sprintf("uid %d", os.Getuid())
+	if u, err := user.Current(); err == nil {
+		who = u.Username
+	}
+	return api.Actor{Who: who, From: "command line"}
+}
+
+// dropTrace leaves an entry in the inbox of the log.
+func dropTrace(cfg *config.Config, e audit.Entry) error {
+	e.Node = cfg.NodeName()
+	return audit.Drop(vfs.OS{}, cfg.Audit.Dir, e, time.Now())
+}
+
+// resultOf is how an entry spells what came of something.
+func resultOf(err error) string {
+	var refused *recorder.RefusedError
+	switch {
+	case err == nil:
+		return audit.ResultDone
+	case errors.As(err, &refused):
+		return audit.ResultRefused
+	case errors.Is(err, recorder.ErrNotFound):
+		return "not-found"
+	}
+	return audit.ResultFailed
+}
+
+// done writes what came of work that an operator wanted. That it was not written
+// is told beside what was done.
+func (w *keyWork) done(ctx context.Context, kind audit.Kind, what string, by api.Actor, err error) error {
+	if err != nil {
+		what += ": " + err.Error()
+	}
+	terr := w.trace(context.WithoutCancel(ctx), audit.Entry{Kind: kind, Who: by.Who, From: by.From, What: what, Result: resultOf(err)})
+	if terr != nil && err == nil {
+		return fmt.Errorf("%s is done, but leaves no trace: %w", what, terr)
+	}
+	return err
+}
+
+// List implements api.Keys.
+func (w *keyWork) List(ctx context.Context, uses bool) (api.KeyList, error) {
+	s := w.sealer()
+	active, _ := s.ActiveKey(ctx) // empty: there is none now
+	out := api.KeyList{Mode: s.Mode(), Active: active, Keys: []api.Key{}, Counted: uses}
+	seen := map[string]bool{}
+	add := func(k api.Key) {
+		if k.Name != "" && !seen[k.Name] {
+			seen[k.Name] = true
+			out.Keys = append(out.Keys, k)
+		}
+	}
+	listed := false
+	if l, ok := w.archive.Sealer().(*seal.Local); ok {
+		infos, err := l.KEK().(seal.Lister).Keys(ctx)
+		if err != nil {
+			return out, err
+		}
+		for _, i := range infos {
+			add(api.Key{Name: i.Name, Active: i.Active})
+		}
+		listed = true
+	}
+	add(api.Key{Name: active, Active: true})
+	if uses {
+		counts, err := w.archive.KeyUses(ctx)
+		if err != nil {
+			out.Unknown = err.Error()
+		}
+		for name := range counts {
+			add(api.Key{Name: name, Missing: listed && !strings.Contains(name, ":")})
+		}
+		for i := range out.Keys {
+			u := counts[out.Keys[i].Name]
+			out.Keys[i].Recordings, out.Keys[i].Live, out.Keys[i].First = u.Recordings, u.Live, u.First
+		}
+	}
+	if name := w.journalKey(); seen[name] {
+		out.Keys[slices.IndexFunc(out.Keys, func(k api.Key) bool { return k.Name == name })].Journal = true
+	}
+	slices.SortFunc(out.Keys, func(a, b api.Key) int {
+		if c := a.First.Compare(b.First); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+	return out, nil
+}
+
+const journalBytesMax = 1 << 30
+
+// journalKey is the stored name of the key that the journal of calls needs; empty:
+// none is needed.
+func (w *keyWork) journalKey() string {
+	data, err := vfs.ReadFile(vfs.OS{}, w.cfg.Restart.Journal, journalBytesMax)
+	if err != nil {
+		return "" // there is none
+	}
+	var k recorder.WrappedKey
+	c, err := journal.Read(data, func(wrapped []byte) (journal.Key, error) {
+		if err := json.Unmarshal(wrapped, &k); err != nil {
+			return nil, err
+		}
+		return journalKeys{w.archive.Sealer()}.Open(wrapped)
+	})
+	if !w.running && err == nil && len(c.Calls) == 0 {
+		return "" // no call is to go on
+	}
+	return k.KEK
+}
+
+// Rotate implements api.Keys.
+func (w *keyWork) Rotate(ctx context.Context, by api.Actor) (api.KeyRotation, error) {
+	r, err := w.rotate(ctx)
+	return api.KeyRotation(r), w.done(ctx, audit.KindKeyRotated, r.what(), by, err)
+}
+
+func (r keyRotation) what() string {
+	switch {
+	case r.Key == "":
+		return "rotation"
+	case r.Elsewhere:
+		return "the cached key was renewed, under " + r.Key
+	}
+	return r.Key + " in place of " + dash(r.Before)
+}
+
+// Retire implements api.Keys. What cannot be undone is in the log before it is done.
+func (w *keyWork) Retire(ctx context.Context, key string, by api.Actor) error {
+	err := w.mayRetire(ctx, key)
+	if err == nil {
+		e := audit.Entry{Kind: audit.KindKeyRetired, Who: by.Who, From: by.From, What: key, Result: audit.ResultBegun}
+		if err := w.trace(ctx, e); err != nil {
+			return noTrace(err)
+		}
+		err = w.archive.Sealer().(*seal.Local).KEK().(seal.Retirer).Retire(ctx, key)
+	}
+	if err == nil && w.tell != nil {
+		w.tell("key.retired", map[string]any{"key": key})
+	}
+	return w.done(ctx, audit.KindKeyRetired, key, by, err)
+}
+
+// noTrace says that nothing was done, for want of a trace.
+func noTrace(err error) error {
+	if errors.Is(err, audit.ErrUnavailable) || errors.Is(err, audit.ErrClosed) {
+		return fmt.Errorf("%w: %w", api.ErrAudit, err)
+	}
+	return err
+}
+
+// mayRetire asks everything that may need a key.
+func (w *keyWork) mayRetire(ctx context.Context, key string) error {
+	l, ok := w.archive.Sealer().(*seal.Local)
+	if !ok {
+		return &recorder.RefusedError{Why: "the keys are not those of mode local: retire them with the tools of their service"}
+	}
+	infos, err := l.KEK().(seal.Lister).Keys(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(infos, func(k seal.KeyInfo) bool { return k.Name == key })
+	switch {
+	case i < 0:
+		return fmt.Errorf("key %s: %w", key, recorder.ErrNotFound)
+	case infos[i].Active:
+		return &recorder.RefusedError{Why: "key " + key + " is the active one: rotate first"}
+	case w.journalKey() == key && w.running:
+		return &recorder.RefusedError{Why: "the journal of calls needs key " + key + ": start the daemon again first, which takes another one"}
+	case w.journalKey() == key:
+		return &recorder.RefusedError{Why: "the journal of calls that go on needs key " + key + ": start the daemon first"}
+	}
+	uses, err := w.archive.KeyUses(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: not all recordings can be asked whether they need it: %w",
+			&recorder.RefusedError{Why: "not all recordings can be asked whether they need key " + key}, err)
+	}
+	switch u := uses[key]; {
+	case u.Live > 0:
+		return &recorder.RefusedError{Why: fmt.Sprintf("%d recordings need key %s, of which %d go on: wait for their end, then rewrap", u.Recordings, key, u.Live)}
+	case u.Recordings > 0:
+		return &recorder.RefusedError{Why: fmt.Sprintf("%d recordings need key %s: rewrap first", u.Recordings, key)}
+	}
+	return nil
+}
+
+// Shred implements api.Keys. The archive leaves the traces.
+func (w *keyWork) Shred(ctx context.Context, id string, o api.ShredOrder, by api.Actor) (api.ShredResult, error) {
+	s, err := w.archive.Shred(ctx, archive.ShredOrder{Recording: id, Reason: o.Reason, WhenEnded: o.WhenEnded, By: by.Who, From: by.From})
+	out := api.ShredResult{Shredded: s, State: "shredded"}
+	switch {
+	case err != nil && s.At.IsZero():
+		return out, noTrace(err)
+	case err != nil:
+		out.Rest = err.Error()
+	case s.At.IsZero():
+		out.State, out.Reason, out.By = "waits", o.Reason, by.Who
+		return out, nil
+	}
+	if w.tell != nil {
+		w.tell("recording.shredded", map[string]any{"recording": id, "reason": s.Reason})
+	}
+	return out, nil
+}
