@@ -182,6 +182,6 @@ func TestTombstoneWaits(t *testing.T) {
 
 // bury shreds a recording.
 func bury(a *Archive, id string) error {
-	_, err := a.Shred(context.Background(), id, "case 4711", "privacy")
+	_, err := a.Shred(context.Background(), ShredOrder{Recording: id, Reason: "case 4711", By: "privacy"})
 	return err
 }
