@@ -15,6 +15,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
+	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
@@ -260,4 +261,47 @@ func BenchmarkSweep(b *testing.B) {
 	}
 	b.ReportMetric(float64(most)/1024/1024, "MiB-held")
 	b.ReportMetric(float64(r.Objects), "objects")
+}
+
+// FuzzSweepMark: whatever stands in the file, a sweep is due within its time and
+// tells what is there.
+func FuzzSweepMark(f *testing.F) {
+	for _, s := range []string{
+		`{"version":1,"day":"2026/01/02","report":{"at":"2026-11-22T00:00:00Z","counts":{"no-row":1},"strays":[]}}`,
+		`{"version":1,"done":true,"report":{"at":"2999-11-22T00:00:00Z","counts":{}}}`, `{"version":2}`, `{`, "",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		disk, m := vfstest.NewMem(), &manyObjects{days: 2, calls: 10}
+		a := openManyOn(t, m, disk)
+		if err := vfs.WriteFile(disk, "/spool/"+sweepFile, content); err != nil {
+			t.Fatal(err)
+		}
+		const every = 24 * time.Hour
+		if due := a.SweepDue(every, time.Now()); due < sweepGoOn || due > every {
+			t.Errorf("due in %v", due)
+		}
+		r, err := a.Sweep(context.Background(), false)
+		if err != nil || r.Strays == nil || r.Counts == nil {
+			t.Errorf("%+v, %v", r, err)
+		}
+		if r, err = a.Sweep(context.Background(), false); err != nil || r.Objects != m.objects() {
+			t.Errorf("again: %d objects, %v", r.Objects, err)
+		}
+	})
+}
+
+// objects is how many the store has.
+func (m *manyObjects) objects() (n int) {
+	for i := range m.days * m.calls {
+		switch i % m.calls % 100 {
+		case manyNoObject:
+		case manyNoManifest:
+			n += 2
+		default:
+			n += 3
+		}
+	}
+	return n
 }

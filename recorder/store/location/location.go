@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Location is what a store's URL says.
@@ -45,6 +46,9 @@ func Parse(raw string) (Location, error) {
 	if u.Scheme == "file" {
 		if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) || u.RawQuery != "" {
 			return Location{}, fmt.Errorf("storage url %q: want file:///an/absolute/directory", raw)
+		}
+		if strings.ContainsFunc(u.Path, unicode.IsControl) {
+			return Location{}, fmt.Errorf("storage url %q: control characters are not allowed", raw)
 		}
 		return Location{Scheme: "file", Dir: filepath.Clean(u.Path)}, nil
 	}

@@ -25,7 +25,7 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for _, raw := range []string{
-		"", "/var/lib", "file://", "file://host/x", "file:relative", "file:///x?y=z", "http://x/y", "s3:bucket", "s3:///x", "s3://bucket#x", "s3://bucket:80",
+		"", "/var/lib", "file://", "file://host/x", "file:relative", "file:///x?y=z", "file:///a%00b", "file:///a%0Ab", "http://x/y", "s3:bucket", "s3:///x", "s3://bucket#x", "s3://bucket:80",
 		"s3://a:geheim@bucket", "s3://bucket?secret=geheim", "s3://bucket?region=", "s3://bucket?region=a&region=b", "s3://bucket/%00",
 		"s3://bucket/a%23b", "s3://bucket/a//b", "s3://bucket?endpoint=host", "s3://bucket?endpoint=http://a:geheim@h", "gs://bucket?sse=AES256", "s3://%zz",
 	} {
@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"file:///x", "s3://bucket/a?region=b", "gs://b-c/d", "azblob://c?account=d", "s3://a:b@c", "s3://bucket/%2e%2e/"} {
+	for _, s := range []string{"file:///x", "s3://bucket/a?region=b", "gs://b-c/d", "azblob://c?account=d", "s3://a:b@c", "s3://bucket/%2e%2e/", "file:/0/%00"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
