@@ -15,12 +15,13 @@ import (
 
 // auditCmd is what can be done with the audit log.
 type auditCmd struct {
-	Ls     auditLsCmd     `cmd:"" help:"List entries of the audit log."`
-	Show   auditShowCmd   `cmd:"" help:"Show an entry and the proof that it is in the log."`
-	Export auditExportCmd `cmd:"" help:"Write entries with their proofs, a line of JSON each."`
-	Verify auditVerifyCmd `cmd:"" help:"Verify the logs of this node: on its disk and in the store."`
-	Keys   auditKeysCmd   `cmd:"" help:"Print the node's public keys."`
-	Rotate auditRotateCmd `cmd:"" help:"Make a new signing key, which the old one vouches for; the daemon must not run."`
+	Ls         auditLsCmd         `cmd:"" help:"List entries of the audit log."`
+	Show       auditShowCmd       `cmd:"" help:"Show an entry and the proof that it is in the log."`
+	Export     auditExportCmd     `cmd:"" help:"Write entries with their proofs, a line of JSON each."`
+	Verify     auditVerifyCmd     `cmd:"" help:"Verify the logs of this node: on its disk and in the store."`
+	Keys       auditKeysCmd       `cmd:"" help:"Print the node's public keys."`
+	Checkpoint auditCheckpointCmd `cmd:"" help:"Print the last signed checkpoint, to be kept elsewhere."`
+	Rotate     auditRotateCmd     `cmd:"" help:"Make a new signing key, which the old one vouches for; the daemon must not run."`
 }
 
 // auditFlags select entries.

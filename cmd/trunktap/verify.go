@@ -15,17 +15,19 @@ import (
 )
 
 type verifyCmd struct {
-	Config   string   `help:"Configuration file; an evidence bundle needs none." placeholder:"FILE" short:"c"`
-	IDs      []string `arg:"" optional:"" name:"id" help:"Ids of recordings, or one evidence bundle (a .zip file); without any, all recordings."`
-	From     moment   `help:"Recordings whose call began at or after this time."`
-	To       moment   `help:"Recordings whose call began before this time."`
-	Trunk    string   `help:"Recordings of this trunk."`
-	FromID   string   `help:"Recordings from this id on." name:"from-id" placeholder:"ID"`
-	ToID     string   `help:"Recordings up to this id." name:"to-id" placeholder:"ID"`
-	Offline  bool     `help:"Read the store itself, even when the daemon answers."`
-	Key      string   `help:"Public key of the node (trunktap audit keys) that must have signed." placeholder:"KEY"`
-	JSON     bool     `help:"Print the report as JSON." name:"json"`
-	Progress bool     `help:"Show progress even when standard error is no terminal."`
+	Config  string   `help:"Configuration file; an evidence bundle needs none." placeholder:"FILE" short:"c"`
+	IDs     []string `arg:"" optional:"" name:"id" help:"Ids of recordings, or one evidence bundle (a .zip file); without any, all recordings."`
+	From    moment   `help:"Recordings whose call began at or after this time."`
+	To      moment   `help:"Recordings whose call began before this time."`
+	Trunk   string   `help:"Recordings of this trunk."`
+	FromID  string   `help:"Recordings from this id on." name:"from-id" placeholder:"ID"`
+	ToID    string   `help:"Recordings up to this id." name:"to-id" placeholder:"ID"`
+	Offline bool     `help:"Read the store itself, even when the daemon answers."`
+	Key     string   `help:"Public key of the node (trunktap audit keys) that must have signed." placeholder:"KEY"`
+	JSON    bool     `help:"Print the report as JSON." name:"json"`
+
+	Checkpoint []string `help:"File with a checkpoint that was kept elsewhere (trunktap audit checkpoint, or the proof.txt of a bundle): the log must still be what it says. Reads the store itself; may be repeated." placeholder:"FILE" sep:"none"`
+	Progress   bool     `help:"Show progress even when standard error is no terminal."`
 }
 
 const verifyIDsMax = 1000 // of one request to the daemon
@@ -45,7 +47,7 @@ func (c *verifyCmd) Run(e *env) (err error) {
 	defer func() { err = errors.Join(err, src.close()) }()
 	q := api.VerifyQuery{IDs: c.IDs, From: c.From.Time, To: c.To.Time, Trunk: c.Trunk, FromID: c.FromID, ToID: c.ToID}
 	p := newProgress(e.stderr, c.Progress)
-	report, err := src.verify(e.ctx, q, c.Key, func(done, total int64) { p.tell("verifying: %s recordings", of(done, total)) })
+	report, err := c.verify(e.ctx, src, q, func(done, total int64) { p.tell("verifying: %s recordings", of(done, total)) })
 	p.done()
 	if c.JSON {
 		err = errors.Join(err, json.NewEncoder(e.stdout).Encode(report))
@@ -72,7 +74,10 @@ func (c *verifyCmd) source(e *env) (source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.Offline {
+	if len(c.Checkpoint) > 0 && len(c.IDs) > 0 {
+		return nil, usagef("trunktap: verify: --checkpoint is about the whole log: leave the ids out")
+	}
+	if c.Offline || len(c.Checkpoint) > 0 {
 		return openLocal(e, cfg)
 	}
 	return openSource(e, cfg)
@@ -195,6 +200,9 @@ var remedies = map[string]string{
 	archive.FaultOrphan:     "look what it is; remove it when nobody misses it",
 	archive.FaultNoRow:      "stop the daemon and run trunktap rebuild",
 	archive.FaultNoObject:   "put it back from a copy of the store, or run trunktap rebuild",
+	archive.FaultPosition:   "keep the store as it is and say so to the makers: authentic audio contradicts its authentic manifest",
+	archive.FaultTotals:     "keep the store as it is and say so to the makers: the authentic manifest contradicts itself",
+	archive.FaultUnreadable: "make the store, the catalogue or the disk answer, then verify again",
 	archive.FaultKey:        "make the key available, then verify again",
 	archive.FaultRevoked:    "enable the key again at its service, or allow this machine to use it, then verify again",
 	archive.FaultNoService:  "see that the key service runs and can be reached, then verify again",

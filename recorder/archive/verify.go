@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -36,9 +37,19 @@ func (q VerifyQuery) all() bool {
 	return len(q.IDs) == 0 && q.From.IsZero() && q.To.IsZero() && q.Trunk == "" && q.FromID == "" && q.ToID == ""
 }
 
-// near tells whether what was published at a time may be of the range.
-func (q VerifyQuery) near(published time.Time) bool {
-	return q.Trunk == "" && !published.Before(q.From) && (q.To.IsZero() || published.Before(q.To))
+// near tells whether what was published last at a time may be of the range.
+func (q VerifyQuery) near(published time.Time) bool { return !published.Before(q.From) }
+
+// began tells whether a recording that is gone is of the range, by the time in its
+// id, or else by that of its publication.
+func (q VerifyQuery) began(e audit.Entry) bool {
+	at := e.At
+	if stamp, _, ok := strings.Cut(e.Recording, "-"); ok {
+		if t, err := time.Parse("20060102T150405Z", stamp); err == nil {
+			at = t
+		}
+	}
+	return !at.Before(q.From.Truncate(time.Second)) && (q.To.IsZero() || at.Before(q.To))
 }
 
 // skips tells whether a recording is beyond the range by its id or folder alone.

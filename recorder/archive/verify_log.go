@@ -16,7 +16,8 @@ type ProofQuery struct {
 	Dir  audit.Dir // logs on the node's own disk; zero: those of the archive's log, else none
 	Node string    // whose they are
 	Ring *audit.Ring
-	Pin  string // a public key that must be among those that signed, name+id+base64; empty: none
+	Pin  string   // a public key that must be among those that signed, name+id+base64; empty: none
+	Kept [][]byte // signed checkpoints that were kept elsewhere: the logs must still be what they say
 }
 
 // ledger is what the logs say of recordings.
@@ -97,6 +98,7 @@ func (l *ledger) grave(k [16]byte) *grave {
 func (v *verification) readLogs(q ProofQuery) error {
 	l := &v.led
 	l.last, l.graves, l.sizes, l.whole = map[[16]byte]*lastWord{}, map[[16]byte]*grave{}, map[string]int64{}, true
+	shipped := v.shipped(q)
 	logs, rings, err := audit.Stored(v.ctx, v.a.Store(), "")
 	v.stored = logs
 	if v.ctx.Err() != nil {
@@ -111,10 +113,11 @@ func (v *verification) readLogs(q ProofQuery) error {
 	if q.Pin != "" && !l.rings.Has(q.Pin) {
 		v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", q.Pin)
 	}
+	kept := v.kept(q.Kept)
 	stored := map[string]*audit.Checker{}
 	for _, s := range logs {
 		name := s.Name()
-		c, err := s.Check(v.ctx, l.rings, func(e audit.Entry) { l.take(&name, e) }, v.logFinding)
+		c, err := s.Check(v.ctx, l.rings, func(e audit.Entry) { l.take(&name, e) }, v.logFinding, kept...)
 		if err != nil {
 			if v.ctx.Err() != nil {
 				return err
@@ -124,7 +127,43 @@ func (v *verification) readLogs(q ProofQuery) error {
 		stored[name] = c
 		l.sizes[name] = c.Size()
 	}
-	return v.readOwn(q, stored)
+	if err := v.readOwn(q, stored, shipped, kept); err != nil {
+		return err
+	}
+	for _, p := range kept {
+		if size, ok := l.sizes[p.Name()]; !ok || size < p.Size {
+			v.found.addf("", audit.StorePrefix+p.Name(), audit.FaultTruncated, "it ends at entry %d; the checkpoint that was kept of %s speaks of %d", size, p.At.Format(time.RFC3339), p.Size)
+		}
+	}
+	return nil
+}
+
+// kept opens checkpoints that were kept elsewhere.
+func (v *verification) kept(signed [][]byte) (out []audit.Checkpoint) {
+	for _, s := range signed {
+		p, err := v.led.rings.OpenCheckpoint(s)
+		if err != nil {
+			v.found.addf("", audit.StorePrefix, FaultSignature, "of a checkpoint that was kept: %v", err)
+			continue
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// shipped returns how much of its logs the node has put into the store. It is
+// asked before the store is, which may get more meanwhile.
+func (v *verification) shipped(q ProofQuery) map[string]int64 {
+	out := map[string]int64{}
+	dir, node, ok := v.a.own(q)
+	if !ok {
+		return out
+	}
+	epochs, _ := dir.Epochs() // told where they are checked
+	for _, epoch := range epochs {
+		out[node+"/"+epoch] = dir.Epoch(epoch).Shipped()
+	}
+	return out
 }
 
 // rings returns all public keys that are at hand, the node's own first.
@@ -157,7 +196,7 @@ func (a *Archive) own(q ProofQuery) (dir audit.Dir, node string, ok bool) {
 }
 
 // readOwn checks the logs on the node's own disk, and that the store agrees.
-func (v *verification) readOwn(q ProofQuery, stored map[string]*audit.Checker) error {
+func (v *verification) readOwn(q ProofQuery, stored map[string]*audit.Checker, shipped map[string]int64, kept []audit.Checkpoint) error {
 	dir, node, ok := v.a.own(q)
 	if !ok {
 		return nil
@@ -173,12 +212,19 @@ func (v *verification) readOwn(q ProofQuery, stored map[string]*audit.Checker) e
 			if en.N >= v.led.sizes[name] {
 				v.led.take(&name, en)
 			}
-		}, v.logFinding)
+		}, v.logFinding, kept...)
 		if err != nil {
 			if v.ctx.Err() != nil {
 				return err
 			}
 			v.found.addf("", audit.StorePrefix+name, FaultUnreadable, "%v", err)
+		}
+		has := int64(0)
+		if stored[name] != nil {
+			has = stored[name].Size()
+		}
+		if had := shipped[name]; had > has && v.unread == nil {
+			v.found.addf("", audit.StorePrefix+name, FaultMissing, "the store has %d entries of it; the node has put %d there", has, had)
 		}
 		if s := stored[name]; s != nil && s.Points > 0 {
 			if err := e.Agrees(s.At); err != nil {
@@ -219,9 +265,13 @@ func (v *verification) missing(q VerifyQuery) error {
 	// Their ids were not kept: they are read again.
 	return v.eachLog(func(log string) func(audit.Entry) {
 		return func(e audit.Entry) {
-			if want[gone{log, e.N}] && !q.skips(e.Recording, "") && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
+			if want[gone{log, e.N}] && !q.skips(e.Recording, "") && q.began(e) && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
 				delete(want, gone{log, e.N})
-				v.found.addf(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
+				tell := v.found.addf
+				if q.Trunk != "" {
+					tell = v.notes.addf // it may be of any trunk
+				}
+				tell(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
 					e.N, log, e.At.Format(time.RFC3339))
 			}
 		}

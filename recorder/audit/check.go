@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -96,6 +97,9 @@ type Checker struct {
 	seq    int64
 	prev   string
 	broken bool // the tree cannot be computed any more, or does not begin at its beginning
+	gaps   []gap
+
+	remembered map[int64]Checkpoint // by size; nil: none
 
 	Points int64      // checkpoints that fit
 	At     Checkpoint // the last of them
@@ -104,6 +108,28 @@ type Checker struct {
 // NewChecker checks a log of a name, node/epoch.
 func NewChecker(rings Rings, name string, visit func(Entry), found func(Finding)) *Checker {
 	return &Checker{rings: rings, name: name, visit: visit, found: found, prev: zeroHash}
+}
+
+// Remember makes the checker compare the log with checkpoints that somebody kept
+// elsewhere, as far as they are of this log. Those of more entries than come are
+// not told of: see Size.
+func (c *Checker) Remember(points []Checkpoint) {
+	for _, p := range points {
+		if p.Name() == c.name {
+			if c.remembered == nil {
+				c.remembered = map[int64]Checkpoint{}
+			}
+			c.remembered[p.Size] = p
+		}
+	}
+}
+
+// recall compares the log with a checkpoint that was kept elsewhere.
+func (c *Checker) recall() {
+	p, ok := c.remembered[c.n]
+	if ok && !c.broken && c.front.root() != p.Root {
+		c.findf(c.n, FaultFork, "at %d entries it is another log than the one that was signed at %s, by the checkpoint that was kept", c.n, p.At.Format(time.RFC3339))
+	}
 }
 
 // clockSlack is how much a clock may go back without a word of it.
@@ -126,12 +152,9 @@ func (c *Checker) Line(line []byte) error {
 		c.step(line)
 		return nil
 	case e.N > c.n:
-		c.findf(c.n, FaultMissing, "entries %d to %d are not there", c.n, e.N-1)
-		c.n, c.broken = e.N, true
-		c.seq = 0
+		c.skip(e.N)
 	case e.N < c.n:
-		c.findf(c.n, FaultReordered, "in its place stands entry %d", e.N)
-		c.step(line)
+		c.behind(e)
 		return nil
 	}
 	if node, _, _ := strings.Cut(c.name, "/"); e.Node != node {
@@ -152,6 +175,59 @@ func (c *Checker) Line(line []byte) error {
 	return nil
 }
 
+// gapsMax bounds the stretches of entries that may still come.
+const gapsMax = 1000
+
+// skip notes that the entries up to one do not stand before it.
+func (c *Checker) skip(n int64) {
+	if len(c.gaps) == gapsMax {
+		c.flush()
+	}
+	c.gaps = append(c.gaps, gap{c.n, n - 1, map[int64]bool{}})
+	c.n, c.broken, c.seq = n, true, 0
+}
+
+// gap is a stretch of entries that do not stand in their place.
+type gap struct {
+	from, to int64
+	came     map[int64]bool // later
+}
+
+// behind takes an entry that stands behind its place, or a second time.
+func (c *Checker) behind(e Entry) {
+	c.broken = true
+	for _, g := range c.gaps {
+		if e.N >= g.from && e.N <= g.to && !g.came[e.N] {
+			g.came[e.N] = true
+			c.findf(e.N, FaultReordered, "it stands behind entry %d", c.n-1)
+			if c.visit != nil {
+				c.visit(e)
+			}
+			return
+		}
+	}
+	c.findf(e.N, FaultReordered, "it stands there again, behind entry %d", c.n-1)
+}
+
+// flush tells of entries that did not come.
+func (c *Checker) flush() {
+	for _, g := range c.gaps {
+		at := g.from
+		for _, n := range slices.Sorted(maps.Keys(g.came)) {
+			c.absent(at, n-1)
+			at = n + 1
+		}
+		c.absent(at, g.to)
+	}
+	c.gaps = nil
+}
+
+func (c *Checker) absent(from, to int64) {
+	if from <= to {
+		c.findf(from, FaultMissing, "entries %d to %d are not there", from, to)
+	}
+}
+
 // step takes a leaf into the tree.
 func (c *Checker) step(line []byte) {
 	h := tlog.RecordHash(line)
@@ -164,6 +240,7 @@ func (c *Checker) step(line []byte) {
 		c.front.add(h)
 	}
 	c.n++
+	c.recall()
 }
 
 // chain follows the links.
@@ -181,6 +258,7 @@ func (c *Checker) chain(e Entry) {
 
 // Point takes a checkpoint that stands behind the entries it is of.
 func (c *Checker) Point(signed []byte) error {
+	c.flush()
 	r := c.rings.Of(signed)
 	if r == nil {
 		c.findf(c.n, FaultSignature, "a checkpoint is signed with a key that is not known")
@@ -192,14 +270,14 @@ func (c *Checker) Point(signed []byte) error {
 		return nil
 	}
 	switch {
-	case p.Node+"/"+p.Epoch != c.name:
-		c.findf(c.n, FaultAltered, "the checkpoint is that of log %s/%s", p.Node, p.Epoch)
+	case p.Name() != c.name:
+		c.findf(c.n, FaultAltered, "the checkpoint is that of log %s", p.Name())
 	case p.Size > c.n:
 		c.findf(c.n, FaultTruncated, "the log ends at entry %d, its checkpoint speaks of %d", c.n, p.Size)
 	case p.Size < c.n:
 		c.findf(p.Size, FaultReordered, "the checkpoint of %d entries stands behind %d", p.Size, c.n)
 	case c.broken:
-		c.findf(c.n, FaultMissing, "the checkpoint of %d entries cannot be compared: entries before it are not there", p.Size)
+		c.findf(c.n, FaultMissing, "the checkpoint of %d entries cannot be compared: entries before it are not in their place", p.Size)
 	case c.front.root() != p.Root:
 		c.findf(c.n, FaultAltered, "entries %d to %d differ from what was signed", c.At.Size, p.Size-1)
 		c.broken = true
@@ -298,16 +376,20 @@ func (s StoredLog) Each(ctx context.Context, line func([]byte) error, point func
 	return ctx.Err()
 }
 
-// Check checks a log in a store whole.
-func (s StoredLog) Check(ctx context.Context, rings Rings, visit func(Entry), found func(Finding)) (*Checker, error) {
+// Check checks a log in a store whole, and against checkpoints that were kept elsewhere.
+func (s StoredLog) Check(ctx context.Context, rings Rings, visit func(Entry), found func(Finding), kept ...Checkpoint) (*Checker, error) {
 	c := NewChecker(rings, s.Name(), visit, found)
+	c.Remember(kept)
+	defer c.flush()
 	return c, s.Each(ctx, c.Line, c.Point)
 }
 
-// Check checks the log on the node's own disk whole. What was removed by
-// retention is not read, but its hashes are.
-func (e Epoch) Check(ctx context.Context, node string, rings Rings, visit func(Entry), found func(Finding)) (*Checker, error) {
+// Check checks the log on the node's own disk whole, and against checkpoints that
+// were kept elsewhere. What was removed by retention is not read, but its hashes are.
+func (e Epoch) Check(ctx context.Context, node string, rings Rings, visit func(Entry), found func(Finding), kept ...Checkpoint) (*Checker, error) {
 	c := NewChecker(rings, node+"/"+e.Name, visit, found)
+	c.Remember(kept)
+	defer c.flush()
 	hash, done, err := e.hashes()
 	if err != nil {
 		return c, err
@@ -332,6 +414,7 @@ func (e Epoch) Check(ctx context.Context, node string, rings Rings, visit func(E
 			}
 			c.front.add(h)
 			c.n++
+			c.recall()
 		}
 		c.seq, c.prev = 0, ""
 		if c.n > 0 {

@@ -21,6 +21,9 @@ type Checkpoint struct {
 	At    time.Time
 }
 
+// Name returns node/epoch.
+func (c Checkpoint) Name() string { return c.Node + "/" + c.Epoch }
+
 const originHead = "trunktap/"
 
 func (c Checkpoint) text() string {
@@ -69,6 +72,15 @@ func (r *Ring) OpenCheckpoint(signed []byte) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w", err)
 	}
 	return c, nil
+}
+
+// OpenCheckpoint checks and reads a signed checkpoint of one of the nodes. ErrSignature.
+func (rs Rings) OpenCheckpoint(signed []byte) (Checkpoint, error) {
+	r := rs.Of(signed)
+	if r == nil {
+		return Checkpoint{}, fmt.Errorf("checkpoint: %w: its key is not known", ErrSignature)
+	}
+	return r.OpenCheckpoint(signed)
 }
 
 // peekCheckpoint reads a checkpoint that was checked before, or will be.

@@ -330,6 +330,9 @@ type shipped struct {
 	Size int64 `json:"size"`
 }
 
+// Shipped returns how many entries the node has put into the store, by its own word.
+func (e Epoch) Shipped() int64 { return e.shipped().Size }
+
 func (e Epoch) shipped() (s shipped) {
 	js, err := vfs.ReadFile(e.fsys, filepath.Join(e.path, shippedFile), 4096)
 	if err != nil || json.Unmarshal(js, &s) != nil {

@@ -62,7 +62,7 @@ func TestShip(t *testing.T) {
 		fault   string
 	}{
 		"entry removed":   {cutLine(whole, 3), FaultMissing},
-		"entries swapped": {swapLines(whole, 3), FaultMissing},
+		"entries swapped": {swapLines(whole, 3), FaultReordered},
 		"tail cut":        {append(bytes.Join(bytes.SplitAfter(whole, []byte("\n"))[:5], nil), whole[bytes.Index(whole, []byte("\n\n"))+1:]...), FaultTruncated},
 		"entry altered":   {bytes.Replace(whole, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1), FaultAltered},
 	} {
