@@ -3,6 +3,7 @@ package b2bua
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,12 +119,15 @@ func TestSilentHopIsLeftAlone(t *testing.T) {
 }
 
 func TestPings(t *testing.T) {
-	var told []string
+	var mu sync.Mutex
+	var told []string // guarded by mu: each next hop is pinged by a goroutine of its own
 	edit := func(cfg *Config) {
 		twoHops(func(s *sip.Side) {
 			s.Ping = sip.Ping{Interval: 10 * time.Second, Timeout: 2 * time.Second, DownAfter: 2, UpAfter: 2}
 		})(cfg)
 		cfg.HopChanged = func(trunk string, side media.Side, hop sip.NextHop, up bool) {
+			mu.Lock()
+			defer mu.Unlock()
 			told = append(told, fmt.Sprint(trunk, " ", side, " ", hop.Host, " ", up))
 		}
 	}
@@ -171,6 +175,8 @@ func TestPings(t *testing.T) {
 		w.p.drain()
 		q.drain()
 		w.refused("back", w.p)
+		mu.Lock()
+		defer mu.Unlock()
 		if want := []string{"t internal 10.0.0.66 false", "t internal 10.0.0.66 true", "t internal 10.0.0.67 false"}; !slices.Equal(told, want) {
 			t.Errorf("told %q, want %q", told, want)
 		}
