@@ -71,7 +71,7 @@ func (b *Bundle) prove(signed []byte, q ProofQuery, entries bool) error {
 	if signed == nil {
 		return nil
 	}
-	_, stored, err := audit.Stored(b.ctx, b.a.Store(), "")
+	logs, stored, err := audit.Stored(b.ctx, b.a.Store(), "")
 	if err != nil && b.content.Ring == nil && q.Ring == nil {
 		return err
 	}
@@ -84,11 +84,49 @@ func (b *Bundle) prove(signed []byte, q ProofQuery, entries bool) error {
 		b.content.Ring, b.content.Sign = r, nil // another node's: it is not ours to sign for
 	}
 	b.content.Link = signed
-	dir, node, ok := b.a.own(q)
-	if !ok || node != l.Node {
-		return nil // a note of verify says that its place is not proved
+	if dir, node, ok := b.a.own(q); ok && node == l.Node {
+		if err := b.place(dir.Epoch(l.Epoch), l, entries); err != nil || b.content.Proof != nil {
+			return err
+		}
 	}
-	return b.place(dir.Epoch(l.Epoch), l, entries)
+	for _, log := range logs {
+		if log.Node == l.Node && log.Epoch == l.Epoch {
+			return b.placeStored(log, l, entries)
+		}
+	}
+	return nil // README and verify say that its place is not proved
+}
+
+// placeStored adds the place of the link in a log in the store: that of another
+// node, or what the disk of this one has no more.
+func (b *Bundle) placeStored(log audit.StoredLog, l *audit.Link, entries bool) error {
+	line, proof, err := log.Prove(b.ctx, l.Entry)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // as above
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := proof.Check(b.content.Ring, line); err != nil {
+		return fmt.Errorf("log %s in the store does not prove entry %d (trunktap verify tells more): %w: %w", log.Name(), l.Entry, recorder.ErrTampered, err)
+	}
+	b.content.Entry, b.content.Proof = line, &proof
+	if !entries {
+		return nil
+	}
+	return log.Each(b.ctx, b.about(l.Recording), func([]byte) error { return nil })
+}
+
+// about takes the entries that name a recording.
+func (b *Bundle) about(id string) func(line []byte) error {
+	b.content.Log = nil
+	needle := []byte(`"recording":"` + id + `"`)
+	return func(line []byte) error {
+		if bytes.Contains(line, needle) && len(b.content.Log) < bundleLogMax {
+			b.content.Log = append(b.content.Log, bytes.Clone(line))
+		}
+		return nil
+	}
 }
 
 // place adds the place of the link in the log.
@@ -116,13 +154,7 @@ func (b *Bundle) place(e audit.Epoch, l *audit.Link, entries bool) error {
 	if !entries {
 		return nil
 	}
-	needle := []byte(`"recording":"` + l.Recording + `"`)
-	return e.Each(b.ctx, 0, func(line []byte) error {
-		if bytes.Contains(line, needle) && len(b.content.Log) < bundleLogMax {
-			b.content.Log = append(b.content.Log, bytes.Clone(line))
-		}
-		return nil
-	}, func([]byte) error { return nil })
+	return e.Each(b.ctx, 0, b.about(l.Recording), func([]byte) error { return nil })
 }
 
 // sign signs for the node.

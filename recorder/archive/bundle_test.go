@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/evidence"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
@@ -176,5 +177,56 @@ func TestBundleDamaged(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("a bundle of a damaged recording")
+	}
+}
+
+// TestBundleOfAnotherNode: a node hands out what another recorded on the same
+// storage, with the proof of that one's log in the store; without it the bundle
+// says so.
+func TestBundleOfAnotherNode(t *testing.T) {
+	mem := proven(t, newTestCall(testID, codec.WAVPCMU), newTestCall(idOf(7), codec.WAVPCMU))
+	first := mustOpenOn(t, mem, newMemCatalog())
+	defer func() { _ = first.Close() }() // only its store is used
+	key := mustIdentity(t, mem).Ring().Active().VKey
+	disk := vfstest.NewMem()
+	bundle := func() (evidence.Report, []byte) {
+		a, err := Open(Config{Store: first.Store(), SpoolDir: "/data/spool", FS: disk, Sealer: testSealer(), Catalog: newMemCatalog()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = a.Close() }() // only read
+		id, err := audit.OpenIdentity(audit.IdentityConfig{Path: "/b.json", Node: "rec-b", FS: disk})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := audit.Open(audit.Config{Dir: "/b", FS: disk, Identity: id, Now: logNow})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }() // as above
+		a.SetProof(l)
+		b, err := a.Bundle(context.Background(), testID, ProofQuery{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		var out bytes.Buffer
+		if err := b.Write(&out); err != nil {
+			t.Fatal(err)
+		}
+		return mustVerifyBundle(t, out.Bytes(), key), out.Bytes()
+	}
+	r, out := bundle()
+	if !r.OK() || r.Node != "rec-a" || r.Key != key || r.Checkpoint.IsZero() || r.Entry != 1 || len(r.Notes) != 1 || bytes.Contains(out, []byte("NOT PROVED")) {
+		t.Errorf("%+v", r)
+	}
+	for _, name := range mem.Files() {
+		if strings.HasPrefix(name, "/data/store/audit/rec-a/2") {
+			_ = mem.Remove(name) // it is missed below
+		}
+	}
+	r, out = bundle()
+	if !r.OK() || r.Key != key || !r.Checkpoint.IsZero() || len(r.Notes) != 2 || !bytes.Contains(out, []byte("NOT PROVED: that the recorder's audit log")) {
+		t.Errorf("without the log: %+v", r)
 	}
 }

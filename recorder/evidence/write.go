@@ -181,6 +181,12 @@ func readme(c Content, m *recorder.Manifest) string {
 	fmt.Fprintf(&b, "Evidence bundle of recording %s\n\n", m.ID)
 	fmt.Fprintf(&b, "A telephone call from %s to %s, begun %s.\n\n", m.Call.From, m.Call.To, m.Call.Start.UTC().Format("2 January 2006 15:04:05 MST"))
 	b.WriteString(readmeFiles)
+	switch {
+	case c.Link == nil:
+		b.WriteString(readmeUnsigned)
+	case c.Proof == nil:
+		b.WriteString(readmeUnproved)
+	}
 	if c.Ring != nil {
 		k := c.Ring.Active()
 		fmt.Fprintf(&b, "\nThe recorder is called %q. The key that signs for it now, number %d, is\n\n    %s\n\n", c.Ring.Node, k.Number, k.VKey)
@@ -189,6 +195,15 @@ func readme(c Content, m *recorder.Manifest) string {
 	b.WriteString(readmeHow)
 	return b.String()
 }
+
+const readmeUnsigned = `
+NOT SIGNED: the recorder published this recording without a signature. Only this bundle says what it is.
+`
+
+const readmeUnproved = `
+NOT PROVED: that the recorder's audit log has this recording. The log was not at hand when the bundle was made; what the recorder
+signed of the recording itself, link.txt, is here.
+`
 
 const readmeFiles = `What the files are
 
