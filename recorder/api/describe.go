@@ -74,6 +74,7 @@ func words[T ~string](all ...T) []any {
 var meanings = map[string]string{
 	"Manifest.user":            "Whose recording it is: of stations, consultations, adhoc recordings and snippets.",
 	"Manifest.other":           "The other agent of a consultation.",
+	"Manifest.unsealed":        "It was written with its key in the open: neither secret nor kept from being changed by whoever could write the store.",
 	"Manifest.consent":         "Absent: nobody asked.",
 	"Manifest.signals":         "Changes of state in order of arrival and what they did; those of monitoring are left out.",
 	"Manifest.refused":         "How many of what were beyond a limit and are not listed.",
