@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ type sippScene struct {
 	keys           []string // of the trunk
 	caller, callee string
 	third          string // calls from the caller's side, when the call is answered
+	back           string // answers on the caller's side what third calls, which is on the callee's side then
 	recordings     int
 	holds          int // windows of hold in all of them
 }
@@ -69,7 +71,11 @@ func sippScenes() []*sippScene {
 			name: "blind-by-callee", caller: sippCalls + sippReferred + sippIsLeft, callee: sippTarget, recordings: 2,
 			third: strings.Replace(sippCalls, "sendrecv", "sendrecv | Referred-By: <sip:desk@{1}>", 1) + sippLeaves,
 		},
-		{name: "blind-by-caller", caller: sippCalls + sippRefers + sippLeaves, callee: sippAnswers + sippReferred + sippIsLeft, recordings: 1},
+		{ // who was called calls the number on the caller's side that it was sent to
+			name: "blind-by-caller", caller: sippCalls + sippRefers + "pause 3000\n> BYE\n< 200\n", callee: sippAnswers + sippReferred + sippIsLeft, recordings: 2,
+			third: strings.Replace(sippCalls, "sendrecv", "sendrecv | Referred-By: <sip:sbc@{0}>", 1) + sippLeaves,
+			back:  strings.Replace(sippAnswers, "INVITE", "INVITE | Referred-By ~ sip:sbc@{0}", 1) + sippIsLeft,
+		},
 		{
 			name: "prack", caller: "> INVITE sendrecv | Supported: 100rel\n< 183 | Require ~ 100rel\n> PRACK\n< 200\n< 200\n> ACK\n" + sippLeaves,
 			callee:     "< INVITE | Supported ~ 100rel\n> 183 sendrecv | Require: 100rel | RSeq: 7\n< PRACK | RAck ~ 7 1 INVITE\n> 200\n> 200/INVITE\n< ACK\n" + sippIsLeft,
@@ -159,9 +165,14 @@ func TestLiveSIPpScenes(t *testing.T) {
 		if s.outwards {
 			side = 1
 		}
-		for n, who := range []int{side, 1 - side, side} { // caller, callee, third
+		places := []int{side, 1 - side, side, side} // caller, callee, third, who answers back
+		hops := []int{0, 1}
+		if s.back != "" {
+			places[2], hops[0] = 1-side, 3
+		}
+		for n, who := range places {
 			r.addr[n] = netip.AddrPortFrom(hosts[who], uint16(5160+n)) // below the ports that Linux gives to others
-			if n < 2 {
+			if slices.Contains(hops, n) {
 				hop := "sip:" + r.addr[n].String()
 				if s.tcp {
 					hop += ";transport=tcp"
@@ -177,6 +188,7 @@ func TestLiveSIPpScenes(t *testing.T) {
 	began := time.Now()
 	for _, r := range runs {
 		r.start(t, 1)
+		r.start(t, 3)
 	}
 	for _, r := range runs {
 		r.listens(t)
@@ -204,14 +216,14 @@ func TestLiveSIPpScenes(t *testing.T) {
 type sippRun struct {
 	*sippScene
 	via   netip.AddrPort
-	addr  [3]netip.AddrPort
-	sipps [3]*siptest.SIPp
+	addr  [4]netip.AddrPort
+	sipps [4]*siptest.SIPp
 }
 
-// start starts a party: 0 the caller, 1 the callee, 2 who calls besides.
+// start starts a party: 0 the caller, 1 the callee, 2 who calls besides, 3 who is called then.
 func (r *sippRun) start(t *testing.T, n int) {
 	t.Helper()
-	flow := [...]string{r.caller, r.callee, r.third}[n]
+	flow := [...]string{r.caller, r.callee, r.third, r.back}[n]
 	if flow == "" {
 		return
 	}
@@ -222,18 +234,18 @@ func (r *sippRun) start(t *testing.T, n int) {
 	if !strings.Contains(r.third, "Replaces") {
 		replaces = ""
 	}
-	flow = strings.NewReplacer("{self}", r.addr[n].String(), "{1}", r.addr[1].String(), "{via}", r.via.String(), "{name}", r.name, "{replaces}", replaces).Replace(flow)
+	flow = strings.NewReplacer("{self}", r.addr[n].String(), "{0}", r.addr[0].String(), "{1}", r.addr[1].String(), "{via}", r.via.String(), "{name}", r.name, "{replaces}", replaces).Replace(flow)
 	dir := filepath.Join(t.TempDir(), fmt.Sprint(n))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	calls := 1
-	if n == 1 && r.third != "" {
+	if n == 1 && r.third != "" && r.back == "" {
 		calls = 2
 	}
 	var err error
 	r.sipps[n], err = siptest.StartSIPp(t.Context(), siptest.SIPpConfig{
-		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1, Calls: calls, Limit: time.Minute,
+		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1 || n == 3, Calls: calls, Limit: time.Minute,
 		MediaPort: freeUDP(t, r.addr[n].Addr()).Port() &^ 1, Flow: flow, Tag: fmt.Sprint(r.name, n), CallID: fmt.Sprintf("%s-%d@live", r.name, n),
 	})
 	skipWithout(t, err)
@@ -242,7 +254,11 @@ func (r *sippRun) start(t *testing.T, n int) {
 // listens waits until the callee takes calls.
 func (r *sippRun) listens(t *testing.T) {
 	t.Helper()
-	awaitPort(t, map[bool]string{false: "udp", true: "tcp"}[r.tcp], r.addr[1])
+	for _, n := range []int{1, 3} {
+		if r.sipps[n] != nil {
+			awaitPort(t, map[bool]string{false: "udp", true: "tcp"}[r.tcp], r.addr[n])
+		}
+	}
 }
 
 // answeredOn says whether a call of a trunk is answered.
