@@ -255,8 +255,12 @@ func (m *Message) check() error {
 		return errors.New("more than one Max-Forwards")
 	}
 	for _, name := range []string{"From", "To"} {
-		if _, err := cutAddress(m.Get(name)); err != nil {
+		a, err := cutAddress(m.Get(name))
+		if err != nil {
 			return fmt.Errorf("header field %s: %w", name, err)
+		}
+		if tag, there := a.Params.Get("tag"); there && tag == "" {
+			return fmt.Errorf("header field %s: empty tag", name) // of no dialog, or of one: two readings
 		}
 	}
 	return nil

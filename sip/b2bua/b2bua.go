@@ -179,7 +179,7 @@ func (b *B2BUA) handle(m *sip.Message) {
 		b.reply(m, 482, "Loop Detected")
 	case m.Method == sip.Cancel && b.tails.cancels(m):
 		b.reply(m, 200, "OK")
-	case m.Method == sip.Cancel, m.ToTag() != "":
+	case m.Method == sip.Cancel, m.ToTag() != "", onlyInDialogs(m.Method):
 		b.counters.Unknown.Add(1)
 		b.reply(m, 481, "Call/Transaction Does Not Exist")
 	case m.Method == sip.Options && b.toPhone(m):
@@ -192,6 +192,12 @@ func (b *B2BUA) handle(m *sip.Message) {
 	default:
 		b.admit(m)
 	}
+}
+
+// onlyInDialogs says whether a request means nothing outside of a dialog: without a tag of
+// the far end it is of none.
+func onlyInDialogs(method string) bool {
+	return method == sip.Bye || method == sip.Prack || method == sip.Update
 }
 
 const allowed = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, PRACK, INFO, REFER, NOTIFY, SUBSCRIBE, MESSAGE, PUBLISH, REGISTER"
