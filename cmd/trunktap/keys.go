@@ -20,6 +20,7 @@ import (
 // keysCmd works on keys: by the daemon when it answers, else on the store itself.
 type keysCmd struct {
 	Ls     keysLsCmd     `cmd:"" help:"List key-encryption keys and how many recordings each is needed for."`
+	Init   keysInitCmd   `cmd:"" help:"Make the key file of mode local in a store that was used with keys of another mode."`
 	Rotate keysRotateCmd `cmd:"" help:"Make a new key-encryption key; older ones stay readable."`
 	Rewrap keysRewrapCmd `cmd:"" help:"Wrap the keys of recordings with the active key; audio is not touched."`
 	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording needs."`

@@ -185,7 +185,7 @@ func (w *keyWork) endRewrap(ctx context.Context, run rewrapRun, err error) {
 	}
 	_ = w.done(ctx, audit.KindKeyRewrapped, what, run.By, err) // the log tells its own faults
 	if w.tell != nil {
-		w.tell("keys.rewrapped", map[string]any{"state": state, "rewrapped": s.Rewrapped, "failed": s.Failed})
+		w.tell("key.rewrapped", map[string]any{"state": state, "rewrapped": s.Rewrapped, "failed": s.Failed})
 	}
 }
 

@@ -268,8 +268,5 @@ func (w *keyWork) Shred(ctx context.Context, id string, o api.ShredOrder, by api
 		out.State, out.Reason, out.By = "waits", o.Reason, by.Who
 		return out, nil
 	}
-	if w.tell != nil {
-		w.tell("recording.shredded", map[string]any{"recording": id, "reason": s.Reason})
-	}
 	return out, nil
 }

@@ -55,6 +55,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 
 	reg.MustRegister(newStorageMetrics(d.archive), newSweepMetrics(d.archive), newKeyMetrics(d.sealer(), &d.rotation))
 	counter("pauses_orphaned_total", "Secure pauses that stay on because the source that began them was lost.", &r.PausesOrphaned)
+	keyWorkMetrics(reg, d.keys)
 	stateMetrics(reg, d)
 	auditMetrics(reg, d)
 

@@ -26,7 +26,7 @@ var Events = []struct{ Kinds, Doc string }{
 	{"key.stopped", "nothing is recorded for want of a key, calls go on: data.error"},
 	{"key.restored", "the key service answers again, and recordings go on: data.away says after how long"},
 	{"key.rotated, key.rotation_failed", "another key wraps what is new (data.key, data.before), or none could be made when it was due"},
-	{"key.retired, keys.rewrapped", "an old key was destroyed (data.key), or keys of recordings were wrapped anew (data.rewrapped, data.failed)"},
+	{"key.retired, key.rewrapped", "an old key was destroyed (data.key), or keys of recordings were wrapped anew (data.rewrapped, data.failed)"},
 	{"recording.shredded", "the key of a recording was destroyed: data.recording, data.reason"},
 	{"next_hop.down, next_hop.up", "a next hop of a trunk does not answer, or does again"},
 	{"call.refused", "a call that the daemon refused itself: data has trunk, cause, status, from, to, sip_call_id; data.missed counts those of the trunk that were not told before it"},

@@ -62,7 +62,8 @@ type Config struct {
 	Space   SpaceConfig
 
 	// Notify is told what an operator may have to mend: the events store.down,
-	// store.up, upload.failed, upload.behind, storage.low and storage.recovered. It
+	// store.up, upload.failed, upload.behind, storage.low, storage.recovered and
+	// recording.shredded. It
 	// must not wait.
 	Notify func(event string, data map[string]any)
 

@@ -154,6 +154,7 @@ func (a *Archive) destroyKey(ctx context.Context, p place, o ShredOrder) (record
 		return recorder.Shredded{}, err
 	}
 	a.shredded.Add(1)
+	a.notify("recording.shredded", map[string]any{"recording": o.Recording, "reason": o.Reason})
 	return *rec.Shredded, nil
 }
 
