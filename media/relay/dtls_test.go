@@ -105,6 +105,7 @@ func TestDTLS(t *testing.T) {
 			if got, err := p.in.RTP(wire, wire, time.Now()); err != nil || !bytes.Equal(got, rtpPacket(2, 2, 20)) {
 				t.Errorf("%v: got %x", err, got)
 			}
+			e.rtcpOverDTLS(s, carrier, pbx, role, ours, theirs)
 			began := time.Now()
 			if err := s.Close(); err != nil || time.Since(began) > time.Second {
 				t.Errorf("closed in %s: %v", time.Since(began), err)
@@ -128,4 +129,43 @@ func TestDTLS(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
+}
+
+// rtcpOverDTLS: without rtcp-mux RTCP has keys of its own, from a handshake on its port;
+// the keys of RTP are not good for it.
+func (e env) rtcpOverDTLS(s *Stream, carrier, pbx party, role srtp.Role, ours, theirs *dtls.Certificate) {
+	e.Helper()
+	ext, in := s.Local(media.External), s.Local(media.Internal)
+	ext, in = netip.AddrPortFrom(ext.Addr(), ext.Port()+1), netip.AddrPortFrom(in.Addr(), in.Port()+1)
+	far := e.dtlsParty(carrier.rtcp, ext, theirs)
+	far.Start(dtls.Association{Number: 1, Role: 1 - role, Fingerprints: []srtp.Fingerprint{ours.Fingerprint()}})
+	var k dtls.Keys
+	select {
+	case k = <-far.keys:
+	case err := <-far.failed:
+		e.Fatal(err)
+	}
+	out, err := srtp.NewProtector(k.Send)
+	if err != nil {
+		e.Fatal(err)
+	}
+	opens, err := srtp.NewUnprotector(k.Receive, 0)
+	if err != nil {
+		e.Fatal(err)
+	}
+	report := []byte{0x80, 201, 0, 1, 0, 0, 0, 1}
+	before := s.Stats()[0].Forwarded
+	for s.Stats()[0].Forwarded == before { // the relay's end of the handshake may come last
+		wire, err := out.RTCP(make([]byte, 200), report)
+		if err != nil {
+			e.Fatal(err)
+		}
+		e.send(carrier.rtcp, ext, wire)
+		<-time.After(5 * time.Millisecond)
+	}
+	e.send(pbx.rtcp, in, report)
+	wire := <-far.media
+	if got, err := opens.RTCP(wire, wire, time.Now()); err != nil || !bytes.Equal(got, report) {
+		e.Errorf("%v: got %x", err, got)
+	}
 }

@@ -121,11 +121,11 @@ func (s *Stream) reportDue(now time.Time) {
 // canReport says whether the sender can be told anything: it has an address, and keys
 // where it is protected.
 func (s *Stream) canReport() bool {
-	sec := &s.sec.sides[media.External]
-	if sec.mode != srtp.Clear && sec.out.Load() == nil {
+	sec, r := &s.sec.sides[media.External], s.refresh()
+	if sec.mode != srtp.Clear && sec.sealer(true, r.remote[media.External].Mux) == nil {
 		return false
 	}
-	_, _, ok := s.destination(s.refresh(), media.External, true)
+	_, _, ok := s.destination(r, media.External, true)
 	return ok
 }
 

@@ -39,6 +39,7 @@ type secured struct {
 	endpoint atomic.Pointer[dtls.Endpoint]  // stored by control; nil: no DTLS yet
 	peer     atomic.Pointer[netip.AddrPort] // where DTLS comes from, stored by the packet path
 	refused  refusals
+	apart    apart
 }
 
 // refusals counts what could not be decrypted, and protected.
@@ -65,6 +66,7 @@ type Refuser interface {
 // change is new keys for a side, or a new mode.
 type change struct {
 	side          media.Side
+	rtcp          bool // keys are those of a handshake for RTCP alone
 	established   bool // by a handshake: mode stays, association tells whether it still counts
 	mode          srtp.Mode
 	association   uint32
@@ -80,7 +82,8 @@ type change struct {
 // passed from party to party, packets are forwarded as they are, no overlay
 // touches them, and the tap gets those that could be decrypted.
 //
-// DTLS handshakes begin here, on the socket of RTP; they need Config.Certificate.
+// DTLS handshakes begin here, on the socket of RTP, and without rtcp-mux on that of
+// RTCP too; they need Config.Certificate.
 // An error leaves the sides before it changed, and lets nothing through in clear.
 func (s *Stream) Protect(ends [2]srtp.End) error {
 	s.mu.Lock()
@@ -127,7 +130,7 @@ func (s *Stream) protectSide(side media.Side, e srtp.End) error {
 		return err
 	}
 	endpoint.Start(dtls.Association{Number: e.Association, Role: e.Role, Fingerprints: e.Fingerprints})
-	return nil
+	return s.shakeRTCP(side)
 }
 
 func sameLine(a, b srtp.Crypto) bool {
@@ -214,6 +217,10 @@ func (sec *secured) take(c *change) {
 			wipe(c.receive, c.send)
 			return
 		}
+		if c.rtcp {
+			sec.apart.take(c)
+			return
+		}
 	} else {
 		sec.mode, sec.association = c.mode, c.association
 	}
@@ -273,6 +280,7 @@ func (sec *secured) wipe() {
 		in.Wipe()
 	}
 	sec.wipeOut()
+	sec.apart.wipe()
 }
 
 func (sec *secured) wipeOut() {
@@ -284,8 +292,10 @@ func (sec *secured) wipeOut() {
 // closeEndpoints ends the handshakes, before the sockets go.
 func (s *Stream) closeEndpoints() (err error) {
 	for i := range s.sec.sides {
-		if e := s.sec.sides[i].endpoint.Load(); e != nil {
-			err = errors.Join(err, e.Close())
+		for _, e := range []*dtls.Endpoint{s.sec.sides[i].endpoint.Load(), s.sec.sides[i].apart.endpoint.Load()} {
+			if e != nil {
+				err = errors.Join(err, e.Close())
+			}
 		}
 	}
 	return err
@@ -330,7 +340,7 @@ func (s *Stream) isRTCP(r *route, side media.Side, k kind, wire []byte) bool {
 func (s *Stream) decrypt(r *route, side media.Side, k kind, wire []byte, arrival time.Time) (plain []byte, ok bool) {
 	sec, err := &s.sec.sides[side], srtp.ErrNoKeys
 	rtcp := s.isRTCP(r, side, k, wire)
-	if in := sec.in.Load(); in != nil {
+	if in := sec.opener(rtcp, k); in != nil {
 		if rtcp {
 			plain, err = in.RTCP(wire, wire, arrival)
 		} else {
@@ -372,8 +382,12 @@ func (s *Stream) tellRefused(side media.Side, arrival time.Time) {
 // deliver gives a datagram to the handshake. One of a stranger could only make it
 // fail, and is let through while the side's own source is not known.
 func (s *Stream) deliver(r *route, side media.Side, k kind, from netip.AddrPort, wire []byte) {
+	if k == kindRTCP {
+		s.deliverRTCP(r, side, from, wire)
+		return
+	}
 	sec, e := &s.sec.sides[side], s.sec.sides[side].endpoint.Load()
-	if k != kindRTP || e == nil || !r.known[side] {
+	if e == nil || !r.known[side] {
 		return
 	}
 	from = latch.Unmap(from)
@@ -398,7 +412,7 @@ func (s *Stream) protect(to media.Side, rtcp bool, dst, plain []byte) (wire []by
 		return plain, true
 	case srtp.KeyedSDES, srtp.KeyedDTLS:
 	}
-	if out := sec.out.Load(); out != nil {
+	if out := sec.sealer(rtcp, s.seen.remote[to].Mux); out != nil {
 		var err error
 		if rtcp {
 			wire, err = out.RTCP(dst, plain)

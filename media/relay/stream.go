@@ -211,6 +211,9 @@ func (s *Stream) setRemote(side media.Side, m Remote) (others []*Stream) {
 	s.cross.asked[side] = m
 	others = s.relay.name(s, side, named)
 	s.reroute(side)
+	if err := s.shakeRTCP(side); err != nil {
+		s.relay.cfg.Log.Warn("the side has no RTCP", "side", side, "error", err)
+	}
 	if s.relay.owns(s.cross.asked[side.Other()].RTP) {
 		s.reroute(side.Other())
 	}
