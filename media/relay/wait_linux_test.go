@@ -80,10 +80,11 @@ func TestAwait(t *testing.T) {
 	}
 	l.pace = pace{rate: 2 * paceFrom} // that never sleeps
 	for range 3 {
-		if n := l.await(0, true); !l.ticking || n > 1 || n == 1 && l.events[0].Fd != int32(l.tick) {
+		n := l.await(0, true)
+		if !l.ticking || n > 1 || n == 1 && l.events[0].Fd != int32(l.tick) {
 			t.Fatalf("%d events, ticking %v; want a tick", n, l.ticking)
 		}
-		if got, stop := l.round(1); got != 0 || stop {
+		if got, stop := l.round(n); got != 0 || stop {
 			t.Fatalf("a tick brought %d packets, stop %v", got, stop)
 		}
 	}

@@ -49,7 +49,7 @@ func (c *Config) Validate() error {
 	if c.CNAME == "" || len(c.CNAME) > CNAMEBytesMax {
 		return fmt.Errorf("a CNAME of %d bytes: 1 to %d", len(c.CNAME), CNAMEBytesMax)
 	}
-	for pt, hz := range c.Clock {
+	for pt, hz := range &c.Clock {
 		if hz < 0 {
 			return fmt.Errorf("payload type %d: a clock of %d Hz", pt, hz)
 		}
