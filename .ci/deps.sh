@@ -8,7 +8,7 @@ declare -A packages=(
 	[bpf]="clang llvm libbpf-dev gcc"
 	[demo]="espeak-ng"
 	[bench]="rtpengine-daemon iproute2 util-linux"
-	[test]="postgresql sip-tester baresip-core espeak-ng ffmpeg flac tcpdump tshark opus-tools sox iproute2 softhsm2 unzip openssl"
+	[test]="postgresql sip-tester baresip-core linphone-cli espeak-ng ffmpeg flac tcpdump tshark opus-tools sox iproute2 softhsm2 unzip openssl"
 )
 
 wanted=()
