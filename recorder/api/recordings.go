@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -95,7 +96,7 @@ func (s *Server) recordingRoutes() {
 
 func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	page, err := s.cfg.Library.Find(ctx, in.query)
-	if aerr := s.accessed(ctx, "access.list", "", fmt.Sprintf("%d recordings", len(page.Rows)), err); aerr != nil {
+	if aerr := s.accessed(ctx, "access.list", "", listed(len(page.Rows), in.filters), err); aerr != nil {
 		return nil, aerr
 	}
 	if err != nil {
@@ -114,6 +115,15 @@ func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 		out.Body.Recordings = append(out.Body.Recordings, r)
 	}
 	return out, nil
+}
+
+// listed says what was shown of a search: its values are not in the log.
+func listed(n int, filters []string) string {
+	what := fmt.Sprintf("%d recordings", n)
+	if len(filters) > 0 {
+		what += "; filters: " + strings.Join(filters, ", ")
+	}
+	return what
 }
 
 // Complete turns lists that are nil into empty ones: the contract has no null.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,7 +14,10 @@ import (
 )
 
 // findInput takes the parameters that recorder.QueryFields describe, and no others.
-type findInput struct{ query recorder.Query }
+type findInput struct {
+	query   recorder.Query
+	filters []string // names of the parameters that were given
+}
 
 var _ huma.Resolver = (*findInput)(nil)
 
@@ -22,6 +26,7 @@ func (in *findInput) Resolve(ctx huma.Context) []error {
 	u := ctx.URL()
 	var all []error
 	in.query, all = parseQuery(u.Query())
+	in.filters = slices.Sorted(maps.Keys(u.Query()))
 	return all
 }
 
