@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +94,19 @@ func TestVerifyContainers(t *testing.T) {
 			}
 			return err
 		},
+		"a link to elsewhere": func(z *zip.Writer) error {
+			h := &zip.FileHeader{Name: manifestFile, Method: zip.Store}
+			h.SetMode(os.ModeSymlink | 0o777)
+			w, err := z.CreateHeader(h)
+			if err == nil {
+				_, err = io.WriteString(w, "/etc/passwd")
+			}
+			return err
+		},
+		"an absolute path": func(z *zip.Writer) error {
+			_, err := z.CreateHeader(&zip.FileHeader{Name: "/etc/passwd", Method: zip.Store})
+			return err
+		},
 		"a path upwards": func(z *zip.Writer) error {
 			_, err := z.CreateHeader(&zip.FileHeader{Name: "../x", Method: zip.Store})
 			return err
@@ -116,6 +130,29 @@ func TestVerifyContainers(t *testing.T) {
 		if r := mustVerify(t, b.Bytes()); r.OK() {
 			t.Errorf("%s: %+v", what, r)
 		}
+	}
+}
+
+// TestVerifyClaims: what a container says of its size costs nothing.
+func TestVerifyClaims(t *testing.T) {
+	whole := mustWrite(t, testContent(t))
+	end := len(whole) - endBytes
+	for what, at := range map[string]int{"length of the directory": end + 12, "its offset": end + 16} {
+		b := bytes.Clone(whole)
+		copy(b[at:], []byte{0xf0, 0xff, 0xff, 0xff})
+		if r := mustVerify(t, b); r.OK() {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	b := bytes.Clone(whole)
+	dir := bytes.Index(b, []byte("PK\x01\x02"))
+	copy(b[dir+20:], []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) // a file of 4 GiB
+	if r := mustVerify(t, b); r.OK() {
+		t.Errorf("a file of 4 GiB: %+v", r)
+	}
+	r, err := Verify(context.Background(), bytes.NewReader(nil), 10<<30, "")
+	if err != nil || r.OK() {
+		t.Errorf("10 GiB: %+v, %v", r, err)
 	}
 }
 
