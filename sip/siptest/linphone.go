@@ -47,7 +47,7 @@ func StartLinphone(ctx context.Context, cfg LinphoneConfig) (*Linphone, error) {
 	text := fmt.Sprintf("[sip]\nsip_port=%d\nsip_tcp_port=0\nsip_tls_port=0\nuse_ipv6=0\nauto_net_state_mon=0\nguess_hostname=0\nkeepalive_period=0\n"+
 		"media_encryption=none\ncontact=\"%s\" <sip:%s@%s>\n[rtp]\naudio_rtp_port=20000\n[video]\nautomatically_initiate=0\nautomatically_accept=0\n",
 		linphoneSIPPort, cfg.User, cfg.User, cfg.Net.Peer)
-	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.MkdirAll(filepath.Join(cfg.Dir, ".local/share/linphone"), 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.MkdirAll(filepath.Join(cfg.Dir, ".local", "share", "linphone"), 0o700)); err != nil {
 		return nil, fmt.Errorf("configure linphonec: %w", err)
 	}
 	args := []string{"-c", file, "-d", "0"}
