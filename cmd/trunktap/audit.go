@@ -22,6 +22,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
@@ -42,6 +43,10 @@ func (d *daemon) startAudit() error {
 		return err
 	}
 	d.archive.SetProof(d.audit)
+	d.auditing.Store(d.audit)
+	if s := d.sealer().Status(context.Background()); s.Revoked {
+		d.noteKeyEvent(seal.EventRevoked, map[string]any{"key": s.Active})
+	}
 	if d.audit.Unclean() {
 		d.audit.Note(audit.Entry{Kind: audit.KindCrashed, What: "the process before ended without a word"})
 	}

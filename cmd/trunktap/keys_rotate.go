@@ -49,6 +49,7 @@ type rotation struct {
 	turn sync.Mutex // held during a rotation; before mu
 
 	made, failed atomic.Int64 // rotations
+	ours         atomic.Bool  // one is under way: who wanted it leaves its trace
 
 	mu   sync.Mutex // guards all following
 	file string     // empty: not known yet
@@ -76,6 +77,8 @@ func (d *daemon) rotateKeys(ctx context.Context) (keyRotation, error) {
 	r := &d.rotation
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	r.ours.Store(true)
+	defer r.ours.Store(false)
 	done, err := rotateWith(ctx, d.sealer())
 	if err != nil {
 		r.failed.Add(1)

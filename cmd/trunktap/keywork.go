@@ -45,6 +45,28 @@ func (d *daemon) startKeyWork() {
 	}
 }
 
+// noteKeyEvent leaves in the log what a key service has done by itself: a key was
+// revoked, or another one took its place.
+func (d *daemon) noteKeyEvent(event string, data map[string]any) {
+	l := d.auditing.Load()
+	if l == nil {
+		return
+	}
+	e := audit.Entry{Who: "key service", Result: audit.ResultDone}
+	switch {
+	case event == seal.EventRevoked:
+		e.Kind = audit.KindKeyRevoked
+		e.What, _ = d.sealer().ActiveKey(context.Background()) // empty: not known
+	case event == seal.EventRotated && !d.rotation.ours.Load():
+		key, _ := data["key"].(string)
+		before, _ := data["before"].(string)
+		e.Kind, e.What = audit.KindKeyRotated, keyRotation{Key: key, Before: before}.what()
+	default:
+		return
+	}
+	l.Note(e)
+}
+
 // shredDue carries out what waited, and tells when it begins to fail.
 func (d *daemon) shredDue(failing bool) bool {
 	n, err := d.archive.ShredDue(context.Background())

@@ -201,3 +201,39 @@ func TestKeysByDaemon(t *testing.T) {
 	}
 	stop()
 }
+
+// TestVerifyWithoutKeys: keys that are not at hand are counted and named apart, with
+// what to do, and are another exit code than damage.
+func TestVerifyWithoutKeys(t *testing.T) {
+	dir, file, cfg := mustSite(t)
+	mustRecord(t, dir, cfg)
+	kept, err := os.ReadFile(cfg.Keys.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, other := mustSite(t)
+	a, err := openArchive(t.Context(), other, nil) // makes keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = a.Close()
+	mustCopyKeys(t, other.Keys.File, cfg.Keys.File)
+	if out := keysCommand(t, exitUnread, "verify", "-c", file); !strings.Contains(out, "1 recordings are not opened, their key is revoked") || !strings.Contains(out, "remedy: key-revoked") {
+		t.Errorf("verify: %s", out)
+	}
+	if err := os.WriteFile(cfg.Keys.File, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keysCommand(t, exitFine, "verify", "-c", file)
+}
+
+func mustCopyKeys(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}

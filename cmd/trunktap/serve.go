@@ -112,7 +112,8 @@ type daemon struct {
 	keyless  []string // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
 	refusals *refusals
 	keys     *keyWork
-	taking   atomic.Bool // new calls are taken: not before the ports of SIP are open, nor while draining
+	auditing atomic.Pointer[audit.Log] // audit, for who may note something before there is one
+	taking   atomic.Bool               // new calls are taken: not before the ports of SIP are open, nor while draining
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 

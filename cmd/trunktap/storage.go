@@ -119,6 +119,7 @@ func (d *daemon) storageEvent(event string, data map[string]any) {
 	if strings.HasPrefix(event, "key.") {
 		about = "keys"
 		d.rotation.noted(event, data)
+		d.noteKeyEvent(event, data)
 	}
 	args := []any{"event", event}
 	for k, v := range data {

@@ -55,6 +55,20 @@ func (f Finding) String() string {
 	return s
 }
 
+// Unopened counts recordings by why their keys are not at hand.
+type Unopened struct{ Revoked, Unreachable, Missing int }
+
+func (u *Unopened) count(err error) {
+	switch {
+	case errors.Is(err, recorder.ErrKeyRevoked):
+		u.Revoked++
+	case errors.Is(err, recorder.ErrKeyUnreachable):
+		u.Unreachable++
+	case errors.Is(err, recorder.ErrKey):
+		u.Missing++
+	}
+}
+
 // DamageError says that something was done as far as it could be done.
 // recorder.ErrTampered is in its chain.
 type DamageError struct{ Findings []Finding }

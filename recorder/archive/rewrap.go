@@ -170,8 +170,10 @@ func (a *Archive) rewrapOne(ctx context.Context, s rewrapper, p place, r *Rewrap
 	return nil
 }
 
-// Rewrapped and ShreddedHere count what was done since the archive was opened.
-func (a *Archive) Rewrapped() int64    { return a.rewrapped.Load() }
+// Rewrapped tells how many recordings were wrapped anew since the archive was opened.
+func (a *Archive) Rewrapped() int64 { return a.rewrapped.Load() }
+
+// ShreddedHere tells how many were shredded since then.
 func (a *Archive) ShreddedHere() int64 { return a.shredded.Load() }
 
 // replaceKeyRecord is putKeyRecord, behind which the catalogue knows what is stored:

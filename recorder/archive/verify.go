@@ -83,20 +83,6 @@ type Report struct {
 	Dropped    int       `json:"dropped,omitempty"`  // findings beyond the limit of 10,000
 }
 
-// Unopened counts recordings by why their keys are not at hand.
-type Unopened struct{ Revoked, Unreachable, Missing int }
-
-func (u *Unopened) count(err error) {
-	switch {
-	case errors.Is(err, recorder.ErrKeyRevoked):
-		u.Revoked++
-	case errors.Is(err, recorder.ErrKeyUnreachable):
-		u.Unreachable++
-	case errors.Is(err, recorder.ErrKey):
-		u.Missing++
-	}
-}
-
 // OK tells whether nothing was found.
 func (r Report) OK() bool { return len(r.Findings) == 0 }
 
