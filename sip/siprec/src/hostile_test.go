@@ -15,7 +15,11 @@ import (
 func (s *server) from(invite *sip.Message, method, tag string, seq int) *sip.Message {
 	m := &sip.Message{Method: method, URI: "sip:x@" + ours.String()}
 	m.Add("Via", fmt.Sprintf("SIP/2.0/UDP %s;branch=z9hG4bK%s%d", s.addr, method, seq))
-	m.Add("From", invite.Get("To")+";tag="+tag)
+	from := invite.Get("To")
+	if tag != "" { // an empty one is no grammar, and is refused before it comes here
+		from += ";tag=" + tag
+	}
+	m.Add("From", from)
 	m.Add("To", invite.Get("From"))
 	m.Add("Call-ID", invite.CallID())
 	m.Add("CSeq", fmt.Sprintf("%d %s", seq, method))
