@@ -104,27 +104,13 @@ func dropTrace(cfg *config.Config, e audit.Entry) error {
 	return audit.Drop(vfs.OS{}, cfg.Audit.Dir, e, time.Now())
 }
 
-// resultOf is how an entry spells what came of something.
-func resultOf(err error) string {
-	var refused *recorder.RefusedError
-	switch {
-	case err == nil:
-		return audit.ResultDone
-	case errors.As(err, &refused):
-		return audit.ResultRefused
-	case errors.Is(err, recorder.ErrNotFound):
-		return "not-found"
-	}
-	return audit.ResultFailed
-}
-
 // done writes what came of work that an operator wanted. That it was not written
 // is told beside what was done.
 func (w *keyWork) done(ctx context.Context, kind audit.Kind, what string, by api.Actor, err error) error {
 	if err != nil {
 		what += ": " + err.Error()
 	}
-	terr := w.trace(context.WithoutCancel(ctx), audit.Entry{Kind: kind, Who: by.Who, From: by.From, What: what, Result: resultOf(err)})
+	terr := w.trace(context.WithoutCancel(ctx), audit.Entry{Kind: kind, Who: by.Who, From: by.From, What: what, Result: audit.ResultOf(err)})
 	if terr != nil && err == nil {
 		return fmt.Errorf("%s is done, but leaves no trace: %w", what, terr)
 	}
@@ -265,8 +251,7 @@ func (w *keyWork) mayRetire(ctx context.Context, key string) error {
 	}
 	uses, err := w.archive.KeyUses(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: not all recordings can be asked whether they need it: %w",
-			&recorder.RefusedError{Why: "not all recordings can be asked whether they need key " + key}, err)
+		return fmt.Errorf("%w: %w", &recorder.RefusedError{Why: "not all recordings can be asked whether they need key " + key}, err)
 	}
 	switch u := uses[key]; {
 	case u.Live > 0:

@@ -71,15 +71,8 @@ func TestLiveKamailioRegistrar(t *testing.T) {
 	var ns [2]*siptest.Namespace
 	cfg := liveConfig{Listen: []string{"udp://" + at.String()}, More: "stations: [ann, bob]\n"}
 	for i := range ns {
-		n, err := siptest.NewNamespace(ctx)
-		skipWithout(t, err)
-		ns[i] = n
-		t.Cleanup(func() {
-			if err := n.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", n.Host))
+		ns[i] = liveNamespace(ctx, t)
+		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", ns[i].Host))
 	}
 	cfg.Trunks = []liveTrunkConfig{{
 		Name: "phones", Role: "phones", Format: recorder.FormatOggOpus, Keys: []string{"registrations: contact"}, Sides: [2]liveSide{

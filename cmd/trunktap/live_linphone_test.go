@@ -26,16 +26,9 @@ func TestLiveLinphone(t *testing.T) {
 	cfg := liveConfig{}
 	var ns [2]*siptest.Namespace
 	for side := range ns {
-		n, err := siptest.NewNamespace(ctx)
-		skipWithout(t, err)
-		ns[side] = n
-		t.Cleanup(func() {
-			if err := n.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		tc.Sides[side] = liveSide{Peer: n.Peer, NextHop: fmt.Sprintf("sip:%s:5060", n.Peer), Media: n.Host}
-		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", n.Host))
+		ns[side] = liveNamespace(ctx, t)
+		tc.Sides[side] = liveSide{Peer: ns[side].Peer, NextHop: fmt.Sprintf("sip:%s:5060", ns[side].Peer), Media: ns[side].Host}
+		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", ns[side].Host))
 	}
 	cfg.Trunks = []liveTrunkConfig{tc}
 	d := newLiveDaemon(t, cfg)

@@ -196,6 +196,19 @@ type baresipMedia struct {
 	mux        bool
 }
 
+// liveNamespace is a host of its own, for as long as the test runs.
+func liveNamespace(ctx context.Context, t *testing.T) *siptest.Namespace {
+	t.Helper()
+	n, err := siptest.NewNamespace(ctx)
+	skipWithout(t, err)
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
 // baresipCall makes a call with a hold and checks all that comes of it.
 func baresipCall(t *testing.T, with [2]baresipMedia) *liveDaemon {
 	t.Helper()
@@ -206,16 +219,9 @@ func baresipCall(t *testing.T, with [2]baresipMedia) *liveDaemon {
 	tc := liveTrunkConfig{Name: "hosts", Format: recorder.FormatOggOpus}
 	cfg := liveConfig{}
 	for side := range ns {
-		n, err := siptest.NewNamespace(ctx)
-		skipWithout(t, err)
-		ns[side] = n
-		t.Cleanup(func() {
-			if err := n.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		tc.Sides[side] = liveSide{Peer: n.Peer, NextHop: fmt.Sprintf("sip:%s:5060", n.Peer), Media: n.Host, SRTP: with[side].srtp}
-		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", n.Host))
+		ns[side] = liveNamespace(ctx, t)
+		tc.Sides[side] = liveSide{Peer: ns[side].Peer, NextHop: fmt.Sprintf("sip:%s:5060", ns[side].Peer), Media: ns[side].Host, SRTP: with[side].srtp}
+		cfg.Listen = append(cfg.Listen, fmt.Sprintf("udp://%s:5060", ns[side].Host))
 	}
 	cfg.Trunks = []liveTrunkConfig{tc}
 	d := newLiveDaemon(t, cfg)

@@ -126,6 +126,12 @@ func profileOf(profile string) (f family, feedback bool) {
 	return notRTP, false
 }
 
+// Encrypts tells whether the packets of a profile are encrypted.
+func Encrypts(profile string) bool {
+	f, _ := profileOf(profile)
+	return f == secure || f == overDTLS
+}
+
 // profile puts one together.
 func (f family) profile(feedback bool) string {
 	p := map[family]string{plain: "RTP/AVP", secure: "RTP/SAVP", overDTLS: "UDP/TLS/RTP/SAVP"}[f]

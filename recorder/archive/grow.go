@@ -53,13 +53,11 @@ type GrowthStats struct {
 
 // partSize is how many bytes a part has; 0: the store gets whole segments.
 func (q *queue) partSize() int64 {
-	if !q.a.cfg.Uploads.Growing || q.noParts.Load() {
+	u, ok := q.s.store.(store.Uploader)
+	if !ok || !q.a.cfg.Uploads.Growing || q.noParts.Load() {
 		return 0
 	}
-	if u, ok := q.s.store.(store.Uploader); ok {
-		return u.PartSize()
-	}
-	return 0
+	return u.PartSize()
 }
 
 // grows tells the queue how much of a segment is durable, when that is worth a part.
@@ -68,15 +66,19 @@ func (w *sinkWriter) grows(account *recorder.Manifest) {
 		return
 	}
 	w.told = w.Durable()
-	q := w.s.at.queue
-	if w.growth == nil {
+	begins := w.growth == nil
+	if begins {
 		if w.told < growthFirst*w.part {
 			return
 		}
 		w.growth = &growth{name: segment.FileName(w.n)}
-		q.change(w.s.at, time.Now(), func(it *pending) { it.growing = append(it.growing, w.growth) })
 	}
-	q.change(w.s.at, time.Now(), func(*pending) { w.growth.durable = w.told })
+	w.s.at.queue.change(w.s.at, time.Now(), func(it *pending) {
+		w.growth.durable = w.told
+		if begins {
+			it.growing = append(it.growing, w.growth)
+		}
+	})
 }
 
 // finished tells the queue the sum of a segment that grew.
@@ -88,7 +90,7 @@ func (w *sinkWriter) finished(seg recorder.Segment) {
 	w.s.at.queue.change(w.s.at, time.Now(), func(*pending) { w.growth.sum, w.growth.over = sum, err != nil })
 }
 
-// aborted tells the queue that a segment is given up.
+// dropped tells the queue that a segment is given up.
 func (w *sinkWriter) dropped() {
 	if w.growth != nil {
 		w.s.at.queue.change(w.s.at, time.Now(), func(*pending) { w.growth.over = true })
@@ -258,7 +260,7 @@ func (q *queue) completed(ctx context.Context, it *pending, name string, size in
 		q.giveUp(ctx, it, g)
 		return false, nil
 	}
-	part := g.partOf(q.s.store)
+	part := q.s.store.(store.Uploader).PartSize() // it has begun one
 	var err error
 	for err == nil && g.size < size {
 		err = q.part(ctx, it, g, min(part, size-g.size))
@@ -275,14 +277,6 @@ func (q *queue) completed(ctx context.Context, it *pending, name string, size in
 	q.mu.Unlock()
 	q.stats.Growth.Done.Add(1)
 	return true, nil
-}
-
-// partOf is the size of the parts of a store that takes them.
-func (*growth) partOf(s recorder.Store) int64 {
-	if u, ok := s.(store.Uploader); ok {
-		return u.PartSize()
-	}
-	return store.PartBytesMin
 }
 
 // sweepBefore gives up what a process before this one began to upload under a

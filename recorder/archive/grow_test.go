@@ -254,25 +254,9 @@ func growingCrash(t *testing.T, kind vfstest.Kind, n int) bool {
 	var final *recorder.Manifest
 	a, err := openRemote(f, cat, r, growing)
 	if err == nil {
-		k.sink, err = a.NewSink(context.Background(), testID, testPrefix)
+		final, err = k.carried(a, 4)
 	}
-	if err == nil {
-		k.between = func() {
-			for range 4 {
-				_, _ = carryOnce(a)
-			}
-		}
-		var m *recorder.Manifest
-		if m, err = k.take(); err == nil {
-			final = m
-			for range 10 {
-				_, _ = carryOnce(a)
-			}
-		}
-	}
-	if err != nil && !errors.Is(err, errGaveUp) && kind != vfstest.Crash && !errors.Is(err, syscall.EIO) {
-		t.Errorf("%s: %v", f.Hit(), err)
-	}
+	faulted(t, f, kind, err)
 	hit := f.Hit()
 	disk := mem.CrashClone(uint64(n))
 	after := newRemote(disk)

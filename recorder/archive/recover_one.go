@@ -10,7 +10,7 @@ func (a *Archive) RecoverAgain(ctx context.Context, ids []string) (out []Recover
 			out = a.recoverOne(ctx, id, out)
 		}
 	}
-	_, _ = a.CatchUp(ctx) // as above
+	_, _ = a.CatchUp(ctx) // else rows wait for the next one
 	return out
 }
 

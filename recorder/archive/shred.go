@@ -53,13 +53,10 @@ func (a *Archive) Shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 		return s, nil
 	}
 	if s.At.IsZero() && !a.cfg.ReadOnly && !errors.Is(err, audit.ErrUnavailable) {
-		e := o.entry(audit.ResultFailed)
+		e := o.entry(audit.ResultOf(err))
 		var refused *recorder.RefusedError
-		switch {
-		case errors.As(err, &refused):
-			e.Result, e.What = audit.ResultRefused, refused.Why
-		case errors.Is(err, recorder.ErrNotFound):
-			e.Result = "not-found"
+		if errors.As(err, &refused) {
+			e.What = refused.Why
 		}
 		err = errors.Join(err, a.trace(ctx, e))
 	}
@@ -225,7 +222,7 @@ func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
 		if _, serr := a.fsys.Stat(a.spool(o.Recording)); serr == nil {
 			return false, nil // it waits for Recover
 		}
-		if err := a.trace(ctx, o.entry("not-found")); err != nil { // nothing was kept of it
+		if err := a.trace(ctx, o.entry(audit.ResultNotFound)); err != nil { // nothing was kept of it
 			return false, err
 		}
 		return false, a.fsys.Remove(name)

@@ -153,21 +153,9 @@ func uploadCrash(t *testing.T, kind vfstest.Kind, n int) bool {
 	var final *recorder.Manifest
 	a, err := openRemote(f, cat, r)
 	if err == nil {
-		k.sink, err = a.NewSink(context.Background(), testID, testPrefix)
+		final, err = k.carried(a, 1)
 	}
-	if err == nil {
-		k.between = func() { _, _ = carryOnce(a) }
-		var m *recorder.Manifest
-		if m, err = k.take(); err == nil {
-			final = m
-			for range 10 {
-				_, _ = carryOnce(a)
-			}
-		}
-	}
-	if err != nil && !errors.Is(err, errGaveUp) && kind != vfstest.Crash && !errors.Is(err, syscall.EIO) {
-		t.Errorf("%s: %v", f.Hit(), err)
-	}
+	faulted(t, f, kind, err)
 	hit := f.Hit()
 	seeds := uint64(1)
 	if kind == vfstest.Crash {
@@ -182,6 +170,34 @@ func uploadCrash(t *testing.T, kind vfstest.Kind, n int) bool {
 		checkRestarted(t, disk, after, fmt.Sprintf("%s, seed %d", hit, seed), k, final)
 	}
 	return hit != ""
+}
+
+// carried takes the test recording while it is uploaded, so many steps after each
+// frame. Nil: it was not published.
+func (k *taking) carried(a *Archive, steps int) (_ *recorder.Manifest, err error) {
+	if k.sink, err = a.NewSink(context.Background(), testID, testPrefix); err != nil {
+		return nil, err
+	}
+	carry := func(n int) {
+		for range n {
+			_, _ = carryOnce(a)
+		}
+	}
+	k.between = func() { carry(steps) }
+	m, err := k.take()
+	if err != nil {
+		return nil, err
+	}
+	carry(10)
+	return m, nil
+}
+
+// faulted holds that an error is that of the fault.
+func faulted(t *testing.T, f *vfstest.Faults, kind vfstest.Kind, err error) {
+	t.Helper()
+	if err != nil && !errors.Is(err, errGaveUp) && kind != vfstest.Crash && !errors.Is(err, syscall.EIO) {
+		t.Errorf("%s: %v", f.Hit(), err)
+	}
 }
 
 // checkRestarted recovers with the store down first: everything can be read then,

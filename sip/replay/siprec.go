@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
 	"github.com/trunktap/trunktap/sip/siprec"
@@ -56,10 +57,7 @@ func (t *tracker) source(m *message, caller netip.AddrPort) *siprec.Source {
 
 // openFollowed begins to follow the recording session of m.
 func (t *tracker) openFollowed(m *message, source *siprec.Source, caller, callee netip.AddrPort) *call {
-	for t.active.Len() >= callsMax {
-		t.stats.CallsDropped++
-		t.silent(t.active.Front().Value.(*call))
-	}
+	t.makeRoom()
 	c := &call{
 		callID: m.CallID(), fromTag: m.fromTag, caller: media.External, cseq: m.cseq,
 		last: t.now, leg: []pair{{caller, callee}}, sdp: sdp.NewNegotiation(), flows: map[media.StreamID]*flow{},
@@ -73,9 +71,7 @@ func (t *tracker) openFollowed(m *message, source *siprec.Source, caller, callee
 		return nil
 	}
 	c.followed = followed
-	c.el = t.active.PushBack(c)
-	t.calls[c.callID] = c
-	t.stats.Calls++
+	t.begin(c)
 	return c
 }
 
@@ -211,5 +207,5 @@ func (p *followedPath) Close() { p.f.gone, p.f.tap = true, nil }
 // protected says whether a line of the server's description has SRTP.
 func (c *call) protected(line int) bool {
 	list := c.media[media.Internal]
-	return line < len(list) && (list[line].Proto == "RTP/SAVP" || list[line].Proto == "RTP/SAVPF" || list[line].Proto == "UDP/TLS/RTP/SAVP" || list[line].Proto == "UDP/TLS/RTP/SAVPF")
+	return line < len(list) && srtp.Encrypts(list[line].Proto)
 }

@@ -73,19 +73,29 @@ func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 		t.err = fmt.Errorf("start the recording of call %s: %w", m.CallID(), err)
 		return nil
 	}
-	for t.active.Len() >= callsMax {
-		t.stats.CallsDropped++
-		t.silent(t.active.Front().Value.(*call))
-	}
+	t.makeRoom()
 	c := &call{
 		callID: m.CallID(), fromTag: m.fromTag, caller: p.caller, cseq: m.cseq,
 		tap: tap, state: state, last: t.now, leg: []pair{{caller, callee}},
 		sdp: sdp.NewNegotiation(), flows: map[media.StreamID]*flow{},
 	}
+	t.begin(c)
+	return c
+}
+
+// makeRoom closes calls that were silent longest until another one may begin.
+func (t *tracker) makeRoom() {
+	for t.active.Len() >= callsMax {
+		t.stats.CallsDropped++
+		t.silent(t.active.Front().Value.(*call))
+	}
+}
+
+// begin follows a call from now on.
+func (t *tracker) begin(c *call) {
 	c.el = t.active.PushBack(c)
 	t.calls[c.callID] = c
 	t.stats.Calls++
-	return c
 }
 
 // hold accounts for the bytes of descriptions that a call keeps. When all calls
