@@ -159,6 +159,7 @@ func (a *Archive) openParts() error {
 	}
 	a.lookApart()
 	a.clearGone()
+	a.clearTemps()
 	if err := a.loadDeferred(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -153,6 +154,20 @@ func (a *Archive) clearGone() {
 	}
 	for _, e := range entries {
 		_ = vfs.RemoveAll(a.fsys, a.spool(goneDir, e.Name())) // the next start tries again
+	}
+}
+
+// clearTemps removes what probes and torn writes of a process before left. Later
+// such files are those of this one, which recovery runs beside.
+func (a *Archive) clearTemps() {
+	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), vfs.TempPrefix) && !e.IsDir() {
+			_ = a.fsys.Remove(a.spool(e.Name())) // the next start tries again
+		}
 	}
 }
 

@@ -95,11 +95,7 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 	var out []Recovered
 	for _, e := range entries {
 		id := e.Name()
-		if strings.HasPrefix(id, vfs.TempPrefix) {
-			_ = a.fsys.Remove(a.spool(id)) // of a probe or a torn write
-			continue
-		}
-		if !e.IsDir() || reserved(id) || a.isLive(id) {
+		if !e.IsDir() || reserved(id) || strings.HasPrefix(id, vfs.TempPrefix) || a.isLive(id) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
