@@ -278,7 +278,7 @@ func (c *call) finish(at time.Time, cause media.Cause) {
 	if c.ended {
 		return
 	}
-	c.ended = true
+	c.ended, c.chronicle.over = true, time.Now()
 	c.media.close()
 	c.tap.Ended(at, cause)
 	c.state, c.setupBody = nil, nil

@@ -39,8 +39,9 @@ type journalled struct {
 	SetupVia savedFlow
 	Tag      string
 	Answered time.Time
-	Over     bool    `json:",omitempty"` // a BYE has passed: only repetitions are waited for
-	ByeSent  [2]bool `json:",omitzero"`
+	Over     bool      `json:",omitempty"` // a BYE has passed: only repetitions are waited for
+	Ended    time.Time `json:",omitzero"`  // when it did
+	ByeSent  [2]bool   `json:",omitzero"`
 
 	To      string
 	Dialog  string // the callee's tag
@@ -117,6 +118,7 @@ func (f savedFlow) flow(c *call, side media.Side) sip.Flow {
 type chronicle struct {
 	session  media.Session // of the observer
 	at       time.Time     // the answer
+	over     time.Time     // the end
 	restarts int
 	written  []byte // as it stands in the journal
 	refused  bool   // it cannot be restored; counted
@@ -210,7 +212,9 @@ func (c *call) save() *journalled {
 	for p, e := range d.Ends {
 		j.Ends[p] = savedEnd{e.Target, e.Routes, saveFlow(e.Flow), e.Seq}
 	}
-	if !c.ended {
+	if c.ended {
+		j.Ended = c.chronicle.over.UTC().Round(0)
+	} else {
 		j.Media = c.media.save()
 	}
 	if a := c.alias; a != nil {

@@ -51,6 +51,11 @@ func (b *B2BUA) Restore(states map[string][]byte) *Restored {
 			}
 		}
 		c, j, err := b.revive(state)
+		if errors.Is(err, errPast) {
+			b.cfg.Journal.Drop(session)
+			wg.Done()
+			continue
+		}
 		if err != nil {
 			done(nil, err)
 			continue
@@ -77,7 +82,10 @@ func (r *Restored) Observe() {
 	}
 }
 
-var errJournal = errors.New("its entry in the journal cannot be used")
+var (
+	errJournal = errors.New("its entry in the journal cannot be used")
+	errPast    = errors.New("it is over, and no repetition can come any more")
+)
 
 // revive makes the call of an entry, and makes it known.
 func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
@@ -87,6 +95,9 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 	}
 	if j.V != journalVersion {
 		return nil, nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
+	}
+	if j.Over && j.lingers() <= 0 {
+		return nil, nil, errPast
 	}
 	req, _, err := sip.Parse([]byte(j.Setup), false)
 	if err != nil || req.Method != sip.Invite {
@@ -165,7 +176,7 @@ func (c *call) resume(j *journalled) error {
 	c.restoreDialog(j, now)
 	c.observed = true
 	if j.Over {
-		c.lingerOn(now)
+		c.lingerOn(j, now)
 		return nil
 	}
 	if err := c.media.restore(j.Media, now); err != nil {
@@ -180,11 +191,23 @@ func (c *call) resume(j *journalled) error {
 	return nil
 }
 
+// lingers is how long an ended call still waits for repetitions of its BYE, however
+// many processes it has seen.
+func (j *journalled) lingers() time.Duration {
+	if j.Ended.IsZero() { // of an earlier version
+		return sip.TransactionTimeout
+	}
+	return min(sip.TransactionTimeout-time.Since(j.Ended), sip.TransactionTimeout)
+}
+
 // lingerOn keeps an ended call for repetitions of its BYE.
-func (c *call) lingerOn(now time.Time) {
+func (c *call) lingerOn(j *journalled, now time.Time) {
 	c.pending++
-	c.after(sip.TransactionTimeout, now, func(time.Time) { c.pending-- })
-	c.ended = true
+	c.after(max(0, j.lingers()), now, func(time.Time) { c.pending-- })
+	c.ended, c.chronicle.over = true, live(j.Ended)
+	if j.Ended.IsZero() {
+		c.chronicle.over = now
+	}
 	c.b.over(c)
 }
 

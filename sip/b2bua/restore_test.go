@@ -92,6 +92,9 @@ func inRestart(t *testing.T, edit func(*Config), f func(w *bench, restart func()
 				t.Fatal(err)
 			}
 			synctest.Wait()
+			j.mu.Lock()
+			j.states = maps.Clone(left)
+			j.mu.Unlock()
 			w.a.drain()
 			w.p.drain()
 			b, err := New(cfg)
@@ -199,6 +202,27 @@ func TestRestoredInBYE(t *testing.T) {
 		synctest.Wait()
 		if len(w.b.byID) != 0 {
 			t.Error("something is left of the call")
+		}
+	})
+}
+
+// An ended call waits for repetitions of its BYE once, and not anew in each process:
+// one that dies again and again would gather all that it ever had.
+func TestRestoredInBYEAgain(t *testing.T) {
+	inRestart(t, nil, func(w *bench, restart func() *Restored) {
+		a, _ := w.established("bye@x")
+		a.send("BYE", nil, "")
+		w.p.want("BYE")
+		j := w.b.cfg.Journal.(*memJournal)
+		for i := range 5 {
+			r, want := restart(), 1
+			if i == 4 {
+				want = 0
+			}
+			if len(w.b.byID) != want || len(j.left()) != want || r.Lost != 0 {
+				t.Errorf("%d: %d calls, %d in the journal, %d lost", i, len(w.b.byID), len(j.left()), r.Lost)
+			}
+			time.Sleep(sip.TransactionTimeout / 4)
 		}
 	})
 }
