@@ -40,6 +40,7 @@ const (
 	catchUpEvery   = 5 * time.Second  // rows that the catalogue could not take
 	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
 	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
+	recoverAtOnce  = 8                // recordings: they wait for the disk rather than compute
 	tellTimeout    = 10 * time.Second // to look for what is wrong at the start
 	encodeTimeout  = 3 * time.Second  // at the end, for recordings to be coded; the rest waits for the next start
 )
@@ -168,7 +169,7 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	d.closers = append(d.closers, unlock)
 	r := &d.cfg.Recording
 	d.archive, err = openArchive(ctx, d.cfg, func(c *archive.Config) {
-		c.SyncPeriod, c.Notify = r.SyncPeriod, d.storageEvent
+		c.SyncPeriod, c.Notify, c.RecoverAtOnce = r.SyncPeriod, d.storageEvent, recoverAtOnce
 		c.Deferred = archive.DeferredConfig{
 			Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
 		}

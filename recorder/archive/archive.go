@@ -67,6 +67,10 @@ type Config struct {
 	// must not wait.
 	Notify func(event string, data map[string]any)
 
+	// RecoverAtOnce is how many recordings Recover works on at a time; 1 when it is 0.
+	// They share what it takes to be durable.
+	RecoverAtOnce int
+
 	// Deferred is what is coded anew after it was published; see StartDeferred.
 	Deferred DeferredConfig
 
@@ -116,6 +120,8 @@ type Archive struct {
 	shredding sync.Mutex // held while an order to shred is carried out; before keyLocks
 	shredded  atomic.Int64
 	rewrapped atomic.Int64
+
+	asides sync.Mutex // held while something in quarantine gets its name
 
 	mu      sync.Mutex            // guards all following
 	began   uint64                // recordings so far

@@ -92,16 +92,15 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
 	}
-	var out []Recovered
+	var ids []string
 	for _, e := range entries {
-		id := e.Name()
-		if !e.IsDir() || reserved(id) || strings.HasPrefix(id, vfs.TempPrefix) || a.isLive(id) {
-			continue
+		if id := e.Name(); e.IsDir() && !reserved(id) && !strings.HasPrefix(id, vfs.TempPrefix) {
+			ids = append(ids, id)
 		}
-		if err := ctx.Err(); err != nil {
-			return out, fmt.Errorf("recover: %w", err)
-		}
-		out = a.recoverOne(ctx, id, out)
+	}
+	out := a.recoverAll(ctx, ids)
+	if err := ctx.Err(); err != nil {
+		return out, fmt.Errorf("recover: %w", err)
 	}
 	// Rows wait for the next CatchUp when the catalogue is not there yet.
 	_, _ = a.CatchUp(ctx)
@@ -270,6 +269,8 @@ func orTorn(b recorder.Blob, err error) error {
 
 // aside moves a file or folder into quarantine.
 func (r *recovery) aside(name, as string) error {
+	r.a.asides.Lock()
+	defer r.a.asides.Unlock()
 	dir := r.a.spool(quarantineDir)
 	if err := vfs.MkdirAll(r.a.fsys, dir); err != nil {
 		return err

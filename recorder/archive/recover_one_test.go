@@ -2,10 +2,16 @@ package archive
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 
+	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
@@ -59,4 +65,57 @@ func TestRecoverBesideTemps(t *testing.T) {
 	if got := mem.Files(); !slices.Equal(got, []string{tmp("now")}) {
 		t.Errorf("files: %v", got)
 	}
+}
+
+// together is a file system on which nobody goes on with a recording before so many
+// are begun.
+type together struct {
+	vfs.FS
+	begun sync.WaitGroup
+}
+
+func (g *together) ReadDir(name string) ([]fs.DirEntry, error) {
+	if path.Dir(name) == "/data/spool" && strings.HasPrefix(path.Base(name), "2026") {
+		g.begun.Done()
+		g.begun.Wait()
+	}
+	return g.FS.ReadDir(name)
+}
+
+// TestRecoverAtOnce: recordings are recovered side by side, each as if alone, and told
+// in their order.
+func TestRecoverAtOnce(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := mustOpenOn(t, mem, newMemCatalog())
+	var ids []string
+	for i := range 8 {
+		c := newTestCall(fmt.Sprintf("20261122T1636%02dZ-1f0c9a3b5d7e8f60", i), codec.OggOpus)
+		sink, err := a.NewSink(context.Background(), c.id, c.prefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := &taking{c: c, sink: sink}
+		for n := range 2 {
+			if err := k.frame(int64(n) * frameMS); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ids = append(ids, c.id)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g := &together{FS: mem.CrashClone(1)}
+		g.begun.Add(len(ids))
+		a := mustOpenOn(t, g, newMemCatalog())
+		a.cfg.RecoverAtOnce = len(ids)
+		got, err := a.Recover(context.Background())
+		if err != nil || len(got) != len(ids) {
+			t.Fatalf("%d recovered, %v", len(got), err)
+		}
+		for i, r := range got {
+			if r.ID != ids[i] || r.Err != nil || r.AudioMS == 0 {
+				t.Errorf("%+v", r)
+			}
+		}
+		mustVerify(t, a, "all at once")
+	})
 }
