@@ -15,9 +15,10 @@ type Flow struct {
 	Network string         // udp, tcp, tls, ws or wss
 	Local   netip.AddrPort // the listener; zero: chosen by the route
 	Remote  netip.AddrPort
-	Name    string     // of the peer, for its certificate; empty: its address
-	TLS     *ClientTLS // of a connection that is opened for it; nil: Config.TLS
-	Hasty   bool       // a connection that is not there soon is given up: there is another way
+	Return  netip.AddrPort // where a connection is opened when that with Remote is gone; zero: to Remote
+	Name    string         // of the peer, for its certificate; empty: its address
+	TLS     *ClientTLS     // of a connection that is opened for it; nil: Config.TLS
+	Hasty   bool           // a connection that is not there soon is given up: there is another way
 }
 
 // Reliable says whether the transport repeats what is lost.
@@ -120,11 +121,14 @@ func (a *Agent) locate(ctx context.Context, h NextHop) ([]Flow, error) {
 // 18.2.2, RFC 3581 section 4).
 func ReplyFlow(req *Message) Flow {
 	f := req.Flow
-	if f.Reliable() {
-		return f // the same connection; when it is gone, one to the same address
-	}
 	via, err := req.TopVia()
 	if err != nil {
+		return f
+	}
+	if f.Reliable() { // the same connection; when it is gone, one to where the peer listens
+		if port := cmp.Or(via.Port, int(DefaultPort(f.Network))); !framed(f.Network) && f.Remote.IsValid() {
+			f.Return = netip.AddrPortFrom(f.Remote.Addr(), uint16(port))
+		}
 		return f
 	}
 	if _, ok := via.Params.Get("rport"); ok {

@@ -169,20 +169,52 @@ func (a *Agent) enter(c *streamConn) bool {
 	return true
 }
 
-func (a *Agent) sendStream(data []byte, f Flow, fail func(error)) error {
+// connOf returns the connection of a flow, nil when there is none. One that the peer
+// has opened is the same whatever certificate we would show.
+func (a *Agent) connOf(f Flow) *streamConn {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	c := a.conns[keyOf(f)]
-	a.mu.Unlock()
-	if c != nil {
-		if err := c.enqueue(data, fail); !errors.Is(err, net.ErrClosed) {
-			return err
+	if c == nil && f.TLS != nil {
+		if c = a.conns[connKey{f.Network, f.Remote, nil}]; c != nil && c.ours {
+			return nil
 		}
+	}
+	return c
+}
+
+// Connected says whether what is sent on a flow goes out without a connection being
+// opened for it.
+func (a *Agent) Connected(f Flow) bool {
+	if !f.Reliable() {
+		return true
+	}
+	c := a.connOf(f)
+	if c == nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn != nil && c.err == nil
+}
+
+func (a *Agent) sendStream(data []byte, f Flow, fail func(error)) error {
+	for {
+		if c := a.connOf(f); c != nil {
+			if err := c.enqueue(data, fail); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+		}
+		if !f.Return.IsValid() {
+			break
+		}
+		f.Remote, f.Return = f.Return, netip.AddrPort{}
 	}
 	_, f, err := a.Local(f, netip.Addr{})
 	if err != nil {
 		return err
 	}
-	c = a.newConn(f)
+	c := a.newConn(f)
 	c.ours = true
 	if err := c.enqueue(data, fail); err != nil {
 		return err

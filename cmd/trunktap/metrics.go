@@ -97,6 +97,7 @@ func signallingMetrics(reg *prometheus.Registry, d *daemon) {
 	unsigned("calls_restored_total", "Calls of the process before that went on after a restart.", &b.CallsRestored)
 	unsigned("calls_lost_total", "Calls of the process before that could not go on.", &b.CallsLost)
 	unsigned("calls_unjournalled_total", "Calls that would not survive a restart, or not as they are.", &b.Unjournalled)
+	unsigned("sip_held_total", "Requests that waited for their party to connect again.", &b.Held)
 	unsigned("sip_session_refreshes_total", "Requests sent to keep up session timers.", &b.SessionRefreshes)
 	unsigned("sip_sessions_expired_total", "Calls ended because a party did not refresh its session, or did not answer a refresh.", &b.SessionsExpired)
 	unsigned("sip_headers_edited_total", "Header fields taken out, set or added by rules of trunks.", &b.HeadersEdited)

@@ -41,9 +41,10 @@ type call struct {
 	alias   *alias // nil: both legs have one identity
 
 	// guarded by B2BUA.mu
-	tags  []string // of callees
-	over  bool
-	reach [2]string // Contacts, by party
+	tags      []string // of callees
+	over      bool
+	reach     [2]string // Contacts, by party
+	instances [2]string // and their +sip.instance
 
 	// of the owner
 	setup       *exchange // the first request
@@ -321,7 +322,7 @@ func (c *call) takeRequest(m *sip.Message) {
 	for _, ex := range c.exchanges {
 		if ex.server != nil && ex.server.Matches(m) {
 			if again := ex.server.Receive(m, now); again != nil {
-				c.send(again, sip.ReplyFlow(ex.server.Req))
+				c.send(again, c.replyFlow(ex))
 			}
 			return
 		}

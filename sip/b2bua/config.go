@@ -165,6 +165,7 @@ type Counters struct {
 	CallsLost     atomic.Uint64 // and those that could not
 	Unjournalled  atomic.Uint64 // calls that would not survive a restart, or not as they are
 	Drained       atomic.Uint64 // calls refused because the daemon waits for its last call
+	Held          atomic.Uint64 // requests that waited for their party to connect again
 
 	Transport *sip.Counters
 }

@@ -35,6 +35,7 @@ func (c *call) cancelled(ex *exchange, cancel *sip.Message, now time.Time) {
 	}
 	ex.cancelled, ex.cancel = true, cancel
 	ex.wait.stop()
+	c.letGo(ex, now)
 	if len(ex.clients) == 0 { // still with the observer or DNS
 		c.terminated(ex, now)
 		return
@@ -81,12 +82,11 @@ func (c *call) sendCancel(ex *exchange, cl *dialog.Client, now time.Time) {
 	if c.edits {
 		c.edit(m, c.at(ex.from.Other()))
 	}
-	c.ownRequest(m, cl.Flow, now)
+	c.ownRequest(&exchange{method: m.Method}, m, cl.Flow, now)
 }
 
 // ownRequest sends a request that no leg asked for.
-func (c *call) ownRequest(m *sip.Message, flow sip.Flow, now time.Time) {
-	own := &exchange{method: m.Method}
+func (c *call) ownRequest(own *exchange, m *sip.Message, flow sip.Flow, now time.Time) {
 	if _, err := c.request(own, m, flow, now); err == nil {
 		c.exchanges = append(c.exchanges, own)
 	}
@@ -180,7 +180,7 @@ func (c *call) sendBye(d *dialogState, to dialog.Party, reason string, now time.
 	if err != nil {
 		return
 	}
-	c.ownRequest(out, flow, now)
+	c.ownRequest(&exchange{method: m.Method, from: to.Other(), dlg: d}, out, flow, now)
 }
 
 // dismiss accepts and at once ends a dialog that nobody wants: another fork's

@@ -37,6 +37,9 @@ type exchange struct {
 	ack       *sip.Message // last ACK of a 2xx, to be sent again
 	ackFlow   sip.Flow
 	ackDue    bool // the requester's ACK of a 2xx has come
+	held      bool // its party has no connection: the request waits for one
+	retried   bool // it was tried on another way to the party
+	holding   *alarm
 }
 
 // alarm is something to do at a time.
@@ -96,7 +99,7 @@ func (c *call) due(now time.Time) {
 		if ex.server != nil {
 			again, noAck := ex.server.Due(now)
 			if again != nil {
-				c.send(again, sip.ReplyFlow(ex.server.Req))
+				c.send(again, c.replyFlow(ex))
 			}
 			if noAck {
 				c.unacknowledged(ex, now)
@@ -174,10 +177,10 @@ func (c *call) respond(ex *exchange, res *sip.Message, now time.Time) {
 	}
 	ex.server.Respond(res, now)
 	if c.ends(ex, res) {
-		c.chronicle.replies = append(c.chronicle.replies, reply{res, sip.ReplyFlow(ex.server.Req)})
+		c.chronicle.replies = append(c.chronicle.replies, reply{res, c.replyFlow(ex)})
 		return
 	}
-	c.send(res, sip.ReplyFlow(ex.server.Req))
+	c.send(res, c.replyFlow(ex))
 }
 
 // refuse answers a request ourselves.
@@ -215,7 +218,7 @@ func (c *call) request(ex *exchange, req *sip.Message, flow sip.Flow, now time.T
 // requestPlain is request over the flow that is given, whatever the size.
 func (c *call) requestPlain(ex *exchange, req *sip.Message, flow sip.Flow, now time.Time) (*dialog.Client, error) {
 	cl := dialog.NewClient(req, flow, now)
-	err := c.trySend(req, flow, func() { c.clientFailed(ex, cl, false, time.Now()) })
+	err := c.trySend(req, flow, func() { c.flowFailed(ex, cl, flow) })
 	if err != nil {
 		return nil, err
 	}

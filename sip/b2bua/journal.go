@@ -61,10 +61,11 @@ type savedFlow struct {
 }
 
 type savedEnd struct {
-	Target string
-	Routes []string `json:",omitempty"`
-	Flow   savedFlow
-	Seq    uint32
+	Target   string
+	Instance string   `json:",omitempty"`
+	Routes   []string `json:",omitempty"`
+	Flow     savedFlow
+	Seq      uint32
 }
 
 type savedNumbers struct{ Ahead, Invite, Refer [2]uint32 }
@@ -210,7 +211,7 @@ func (c *call) save() *journalled {
 	}
 	j.Session.Start = j.Session.Start.UTC().Round(0)
 	for p, e := range d.Ends {
-		j.Ends[p] = savedEnd{e.Target, e.Routes, saveFlow(e.Flow), e.Seq}
+		j.Ends[p] = savedEnd{e.Target, e.Instance, e.Routes, saveFlow(e.Flow), e.Seq}
 	}
 	if c.ended {
 		j.Ended = c.chronicle.over.UTC().Round(0)
@@ -275,5 +276,5 @@ func (a *anchor) save() (m savedMedia) {
 
 // end is the state of a party's end of a dialog.
 func (e savedEnd) end(c *call, p dialog.Party) dialog.End {
-	return dialog.End{Target: e.Target, Routes: e.Routes, Flow: e.Flow.flow(c, c.at(p)), Seq: e.Seq}
+	return dialog.End{Target: e.Target, Instance: e.Instance, Routes: e.Routes, Flow: e.Flow.flow(c, c.at(p)), Seq: e.Seq}
 }

@@ -30,6 +30,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 		return
 	}
 	d.Ends[from].Seq = max(d.Ends[from].Seq, ex.seq)
+	c.cameFrom(d, from, m.Flow, now)
 	if c.timed(ex, m, now) {
 		return
 	}
@@ -148,7 +149,7 @@ func (c *call) flowTo(p dialog.Party, end *dialog.End, uri string) sip.Flow {
 			network = t
 		}
 	}
-	if network == end.Flow.Network && network != "udp" && ip == end.Flow.Remote.Addr() {
+	if network == end.Flow.Network && network != "udp" && ip == end.Flow.Remote.Addr() && c.b.agent.Connected(end.Flow) {
 		return end.Flow // the connection is there
 	}
 	port := u.Port
@@ -263,7 +264,7 @@ func (c *call) acknowledgeAgain(ex *exchange, res *sip.Message) {
 		return
 	}
 	if ex.ack != nil {
-		c.send(ex.ack, ex.ackFlow)
+		c.send(ex.ack, c.ackFlow(ex, res))
 	}
 }
 
@@ -288,6 +289,7 @@ func (c *call) takeAck(m *sip.Message, now time.Time) {
 			ex.server.Final() < 200 || ex.server.Final() >= 300 {
 			continue
 		}
+		c.cameFrom(d, from, m.Flow, now)
 		ex.server.Acked()
 		if ex.ackDue {
 			return // a repetition; the far end asks for it by repeating its 2xx

@@ -249,7 +249,7 @@ func (c *call) restoreSetup(ex *exchange, p savedSetup, now time.Time) {
 	}
 	c.exchanges = append(c.exchanges, ex)
 	if !p.Acked && err == nil { // the process before may have died before it went out
-		c.send(answer, sip.ReplyFlow(ex.server.Req))
+		c.send(answer, c.replyFlow(ex))
 	}
 }
 

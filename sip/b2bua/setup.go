@@ -339,6 +339,9 @@ func (c *call) setupResponse(ex *exchange, cl *dialog.Client, res *sip.Message, 
 			c.fork(res)
 			c.subscribed(res, now)
 		}
+		if res.Status < 300 && c.method == sip.Register {
+			c.b.cameBack(c)
+		}
 		c.passResponse(ex, res, now)
 		if c.usage == nil {
 			c.finish(now, media.CauseFailed)
@@ -351,7 +354,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	switch {
 	case c.answered != nil && c.answered.Tag == res.ToTag():
 		if ex.ack != nil {
-			c.send(ex.ack, ex.ackFlow)
+			c.send(ex.ack, c.ackFlow(ex, res))
 		}
 		return
 	case c.answered != nil:

@@ -322,7 +322,7 @@ func (c *call) refreshed(ex *exchange, res *sip.Message, now time.Time) {
 	switch {
 	case res.Status < 200 || c.ended:
 	case ex.ack != nil: // the same 2xx again
-		c.send(ex.ack, ex.ackFlow)
+		c.send(ex.ack, c.ackFlow(ex, res))
 		return
 	}
 	if res.Status < 200 {

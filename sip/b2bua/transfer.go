@@ -61,10 +61,11 @@ func (b *B2BUA) behind(n dialogName, trunk *sip.Trunk, side media.Side) string {
 
 // reachable lets others know where the parties of a dialog are reached.
 func (b *B2BUA) reachable(c *call, d *dialogState) {
-	now := [2]string{d.Ends[dialog.Caller].Target, d.Ends[dialog.Callee].Target}
+	targets := [2]string{d.Ends[dialog.Caller].Target, d.Ends[dialog.Callee].Target}
+	instances := [2]string{d.Ends[dialog.Caller].Instance, d.Ends[dialog.Callee].Instance}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c.reach = now
+	c.reach, c.instances = targets, instances
 }
 
 // replacing returns where a call goes that is to take the place of a known one: to

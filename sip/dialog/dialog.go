@@ -25,10 +25,11 @@ func (p Party) Other() Party { return 1 - p }
 
 // End is what is known of one party of a dialog: where requests to it go.
 type End struct {
-	Target string   // remote target, the URI of its Contact
-	Routes []string // route set towards it, the nearest first, as elements of Route
-	Flow   sip.Flow // the way its last message came
-	Seq    uint32   // highest CSeq number that it has sent
+	Target   string   // remote target, the URI of its Contact
+	Instance string   // +sip.instance of that (RFC 5626 section 4.1); empty: it has none
+	Routes   []string // route set towards it, the nearest first, as elements of Route
+	Flow     sip.Flow // the way its last message came
+	Seq      uint32   // highest CSeq number that it has sent
 }
 
 // Dialog is one dialog, early or confirmed. The tags are those of the two
@@ -44,7 +45,8 @@ type Dialog struct {
 // FromRequest fills the end of the party that sent a request which creates a
 // dialog (RFC 3261 section 12.1.1).
 func FromRequest(req *sip.Message) End {
-	e := End{Flow: req.Flow, Target: contactOf(req), Routes: req.List("Record-Route")}
+	e := End{Flow: req.Flow, Routes: req.List("Record-Route")}
+	e.Target, e.Instance = contactOf(req)
 	e.Seq, _ = req.CSeq()
 	return e
 }
@@ -52,7 +54,8 @@ func FromRequest(req *sip.Message) End {
 // FromResponse fills the end of the party whose response creates a dialog: its
 // Record-Route counts backwards (RFC 3261 section 12.1.2).
 func FromResponse(res *sip.Message) End {
-	e := End{Flow: res.Flow, Target: contactOf(res), Routes: res.List("Record-Route")}
+	e := End{Flow: res.Flow, Routes: res.List("Record-Route")}
+	e.Target, e.Instance = contactOf(res)
 	slices.Reverse(e.Routes)
 	return e
 }
@@ -60,23 +63,24 @@ func FromResponse(res *sip.Message) End {
 // Refresh takes the remote target of a message of that party when it has one
 // (RFC 3261 section 12.2), and its flow.
 func (e *End) Refresh(m *sip.Message) {
-	if t := contactOf(m); t != "" {
-		e.Target = t
+	if t, instance := contactOf(m); t != "" {
+		e.Target, e.Instance = t, instance
 	}
 	e.Flow = m.Flow
 }
 
-func contactOf(m *sip.Message) string {
-	// The target outlives the message, whose text it would keep.
+func contactOf(m *sip.Message) (uri, instance string) {
+	// They outlive the message, whose text they would keep.
 	list := m.List("Contact")
 	if len(list) == 0 {
-		return ""
+		return "", ""
 	}
 	a, err := sip.ParseAddress(list[0])
 	if err != nil {
-		return ""
+		return "", ""
 	}
-	return strings.Clone(a.URI)
+	instance, _ = a.Param("+sip.instance")
+	return strings.Clone(a.URI), strings.Clone(instance)
 }
 
 // Route returns the Request-URI, the Route elements and the URI whose host the

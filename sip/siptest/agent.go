@@ -47,8 +47,9 @@ var (
 type Config struct {
 	Name      string         // user part of its URI; "": agent
 	Addr      netip.AddrPort // of SIP; zero: 127.0.0.1, port 0: any
-	Transport string         // udp | tcp | tls; "": udp
-	TLS       *tls.Config    // of tls, as server and as client
+	Transport string         // udp | tcp | tls | ws | wss; "": udp. ws and wss as a browser: nobody can connect to it
+	TLS       *tls.Config    // of tls, as server and as client, and of wss
+	Host      string         // of its Contact, as somebody behind a NAT believes it to be; "": its address, of ws and wss a name of nobody
 	MediaAddr netip.Addr     // of RTP; zero: that of SIP
 	MediaPort uint16         // RTP port of the first call, the next gets 2 more, and so on; 0: any even port
 	Codecs    []Codec        // in order of preference; nil: PCMU, PCMA
@@ -79,6 +80,9 @@ func (c Config) complete() Config {
 	}
 	if c.T1 == 0 {
 		c.T1 = defaultT1
+	}
+	if c.Host == "" && strings.HasPrefix(strings.ToLower(c.Transport), "ws") {
+		c.Host = token(6) + ".invalid"
 	}
 	if c.KeepMax == 0 {
 		c.KeepMax = 100_000
@@ -150,8 +154,12 @@ func New(cfg Config) (*Agent, error) {
 		a.net, err = newTCP(cfg.Addr, nil, take)
 	case "tls":
 		a.net, err = newTCP(cfg.Addr, cfg.TLS, take)
+	case "ws":
+		a.net = newWebSocket(cfg.Addr, nil, take)
+	case "wss":
+		a.net = newWebSocket(cfg.Addr, cfg.TLS, take)
 	default:
-		err = fmt.Errorf("transport %q: udp, tcp and tls are known", cfg.Transport)
+		err = fmt.Errorf("transport %q: udp, tcp, tls, ws and wss are known", cfg.Transport)
 	}
 	if err != nil {
 		a.cancel()
@@ -188,11 +196,23 @@ func (a *Agent) Addr() netip.AddrPort { return a.net.local() }
 
 // URI is the agent's address of record and contact in one.
 func (a *Agent) URI() string {
-	uri := "sip:" + a.cfg.Name + "@" + a.Addr().String()
-	if a.net.name() != "UDP" {
-		uri += ";transport=" + strings.ToLower(a.net.name())
+	uri := "sip:" + a.cfg.Name + "@" + a.host()
+	switch name := a.net.name(); name {
+	case "UDP":
+	case "WSS":
+		uri += ";transport=ws" // RFC 7118 section 5.5
+	default:
+		uri += ";transport=" + strings.ToLower(name)
 	}
 	return uri
+}
+
+// host is where the agent says that it is.
+func (a *Agent) host() string {
+	if a.cfg.Host != "" {
+		return a.cfg.Host
+	}
+	return a.Addr().String()
 }
 
 // Script sets what is done with a new INVITE; without one it is answered at
@@ -269,7 +289,7 @@ func (a *Agent) lone(ctx context.Context, method, target string, via netip.AddrP
 // request begins a request with a new branch.
 func (a *Agent) request(method, uri, callID string, cseq uint32) *Message {
 	m := &Message{Method: method, RequestURI: uri}
-	m.Add("Via", "SIP/2.0/"+a.net.name()+" "+a.Addr().String()+";rport;branch=z9hG4bK"+token(10))
+	m.Add("Via", "SIP/2.0/"+a.net.name()+" "+a.host()+";rport;branch=z9hG4bK"+token(10))
 	m.Add("Max-Forwards", "70")
 	m.Add("Call-ID", callID)
 	m.Add("CSeq", strconv.FormatUint(uint64(cseq), 10)+" "+method)
