@@ -204,6 +204,7 @@ var remedies = map[string]string{
 	archive.FaultTotals:     "keep the store as it is and say so to the makers: the authentic manifest contradicts itself",
 	archive.FaultUnreadable: "make the store, the catalogue or the disk answer, then verify again",
 	archive.FaultKey:        "make the key available, then verify again",
+	archive.FaultKeyLost:    "put recording.key back from a copy of the store; without it nobody can read the recording. Shredding leaves a file in its place: this was not done by the recorder",
 	archive.FaultRevoked:    "enable the key again at its service, or allow this machine to use it, then verify again",
 	archive.FaultNoService:  "see that the key service runs and can be reached, then verify again",
 	archive.FaultSignature:  "compare the public keys with those that you noted (trunktap audit keys); somebody may have put his own in their place",

@@ -21,6 +21,7 @@ const (
 	FaultNoObject   = "no-object"       // the catalogue has a recording that the store has not
 	FaultNoRow      = "no-row"          // the store has a recording that the catalogue has not
 	FaultKey        = "key"             // its key is not at hand
+	FaultKeyLost    = "key-lost"        // the file with its wrapped key is gone: nobody can read it
 	FaultRevoked    = "key-revoked"     // the key service says that its key may not be used
 	FaultNoService  = "key-unreachable" // the key service does not answer
 	FaultUnreadable = "unreadable"      // the store or the catalogue failed
@@ -60,6 +61,7 @@ type Unopened struct{ Revoked, Unreachable, Missing int }
 
 func (u *Unopened) count(err error) {
 	switch {
+	case errors.Is(err, errKeyLost): // which is found
 	case errors.Is(err, recorder.ErrKeyRevoked):
 		u.Revoked++
 	case errors.Is(err, recorder.ErrKeyUnreachable):
@@ -131,6 +133,8 @@ func faultOf(err error) string {
 		return string(bad.Fault)
 	case errors.Is(err, recorder.ErrNotFound):
 		return FaultMissing
+	case errors.Is(err, errKeyLost):
+		return FaultKeyLost
 	case errors.Is(err, recorder.ErrKeyRevoked):
 		return FaultRevoked
 	case errors.Is(err, recorder.ErrKeyUnreachable):

@@ -100,6 +100,7 @@ func TestTombstone(t *testing.T) {
 		}, FaultSignature, []string{testID}},
 		{"its signature taken out", func(mem *vfstest.Mem, _ []byte) { mustPutFile(t, mem, tombKey, forged(t, testID, late, "")) }, "", []string{"it is not signed, but entry"}},
 		{"the key put back", func(mem *vfstest.Mem, key []byte) { mustPutFile(t, mem, tombKey, key) }, FaultUndone, []string{testID}},
+		{"removed", func(mem *vfstest.Mem, _ []byte) { _ = mem.Remove(tombKey) }, FaultMissing, []string{testID, segment.KeyFile, "says that it was shredded; what says so beside it is gone"}},
 		{"its folder removed", func(mem *vfstest.Mem, _ []byte) { _ = vfs.RemoveAll(mem, "/data/store/"+testPrefix) }, FaultMissing, []string{testID}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -184,4 +185,21 @@ func TestTombstoneWaits(t *testing.T) {
 func bury(a *Archive, id string) error {
 	_, err := a.Shred(context.Background(), ShredOrder{Recording: id, Reason: "case 4711", By: "privacy"})
 	return err
+}
+
+// TestKeyGone: a recording that is asked for without its key is told from a shredded one
+// whose tombstone is gone.
+func TestKeyGone(t *testing.T) {
+	for id, want := range map[string]string{testID: FaultMissing, idOf(7): FaultKeyLost} {
+		mem, _ := buriedIn(t)
+		if err := mem.Remove("/data/store/2026/11/22/" + id + "/" + segment.KeyFile); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range []func(*VerifyQuery){nil, func(q *VerifyQuery) { q.IDs = []string{id} }} {
+			r := verifyOn(t, mem, q)
+			if len(r.Findings) != 1 || r.Findings[0].Fault != want || r.Findings[0].File != segment.KeyFile || r.Unopened != (Unopened{}) {
+				t.Errorf("%s: %v, %+v; want %s", id, r.Findings, r.Unopened, want)
+			}
+		}
+	}
 }

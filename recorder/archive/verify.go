@@ -99,6 +99,7 @@ type verification struct {
 	unread      error           // logs in the store could not be read
 	keys        *keyring        // of the recording that is looked at
 	ended       string          // how it ended; empty: it was not shredded
+	keyLost     error           // errKeyLost of the recording that is looked at, until it is told
 	down        map[string]bool // stores that cannot be read
 	done, total int64
 	progress    Progress

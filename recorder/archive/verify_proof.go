@@ -37,13 +37,21 @@ func (v *verification) manifest(id string, p place, objects []string) (*recorder
 		o = segment.Opened{Header: o.Header}
 	}
 	v.Unopened.count(err)
+	if v.keyLost = nil; errors.Is(err, errKeyLost) {
+		v.keyLost = err
+	}
 	link := v.link(id, p.prefix, content, o)
+	if v.keyLost != nil {
+		v.found.addErr(id, segment.KeyFile, v.keyLost)
+	}
 	switch {
 	case !keyless:
 	case errors.Is(err, recorder.ErrShredded) && link == nil:
 		v.notes.addf(id, "", FaultShredded, "%s; the recording has no link that its stored bytes could be compared with", v.ended)
 	case link == nil || link.Files == nil && link.FileCount > 0:
-		v.found.addErr(id, segment.ManifestFile, err)
+		if !errors.Is(err, errKeyLost) {
+			v.found.addErr(id, segment.ManifestFile, err)
+		}
 	default:
 		v.withoutKey(p, link, objects, err)
 	}
@@ -129,6 +137,8 @@ func (v *verification) inLog(id string, l *audit.Link) {
 	case w != nil && w.link == linkKey(l.SHA256):
 		w.seen = true
 		switch {
+		case w.kind == audit.KindShredded && v.keyLost != nil:
+			v.tombstoneLost(id, *w.log)
 		case w.kind == audit.KindShredded && v.ended == "":
 			v.found.addf(id, segment.KeyFile, FaultUndone, "log %s says that it was shredded, and its key is there: somebody put it back, or a crash came between", *w.log)
 		case w.kind == audit.KindDeleted:
@@ -184,10 +194,20 @@ func (v *verification) inOwnLog(id string, l *audit.Link) {
 		v.found.addf(id, segment.ManifestFile, audit.FaultChain, "entry %d of log %s/%s is not its link", l.Entry, l.Node, l.Epoch)
 		return
 	}
-	hash, _, err := newest(v.ctx, e, l.Entry, id)
+	hash, kind, err := newest(v.ctx, e, l.Entry, id)
 	if err == nil && hash != l.SHA256 {
 		v.rolledBack(id, l, l.Entry, l.Node+"/"+l.Epoch)
 	}
+	if err == nil && kind == audit.KindShredded && v.keyLost != nil {
+		v.tombstoneLost(id, l.Node+"/"+l.Epoch)
+	}
+}
+
+// tombstoneLost tells of a shredded recording without the file that says so. Its key
+// is where it should be: nowhere.
+func (v *verification) tombstoneLost(id, log string) {
+	v.found.addf(id, segment.KeyFile, FaultMissing, "log %s says that it was shredded; what says so beside it is gone", log)
+	v.keyLost = nil
 }
 
 // withoutKey checks the stored bytes of a recording against its link.
