@@ -96,6 +96,7 @@ func signallingMetrics(reg *prometheus.Registry, d *daemon) {
 	unsigned("calls_drained_total", "Calls refused because the daemon waits for its last call.", &b.Drained)
 	unsigned("calls_restored_total", "Calls of the process before that went on after a restart.", &b.CallsRestored)
 	unsigned("calls_lost_total", "Calls of the process before that could not go on.", &b.CallsLost)
+	unsigned("calls_cut_total", "Calls of the process before that were ended because nobody had answered them yet.", &b.CallsCut)
 	unsigned("calls_unjournalled_total", "Calls that would not survive a restart, or not as they are.", &b.Unjournalled)
 	unsigned("sip_held_total", "Requests that waited for their party to connect again.", &b.Held)
 	unsigned("sip_session_refreshes_total", "Requests sent to keep up session timers.", &b.SessionRefreshes)

@@ -53,6 +53,7 @@ type B2BUA struct {
 
 	registered []*registration // guarded by mu
 	started    bool            // guarded by mu
+	opening    []func()        // guarded by mu: done when it is started
 	closing    bool            // guarded by mu
 }
 
@@ -103,6 +104,10 @@ func (b *B2BUA) Start() error {
 	trunks := (*b.tables.Load())[0].Trunks()
 	b.configure(trunks, true)
 	b.registrations(trunks)
+	for _, f := range b.opening {
+		f()
+	}
+	b.opening = nil
 	return nil
 }
 

@@ -163,6 +163,7 @@ type Counters struct {
 
 	CallsRestored atomic.Uint64 // calls of another process that go on here
 	CallsLost     atomic.Uint64 // and those that could not
+	CallsCut      atomic.Uint64 // and those that were not answered, and were ended
 	Unjournalled  atomic.Uint64 // calls that would not survive a restart, or not as they are
 	Drained       atomic.Uint64 // calls refused because the daemon waits for its last call
 	Held          atomic.Uint64 // requests that waited for their party to connect again

@@ -52,6 +52,10 @@ type journalled struct {
 	Media  savedMedia
 	Alias  *savedAlias    `json:",omitempty"`
 	Timers *[2]savedTimer `json:",omitempty"`
+
+	Exchanges []savedExchange `json:",omitempty"`
+	Transfer  time.Time       `json:",omitzero"`  // until when NOTIFYs of one may come
+	Early     *savedEarly     `json:",omitempty"` // it is not answered
 }
 
 type savedFlow struct {
@@ -122,6 +126,7 @@ type chronicle struct {
 	over     time.Time     // the end
 	restarts int
 	written  []byte // as it stands in the journal
+	attempts int    // of which that knows, while nobody has answered
 	refused  bool   // it cannot be restored; counted
 	replies  []reply
 }
@@ -150,7 +155,11 @@ func (c *call) reply() {
 // journal brings the entry of the call up to date. It is done after every turn, so
 // that whoever was answered finds the daemon as it was when it answered.
 func (c *call) journal() {
-	if c.b.cfg.Journal == nil || c.method != sip.Invite || c.answered == nil || c.gone {
+	if c.b.cfg.Journal == nil || c.method != sip.Invite || c.gone {
+		return
+	}
+	if c.answered == nil {
+		c.journalEarly()
 		return
 	}
 	if c.media.secures() {
@@ -200,16 +209,13 @@ func (c *call) save() *journalled {
 	if c.chronicle.at.IsZero() {
 		c.chronicle.at = time.Now()
 	}
-	req, d := c.setup.server.Req, c.answered
-	head := req.Clone()
-	head.Body = nil
-	j := &journalled{
-		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil, Restarts: c.chronicle.restarts,
-		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
-		Answered: c.chronicle.at.UTC().Round(0), Over: c.ended, ByeSent: c.byeSent,
-		To: d.to, Dialog: d.Tag, Numbers: savedNumbers{d.ahead, d.numbers.invite, d.refer}, Pending: c.saveSetup(),
+	j, d := c.saveHead(), c.answered
+	j.Answered, j.Over, j.ByeSent = c.chronicle.at.UTC().Round(0), c.ended, c.byeSent
+	j.To, j.Dialog, j.Numbers = d.to, d.Tag, savedNumbers{d.ahead, d.numbers.invite, d.refer}
+	j.Pending, j.Exchanges = c.saveSetup(), c.saveExchanges()
+	if c.transfer != nil {
+		j.Transfer = c.transfer.at.UTC().Round(0)
 	}
-	j.Session.Start = j.Session.Start.UTC().Round(0)
 	for p, e := range d.Ends {
 		j.Ends[p] = savedEnd{e.Target, e.Instance, e.Routes, saveFlow(e.Flow), e.Seq}
 	}
@@ -218,14 +224,27 @@ func (c *call) save() *journalled {
 	} else {
 		j.Media = c.media.save()
 	}
+	if c.timers != nil {
+		j.Timers = c.timers.save()
+	}
+	return j
+}
+
+// saveHead returns what the entries of all calls have.
+func (c *call) saveHead() *journalled {
+	req := c.setup.server.Req
+	head := req.Clone()
+	head.Body = nil
+	j := &journalled{
+		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil, Restarts: c.chronicle.restarts,
+		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
+	}
+	j.Session.Start = j.Session.Start.UTC().Round(0)
 	if a := c.alias; a != nil {
 		j.Alias = &savedAlias{CallID: a.callID, Tag: a.tag, URIs: a.uris}
 		for _, f := range a.forks {
 			j.Alias.Forks = append(j.Alias.Forks, [2]string{f.callers, f.callees})
 		}
-	}
-	if c.timers != nil {
-		j.Timers = c.timers.save()
 	}
 	return j
 }
@@ -236,14 +255,7 @@ func (c *call) saveSetup() (s savedSetup) {
 	if ex.done(time.Now()) || ex.client() == nil {
 		return s
 	}
-	s.Branch, s.Flow, s.Acked = ex.client().Branch(), saveFlow(ex.client().Flow), ex.ackDue
-	if last := ex.server.Last(); last != nil && !ex.ackDue {
-		s.Answer = string(last.Append(nil))
-	}
-	if ex.ack != nil {
-		s.Ack, s.AckFlow = string(ex.ack.Append(nil)), saveFlow(ex.ackFlow)
-	}
-	return s
+	return ex.saveAnswered()
 }
 
 func (t *timers) save() *[2]savedTimer {

@@ -93,10 +93,10 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 	if err := json.Unmarshal(state, &j); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
-	if j.V != journalVersion {
+	if j.V != journalVersion && j.V != earlyVersion || (j.V == earlyVersion) != (j.Early != nil) {
 		return nil, nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
 	}
-	if j.Over && j.lingers() <= 0 {
+	if j.Over && j.lingers() <= 0 && time.Until(j.Transfer) <= 0 {
 		return nil, nil, errPast
 	}
 	req, _, err := sip.Parse([]byte(j.Setup), false)
@@ -150,15 +150,21 @@ func (c *call) restoreAlias(a *savedAlias) error {
 
 // register makes a restored call known, as admit does.
 func (b *B2BUA) register(c *call, j *journalled) {
-	for p, e := range j.Ends { // by whatever name it was found
-		c.table.Learn(sip.Peer{Trunk: c.trunk, Side: c.at(dialog.Party(p))}, []netip.Addr{e.Flow.Remote.Addr()})
+	if e := j.Early; e != nil {
+		for _, s := range e.Sent {
+			c.table.Learn(sip.Peer{Trunk: c.trunk, Side: c.at(dialog.Callee)}, []netip.Addr{s.Flow.Remote.Addr()})
+		}
+	} else {
+		for p, e := range j.Ends { // by whatever name it was found
+			c.table.Learn(sip.Peer{Trunk: c.trunk, Side: c.at(dialog.Party(p))}, []netip.Addr{e.Flow.Remote.Addr()})
+		}
+		c.tags = append(c.tags, j.Dialog) // nobody else knows of it yet
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.byID[c.id] = c
 	b.calls[c.key] = append(b.calls[c.key], c)
 	b.mask(c)
-	c.tags = append(c.tags, j.Dialog)
 	if c.alias != nil {
 		for _, f := range c.alias.forks {
 			c.tags = append(c.tags, f.callees)
@@ -173,17 +179,26 @@ func (b *B2BUA) register(c *call, j *journalled) {
 // resume brings the call to where it was. After an error it is over.
 func (c *call) resume(j *journalled) error {
 	now := time.Now()
+	if j.Early != nil {
+		c.resumeEarly(j.Early, now)
+		return nil
+	}
 	c.restoreDialog(j, now)
 	c.observed = true
+	if left := time.Until(j.Transfer); !j.Transfer.IsZero() && left > 0 {
+		c.transferring(left, now)
+	}
 	if j.Over {
 		c.lingerOn(j, now)
+		c.restoreExchanges(j.Exchanges, now)
 		return nil
 	}
 	if err := c.media.restore(j.Media, now); err != nil {
 		c.media.close()
-		c.hangUp(now, media.CauseFailed, "503", "media lost in a restart")
+		c.whenOpen(func(now time.Time) { c.hangUp(now, media.CauseFailed, "503", "media lost in a restart") })
 		return err
 	}
+	c.restoreExchanges(j.Exchanges, now)
 	c.media.answered(c.chronicle.at, c.b.cfg.Overlay)
 	c.restoreTimers(j.Timers, now)
 	c.after(max(0, callMax-now.Sub(c.chronicle.at)), now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
@@ -225,19 +240,24 @@ func (c *call) restoreDialog(j *journalled, now time.Time) {
 	ex.dlg, ex.ackDue = d, true
 	c.b.reachable(c, d)
 	if p := j.Pending; p.Branch != "" {
-		c.restoreSetup(ex, p, now)
+		c.restoreAnswered(ex, p, now)
 		return
 	}
 	ex.server.Respond(&sip.Message{Status: 200}, now)
 	ex.server.Acked()
 }
 
-// restoreSetup lets the answer and its ACK be repeated as before.
-func (c *call) restoreSetup(ex *exchange, p savedSetup, now time.Time) {
-	ex.clients = []*dialog.Client{dialog.Answered(p.Branch, p.Flow.flow(c, c.at(dialog.Callee)), now)}
+// restoreAnswered lets the answer to an INVITE and its ACK be repeated as before.
+func (c *call) restoreAnswered(ex *exchange, p savedSetup, now time.Time) {
+	to := c.at(ex.from.Other())
+	ex.clients = []*dialog.Client{dialog.Answered(p.Branch, p.Flow.flow(c, to), now)}
 	ex.ackDue = p.Acked
 	if ack, _, err := sip.Parse([]byte(p.Ack), false); err == nil {
-		ex.ack, ex.ackFlow = ack.Frozen(), p.AckFlow.flow(c, c.at(dialog.Callee))
+		ex.ack, ex.ackFlow = ack.Frozen(), p.AckFlow.flow(c, to)
+	}
+	c.exchanges = append(c.exchanges, ex)
+	if ex.server == nil {
+		return
 	}
 	answer, _, err := sip.Parse([]byte(p.Answer), false)
 	if err != nil {
@@ -246,11 +266,13 @@ func (c *call) restoreSetup(ex *exchange, p savedSetup, now time.Time) {
 	ex.server.Respond(answer, now)
 	if p.Acked || err != nil {
 		ex.server.Acked()
+		return
 	}
-	c.exchanges = append(c.exchanges, ex)
-	if !p.Acked && err == nil { // the process before may have died before it went out
-		c.send(answer, c.replyFlow(ex))
-	}
+	c.whenOpen(func(time.Time) { // the process before may have died before it went out
+		if !ex.ackDue {
+			c.send(answer, c.replyFlow(ex))
+		}
+	})
 }
 
 func (c *call) restoreTimers(saved *[2]savedTimer, now time.Time) {

@@ -190,12 +190,16 @@ func TestRestoredInBYE(t *testing.T) {
 		a, _ := w.established("bye@x")
 		a.send("BYE", nil, "")
 		bye := w.a.sent
-		w.p.want("BYE")
+		first := w.p.want("BYE")
+		w.p.skip = false
 		if r := restart(); len(r.Sessions) != 0 || w.b.Calls() != 0 || len(w.obs.taps) != 1 {
 			t.Errorf("%+v: an ended call goes on", r)
 		}
 		w.a.send(outside, bye)
 		again := w.p.want("BYE")
+		if again.Get("Via") != first.Get("Via") {
+			t.Errorf("it is another transaction: %s, before %s", again.Get("Via"), first.Get("Via"))
+		}
 		w.p.reply(again, 200, "", nil, "")
 		w.a.want("200 BYE")
 		time.Sleep(time.Minute)
@@ -286,6 +290,9 @@ func TestDrain(t *testing.T) {
 
 func FuzzRestore(f *testing.F) {
 	f.Add([]byte(`{"V":1,"Trunk":"t","Setup":"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.66;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\n\r\n","Dialog":"y","Media":{"Lines":[{}],"Offer":"v=0\r\n","Answer":"v=0\r\n"}}`))
+	const invite = `INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.66;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: x\r\nCSeq: 1 INVITE\r\n\r\n`
+	f.Add([]byte(`{"V":1,"Trunk":"t","Setup":"` + invite + `","Dialog":"y","Exchanges":[{"Method":"INVITE","Request":"` + invite + `","Sent":"` + invite + `"},{"From":1,"Method":"INVITE","Request":"` + invite + `","Done":{"Branch":"z","Answer":"SIP/2.0 200 OK\r\n\r\n"}}]}`))
+	f.Add([]byte(`{"V":2,"Trunk":"t","Setup":"` + invite + `","Early":{"Ahead":1,"Sent":[{"Invite":"` + invite + `"}]}}`))
 	n := mediatest.NewNet(1)
 	r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Open: func(a netip.AddrPort) (relay.Conn, error) { return n.Listen(a) }})
 	if err != nil {
@@ -300,8 +307,16 @@ func FuzzRestore(f *testing.F) {
 		if err != nil {
 			return
 		}
+		defer func() { b.opening = nil }() // it is never started
+		if j.Early != nil {
+			c.resumeEarly(j.Early, time.Now())
+			b.forget(c)
+			b.wg.Done()
+			return
+		}
 		c.restoreDialog(j, time.Now())
 		_ = c.media.restore(j.Media, time.Now()) // an entry that was forged is refused, or anchors something
+		c.restoreExchanges(j.Exchanges, time.Now())
 		c.restoreTimers(j.Timers, time.Now())
 		_ = c.save()
 		c.media.close()

@@ -19,3 +19,11 @@ func Answered(branch string, flow sip.Flow, now time.Time) *Client {
 	c.finish(200, now.Add(sip.TransactionTimeout))
 	return c
 }
+
+// Proceeding returns the transaction of a request that a process before has sent, and
+// that somebody has taken: it is not sent again, and may be cancelled.
+func Proceeding(req *sip.Message, flow sip.Flow, now time.Time) *Client {
+	c := NewClient(req, flow, now)
+	c.receiveProvisional(now)
+	return c
+}

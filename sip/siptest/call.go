@@ -74,6 +74,7 @@ type Call struct {
 	requests      []*Message
 	arrived       chan struct{} // closed by the next request; nil when nobody waits
 	hook          func(*Message) *Message
+	ready         <-chan struct{} // closed when requests are answered; nil: at once
 }
 
 func (a *Agent) newCall(callID string, offer Offer) (*Call, error) {

@@ -145,6 +145,14 @@ func (c *Call) OnRequest(f func(*Message) *Message) {
 	c.hook = f
 }
 
+// AnswerWhen lets the requests of the dialog that come from now on wait for their
+// answers until ready is closed.
+func (c *Call) AnswerWhen(ready <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ready = ready
+}
+
 // keep adds to Requests. c.mu is held.
 func (c *Call) keep(m *Message) {
 	if len(c.requests) < tracesMax {
@@ -184,8 +192,23 @@ func (c *Call) serve(s *server) {
 	m := s.request
 	c.mu.Lock()
 	c.keep(m)
-	hook := c.hook
+	hook, ready := c.hook, c.ready
 	c.mu.Unlock()
+	if ready == nil {
+		c.answer(s, hook)
+		return
+	}
+	c.agent.spawn(func() {
+		select {
+		case <-ready:
+			c.answer(s, hook)
+		case <-c.agent.ctx.Done():
+		}
+	})
+}
+
+func (c *Call) answer(s *server, hook func(*Message) *Message) {
+	m := s.request
 	if hook != nil {
 		if r := hook(m); r != nil {
 			c.agent.respond(s, r.Code, r.Reason, c.localTag, func(out *Message) {
