@@ -242,6 +242,10 @@ type Options struct {
 	// Failed is told when a side has no keys because its DTLS handshake failed; see
 	// dtls.Config. It must not wait and not close the stream. May be nil.
 	Failed func(media.Side, error)
+
+	// Keyed is told when a DTLS handshake has agreed on keys, which Handshakes then
+	// returns; as Failed is. May be nil.
+	Keyed func()
 }
 
 // Open binds a pair of ports per side and relays between them. local is the

@@ -23,8 +23,10 @@ type securing struct {
 	on      atomic.Bool            // some side is not Clear: the kernel gets no flow
 	changes atomic.Pointer[change] // the latest first
 
+	agreed agreedKeys
 	// owned by control
-	ends [2]srtp.End
+	ends    [2]srtp.End
+	resumed [2]uint32 // associations whose keys another process agreed on
 
 	sides [2]secured
 }
@@ -72,6 +74,7 @@ type change struct {
 	association   uint32
 	receive, send *srtp.Keys // nil: those there are stay
 	restart       bool
+	resumed       bool // another process has used the keys
 	before        *change
 }
 
@@ -158,10 +161,8 @@ func (s *Stream) endpoint(side media.Side) (*dtls.Endpoint, error) {
 	}
 	e, err := dtls.New(dtls.Config{
 		Certificate: s.relay.cfg.Certificate, Suites: s.suites[side],
-		Send: func(b []byte) error { return s.sendDTLS(side, b) },
-		Established: func(k dtls.Keys) {
-			s.push(&change{side: side, established: true, association: k.Association, receive: k.Receive, send: k.Send, restart: true})
-		},
+		Send:        func(b []byte) error { return s.sendDTLS(side, b) },
+		Established: func(k dtls.Keys) { s.established(side, kindRTP, k) },
 		Failed: func(err error) {
 			s.relay.cfg.Log.Warn("DTLS handshake failed: the side has no media", "side", side, "local", s.ends[side].local, "error", err)
 			if s.failed != nil {
@@ -231,8 +232,26 @@ func (sec *secured) take(c *change) {
 	if sec.mode == srtp.Passed {
 		sec.wipeOut()
 	}
+	if c.resumed {
+		sec.resume(c)
+		return
+	}
 	sec.takeReceive(c.receive)
 	sec.takeSend(c.send, c.restart)
+}
+
+// resume takes over keys that another process has used. A side has none before.
+func (sec *secured) resume(c *change) {
+	if c.receive != nil {
+		if in, err := srtp.ResumeUnprotector(c.receive, 0); err == nil {
+			sec.in.Store(in)
+		}
+	}
+	if c.send != nil {
+		if out, err := srtp.ResumeProtector(c.send); err == nil {
+			sec.out.Store(out)
+		}
+	}
 }
 
 // takeReceive and takeSend end with ErrNoKeys for each packet where keys cannot be
@@ -308,6 +327,7 @@ func (s *Stream) forgetKeys() {
 		s.sec.sides[i].wipe()
 	}
 	s.sec.ends = [2]srtp.End{}
+	s.sec.agreed.wipe()
 }
 
 // unprotect is the first thing that is done with a datagram of a side: it returns

@@ -28,6 +28,11 @@ type apart struct {
 // the side without RTCP.
 func (a *apart) take(c *change) {
 	a.wipe()
+	if c.resumed {
+		a.in, _ = srtp.ResumeUnprotector(c.receive, 0)
+		a.out, _ = srtp.ResumeProtector(c.send)
+		return
+	}
 	a.in, _ = srtp.NewUnprotector(c.receive, 0)
 	a.out, _ = srtp.NewProtector(c.send)
 }
@@ -45,7 +50,7 @@ func (a *apart) wipe() {
 // shakeRTCP begins the handshake for RTCP where the side wants one. s.mu is held.
 func (s *Stream) shakeRTCP(side media.Side) error {
 	end, r := s.sec.ends[side], s.route.Load()
-	if end.Mode != srtp.KeyedDTLS || !r.known[side] || r.remote[side].Mux || !s.rtp {
+	if end.Mode != srtp.KeyedDTLS || s.sec.resumed[side] == end.Association || !r.known[side] || r.remote[side].Mux || !s.rtp {
 		return nil
 	}
 	a := &s.sec.sides[side].apart
@@ -64,10 +69,8 @@ func (s *Stream) shakeRTCP(side media.Side) error {
 func (s *Stream) rtcpEndpoint(side media.Side) (*dtls.Endpoint, error) {
 	e, err := dtls.New(dtls.Config{
 		Certificate: s.relay.cfg.Certificate, Suites: s.suites[side],
-		Send: func(b []byte) error { return s.sendRTCPHandshake(side, b) },
-		Established: func(k dtls.Keys) {
-			s.push(&change{side: side, established: true, rtcp: true, association: k.Association, receive: k.Receive, send: k.Send, restart: true})
-		},
+		Send:        func(b []byte) error { return s.sendRTCPHandshake(side, b) },
+		Established: func(k dtls.Keys) { s.established(side, kindRTCP, k) },
 		Failed: func(err error) { // many have no RTCP at all: the call is as good without
 			s.relay.cfg.Log.Debug("DTLS handshake for RTCP failed: the side has none", "side", side, "local", s.ends[side].local, "error", err)
 		},

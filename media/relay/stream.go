@@ -61,6 +61,7 @@ type Stream struct {
 
 	suites [2][]srtp.Suite
 	failed func(media.Side, error) // may be nil
+	keyed  func()                  // may be nil
 
 	// handed from control to the packet path
 	route    atomic.Pointer[route]
@@ -175,7 +176,7 @@ type SideStats struct {
 type Stats [2]SideStats
 
 func newStream(r *Relay, opt Options) *Stream {
-	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites, failed: opt.Failed}
+	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites, failed: opt.Failed, keyed: opt.Keyed}
 	for i := range s.ends {
 		s.ends[i].latch.Any = !opt.RTP
 	}

@@ -72,6 +72,7 @@ type association struct {
 	role          Role
 	remote        []Fingerprint
 	local, peerID string // tls-ids
+	stale         bool   // of another process, whose certificate nobody has any more
 }
 
 // exchange is an open offer.
@@ -228,9 +229,9 @@ func (l *Line) identify(a *association, fresh bool) error {
 // (RFC 8842 section 4).
 func (a *association) agree(role Role, m Media, sha1 bool) (fresh bool) {
 	remote := Checkable(m.Fingerprints, sha1)
-	fresh = a.number == 0 || a.role != role || !slices.EqualFunc(a.remote, remote, Fingerprint.Equal) ||
+	fresh = a.stale || a.number == 0 || a.role != role || !slices.EqualFunc(a.remote, remote, Fingerprint.Equal) ||
 		a.peerID != m.TLSID || m.Moved && m.TLSID == ""
-	a.role, a.remote, a.peerID = role, remote, m.TLSID
+	a.role, a.remote, a.peerID, a.stale = role, remote, m.TLSID, false
 	if fresh {
 		a.number++
 	}

@@ -116,11 +116,12 @@ func (p *Protector) RTP(dst, plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	came, seq := binary.BigEndian.Uint32(plain[8:]), binary.BigEndian.Uint16(plain[2:])
-	ssrc, c := p.restarts.outgoing(came), &p.current
+	c := &p.current
+	ssrc, ok := p.restarts.outgoing(came, c.rtp)
 	s := c.rtp[ssrc]
 	index := int64(seq)
 	switch {
-	case s == nil && len(c.rtp) >= SourcesMax:
+	case !ok, s == nil && len(c.rtp) >= SourcesMax:
 		return nil, p.count(nil, ErrSources)
 	case s != nil:
 		index, _ = s.estimate(seq)
@@ -128,7 +129,7 @@ func (p *Protector) RTP(dst, plain []byte) ([]byte, error) {
 			if !p.restarts.refused(came, seq, c.rtp) {
 				return nil, p.count(nil, ErrReplayed)
 			}
-			ssrc, s, index = p.restarts.outgoing(came), nil, int64(seq)
+			ssrc, s, index = p.restarts.alias[came], nil, int64(seq)
 		}
 		if index > indexMax {
 			return nil, p.count(nil, ErrExhausted)
@@ -162,9 +163,9 @@ func (p *Protector) RTCP(dst, plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	came, c := binary.BigEndian.Uint32(plain[4:]), &p.current
-	ssrc := p.restarts.outgoing(came)
+	ssrc, ok := p.restarts.outgoing(came, c.rtp)
 	_, known := c.rtcp[ssrc]
-	if !known && len(c.rtcp) >= SourcesMax {
+	if !ok || !known && len(c.rtcp) >= SourcesMax {
 		return nil, p.count(nil, ErrSources)
 	}
 	if index, _ := c.keys.ctx.Index(ssrc); index >= rtcpIndexMax {

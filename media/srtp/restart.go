@@ -15,18 +15,22 @@ const restartPackets = 8
 // as another SSRC.
 type restarts struct {
 	alias map[uint32]uint32 // what goes out in the place of an SSRC; nil: none
+	anew  bool              // every SSRC goes on as another one: see ResumeProtector
 
 	ssrc uint32 // of the packets refused last
 	seq  uint16
 	n    int
 }
 
-// outgoing returns the SSRC that goes out for one that came.
-func (r *restarts) outgoing(ssrc uint32) uint32 {
+// outgoing returns the SSRC that goes out for one that came; false: there are too many.
+func (r *restarts) outgoing(ssrc uint32, used map[uint32]*source) (uint32, bool) {
 	if a, ok := r.alias[ssrc]; ok {
-		return a
+		return a, true
 	}
-	return ssrc
+	if r.anew {
+		return r.begin(ssrc, used)
+	}
+	return ssrc, true
 }
 
 // accepted notes that a packet went out.
@@ -44,6 +48,13 @@ func (r *restarts) refused(ssrc uint32, seq uint16, used map[uint32]*source) boo
 	if r.n < restartPackets || len(used) >= SourcesMax {
 		return false
 	}
+	r.rename(ssrc, used)
+	r.n = 0
+	return true
+}
+
+// rename lets an SSRC go on as another one.
+func (r *restarts) rename(ssrc uint32, used map[uint32]*source) uint32 {
 	if r.alias == nil {
 		r.alias = make(map[uint32]uint32)
 	}
@@ -51,8 +62,8 @@ func (r *restarts) refused(ssrc uint32, seq uint16, used map[uint32]*source) boo
 	for used[next] != nil {
 		next = rand.Uint32()
 	}
-	r.alias[ssrc], r.n = next, 0
-	return true
+	r.alias[ssrc] = next
+	return next
 }
 
 // rename puts one SSRC in the place of another where a compound RTCP packet names its

@@ -42,6 +42,7 @@ type epoch struct {
 	keys      *Keys
 	rtp, rtcp map[uint32]*source
 	probes    int
+	seek      *seeking // another process has used the keys; nil: none has
 }
 
 type unprotectCounters struct {
@@ -115,6 +116,9 @@ func (u *Unprotector) RTP(dst, wire []byte, arrival time.Time) ([]byte, error) {
 			u.counts.former.Add(1)
 		}
 	}
+	if errors.Is(err, ErrAuthentication) && u.current.seek != nil {
+		out, err = u.seekRTP(&u.current, dst, src, ssrc, seq, arrival)
+	}
 	return out, u.count(&u.counts.rtp, err)
 }
 
@@ -179,7 +183,7 @@ func (u *Unprotector) count(fine *atomic.Uint64, err error) error {
 // source returns what to decrypt: the packet, or where a second attempt may be
 // needed a copy that the first cannot destroy.
 func (u *Unprotector) source(dst, wire []byte, seq uint16) []byte {
-	if u.former.keys == nil {
+	if u.former.keys == nil && u.current.seek == nil {
 		s := u.current.rtp[binary.BigEndian.Uint32(wire[8:])]
 		if s == nil && seq >= sequences/2 {
 			return wire

@@ -1,0 +1,125 @@
+package relay
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/media/srtp/dtls"
+)
+
+// Handshake is what a DTLS handshake agreed on; zero: none did. Key.Wipe of its lines
+// is the caller's business.
+type Handshake struct {
+	Association   uint32
+	Receive, Send srtp.Crypto
+}
+
+// handshakes are the latest of a side: of RTP, and without rtcp-mux of RTCP alone.
+type handshakes [2]Handshake
+
+// agreedKeys keeps what handshakes agreed on, for whoever wants to go on with the
+// stream in another process. An endpoint's goroutine writes it while control, which
+// holds Stream.mu, may wait for that goroutine: hence a lock of its own.
+type agreedKeys struct {
+	mu    sync.Mutex // guards all following
+	sides [2]handshakes
+}
+
+func (a *agreedKeys) note(side media.Side, i kind, k dtls.Keys) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sides[side][i].wipe()
+	a.sides[side][i] = Handshake{k.Association, k.Receive.Line(), k.Send.Line()}
+}
+
+func (a *agreedKeys) wipe() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for side := range a.sides {
+		for i := range a.sides[side] {
+			a.sides[side][i].wipe()
+		}
+	}
+}
+
+func (h *Handshake) wipe() {
+	h.Receive.Wipe()
+	h.Send.Wipe()
+	*h = Handshake{}
+}
+
+// Handshakes returns what DTLS has agreed on with each side, by media.Side: for RTP,
+// and for RTCP where that has a handshake of its own. The lines have keys of their own.
+func (s *Stream) Handshakes() (out [2][2]Handshake) {
+	a := &s.sec.agreed
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for side := range a.sides {
+		for i, h := range a.sides[side] {
+			if h.Association > 0 {
+				out[side][i] = Handshake{h.Association, h.Receive.Clone(), h.Send.Clone()}
+			}
+		}
+	}
+	return out
+}
+
+// Resume is the first Protect of a stream that another process had: with the keys that
+// were agreed there, and those of its handshakes, as Handshakes returned them. None is
+// begun where there are some.
+func (s *Stream) Resume(ends [2]srtp.End, former [2][2]Handshake) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.sec.on.Store(ends[0].Mode != srtp.Clear || ends[1].Mode != srtp.Clear)
+	var errs []error
+	for i, e := range ends {
+		side := media.Side(i)
+		h := former[i][kindRTP]
+		if e.Mode == srtp.KeyedDTLS && (h.Association != e.Association || h.Receive.Zero() || h.Send.Zero()) {
+			errs = append(errs, s.protectSide(side, e)) // it was under way, and begins again
+			continue
+		}
+		receive, send, err := e.Keys()
+		s.sec.ends[i] = e
+		s.push(&change{side: side, mode: e.Mode, association: e.Association, receive: receive, send: send, resumed: true})
+		errs = append(errs, err)
+		if e.Mode == srtp.KeyedDTLS {
+			errs = append(errs, s.resumeHandshake(side, kindRTP, h), s.resumeHandshake(side, kindRTCP, former[i][kindRTCP]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// resumeHandshake takes over the keys of a handshake of another process.
+func (s *Stream) resumeHandshake(side media.Side, i kind, h Handshake) error {
+	if h.Association != s.sec.ends[side].Association || h.Receive.Zero() || h.Send.Zero() {
+		return nil
+	}
+	receive, err := srtp.NewKeys(h.Receive)
+	if err != nil {
+		return err
+	}
+	send, err := srtp.NewKeys(h.Send)
+	if err != nil {
+		receive.Wipe()
+		return err
+	}
+	s.sec.resumed[side] = h.Association
+	s.sec.agreed.note(side, i, dtls.Keys{Association: h.Association, Receive: receive, Send: send})
+	s.push(&change{side: side, established: true, rtcp: i == kindRTCP, association: h.Association, receive: receive, send: send, restart: true, resumed: true})
+	return nil
+}
+
+// established hands over the keys of a handshake.
+func (s *Stream) established(side media.Side, i kind, k dtls.Keys) {
+	s.sec.agreed.note(side, i, k)
+	s.push(&change{side: side, established: true, rtcp: i == kindRTCP, association: k.Association, receive: k.Receive, send: k.Send, restart: true})
+	if s.keyed != nil {
+		s.keyed()
+	}
+}
