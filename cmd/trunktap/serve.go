@@ -324,7 +324,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax), HopChanged: d.hopChanged,
 		CallRefused: d.refusals.take,
-		Journal:     d.callJournal(), CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
+		Journal:     d.callJournal(), JournalSealed: d.sealer().Mode() != seal.ModeNone, CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,
 	})
 	if err != nil {
 		return err

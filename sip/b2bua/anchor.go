@@ -122,7 +122,7 @@ func (a *anchor) options(m sdp.Media) relay.Options {
 		for side := range opt.Suites {
 			opt.Suites[side] = a.trunk.SRTP.Sides[side].Suites
 		}
-		opt.Failed = a.failed
+		opt.Failed, opt.Keyed = a.failed, a.keyed
 	}
 	return opt
 }

@@ -107,8 +107,11 @@ type Config struct {
 	CallRefused func(sip.Refusal)
 
 	// Journal keeps what answered calls need to go on in another process; nil: none
-	// do. Calls whose SRTP is ended here are not kept: their keys stay in memory.
+	// do.
 	Journal Journal
+	// JournalSealed says that nobody else can read the Journal: calls whose SRTP is ended
+	// here go into such a one alone, with their keys.
+	JournalSealed bool
 
 	Log *slog.Logger // nil: silent. Never gets the text of a message.
 }

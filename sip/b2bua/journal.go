@@ -95,7 +95,8 @@ type savedMedia struct {
 // savedLine is the place of a stream at the relay; without ports there is none.
 type savedLine struct {
 	Local [2]netip.AddrPort
-	ICE   [2]*ice.Lite `json:",omitzero"`
+	ICE   [2]*ice.Lite     `json:",omitzero"`
+	Sec   *savedProtection `json:",omitempty"`
 }
 
 type savedAlias struct {
@@ -162,7 +163,7 @@ func (c *call) journal() {
 		c.journalEarly()
 		return
 	}
-	if c.media.secures() {
+	if c.media.secures() && !c.b.cfg.JournalSealed {
 		c.unjournalled()
 		return
 	}
@@ -223,6 +224,9 @@ func (c *call) save() *journalled {
 		j.Ended = c.chronicle.over.UTC().Round(0)
 	} else {
 		j.Media = c.media.save()
+		if j.Media.secured() {
+			j.V = secureVersion
+		}
 	}
 	if c.timers != nil {
 		j.Timers = c.timers.save()
@@ -280,6 +284,9 @@ func (a *anchor) save() (m savedMedia) {
 		if s := a.lines[i].stream; s != nil {
 			l.Local = [2]netip.AddrPort{s.Local(media.External), s.Local(media.Internal)}
 			l.ICE = a.lines[i].ice.ours
+		}
+		if p := a.lines[i].sec; p != nil {
+			l.Sec = p.save(a.lines[i].stream)
 		}
 		m.Lines = append(m.Lines, l)
 	}

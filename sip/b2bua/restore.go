@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
-	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
 	"github.com/trunktap/trunktap/sip/sdp"
@@ -93,7 +92,7 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 	if err := json.Unmarshal(state, &j); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
-	if j.V != journalVersion && j.V != earlyVersion || (j.V == earlyVersion) != (j.Early != nil) {
+	if !j.known() {
 		return nil, nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
 	}
 	if j.Over && j.lingers() <= 0 && time.Until(j.Transfer) <= 0 {
@@ -126,6 +125,12 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 	}
 	b.register(c, &j)
 	return c, &j, nil
+}
+
+// known tells whether the version is one that goes with what is there.
+func (j *journalled) known() bool {
+	return j.V == journalVersion && j.Early == nil && !j.Media.secured() || j.V == earlyVersion && j.Early != nil ||
+		j.V == secureVersion && j.Early == nil && j.Media.secured()
 }
 
 // live gives a time of the wall clock the reading of the monotonic one that belongs to it.
@@ -310,17 +315,8 @@ func (a *anchor) restore(m savedMedia, now time.Time) error {
 	}
 	for i, l := range m.Lines {
 		a.lines = append(a.lines, line{})
-		if !l.Local[0].IsValid() || i >= len(offer.Media()) {
-			continue
-		}
-		d := offer.Media()[i]
-		s, err := a.relay.OpenAt(l.Local, relay.Options{RTP: isRTP(d)})
-		if err != nil {
+		if err := a.restoreLine(i, l, offer.Media()); err != nil {
 			return fmt.Errorf("anchor media %d where it was: %w", i, err)
-		}
-		a.lines[i] = line{stream: s, rtp: isRTP(d), ice: checks{ours: l.ICE}}
-		for side, l := range l.ICE {
-			s.SetICE(media.Side(side), l)
 		}
 	}
 	a.neg.Restore(m.Holding)
@@ -332,6 +328,25 @@ func (a *anchor) restore(m savedMedia, now time.Time) error {
 	a.apply(&agreed{from: m.Answerer, offer: offer, answer: answer})
 	a.tell(res, now)
 	return nil
+}
+
+// restoreLine opens the stream of a line.
+func (a *anchor) restoreLine(i int, saved savedLine, offered []sdp.Media) error {
+	l := &a.lines[i]
+	if saved.Local[0].IsValid() && i < len(offered) {
+		s, err := a.relay.OpenAt(saved.Local, a.options(offered[i]))
+		if err != nil {
+			return err
+		}
+		*l = line{stream: s, rtp: isRTP(offered[i]), ice: checks{ours: saved.ICE}}
+		for side, ice := range saved.ICE {
+			s.SetICE(media.Side(side), ice)
+		}
+	}
+	if saved.Sec == nil {
+		return nil
+	}
+	return a.restoreProtection(l, saved.Sec)
 }
 
 // observeAgain asks the observer to go on with the call.

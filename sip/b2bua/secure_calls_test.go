@@ -76,10 +76,15 @@ type secureCalls struct {
 	tap          *wiretap
 }
 
-func inSecureBubble(t *testing.T, cfg *srtp.Config, f func(ctx context.Context, w *secureCalls)) {
+func inSecureBubble(t *testing.T, cfg *srtp.Config, f func(ctx context.Context, w *secureCalls), edits ...func(*Config)) {
 	t.Helper()
 	tap := &wiretap{}
-	inBubble(t, func(c *Config) { c.Trunks[0].SRTP, c.Observer = cfg, tap }, func(b *bench) {
+	inBubble(t, func(c *Config) {
+		c.Trunks[0].SRTP, c.Observer = cfg, tap
+		for _, edit := range edits {
+			edit(c)
+		}
+	}, func(b *bench) {
 		b.a.close() // their addresses are for the agents
 		b.p.close()
 		w := &secureCalls{bench: b, carrier: agentAt(b.t, b.net, carrier), pbx: agentAt(b.t, b.net, pbx), tap: tap}
