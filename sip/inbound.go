@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -91,6 +92,7 @@ type packetSocket struct {
 	udp   addrPortConn // pc, when it can do without net.Addr
 	local netip.AddrPort
 	in    *inbound
+	beat  chan struct{} // of capacity 1: the reader has come by
 
 	begin sync.Once
 	ready chan struct{}        // closed when sipgo reads
@@ -106,7 +108,7 @@ type addrPortConn interface {
 const packetBufferBytes = 4 << 20
 
 func (a *Agent) newPacketSocket(pc net.PacketConn) *packetSocket {
-	s := &packetSocket{a: a, pc: pc, local: addrPortOf(pc.LocalAddr()), in: a.register("udp", nil), ready: make(chan struct{})}
+	s := &packetSocket{a: a, pc: pc, local: addrPortOf(pc.LocalAddr()), in: a.register("udp", nil), beat: make(chan struct{}, 1), ready: make(chan struct{})}
 	s.udp, _ = pc.(addrPortConn)
 	if real, ok := pc.(*net.UDPConn); ok {
 		// A burst of a trunk's worth of messages must fit; the system may give less.
@@ -140,6 +142,10 @@ func (s *packetSocket) ReadFrom(buf []byte) (int, net.Addr, error) {
 	s.a.awaitStart()
 	for {
 		n, src, err := s.read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			s.came()
+			continue
+		}
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || !s.a.pause(10*time.Millisecond) {
 				return 0, nil, net.ErrClosed

@@ -224,9 +224,16 @@ func (d *daemon) drain(most time.Duration) {
 	defer over.Stop()
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
+	tell := time.NewTicker(drainTell)
+	defer tell.Stop()
+	d.notify.stopping(fmt.Sprintf("waiting for %d calls to end", d.b2bua.Calls()))
+	d.notify.draining(d.b2bua.Calls())
 	for d.b2bua.Calls() > 0 {
 		select {
 		case <-look.C:
+		case <-d.pulse:
+		case <-tell.C:
+			d.notify.draining(d.b2bua.Calls())
 		case <-over.C:
 			return
 		case <-again:
@@ -243,6 +250,7 @@ const (
 // leave ends the process without touching a call: the next one goes on with them.
 func (d *daemon) leave() {
 	d.log.Info("leaving the calls to the next process", "calls", d.b2bua.Calls())
+	d.notify.stopping("leaving the calls to the next process")
 	if d.restart.journal != nil {
 		d.restart.journal.Flush()
 	}

@@ -64,10 +64,7 @@ func (c *serveCmd) Run(e *env) error {
 		listen = nil
 	}
 	log.Info("running", "version", currentVersion().Version, "sip", listen, "siprec", cfg.SIPREC.Listen, "api", cfg.API.Listen, "trunks", len(cfg.Trunks))
-	drain := d.wait(e.ctx, c.Config)
-	d.drain(drain)
-	log.Info("stopping", "calls", d.b2bua.Calls())
-	return d.close()
+	return d.run(e.ctx, c.Config)
 }
 
 // prepareProcess keeps audio out of crash dumps, and the scheduler from making a
@@ -131,11 +128,16 @@ type daemon struct {
 	forks    forks          // copies to other recorders
 	closers  []func() error // of what was started, in order
 	failed   chan error     // a part that ended by itself
+
+	notify   *notifier     // nil: there is no service manager
+	pulse    chan struct{} // taken by the main loop as it comes by
+	stopping chan struct{} // closed when that has ended
+	unwatch  func()        // ends the watchdog
 }
 
 // start starts all parts, or none.
 func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{cfg: cfg, log: log, policy: newPolicy(cfg), quality: newQualityMetrics(), failed: make(chan error, 4)}
+	d := &daemon{cfg: cfg, log: log, policy: newPolicy(cfg), quality: newQualityMetrics(), failed: make(chan error, 4), pulse: make(chan struct{}), stopping: make(chan struct{}), unwatch: func() {}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -413,6 +415,8 @@ func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 		select {
 		case <-watch.C:
 			down = d.watchCapture(down)
+			d.notify.update(d.b2bua.Calls())
+		case <-d.pulse:
 		case <-ctx.Done():
 			return d.cfg.Shutdown.Drain
 		case err := <-d.failed:
@@ -424,7 +428,9 @@ func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 			case syscall.SIGUSR2:
 				d.leave()
 			default:
+				d.notify.reloading()
 				d.reload(path)
+				d.notify.ready(d.b2bua.Calls())
 			}
 		}
 	}
