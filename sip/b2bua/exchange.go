@@ -176,8 +176,8 @@ func (c *call) respond(ex *exchange, res *sip.Message, now time.Time) {
 		res = res.Frozen() // a 2xx to INVITE is let go with its ACK
 	}
 	ex.server.Respond(res, now)
-	if c.ends(ex, res) {
-		c.chronicle.replies = append(c.chronicle.replies, reply{res, c.replyFlow(ex)})
+	if c.ends(ex, res) || c.begins(ex, res) {
+		c.chronicle.replies = append(c.chronicle.replies, reply{res.Frozen(), c.replyFlow(ex)})
 		return
 	}
 	c.send(res, c.replyFlow(ex))

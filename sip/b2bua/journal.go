@@ -145,7 +145,14 @@ func (c *call) ends(ex *exchange, res *sip.Message) bool {
 	return ex.method == sip.Bye && res.Status >= 200 && c.ended && c.chronicle.written != nil
 }
 
-// reply lets the answers go that say that the call is over, behind the journal.
+// begins tells whether an answer begins the call for the caller: a process after this
+// one must have it, or nobody would anchor and record what the parties say, and their
+// BYE would get 481.
+func (c *call) begins(ex *exchange, res *sip.Message) bool {
+	return c.b.cfg.Journal != nil && ex == c.setup && ex.method == sip.Invite && res.Status >= 200 && res.Status < 300
+}
+
+// reply lets the answers go that say that the call is there, or over, behind the journal.
 func (c *call) reply() {
 	for _, r := range c.chronicle.replies {
 		c.b.cfg.Journal.After(func() { c.send(r.res, r.flow) })

@@ -349,3 +349,34 @@ func TestEndIsKept(t *testing.T) {
 		w.a.want("200 BYE")
 	})
 }
+
+// TestBeginIsKept: who is told that the call is answered is told when the journal knows it.
+func TestBeginIsKept(t *testing.T) {
+	inRestart(t, nil, func(w *bench, restart func() *Restored) {
+		j := w.b.cfg.Journal.(*memJournal)
+		a := begin(w.a, outside, "kept@x", sdpOf(carrier.Addr(), 7000))
+		w.a.want("100")
+		p := w.p.take(inside)
+		j.mu.Lock()
+		j.slow = true
+		j.mu.Unlock()
+		w.p.reply(p.invite, 200, "pbx", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8000))
+		synctest.Wait()
+		for session, state := range j.left() {
+			if strings.Contains(string(state), `"Early"`) {
+				t.Errorf("%s: the journal has not been told: %s", session, state)
+			}
+		}
+		if len(j.left()) != 1 || len(j.after) != 1 {
+			t.Errorf("%d calls in the journal, %d answers wait", len(j.left()), len(j.after))
+		}
+		w.a.quiet(100 * time.Millisecond)
+		j.settle()
+		ok := w.a.want("200")
+		j.mu.Lock()
+		j.slow = false
+		j.mu.Unlock()
+		w.acked(a, p, ok)
+		w.hangUp(a)
+	})
+}
