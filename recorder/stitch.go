@@ -44,6 +44,7 @@ func Stitch(before, after *Manifest) *Manifest {
 	m.Signals = append(slices.Clone(before.Signals), after.Signals...)
 	m.UnrecordedMedia = stitchUnrecorded(before, after)
 	m.Attrs = stitchAttrs(before.Attrs, after.Attrs)
+	m.Labels, m.RawMetadata = stitchLabels(before, after), stitchRaw(before.RawMetadata, after.RawMetadata)
 	m.Refused = stitchCounts(before.Refused, after.Refused)
 	return &m
 }
@@ -130,6 +131,46 @@ func stitchCounts(before, after map[string]int64) map[string]int64 {
 	out := maps.Clone(before)
 	for k, n := range after {
 		out[k] += n
+	}
+	return out
+}
+
+// stitchLabels lists the streams of a recording session of both; what is said again of
+// one is no news.
+func stitchLabels(before, after *Manifest) []Label {
+	out := slices.Clone(before.Labels)
+	for _, l := range after.Labels {
+		l.AtMS += before.RealMS
+		last := -1
+		for i := range out {
+			if out[i].Label == l.Label && (l.Label != "" || out[i].Channel == l.Channel) {
+				last = i
+			}
+		}
+		if last >= 0 && len(before.Labels) > last {
+			was := out[last]
+			if was.Channel == l.Channel && was.SideBy == l.SideBy && was.Mixed == l.Mixed && slices.Equal(was.Parties, l.Parties) {
+				continue
+			}
+		}
+		if len(out) < labelsMax {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// stitchRaw lists the documents of both, within the limits of one recording.
+func stitchRaw(before, after []RawMetadata) []RawMetadata {
+	out, room := slices.Clone(before), rawBytesMax
+	for _, d := range before {
+		room -= len(d.Text)
+	}
+	for _, d := range after {
+		if room -= len(d.Text); room < 0 || len(out) >= rawDocumentsMax {
+			break
+		}
+		out = append(out, d)
 	}
 	return out
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/sip/b2bua"
 	"github.com/trunktap/trunktap/sip/journal"
+	"github.com/trunktap/trunktap/sip/siprec"
 	"github.com/trunktap/trunktap/suppress"
 )
 
@@ -59,7 +61,7 @@ func (k journalKeys) Open(wrapped []byte) (journal.Key, error) {
 func (d *daemon) startJournal(context.Context) error {
 	r := &d.restart
 	r.held, r.taken = map[string][]*archive.Held{}, map[string]*archive.Held{}
-	if d.cfg.Restart.Calls != "keep" || !d.cfg.Relays() {
+	if d.cfg.Restart.Calls != "keep" || !d.cfg.Relays() && len(d.cfg.SIPREC.Listen) == 0 {
 		return nil
 	}
 	j, left, err := journal.Open(d.cfg.Restart.Journal, journalKeys{d.archive.Sealer()}, d.log)
@@ -160,24 +162,46 @@ func (r *restart) rest() (list []*archive.Held) {
 	return list
 }
 
+// states returns what is left of calls, and of recording sessions.
+func (r *restart) states() (calls, sessions map[string][]byte) {
+	calls, sessions = map[string][]byte{}, map[string][]byte{}
+	for id, c := range r.left {
+		switch {
+		case c.State == nil:
+			r.journal.Drop(id) // it was never answered
+		case siprec.Journalled(c.State):
+			sessions[id] = c.State
+		default:
+			calls[id] = c.State
+		}
+	}
+	return calls, sessions
+}
+
+// restoreSIPREC goes on with recording sessions; their requests are taken later.
+func (d *daemon) restoreSIPREC(sessions map[string][]byte) *siprec.Restored {
+	if d.siprec != nil {
+		return d.siprec.Restore(sessions)
+	}
+	for id := range sessions {
+		d.restart.journal.Drop(id)
+	}
+	return &siprec.Restored{Lost: len(sessions)}
+}
+
 // resumeCalls goes on with the calls of the process before: first with their media,
 // then with their recordings. What a crash left of all others is published later.
 func (d *daemon) resumeCalls(ctx context.Context) error {
 	r, began := &d.restart, time.Now()
-	states := map[string][]byte{}
-	for session, c := range r.left {
-		if c.State == nil {
-			r.journal.Drop(session) // it was never answered
-			continue
-		}
-		states[session] = c.State
-	}
-	if len(states) > 0 {
-		restored := d.b2bua.Restore(states)
+	calls, sessions := r.states()
+	if len(calls)+len(sessions) > 0 {
+		restored, recorded := d.b2bua.Restore(calls), d.restoreSIPREC(sessions)
 		media := time.Since(began)
-		d.hold(ctx, restored.Sessions)
+		d.hold(ctx, slices.Concat(restored.Sessions, recorded.Sessions))
 		restored.Observe()
-		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost, "media_after", media)
+		recorded.Observe()
+		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost,
+			"recording_sessions", len(recorded.Sessions), "recording_sessions_lost", recorded.Lost, "media_after", media)
 	}
 	if flows := d.relay.Restored(); flows > 0 {
 		d.log.Info("media went on in the kernel meanwhile", "flows", flows)

@@ -145,7 +145,7 @@ func start(ctx context.Context, cfg *config.Config, log *slog.Logger) (_ *daemon
 	}()
 	d.refusals = newRefusals(func(e recorder.Event) { d.rec.Tell(e) })
 	for _, part := range []func(context.Context) error{
-		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.resumeCalls,
+		d.startArchive, d.startJournal, d.startForks, d.startRecorder, d.startSignalling, d.makeSIPREC, d.resumeCalls,
 		d.startSIPREC, d.startFeeds, d.startCapture, d.startRotation, d.startAPI, d.startProfiles, d.reclaim,
 	} {
 		if err := part(ctx); err != nil {

@@ -19,8 +19,9 @@ import (
 	"github.com/trunktap/trunktap/sip/siprec"
 )
 
-// startSIPREC takes recording sessions where the configuration says so.
-func (d *daemon) startSIPREC(context.Context) error {
+// makeSIPREC makes the server of recording sessions where the configuration says so;
+// they come with startSIPREC.
+func (d *daemon) makeSIPREC(context.Context) error {
 	c := &d.cfg.SIPREC
 	if len(c.Listen) == 0 {
 		return nil
@@ -36,16 +37,33 @@ func (d *daemon) startSIPREC(context.Context) error {
 	srv, err := siprec.New(siprec.Config{
 		Sources: sources, Listen: listen, Relay: d.relay, Observer: d.rec, Decodable: decodable,
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(d.cfg.Media.Timeout), CallRefused: d.refusals.take, Log: d.log,
+		Journal: d.siprecJournal(),
 	})
 	if err != nil {
 		return err
 	}
-	if err := srv.Start(); err != nil {
-		return fmt.Errorf("take recording sessions: %w", err)
-	}
 	d.siprec = srv
 	d.closers = append(d.closers, srv.Close)
 	return nil
+}
+
+// startSIPREC takes recording sessions.
+func (d *daemon) startSIPREC(context.Context) error {
+	if d.siprec == nil {
+		return nil
+	}
+	if err := d.siprec.Start(); err != nil {
+		return fmt.Errorf("take recording sessions: %w", err)
+	}
+	return nil
+}
+
+// siprecJournal is the journal as the server wants it: nil when there is none.
+func (d *daemon) siprecJournal() siprec.Journal {
+	if d.restart.journal == nil {
+		return nil
+	}
+	return d.restart.journal
 }
 
 // reloadSIPREC replaces the sources for new sessions.
@@ -195,6 +213,9 @@ func siprecMetrics(reg *prometheus.Registry, s *siprec.Server) {
 		"overflowed_total":       {"SIP messages that a full mailbox did not take.", &c.Overflowed},
 		"unrecorded_total":       {"Sessions that went on without the recorder.", &c.Unrecorded},
 		"panics_total":           {"Faults that were survived.", &c.Panics},
+		"restored_total":         {"Recordings of a process before that went on.", &c.Restored},
+		"lost_total":             {"Recordings of a process before that could not go on.", &c.Lost},
+		"unjournalled_total":     {"Recordings that would not survive a restart, or not as they are.", &c.Unjournalled},
 		"denied_total":           {"Datagrams and connections of nobody's.", &c.Transport.Denied},
 		"unparseable_total":      {"SIP messages that could not be read.", &c.Transport.Unparseable},
 	} {

@@ -44,6 +44,9 @@ func (r *Relay) findLeft() {
 // What of it the kernel still forwards, goes on; see Restored.
 func (r *Relay) OpenAt(local [2]netip.AddrPort, opt Options) (*Stream, error) {
 	return r.open(opt, func(s *Stream, side media.Side) error {
+		if opt.ReceiveOnly && side != media.External {
+			return nil
+		}
 		at := netip.AddrPortFrom(canonical(local[side].Addr()), local[side].Port())
 		if err := r.bindThis(s, side, at); err != nil {
 			return err

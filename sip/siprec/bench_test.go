@@ -27,12 +27,13 @@ var (
 
 // bench is a server on an in-memory network with one client.
 type bench struct {
-	t   *testing.T
-	net *mediatest.Net
-	srv *Server
-	obs *observer
-	src *siptest.SRC
-	ctx context.Context
+	t     *testing.T
+	net   *mediatest.Net
+	relay *relay.Relay
+	srv   *Server
+	obs   *observer
+	src   *siptest.SRC
+	ctx   context.Context
 }
 
 func testSource() Source {
@@ -51,7 +52,7 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &bench{t: t, net: n, obs: &observer{}, ctx: t.Context()}
+		w := &bench{t: t, net: n, relay: r, obs: &observer{}, ctx: t.Context()}
 		cfg := Config{
 			Sources: []Source{testSource()}, Listen: []sip.Listen{{Network: "udp", Addr: serverAddr}},
 			Net:   sip.Net{ListenPacket: func(_ string, a netip.AddrPort) (net.PacketConn, error) { return n.Listen(a) }},
@@ -75,7 +76,7 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 			if err := w.srv.Close(); err != nil {
 				t.Error(err)
 			}
-			if got := r.Streams(); got != 0 {
+			if got := w.relay.Streams(); got != 0 {
 				t.Errorf("%d streams of the relay are left", got)
 			}
 			if got := w.srv.counters.Panics.Load(); got != 0 {
@@ -87,7 +88,7 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 			if err := w.src.Close(); err != nil {
 				t.Error(err)
 			}
-			if err := r.Close(); err != nil {
+			if err := w.relay.Close(); err != nil {
 				t.Error(err)
 			}
 		}()

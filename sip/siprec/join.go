@@ -60,14 +60,21 @@ func (s *Server) recordingFor(l *leg, invite *sip.Message, c content) *recording
 		}
 	}
 	r := newRecording(s, l.source, l.log)
-	r.count, r.keys = 1, slices.Concat(lasting, passing)
-	for _, k := range r.keys {
+	r.count, r.lasting, r.passing = 1, lasting, passing
+	s.joinable(r, l.source.JoinWindow, invite.Arrival)
+	return r
+}
+
+// joinable lets others join a recording. s.mu is held.
+func (s *Server) joinable(r *recording, window time.Duration, now time.Time) {
+	keys := r.lasting
+	if window > 0 && len(r.passing) > 0 {
+		keys = slices.Concat(r.lasting, r.passing)
+		s.after(window, now, func() { s.unjoin(r, r.passing) })
+	}
+	for _, k := range keys {
 		s.joins[k] = append(s.joins[k], r)
 	}
-	if len(passing) > 0 {
-		s.after(l.source.JoinWindow, invite.Arrival, func() { s.unjoin(r, passing) })
-	}
-	return r
 }
 
 // after does something when d has passed since now, by the clock of the dialogs.
@@ -87,7 +94,7 @@ func (s *Server) leaveRecording(r *recording) {
 	gone := r.count == 0
 	s.mu.Unlock()
 	if gone {
-		s.unjoin(r, r.keys)
+		s.unjoin(r, slices.Concat(r.lasting, r.passing))
 	}
 }
 

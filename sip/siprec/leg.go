@@ -58,8 +58,13 @@ type leg struct {
 	reportAt   time.Time // when streams are asked for reports next; zero: not yet
 	timer      sessionTimer
 	sdpVersion uint64
+	endedAt    time.Time
+	bye        *sip.Message // that ended it
+	doomed     string       // why it ends at once; of one that was restored
+	noted      [2]int64     // what due may change, as it was journalled
 
-	lines []*line // see line
+	saved *savedLeg // guarded by the recording's mu
+	lines []*line   // see line
 }
 
 func newLeg(s *Server, id uint64, source *Source, m *sip.Message) *leg {
@@ -99,20 +104,23 @@ func (l *leg) peers(a netip.AddrPort) bool {
 // own runs the dialog until nothing of it is left.
 func (l *leg) own() {
 	defer l.srv.forget(l)
+	defer l.unjournal()
 	defer l.abandon()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	stop := l.stop
+	l.again(time.Now())
 	for {
 		now := time.Now()
 		l.due(now)
+		l.noteDue()
 		if l.over(now) {
 			return
 		}
 		timer.Reset(l.wait(now))
 		select {
 		case m := <-l.box:
-			l.guarded(func() { l.take(m) })
+			l.guarded(func() { l.take(m); l.journal() })
 		case <-timer.C:
 		case <-stop:
 			stop = nil
@@ -243,7 +251,7 @@ func (l *leg) finish(now time.Time, cause media.Cause) {
 	if l.ended {
 		return
 	}
-	l.ended = true
+	l.ended, l.endedAt = true, now
 	if l.rec != nil {
 		l.srv.leaveRecording(l.rec) // first: nobody joins what is about to end
 		l.rec.leave(l, now, cause)
@@ -325,13 +333,26 @@ func (l *leg) via(m *sip.Message) (sip.Flow, netip.AddrPort, error) {
 	return flow, ours, nil
 }
 
-// flow is the way to the client: over UDP the address of its Contact when that is
-// one of the source's peers, else the way that its last message came.
+// noteDue journals what the time has changed.
+func (l *leg) noteDue() {
+	is := [2]int64{int64(l.localSeq), l.timer.at.UnixNano()}
+	if l.ended {
+		is[0] = -1
+	}
+	if is != l.noted {
+		l.noted = is
+		l.journal()
+	}
+}
+
+// flow is the way to the client: over UDP, and where its connection is gone, the
+// address of its Contact when that is one of the source's peers, else the way that its
+// last message came.
 func (l *leg) flow() sip.Flow {
 	f := l.end.Flow
 	_, _, next := l.end.Route()
 	u, err := sip.ParseURI(next)
-	if err != nil || f.Reliable() {
+	if err != nil || f.Reliable() && l.srv.agent.Connected(f) {
 		return f
 	}
 	ip, err := netip.ParseAddr(u.Host)

@@ -41,6 +41,7 @@ type line struct {
 
 	// what the recorder was told
 	told    bool
+	again   bool // it was told by a process before this one, as id
 	id      media.StreamID
 	as      media.Stream
 	place   place

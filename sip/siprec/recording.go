@@ -50,8 +50,11 @@ type recording struct {
 	links    []string
 	kept     map[[sha256.Size]byte]bool // documents that the recorder has
 
+	chronicle chronicle
+
+	lasting, passing []joinKey // constant once it is known
+
 	// guarded by Server.mu
-	keys  []joinKey
 	count int // legs, those that are only beginning included
 }
 
@@ -101,6 +104,9 @@ func (r *recording) learn(c content) []document {
 		}
 		r.srv.counters.Metadata.Add(1)
 		next, missing := r.known.Merge(m)
+		if m.replaces(r.known) {
+			r.chronicle.partly = false
+		}
 		r.known = next
 		d := document{part: p, why: strings.Join(m.Faults, "; ")}
 		if len(missing) > 0 {
@@ -156,19 +162,24 @@ func (r *recording) keep(list []document, at time.Time) {
 func (r *recording) missing() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.known.missing(r.known.Memberships, r.known.Flows)) > 0
+	return r.chronicle.partly || len(r.known.missing(r.known.Memberships, r.known.Flows)) > 0
 }
 
 func (r *recording) observe(l *leg, invite *sip.Message) error {
 	if r.srv.cfg.Observer == nil {
 		return nil
 	}
+	s := r.session(l, invite)
+	r.id, r.chronicle.session = s.ID, s
+	return r.ask(s)
+}
+
+// ask gets the tap of the session.
+func (r *recording) ask(s media.Session) error {
 	type answer struct {
 		tap media.SessionTap
 		err error
 	}
-	s := r.session(l, invite)
-	r.id = s.ID
 	if r.srv.follower != nil {
 		tap, err := r.srv.cfg.Observer.SessionStarted(context.Background(), s)
 		if err != nil {
@@ -326,7 +337,7 @@ func (r *recording) answer(at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.answered {
-		r.answered = true
+		r.answered, r.chronicle.at = true, at
 		r.tap.Answered(at)
 	}
 	r.tell(at)
@@ -344,6 +355,9 @@ func (r *recording) leave(l *leg, at time.Time, cause media.Cause) {
 		r.untell(n, at)
 	}
 	r.legs = slices.Delete(r.legs, i, i+1)
+	if r.srv.cfg.Journal != nil {
+		r.chronicle.past = append(r.chronicle.past, l)
+	}
 	if len(r.legs) > 0 {
 		r.tell(at)
 		return

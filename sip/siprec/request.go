@@ -236,8 +236,8 @@ func (l *leg) inDialog(s *dialog.Server, now time.Time) {
 	case sip.Invite, sip.Update:
 		l.change(s, now)
 	case sip.Bye:
-		l.respond(s, 200, "OK")
 		l.finish(now, media.CauseBye)
+		l.farewell(s)
 	case "INFO", "MESSAGE":
 		l.takeMetadata(split(m.Get("Content-Type"), m.Body), now)
 		l.respond(s, 200, "OK")

@@ -32,6 +32,8 @@ type Server struct {
 	joins   map[joinKey][]*recording // guarded by mu: what may be joined
 	nextID  uint64                   // guarded by mu
 	closing bool                     // guarded by mu
+
+	restored []*leg // that have no owner before Start
 }
 
 // dialogKey is under which a dialog is found: its Call-ID and the client's tag.
@@ -56,7 +58,16 @@ func New(cfg Config) (*Server, error) {
 }
 
 // Start opens the sockets and takes recording sessions.
-func (s *Server) Start() error { return s.agent.Start() }
+func (s *Server) Start() error {
+	if err := s.agent.Start(); err != nil {
+		return err
+	}
+	for _, l := range s.restored {
+		s.wg.Go(l.own)
+	}
+	s.restored = nil
+	return nil
+}
 
 // Addrs returns the addresses of the listeners, those of UDP first.
 func (s *Server) Addrs() []netip.AddrPort { return s.agent.Addrs() }

@@ -105,6 +105,9 @@ type Config struct {
 	Relay    *relay.Relay
 	Observer media.Observer // nil: nothing is recorded
 
+	// Journal keeps recordings for the next process; nil: they end with this one.
+	Journal Journal
+
 	// Decodable says which formats are answered; nil: all.
 	Decodable func(media.Format) bool
 
@@ -165,6 +168,9 @@ type Counters struct {
 	Overflowed      atomic.Uint64 // messages that a full mailbox did not take
 	Unrecorded      atomic.Uint64 // sessions whose recorder failed
 	Panics          atomic.Uint64 // faults of ours, survived
+	Restored        atomic.Uint64 // recordings of a process before that go on
+	Lost            atomic.Uint64 // recordings of a process before that cannot go on
+	Unjournalled    atomic.Uint64 // recordings that would not survive a restart, or not as they are
 
 	Transport *sip.Counters
 }

@@ -53,10 +53,11 @@ func (r *recording) place(n *line, p place, at time.Time) {
 	if n.told && same(n.as, st) {
 		return
 	}
-	if !n.told {
+	if !n.told && !n.again {
 		r.nextID++
 		n.id = r.nextID
 	}
+	n.again = false
 	st.ID = n.id
 	n.told, n.place, n.as = true, p, st
 	n.stream.SetTap(relaySide, r.tap.StreamStarted(st))

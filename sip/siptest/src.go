@@ -19,11 +19,11 @@ import (
 // by message, and speaks tones on as many streams as its descriptions have. Requests
 // of the server are answered with 200 and kept.
 type SRC struct {
-	cfg  SRCConfig
-	conn srcConn
-	addr netip.AddrPort
+	cfg SRCConfig
 
 	mu        sync.Mutex
+	conn      srcConn                  // guarded by mu
+	addr      netip.AddrPort           // guarded by mu
 	waiting   map[string]chan *Message // guarded by mu: by branch
 	dialogs   map[string]*SRCDialog    // guarded by mu: by Call-ID
 	branches  int                      // guarded by mu
@@ -60,12 +60,41 @@ func NewSRC(cfg SRCConfig) (*SRC, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	s := &SRC{cfg: cfg, conn: conn, addr: addr, waiting: map[string]chan *Message{}, dialogs: map[string]*SRCDialog{}}
-	s.done.Go(s.read)
+	s.done.Go(func() { s.read(conn) })
 	return s, nil
 }
 
+// Reconnect opens a new connection to the server in place of the one before.
+func (s *SRC) Reconnect() error {
+	conn, err := dialTCP(netip.AddrPortFrom(s.Addr().Addr(), 0), s.cfg.Remote)
+	if err != nil {
+		return err
+	}
+	addr, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	s.mu.Lock()
+	old := s.conn
+	s.conn, s.addr = conn, addr
+	s.mu.Unlock()
+	s.done.Go(func() { s.read(conn) })
+	return old.Close()
+}
+
+// link is what its messages go over.
+func (s *SRC) link() srcConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn
+}
+
 // Addr is the address of its SIP.
-func (s *SRC) Addr() netip.AddrPort { return s.addr }
+func (s *SRC) Addr() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addr
+}
 
 // Close closes its sockets and waits for its goroutines.
 func (s *SRC) Close() error {
@@ -75,17 +104,18 @@ func (s *SRC) Close() error {
 		for _, d := range s.dialogs {
 			err = errors.Join(err, d.stopMedia())
 		}
+		conn := s.conn
 		s.mu.Unlock()
-		err = errors.Join(err, s.conn.Close())
+		err = errors.Join(err, conn.Close())
 		s.done.Wait()
 	})
 	return err
 }
 
-func (s *SRC) read() {
+func (s *SRC) read(conn srcConn) {
 	buf := make([]byte, 65536)
 	for {
-		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
 		}
@@ -150,14 +180,14 @@ type srcLine struct {
 // From without a tag; "": one that names the client alone.
 func (s *SRC) NewDialog(callID, from string, streams int) (*SRCDialog, error) {
 	if from == "" {
-		from = "<sip:src@" + s.addr.String() + ">"
+		from = "<sip:src@" + s.Addr().String() + ">"
 	}
 	d := &SRCDialog{
 		src: s, callID: callID, from: from + ";tag=src-" + callID, to: "<sip:srs@" + s.cfg.Remote.String() + ">",
 		target: "sip:srs@" + s.cfg.Remote.String(),
 	}
 	for range streams {
-		conn, err := s.cfg.Listen(netip.AddrPortFrom(s.addr.Addr(), 0))
+		conn, err := s.cfg.Listen(netip.AddrPortFrom(s.Addr().Addr(), 0))
 		if err != nil {
 			return nil, fmt.Errorf("open a stream's socket: %w", err)
 		}
@@ -174,7 +204,7 @@ func (s *SRC) NewDialog(callID, from string, streams int) (*SRCDialog, error) {
 // Expand puts the dialog's addresses into a text: {ip}, and {port1}, {port2} ... of
 // its streams.
 func (d *SRCDialog) Expand(text string) string {
-	pairs := []string{"{ip}", d.src.addr.Addr().String()}
+	pairs := []string{"{ip}", d.src.Addr().Addr().String()}
 	for i, l := range d.lines {
 		pairs = append(pairs, fmt.Sprintf("{port%d}", i+1), fmt.Sprint(l.local.Port()))
 	}
@@ -241,7 +271,7 @@ func (d *SRCDialog) asked(m *Message, from netip.AddrPort) {
 			res.Add(name, v)
 		}
 	}
-	_, _ = d.src.conn.WriteToUDPAddrPort(res.Bytes(), from) // it asks again
+	_, _ = d.src.link().WriteToUDPAddrPort(res.Bytes(), from) // it asks again
 }
 
 func (d *SRCDialog) request(method, contentType string, body []byte, headers ...Header) *Message {
@@ -252,11 +282,12 @@ func (d *SRCDialog) request(method, contentType string, body []byte, headers ...
 	s.mu.Unlock()
 	d.seq++
 	m := &Message{Method: method, RequestURI: d.target}
-	transport, contact := "UDP", s.addr.String()
+	addr := s.Addr().String()
+	transport, contact := "UDP", addr
 	if s.cfg.TCP {
 		transport, contact = "TCP", contact+";transport=tcp"
 	}
-	m.Add("Via", "SIP/2.0/"+transport+" "+s.addr.String()+";branch="+branch+";rport")
+	m.Add("Via", "SIP/2.0/"+transport+" "+addr+";branch="+branch+";rport")
 	m.Add("Max-Forwards", "70")
 	m.Add("From", d.from)
 	m.Add("To", d.to)
@@ -272,7 +303,7 @@ func (d *SRCDialog) request(method, contentType string, body []byte, headers ...
 }
 
 func (s *SRC) send(m *Message) error {
-	_, err := s.conn.WriteToUDPAddrPort(m.Bytes(), s.cfg.Remote)
+	_, err := s.link().WriteToUDPAddrPort(m.Bytes(), s.cfg.Remote)
 	return err
 }
 
