@@ -93,8 +93,12 @@ func TestNotifier(t *testing.T) {
 		usec, pid string
 		want      time.Duration
 	}{
-		{"", "", 0}, {"30000000", "", 30 * time.Second}, {"30000000", strconv.Itoa(os.Getpid()), 30 * time.Second}, {"30000000", "1", 0},
-		{"x", "", 0}, {"-1", "", 0},
+		{"", "", 0},
+		{"30000000", "", 30 * time.Second},
+		{"30000000", strconv.Itoa(os.Getpid()), 30 * time.Second},
+		{"30000000", "1", 0},
+		{"x", "", 0},
+		{"-1", "", 0},
 	} {
 		env["WATCHDOG_USEC"], env["WATCHDOG_PID"] = c.usec, c.pid
 		if got := newNotifier(func(k string) string { return env[k] }, log).watchdog; got != c.want {

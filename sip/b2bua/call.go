@@ -321,7 +321,9 @@ func (c *call) takeRequest(m *sip.Message) {
 	}
 	for _, ex := range c.exchanges {
 		if ex.server != nil && ex.server.Matches(m) {
-			if again := ex.server.Receive(m, now); again != nil {
+			if ex.bare {
+				c.fill(ex, m, now)
+			} else if again := ex.server.Receive(m, now); again != nil {
 				c.send(again, c.replyFlow(ex))
 			}
 			return

@@ -37,6 +37,7 @@ type exchange struct {
 	ack       *sip.Message // last ACK of a 2xx, to be sent again
 	ackFlow   sip.Flow
 	ackDue    bool // the requester's ACK of a 2xx has come
+	bare      bool // of the request only the head is known, until it is repeated
 	held      bool // its party has no connection: the request waits for one
 	retried   bool // it was tried on another way to the party
 	holding   *alarm

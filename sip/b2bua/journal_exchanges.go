@@ -28,6 +28,7 @@ type savedExchange struct {
 	Cancelled   bool      `json:",omitempty"`
 	Refresh     bool      `json:",omitempty"` // of a session timer
 	LateOpen    bool      `json:",omitempty"` // the answer is due in the ACK
+	Bare        bool      `json:",omitempty"` // the body was left out
 
 	Done savedSetup `json:",omitzero"` // of an INVITE with a 2xx
 }
@@ -58,21 +59,35 @@ func (ex *exchange) save(cl *dialog.Client, now time.Time) (s savedExchange, ok 
 		if ex.raw != nil {
 			req = ex.raw
 		}
-		if final != 0 {
-			req = req.Clone()
-			req.Body = nil // nothing is made of it any more
+		if final != 0 || !offers(ex.method) {
+			req = bare(req)
 		}
 		s.Request, s.Via = string(req.Append(nil)), saveFlow(req.Flow)
 	}
 	switch {
 	case final == 0 && cl.Req != nil && !cl.Done(now):
-		s.Sent, s.Flow, s.Provisional = string(cl.Req.Append(nil)), saveFlow(cl.Flow), cl.Provisional()
+		sent := cl.Req
+		if s.Bare = ex.bare || !offers(ex.method) && len(sent.Body) > 0; s.Bare {
+			sent = bare(sent)
+		}
+		s.Sent, s.Flow, s.Provisional = string(sent.Append(nil)), saveFlow(cl.Flow), cl.Provisional()
 		return s, true
 	case ex.method == sip.Invite && final >= 200 && final < 300:
 		s.Done = ex.saveAnswered()
 		return s, true
 	}
 	return s, false // whoever lost the answer asks for it, and that is passed on
+}
+
+// bare is a message without its body. Of bodies nothing is kept but descriptions: digits
+// of a card may be in others.
+func bare(m *sip.Message) *sip.Message {
+	if len(m.Body) == 0 {
+		return m
+	}
+	m = m.Clone()
+	m.Body = nil
+	return m
 }
 
 // saveAnswered keeps what repetitions of a 2xx to an INVITE and of its ACK need.
@@ -119,11 +134,18 @@ func (c *call) restoreExchange(s *savedExchange, now time.Time) error {
 	}
 	flow := s.Flow.flow(c, c.at(s.From.Other()))
 	cl := dialog.NewClient(sent, flow, now)
-	if s.Provisional {
+	switch {
+	case s.Bare:
+		cl = dialog.Awaiting(sent, flow, now)
+		ex.bare = true
+	case s.Provisional:
 		cl = dialog.Proceeding(sent, flow, now)
 	}
 	ex.clients = []*dialog.Client{cl}
 	c.exchanges = append(c.exchanges, ex)
+	if s.Bare {
+		return nil
+	}
 	if s.Method == sip.Invite {
 		ex.dlg.Invite(ex.from)
 		ex.reinvite = ex.server != nil
@@ -161,6 +183,26 @@ func (c *call) restoreOffer(ex *exchange, sent *sip.Message) error {
 		err = errOffer
 	}
 	return err
+}
+
+// fill sends a request again of which only the head was kept, now that its sender has
+// repeated it.
+func (c *call) fill(ex *exchange, m *sip.Message, now time.Time) {
+	branch := ex.client().Branch()
+	out, flow, err := c.inDialog(ex.dlg, ex.from.Other(), m, m.Body)
+	if err != nil {
+		return // it comes again
+	}
+	via, err := out.TopVia()
+	if err != nil {
+		return
+	}
+	via.Params = via.Params.Without("branch") + sip.Params(";branch="+branch)
+	out.SetVia(via)
+	ex.bare, ex.clients = false, nil
+	if _, err := c.requestPlain(ex, out, flow, now); err != nil {
+		c.refuse(ex, now, 503, "Service Unavailable")
+	}
 }
 
 // goOn sends a request again whose answer may never come otherwise. wrong says why its

@@ -38,7 +38,7 @@ func (c *call) cameFrom(d *dialogState, p dialog.Party, flow sip.Flow, now time.
 
 // pends says whether a request of the dialog can still be sent again.
 func (ex *exchange) pends(cl *dialog.Client, now time.Time) bool {
-	return cl != nil && ex.client() == cl && ex.dlg != nil && ex.method != sip.Cancel && cl.Req != nil && cl.Final() == 0 && !cl.Done(now) && cl.Flow.Reliable()
+	return cl != nil && !ex.bare && ex.client() == cl && ex.dlg != nil && ex.method != sip.Cancel && cl.Req != nil && cl.Final() == 0 && !cl.Done(now) && cl.Flow.Reliable()
 }
 
 // sendOver sends a request again over another connection. Its branch stays: whoever has

@@ -168,6 +168,38 @@ func TestRestoredInREFER(t *testing.T) {
 	})
 }
 
+// TestRestoredInINFO: it dies while a request with a body is under way that is no offer.
+// The body is kept nowhere; when its sender repeats it, it goes on as the same
+// transaction.
+func TestRestoredInINFO(t *testing.T) {
+	inAllRestarts(t, func(t *testing.T, w *bench, restart func() *Restored) {
+		const digit = "Signal=7\r\nDuration=160\r\n"
+		a, _ := w.established("info@x")
+		a.send("INFO", []string{"Content-Type: application/dtmf-relay"}, digit)
+		info, again := w.p.want("INFO"), w.a.sent
+		synctest.Wait()
+		for _, state := range w.b.cfg.Journal.(*memJournal).left() {
+			if strings.Contains(string(state), "Signal") || !strings.Contains(string(state), "INFO") {
+				t.Errorf("the journal has %s", state)
+			}
+		}
+		w.p.skip = false
+		restart()
+		restart()
+		w.p.quiet(time.Second)
+		w.a.send(outside, again)
+		same := w.p.want("INFO")
+		sameTransaction(t, info, same)
+		if string(same.Body) != digit {
+			t.Errorf("it comes with %q", same.Body)
+		}
+		w.p.skip = true
+		w.p.reply(same, 200, "", nil, "")
+		w.a.want("200 INFO")
+		w.hangUp(a)
+	})
+}
+
 // TestRestoredRinging: a call that nobody has answered ends cleanly on both sides,
 // whatever the callee says meanwhile.
 func TestRestoredRinging(t *testing.T) {

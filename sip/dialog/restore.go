@@ -27,3 +27,11 @@ func Proceeding(req *sip.Message, flow sip.Flow, now time.Time) *Client {
 	c.receiveProvisional(now)
 	return c
 }
+
+// Awaiting returns the transaction of a request that a process before has sent and that
+// cannot be sent again: its answer may come.
+func Awaiting(req *sip.Message, flow sip.Flow, now time.Time) *Client {
+	c := NewClient(req, flow, now)
+	c.interval, c.resend = 0, time.Time{}
+	return c
+}
