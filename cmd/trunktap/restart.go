@@ -21,6 +21,10 @@ import (
 	"github.com/trunktap/trunktap/suppress"
 )
 
+// phonesAway is how long phones may take after a restart to find out that their
+// connections are gone: that of keep-alives and of pauses between their attempts.
+const phonesAway = time.Minute
+
 // restart is what goes on of a process before this one.
 type restart struct {
 	journal *journal.Journal // nil: calls end with the process

@@ -323,7 +323,7 @@ func (d *daemon) startSignalling(context.Context) (err error) {
 	d.b2bua, err = b2bua.New(b2bua.Config{
 		CallState: state, Overlay: d.sounds.overlay,
 		Trunks: trunks, Listen: sipListeners(d.cfg, &d.secure), TLS: d.secure.dialer(), DNS: d.names, Relay: d.relay, Observer: d.rec,
-		KeepAlive: d.cfg.SIP.KeepAlive, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
+		KeepAlive: d.cfg.SIP.KeepAlive, PhonesAway: phonesAway, UDPBytesMax: d.cfg.SIP.UDPBytesMax,
 		DelayMax: d.cfg.Limits.DelayMax, MemoryBytesMax: uint64(d.cfg.Limits.MemoryMax), TailBytesMax: int(d.cfg.Limits.AnswersMax), HopChanged: d.hopChanged,
 		CallRefused: d.refusals.take,
 		Journal:     d.callJournal(), JournalSealed: d.sealer().Mode() != seal.ModeNone, CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(m.Timeout), Log: d.log,

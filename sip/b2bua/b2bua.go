@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
@@ -53,6 +54,7 @@ type B2BUA struct {
 
 	registered []*registration // guarded by mu
 	started    bool            // guarded by mu
+	startedAt  time.Time       // guarded by mu
 	opening    []func()        // guarded by mu: done when it is started
 	closing    bool            // guarded by mu
 }
@@ -100,7 +102,7 @@ func (b *B2BUA) Start() error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.started = true
+	b.started, b.startedAt = true, time.Now()
 	trunks := (*b.tables.Load())[0].Trunks()
 	b.configure(trunks, true)
 	b.registrations(trunks)

@@ -45,6 +45,7 @@ type call struct {
 	over      bool
 	reach     [2]string // Contacts, by party
 	instances [2]string // and their +sip.instance
+	awaits    string    // Contact of a phone that it waits for; empty: none
 
 	// of the owner
 	setup       *exchange // the first request
@@ -61,6 +62,7 @@ type call struct {
 	state       *callstate.Dialog // nil: nobody observes
 	hops        []sip.NextHop     // not yet tried
 	phone       *binding          // whom the first request is for, when that registered through us
+	phoneWait   *alarm            // until when that is waited for; nil: it never was
 	flows       []sip.Flow        // addresses of the next hop not yet tried
 	hop         sip.NextHop       // being tried
 	takeover    string            // Contact of who has the call that this one is to replace

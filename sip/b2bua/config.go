@@ -62,6 +62,10 @@ type Config struct {
 	// it; 0: for ever.
 	KeepAlive time.Duration
 
+	// PhonesAway is for how long after Start a call waits for a phone to register again
+	// that nobody can connect to. 0: it does not.
+	PhonesAway time.Duration
+
 	// UDPBytesMax is the size above which requests go over TCP instead of UDP,
 	// where the peer takes that (RFC 3261 section 18.1.1). 0: none.
 	UDPBytesMax int

@@ -154,6 +154,10 @@ func (b *B2BUA) cameBack(reg *call) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range b.byID {
+		if c.awaits != "" && c.side != side && c.trunk.Name == reg.trunk.Name && registers(list, c.awaits, "", flow.Remote.Addr()) {
+			c.awaits = ""
+			c.put(event{do: func() { c.phoneHere(flow) }})
+		}
 		if c == reg || c.method != sip.Invite || c.trunk.Name != reg.trunk.Name {
 			continue
 		}
@@ -201,18 +205,23 @@ func registers(list []sip.Address, target, instance string, src netip.Addr) bool
 }
 
 // phoneFlows are the ways to a phone: the connection of its REGISTER, and when that is
-// gone first where its Contact leads, should that be where it is.
-func (c *call) phoneFlows(b binding) []sip.Flow {
+// gone where its Contact leads, should that be where it is. There is none to one that
+// only can come by itself and had no time to.
+func (c *call) phoneFlows(b binding, now time.Time) []sip.Flow {
 	if c.b.agent.Connected(b.flow) {
 		return []sip.Flow{b.flow}
 	}
+	alone := []sip.Flow{b.flow}
+	if c.mayAwait(b, now) {
+		alone = nil
+	}
 	u, err := sip.ParseURI(b.uri)
 	if err != nil || b.flow.Network == "ws" || b.flow.Network == "wss" {
-		return []sip.Flow{b.flow}
+		return alone
 	}
 	ip, err := netip.ParseAddr(u.Host)
 	if err != nil || ip.Unmap() != b.flow.Remote.Addr() {
-		return []sip.Flow{b.flow}
+		return alone
 	}
 	port := u.Port
 	if port == 0 {
@@ -222,4 +231,52 @@ func (c *call) phoneFlows(b binding) []sip.Flow {
 	direct.Remote = netip.AddrPortFrom(ip.Unmap(), uint16(port))
 	direct.TLS = c.trunk.Sides[media.Internal].TLS
 	return []sip.Flow{direct}
+}
+
+// phoneWaitMax is how long a call waits for its phone.
+const phoneWaitMax = 10 * time.Second
+
+// justStarted says whether phones had no time yet to find out that their connections
+// are gone.
+func (b *B2BUA) justStarted(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return now.Sub(b.startedAt) < b.cfg.PhonesAway
+}
+
+// awaitPhone lets a call wait for its phone to register again, once; false when that is
+// not worth it.
+func (c *call) awaitPhone(now time.Time) bool {
+	if c.phone == nil || c.phoneWait != nil || !c.mayAwait(*c.phone, now) {
+		return false
+	}
+	c.b.counters.Held.Add(1)
+	c.await(c.phone.uri)
+	c.phoneWait = c.after(phoneWaitMax, now, func(now time.Time) {
+		c.await("")
+		c.nextHop(now)
+	})
+	return true
+}
+
+// mayAwait says whether a call may wait for a phone. Who knows of flows is told at once
+// that one is gone, and tries another (RFC 5626 section 5.3).
+func (c *call) mayAwait(b binding, now time.Time) bool {
+	return c.method == sip.Invite && b.flow.Reliable() && !b.outbound && c.b.justStarted(now)
+}
+
+func (c *call) await(contact string) {
+	c.b.mu.Lock()
+	defer c.b.mu.Unlock()
+	c.awaits = contact
+}
+
+// phoneHere calls a phone that has come.
+func (c *call) phoneHere(flow sip.Flow) {
+	if c.phoneWait == nil || c.phoneWait.at.IsZero() || !c.table.Allows(sip.Peer{Trunk: c.trunk, Side: media.Internal}, flow.Remote.Addr()) {
+		return
+	}
+	c.phoneWait.stop()
+	c.flows = []sip.Flow{flow}
+	c.nextHop(time.Now())
 }

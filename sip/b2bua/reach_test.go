@@ -233,6 +233,67 @@ func TestPhoneComesBack(t *testing.T) {
 	}
 }
 
+// TestCallAwaitsPhone: soon after the start a call waits for a phone that nobody can
+// connect to until it registers again, and not for ever; later it does not.
+func TestCallAwaitsPhone(t *testing.T) {
+	var edit func(*Config)
+	var s *streamParty
+	inBubble(t, func(cfg *Config) {
+		phones(sip.RegistrationsContact)(cfg)
+		edit, s = withStream(t)
+		edit(cfg)
+		cfg.PhonesAway = time.Minute
+	}, func(w *bench) {
+		s.t = w.t
+		register := func(n int) (contact string) {
+			t.Helper()
+			s.connect()
+			s.write(message("REGISTER sip:example.net SIP/2.0", []string{
+				fmt.Sprintf("Via: SIP/2.0/TCP 10.9.9.9:5;branch=z9hG4bK-reg%d", n), "Max-Forwards: 70", fmt.Sprintf("From: <sip:ann@example.net>;tag=r%d", n),
+				"To: <sip:ann@example.net>", fmt.Sprintf("Call-ID: reg%d", n), "CSeq: 1 REGISTER", "Contact: <sip:x7@q9.invalid;transport=tcp>",
+			}, ""))
+			reg := w.a.want("REGISTER")
+			w.a.reply(reg, 200, "r", nil, "")
+			s.want("200 REGISTER")
+			return contactURIOf(t, reg)
+		}
+		contact := register(1)
+		s.drop()
+		call := func(id string) {
+			a := &dialogue{p: w.a, us: outside, callID: id, local: "<sip:bob@x>;tag=b", remote: "<sip:ann@x>", target: contact}
+			a.send("INVITE", []string{fmt.Sprintf("Contact: <sip:bob@%s>", carrier)}, sdpOf(carrier.Addr(), 7000))
+			w.a.want("100")
+		}
+		call("waits")
+		w.a.quiet(5 * time.Second)
+		register(2)
+		invite := s.want("INVITE")
+		if invite.URI != "sip:x7@q9.invalid;transport=tcp" {
+			t.Errorf("the phone gets\n%s", invite.Append(nil))
+		}
+		res := sip.ResponseTo(invite, 486, "Busy Here")
+		res.Set("To", invite.Get("To")+";tag=p")
+		s.write(string(res.Append(nil)))
+		s.want("ACK")
+		w.a.want("486")
+		s.drop()
+		call("in vain")
+		begun := time.Now()
+		w.a.want("480")
+		if took := time.Since(begun); took < phoneWaitMax || took > phoneWaitMax+time.Second {
+			t.Errorf("it waited %s", took)
+		}
+		time.Sleep(time.Minute)
+		call("late")
+		begun = time.Now()
+		w.a.want("480")
+		if took := time.Since(begun); took > time.Second {
+			t.Errorf("long after the start it waited %s", took)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
 func TestRegistersTarget(t *testing.T) {
 	public, far := "192.0.2.70", "198.51.100.9"
 	for _, c := range []struct {

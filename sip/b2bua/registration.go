@@ -114,7 +114,7 @@ func (c *call) forPhone(req *sip.Message) bool {
 	if b.uri == "" {
 		b.uri = req.URI
 	}
-	c.phone, c.flows = &b, c.phoneFlows(b)
+	c.phone, c.flows = &b, c.phoneFlows(b, req.Arrival)
 	c.hop = sip.NextHop{Host: b.flow.Remote.Addr().String(), Port: int(b.flow.Remote.Port()), Transport: b.flow.Network}
 	return true
 }

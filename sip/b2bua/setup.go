@@ -277,6 +277,9 @@ func (ex *exchange) giveUp(cl *dialog.Client) {
 
 // noHop is reached when no next hop took the request.
 func (c *call) noHop(now time.Time) {
+	if c.awaitPhone(now) {
+		return
+	}
 	c.log.Warn("no next hop answers", "timeout", c.timedOut)
 	c.timedOut = c.timedOut && !c.refused503
 	switch {
