@@ -109,5 +109,7 @@ func (s *secureLive) goesOn(ctx context.Context, i int) error {
 			}
 		}
 	}
-	return (&livePair{external: a, internal: p}).bye(ctx)
+	a.Media().Halt()
+	p.Media().Halt()
+	return a.Bye(ctx)
 }
