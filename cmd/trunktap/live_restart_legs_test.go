@@ -138,14 +138,13 @@ func (w *legWorld) begin(d *liveDaemon) {
 	}
 	for i := range len(legDeeds) + 1 {
 		hz := [2]float64{400 + 20*float64(i), 1000 + 20*float64(i)}
-		from, to, via, what := w.stream, w.plain, w.via, ""
-		if i < len(legDeeds) {
-			what = legDeeds[i]
-		} else {
-			from, to, via, what = w.plain, w.stream, d.via(), legDeeds[0]
-			if slices.Contains(w.keys, keepTimers) {
-				what = "refresh"
-			}
+		from, to, via := w.stream, w.plain, w.via
+		if i == len(legDeeds) {
+			from, to, via = w.plain, w.stream, d.via()
+		}
+		what := legDeeds[i%len(legDeeds)]
+		if i == len(legDeeds) && slices.Contains(w.keys, keepTimers) {
+			what = "refresh"
 		}
 		uri := "sip:desk@" + via.String()
 		if from == w.plain {

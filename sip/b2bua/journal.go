@@ -128,6 +128,7 @@ type chronicle struct {
 	restarts int
 	written  []byte // as it stands in the journal
 	attempts int    // of which that knows, while nobody has answered
+	early    bool   // it stands there as not answered
 	refused  bool   // it cannot be restored; counted
 	replies  []reply
 }
@@ -182,11 +183,15 @@ func (c *call) journal() {
 		c.unjournalled() // the next turn tries again
 		return
 	}
-	c.chronicle.written = state
+	c.chronicle.written, c.chronicle.early = state, false
 }
 
 // unjournalled counts a call that would not survive a restart, or not as it is.
 func (c *call) unjournalled() {
+	if c.chronicle.early { // it would be taken for one that rings
+		c.unjournal()
+		c.chronicle.written, c.chronicle.early = nil, false
+	}
 	if !c.chronicle.refused {
 		c.chronicle.refused = true
 		c.b.counters.Unjournalled.Add(1)

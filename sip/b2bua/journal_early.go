@@ -35,7 +35,7 @@ type savedSent struct {
 func (c *call) journalEarly() {
 	if c.setup == nil || c.ended || c.setup.answered() {
 		c.unjournal()
-		c.chronicle.written = nil
+		c.chronicle.written, c.chronicle.early = nil, false
 		return
 	}
 	if c.chronicle.written != nil && c.chronicle.attempts == len(c.setup.clients) {
@@ -43,7 +43,7 @@ func (c *call) journalEarly() {
 	}
 	state, err := json.Marshal(c.saveEarly())
 	if err == nil && c.b.cfg.Journal.Put(c.chronicle.session.ID, state) {
-		c.chronicle.written, c.chronicle.attempts = state, len(c.setup.clients)
+		c.chronicle.written, c.chronicle.attempts, c.chronicle.early = state, len(c.setup.clients), true
 	}
 }
 
