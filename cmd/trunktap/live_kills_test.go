@@ -43,6 +43,9 @@ type killing struct {
 	tried int
 }
 
+// endOfTime is when a daemon is ready that is not yet.
+var endOfTime = time.Now().Add(24 * time.Hour)
+
 type killTime struct {
 	dead, ready time.Time
 	stood       time.Duration // of the machine, between the start of the process that died and that of the next
@@ -70,11 +73,13 @@ func TestLiveKills(t *testing.T) {
 		machine := w.steady()
 		time.Sleep(time.Duration(r.Int64N(int64(1500 * time.Millisecond))))
 		stood := machine.stood()
-		dead := time.Now()
+		w.mu.Lock()
+		w.kills = append(w.kills, killTime{dead: time.Now(), ready: endOfTime, stood: stood}) // calls look while it is down
+		w.mu.Unlock()
 		w.kill()
 		w.start()
 		w.mu.Lock()
-		w.kills = append(w.kills, killTime{dead, time.Now(), stood})
+		w.kills[len(w.kills)-1].ready = time.Now()
 		w.mu.Unlock()
 	}
 	stop()
