@@ -42,10 +42,9 @@ func (a *Archive) signTombstone(ctx context.Context, p place, rec segment.KeyRec
 
 // grave is the last that the logs say about the end of a recording.
 type grave struct {
-	link  [16]byte // of its tombstone; zero: none was signed
-	entry int64
-	log   *string // shared
-	told  bool    // an entry says that it was shredded
+	link  uint64 // digest of that of its tombstone; 0: none was signed
+	entry entryAt
+	told  bool // an entry says that it was shredded
 }
 
 // tombstone checks what stays of a shredded recording and says how it ended.
@@ -78,16 +77,16 @@ func (v *verification) tombstone(id string, p place, rec segment.KeyRecord) stri
 
 // unsignedTombstone says what vouches for a tombstone without a link, if anything.
 func (v *verification) unsignedTombstone(id string, rec segment.KeyRecord) string {
-	k := idKey(id)
-	g, w := v.led.graves[k], v.led.last[k]
+	g := v.led.grave(id)
+	w, logged := v.led.of(id)
 	switch {
-	case g != nil && g.told:
-		return fmt.Sprintf("; it is not signed, but entry %d of log %s says so, too", g.entry, *g.log)
+	case g.told:
+		return fmt.Sprintf("; it is not signed, but entry %d of log %s says so, too", g.entry.n(), v.led.log(g.entry))
 	case v.waits(id):
 		return "; it is not signed, and the entry about it waits for the log"
 	case !v.led.whole || v.led.begun.IsZero():
 		return "; it is not signed, and no log was asked: who can write to the store could have made it up"
-	case rec.Shredded.At.After(v.led.begun), w != nil && rec.Shredded.At.Before(w.at):
+	case rec.Shredded.At.After(v.led.begun), logged && rec.Shredded.At.Before(w.time()):
 		v.found.addf(id, segment.KeyFile, FaultUnsigned, "it says that the recording was shredded at %s; it is not signed, and no log says so: somebody else may have destroyed the key",
 			rec.Shredded.At.UTC().Format(time.RFC3339))
 	}
@@ -115,10 +114,10 @@ func (v *verification) buried(id string, l *audit.Link) string {
 	if !v.led.whole {
 		return where + v.buriedHere(id, l)
 	}
-	g := v.led.graves[idKey(id)]
+	g := v.led.grave(id)
 	size, known := v.led.sizes[name]
 	switch {
-	case g != nil && g.link == linkKey(l.SHA256):
+	case g.link == v.led.digest(l.SHA256):
 	case !known:
 		return where + ", which is not at hand"
 	case l.Entry >= size && time.Since(l.At) < logGrace:

@@ -112,7 +112,7 @@ type verification struct {
 // only the catalogue knows, or does not. The error tells that it could not go
 // on; the report holds what was found until then.
 func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) (Report, error) {
-	v := &verification{a: a, ctx: ctx, query: q, progress: progress, down: map[string]bool{}}
+	v := &verification{a: a, ctx: ctx, query: q, progress: progress, down: map[string]bool{}, led: newLedger()}
 	var err error
 	if len(q.IDs) > 0 {
 		v.led.rings = a.rings(q.Proof, nil)
@@ -166,9 +166,8 @@ func (v *verification) tick() {
 // all goes through spool and stores folder by folder, then through the catalogue.
 func (v *verification) all() error {
 	v.total, _ = v.a.countManifests(v.ctx) // a store that cannot be listed is told below
-	inStore := map[string]bool{}
 	for _, p := range v.a.spooledPlaces() {
-		inStore[p.id()] = true
+		v.led.mark(p.id(), markStored, true)
 		names, err := v.a.objects(v.ctx, p)
 		if err != nil {
 			return err
@@ -178,7 +177,7 @@ func (v *verification) all() error {
 		}
 	}
 	for _, s := range v.a.shelves {
-		if err := v.shelf(s, inStore); err != nil {
+		if err := v.shelf(s); err != nil {
 			if v.ctx.Err() != nil {
 				return err
 			}
@@ -192,18 +191,18 @@ func (v *verification) all() error {
 	if err := v.missing(v.query); err != nil || !v.query.all() {
 		return err
 	}
-	return v.rows(inStore)
+	return v.rows()
 }
 
 // shelf goes through one store, past what was verified in the spool.
-func (v *verification) shelf(s *shelf, inStore map[string]bool) error {
+func (v *verification) shelf(s *shelf) error {
 	at := place{shelf: s}
 	var names []string
 	folder := func() error {
-		if len(names) == 0 || inStore[at.id()] && v.a.isSpooled(at.id()) {
+		if len(names) == 0 || v.led.has(at.id(), markStored) && v.a.isSpooled(at.id()) {
 			return nil
 		}
-		inStore[at.id()] = slices.Contains(names, segment.ManifestFile)
+		v.led.mark(at.id(), markStored, slices.Contains(names, segment.ManifestFile))
 		return v.folder(at, names)
 	}
 	err := s.store.List(v.ctx, "", func(i recorder.BlobInfo) error {
@@ -231,7 +230,7 @@ func (v *verification) shelf(s *shelf, inStore map[string]bool) error {
 func (v *verification) folder(p place, names []string) error {
 	id := p.id()
 	if v.query.skips(id, p.prefix) {
-		v.seen(id)
+		v.led.seen(id)
 		v.tick()
 		return nil
 	}
@@ -260,19 +259,21 @@ func (v *verification) beingTaken(id string) bool {
 }
 
 // rows compares the catalogue with the store.
-func (v *verification) rows(inStore map[string]bool) error {
+func (v *verification) rows() error {
 	c, err := v.a.catalogue.get(v.ctx)
 	if err == nil {
-		rows := map[string]bool{}
 		err = eachRow(v.ctx, c, func(r recorder.Row) {
 			id := r.Manifest.ID
-			rows[id] = true
-			if !v.down[r.Store] && !inStore[id] && !v.there(r) && !v.beingTaken(id) {
+			if !v.down[r.Store] && !v.led.has(id, markStored) && !v.there(r) && !v.beingTaken(id) {
 				v.found.addf(id, "", FaultNoObject, "the catalogue has it in %s, the store has not", r.Prefix)
 			}
+			v.led.mark(id, markRow, true)
 		})
-		if err == nil {
-			v.withoutRow(inStore, rows)
+	}
+	if err == nil && v.led.rowless() {
+		err = v.a.eachManifest(v.ctx, v.withoutRow) // their ids were not kept
+		if len(v.down) > 0 && v.ctx.Err() == nil {
+			err = nil // told
 		}
 	}
 	if err != nil && v.ctx.Err() == nil {
@@ -288,16 +289,16 @@ func (v *verification) there(r recorder.Row) bool {
 	return err == nil && v.a.has(v.ctx, place{s, r.Prefix})
 }
 
-func (v *verification) withoutRow(inStore, rows map[string]bool) {
-	for id, complete := range inStore {
-		if !complete || rows[id] || v.beingTaken(id) {
-			continue
-		}
-		if _, err := v.a.fsys.Stat(v.a.spool(rowsDir, id+".json")); err == nil {
-			continue // the catalogue was down; its row follows
-		}
-		v.found.addf(id, "", FaultNoRow, "the store has it, the catalogue has not: rebuild the catalogue")
+func (v *verification) withoutRow(p place) error {
+	id := p.id()
+	if v.led.has(id, markRow) || !v.led.has(id, markStored) || v.beingTaken(id) {
+		return nil
 	}
+	if _, err := v.a.fsys.Stat(v.a.spool(rowsDir, id+".json")); err == nil {
+		return nil // the catalogue was down; its row follows
+	}
+	v.found.addf(id, "", FaultNoRow, "the store has it, the catalogue has not: rebuild the catalogue")
+	return nil
 }
 
 // recording verifies one recording whose folder holds the named objects.

@@ -3,7 +3,6 @@ package archive
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -20,84 +19,10 @@ type ProofQuery struct {
 	Kept [][]byte // signed checkpoints that were kept elsewhere: the logs must still be what they say
 }
 
-// ledger is what the logs say of recordings.
-type ledger struct {
-	rings  audit.Rings
-	last   map[[16]byte]*lastWord // by recording
-	graves map[[16]byte]*grave    // of shredded recordings
-	sizes  map[string]int64       // entries of each log
-	begun  time.Time              // of the first log; zero: there is none
-	whole  bool                   // all logs were read
-}
-
-// lastWord is the last that the logs say of a recording.
-type lastWord struct {
-	link  [16]byte // hash of the link, cut
-	entry int64
-	log   *string // shared
-	at    time.Time
-	kind  audit.Kind // of what came after the link; empty: nothing
-	seen  bool       // in a store
-}
-
-func idKey(id string) (k [16]byte) {
-	sum := sha256.Sum256([]byte(id))
-	copy(k[:], sum[:])
-	return k
-}
-
-func linkKey(hexSum string) (k [16]byte) {
-	sum := sha256.Sum256([]byte(hexSum))
-	copy(k[:], sum[:])
-	return k
-}
-
-// take notes what an entry says.
-func (l *ledger) take(log *string, e audit.Entry) {
-	if l.begun.IsZero() || e.At.Before(l.begun) {
-		l.begun = e.At
-	}
-	k := idKey(e.Recording)
-	switch e.Kind {
-	case audit.KindPublished, audit.KindReplaced:
-		if e.Link != nil {
-			l.last[k] = &lastWord{link: linkKey(e.Link.SHA256), entry: e.N, log: log, at: e.At}
-		}
-	case audit.KindDeleted, audit.KindShredded:
-		if !e.Done() {
-			return // it was asked for, and may not have happened
-		}
-		w := l.last[k]
-		if w == nil {
-			w = &lastWord{entry: e.N, log: log, at: e.At}
-			l.last[k] = w
-		}
-		w.kind = e.Kind
-		if e.Kind == audit.KindShredded {
-			g := l.grave(k)
-			g.entry, g.log, g.told = e.N, log, true
-		}
-	case audit.KindTombstone:
-		if e.Link != nil {
-			l.grave(k).link = linkKey(e.Link.SHA256)
-		}
-	default:
-	}
-}
-
-func (l *ledger) grave(k [16]byte) *grave {
-	g := l.graves[k]
-	if g == nil {
-		g = &grave{}
-		l.graves[k] = g
-	}
-	return g
-}
-
 // readLogs checks all logs, in the stores and on the disk, and learns from them.
 func (v *verification) readLogs(q ProofQuery) error {
 	l := &v.led
-	l.last, l.graves, l.sizes, l.whole = map[[16]byte]*lastWord{}, map[[16]byte]*grave{}, map[string]int64{}, true
+	l.whole = true
 	shipped := v.shipped(q)
 	logs, rings, err := audit.Stored(v.ctx, v.a.Store(), "")
 	v.stored = logs
@@ -117,7 +42,8 @@ func (v *verification) readLogs(q ProofQuery) error {
 	stored := map[string]*audit.Checker{}
 	for _, s := range logs {
 		name := s.Name()
-		c, err := s.Check(v.ctx, l.rings, func(e audit.Entry) { l.take(&name, e) }, v.logFinding, kept...)
+		number := l.number(name)
+		c, err := s.Check(v.ctx, l.rings, func(e audit.Entry) { l.take(number, e) }, v.logFinding, kept...)
 		if err != nil {
 			if v.ctx.Err() != nil {
 				return err
@@ -208,9 +134,10 @@ func (v *verification) readOwn(q ProofQuery, stored map[string]*audit.Checker, s
 	}
 	for _, epoch := range epochs {
 		e, name := dir.Epoch(epoch), node+"/"+epoch
+		number := v.led.number(name)
 		c, err := e.Check(v.ctx, node, v.led.rings, func(en audit.Entry) {
 			if en.N >= v.led.sizes[name] {
-				v.led.take(&name, en)
+				v.led.take(number, en)
 			}
 		}, v.logFinding, kept...)
 		if err != nil {
@@ -249,24 +176,15 @@ func (v *verification) logFinding(f audit.Finding) {
 // missing names recordings that were published and are nowhere, without a word
 // about their deletion.
 func (v *verification) missing(q VerifyQuery) error {
-	type gone struct {
-		log   string
-		entry int64
-	}
-	want := map[gone]bool{}
-	for _, w := range v.led.last {
-		if !w.seen && w.kind != audit.KindDeleted && w.link != ([16]byte{}) && q.near(w.at) {
-			want[gone{*w.log, w.entry}] = true
-		}
-	}
-	if len(want) == 0 || len(v.down) > 0 {
+	if len(v.down) > 0 || v.led.want(q.near) == 0 {
 		return nil
 	}
 	// Their ids were not kept: they are read again.
 	return v.eachLog(func(log string) func(audit.Entry) {
+		number := v.led.number(log)
 		return func(e audit.Entry) {
-			if want[gone{log, e.N}] && !q.skips(e.Recording, "") && q.began(e) && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
-				delete(want, gone{log, e.N})
+			if v.led.wants(number, e) && !q.skips(e.Recording, "") && q.began(e) && !v.beingTaken(e.Recording) && !v.isUnlinked(e.Recording) {
+				v.led.mark(e.Recording, markWanted, false)
 				tell := v.found.addf
 				if q.Trunk != "" {
 					tell = v.notes.addf // it may be of any trunk

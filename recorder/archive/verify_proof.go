@@ -75,11 +75,11 @@ func (v *verification) link(id, prefix string, content []byte, o segment.Opened)
 	if err != nil {
 		if v.led.rings.Of(signed) == nil && len(v.led.rings) == 0 {
 			v.notes.addf(id, segment.ManifestFile, FaultSignature, "%v; no public key is at hand", err)
-			v.seen(id)
+			v.led.seen(id)
 			return nil
 		}
 		v.found.addf(id, segment.ManifestFile, FaultSignature, "%v", err)
-		v.seen(id)
+		v.led.seen(id)
 		return nil
 	}
 	sum := sha256.Sum256(sealed)
@@ -100,11 +100,11 @@ func (v *verification) link(id, prefix string, content []byte, o segment.Opened)
 
 // unsigned tells of a manifest without a link.
 func (v *verification) unsigned(id string, m *recorder.Manifest) {
-	w := v.led.last[idKey(id)]
-	v.seen(id)
+	w, logged := v.led.of(id)
+	v.led.seen(id)
 	switch {
-	case w != nil && w.kind == "":
-		v.found.addf(id, segment.ManifestFile, FaultUnsigned, "entry %d of log %s says that it was published with a link; it has none", w.entry, *w.log)
+	case logged && w.is&(markDeleted|markShredded) == 0:
+		v.found.addf(id, segment.ManifestFile, FaultUnsigned, "entry %d of log %s says that it was published with a link; it has none", w.entry.n(), v.led.log(w.entry))
 	case v.isUnlinked(id):
 		v.notes.addf(id, segment.ManifestFile, FaultUnsigned, "published while the audit log could not be written; its link follows")
 	case m != nil && !v.led.begun.IsZero() && m.Call.Start.After(v.led.begun):
@@ -120,46 +120,41 @@ func (v *verification) isUnlinked(id string) bool {
 	return err == nil
 }
 
-func (v *verification) seen(id string) {
-	if w := v.led.last[idKey(id)]; w != nil {
-		w.seen = true
-	}
-}
-
 // inLog compares a link with what the logs say.
 func (v *verification) inLog(id string, l *audit.Link) {
 	name := l.Node + "/" + l.Epoch
 	size, known := v.led.sizes[name]
-	w := v.led.last[idKey(id)]
+	w, logged := v.led.of(id)
 	switch {
 	case !v.led.whole:
 		v.inOwnLog(id, l)
-	case w != nil && w.link == linkKey(l.SHA256):
-		w.seen = true
+	case w.is&markLinked != 0 && w.link == v.led.digest(l.SHA256):
+		v.led.seen(id)
+		shredded, log := w.is&markShredded != 0, v.led.log(w.entry)
 		switch {
-		case w.kind == audit.KindShredded && v.keyLost != nil:
-			v.tombstoneLost(id, *w.log)
-		case w.kind == audit.KindShredded && v.ended == "":
-			v.found.addf(id, segment.KeyFile, FaultUndone, "log %s says that it was shredded, and its key is there: somebody put it back, or a crash came between", *w.log)
-		case w.kind == audit.KindDeleted:
-			v.notes.addf(id, segment.ManifestFile, FaultDeleted, "log %s says so, and it is still there", *w.log)
+		case shredded && v.keyLost != nil:
+			v.tombstoneLost(id, log)
+		case shredded && v.ended == "":
+			v.found.addf(id, segment.KeyFile, FaultUndone, "log %s says that it was shredded, and its key is there: somebody put it back, or a crash came between", log)
+		case w.is&markDeleted != 0:
+			v.notes.addf(id, segment.ManifestFile, FaultDeleted, "log %s says so, and it is still there", log)
 		}
 	case !known:
 		v.notes.addf(id, segment.ManifestFile, FaultNoLog, "log %s is not at hand: its place in it was not checked", name)
-		v.seen(id)
+		v.led.seen(id)
 	case l.Entry >= size:
-		v.seen(id)
+		v.led.seen(id)
 		detail := fmt.Sprintf("its link is entry %d of log %s, which ends at entry %d", l.Entry, name, size)
 		if time.Since(l.At) < logGrace {
 			v.notes.addf(id, segment.ManifestFile, audit.FaultTruncated, "%s; it is fresh, the rest may be on its way", detail)
 			return
 		}
 		v.found.addf(id, segment.ManifestFile, audit.FaultTruncated, "%s: the end of the log is gone", detail)
-	case w == nil:
+	case !logged:
 		v.found.addf(id, segment.ManifestFile, audit.FaultChain, "its link is none that log %s has", name)
 	default:
-		w.seen = true
-		v.rolledBack(id, l, w.entry, *w.log)
+		v.led.seen(id)
+		v.rolledBack(id, l, w.entry.n(), v.led.log(w.entry))
 	}
 }
 
