@@ -77,6 +77,11 @@ func (p *Plan) adapt(m *Manifest) {
 	p.SampleRate, p.Format, p.Suppressed, p.Mono = m.SampleRate, m.Format, m.Suppressed, len(m.Channels) == 1
 }
 
+// records tells whether the trunk recording goes on, or begins.
+func (x *resumption) records(p Plan) bool {
+	return slices.ContainsFunc(x.held, func(m *Manifest) bool { return m.Kind == KindTrunk }) || !p.NoTrunk && !x.known && len(x.held) == 0
+}
+
 // plan returns the plan that the core is made with.
 func (x *resumption) plan(p Plan) Plan {
 	p.NoTrunk = p.NoTrunk || x.known || len(x.held) > 0 // begun by resume

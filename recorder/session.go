@@ -97,13 +97,14 @@ type session struct {
 // newSession makes the inbox of a call; x is what it goes on with, or nil.
 func newSession(r *Recorder, s media.Session, p Plan, conv string, x *resumption) *session {
 	n := &session{rec: r, info: s, conv: conv, reasons: []string{}}
-	noTrunk := p.NoTrunk
+	noTrunk, heard := p.NoTrunk, p
 	if x != nil {
+		heard.NoTrunk = !x.records(p)
 		p = x.plan(p)
 	}
 	n.core = newCore(s, p, conv, r.vault, func(info recordingInfo) output { return newWriter(r, s.ID, info, x) })
 	n.core.kinds.claims = r
-	n.core.monitor = r.listen(s, &p)
+	n.core.monitor = r.listen(s, &heard)
 	if x != nil {
 		n.answered = s.Resumed.Answered
 		n.core.resume(x, noTrunk)

@@ -19,6 +19,7 @@ import (
 type forks struct {
 	client atomic.Pointer[src.Client] // nil: no trunk has ever asked for copies
 	plans  atomic.Pointer[map[string]forkPlan]
+	left   *restart // has those of a process before
 }
 
 // forkPlan is who gets the calls of a trunk. Each group is one copy, its members
@@ -36,6 +37,7 @@ func (d *daemon) startForks(context.Context) error {
 		}
 		return nil
 	})
+	d.forks.left = &d.restart
 	return d.forks.reload(d)
 }
 
@@ -85,15 +87,28 @@ func (f *forks) start(d *daemon, to config.NextHop) error {
 			return fmt.Errorf("no address towards %s: %w (give media.address)", to, err)
 		}
 	}
-	c, err := src.New(src.Config{Address: addr, TLS: d.secure.dialer(), Log: d.log})
-	if err != nil {
-		return err
+	cfg := src.Config{Address: addr, TLS: d.secure.dialer(), Ports: d.restart.forkPorts(), Journal: d.forkJournal(), Log: d.log}
+	c, err := startedFork(cfg)
+	if err != nil && cfg.Ports != (src.Ports{}) { // servers are told of others
+		cfg.Ports = src.Ports{}
+		c, err = startedFork(cfg)
 	}
-	if err := c.Start(); err != nil {
+	if err != nil {
 		return err
 	}
 	f.client.Store(c)
 	return nil
+}
+
+func startedFork(cfg src.Config) (*src.Client, error) {
+	c, err := src.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Start(); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
 }
 
 // monitor implements recorder.Config.Monitor.
@@ -102,7 +117,11 @@ func (f *forks) monitor(s media.Session) recorder.Monitor {
 	if !ok {
 		return nil
 	}
-	return &copier{client: f.client.Load(), session: s, plan: plan}
+	c := &copier{client: f.client.Load(), session: s, plan: plan, list: make([]*src.Fork, len(plan.groups))}
+	if s.Resumed != nil {
+		c.resume(f.left)
+	}
+	return c
 }
 
 // copier is the monitor of one call. It belongs to the owner of the session.
@@ -113,7 +132,7 @@ type copier struct {
 	agents  []string
 	begun   bool
 	over    bool
-	list    []*src.Fork
+	list    []*src.Fork // of each group; nil: it has none
 }
 
 // begin calls the recorders once there is something to tell: a call that is not
@@ -123,10 +142,21 @@ func (c *copier) begin(rate int) {
 		return
 	}
 	c.begun = true
-	for _, g := range c.plan.groups {
-		if f := c.client.Fork(c.session, g, rate > 8000); f != nil {
-			f.Parties(c.agents)
-			c.list = append(c.list, f)
+	for k, g := range c.plan.groups {
+		if c.list[k] != nil {
+			continue // it goes on
+		}
+		if c.list[k] = c.client.Fork(forkKey(c.session.ID, k), c.session, g, rate > 8000); c.list[k] != nil {
+			c.list[k].Parties(c.agents)
+		}
+	}
+}
+
+// each does something with all forks that there are.
+func (c *copier) each(do func(*src.Fork)) {
+	for _, f := range c.list {
+		if f != nil {
+			do(f)
 		}
 	}
 }
@@ -137,16 +167,12 @@ func (c *copier) Raw() bool { return c.plan.windows }
 // Audio implements recorder.Monitor.
 func (c *copier) Audio(realMS int64, rate int, ch [2][]int16) {
 	c.begin(rate)
-	for _, f := range c.list {
-		f.Audio(realMS, rate, ch)
-	}
+	c.each(func(f *src.Fork) { f.Audio(realMS, rate, ch) })
 }
 
 // Suppressed implements recorder.Monitor.
 func (c *copier) Suppressed() {
-	for _, f := range c.list {
-		f.Suppressed()
-	}
+	c.each((*src.Fork).Suppressed)
 }
 
 // Parties implements recorder.Monitor.
@@ -155,9 +181,7 @@ func (c *copier) Parties(names []string) {
 	if len(names) != 1 || !c.isParty(names[0]) {
 		c.agents = names
 	}
-	for _, f := range c.list {
-		f.Parties(c.agents)
-	}
+	c.each(func(f *src.Fork) { f.Parties(c.agents) })
 }
 
 // isParty tells whether a name is that of the call itself: nobody has said who
@@ -174,9 +198,7 @@ func (c *copier) isParty(name string) bool {
 // End implements recorder.Monitor.
 func (c *copier) End() {
 	c.over = true
-	for _, f := range c.list {
-		f.End()
-	}
+	c.each((*src.Fork).End)
 }
 
 // register shows what is sent to other recorders.
@@ -192,6 +214,8 @@ func (f *forks) register(reg *prometheus.Registry) {
 	add("calls_total", "Copies of calls to other recorders that were begun.", func(c *src.Counters) *atomic.Uint64 { return &c.Started })
 	add("calls_refused_total", "Copies that were not begun because there were too many.", func(c *src.Counters) *atomic.Uint64 { return &c.Refused })
 	add("sessions_total", "Recording sessions that another recorder took.", func(c *src.Counters) *atomic.Uint64 { return &c.Established })
+	add("resumed_total", "Recording sessions of a process before that went on.", func(c *src.Counters) *atomic.Uint64 { return &c.Resumed })
+	add("dismissed_total", "Recording sessions of a process before that were ended, as their calls were.", func(c *src.Counters) *atomic.Uint64 { return &c.Dismissed })
 	add("failovers_total", "Recorders that were given up during a call.", func(c *src.Counters) *atomic.Uint64 { return &c.Failovers })
 	add("unserved_total", "Rounds in which no recorder took the copy.", func(c *src.Counters) *atomic.Uint64 { return &c.Unserved })
 	add("packets_total", "RTP packets sent to other recorders.", func(c *src.Counters) *atomic.Uint64 { return &c.Packets })

@@ -32,6 +32,7 @@ type restart struct {
 	// Sessions ask in their own goroutines, and recordings in those that write.
 	mu    sync.Mutex // guards all following
 	left  map[string]*journal.Call
+	forks map[string][]byte          // copies to other recorders, until they are taken
 	held  map[string][]*archive.Held // by session, until they are taken
 	taken map[string]*archive.Held   // by recording
 }
@@ -73,7 +74,7 @@ func (d *daemon) startJournal(context.Context) error {
 		d.log.Error("calls would not survive a restart", "error", err) // no reason to take none
 		return nil
 	}
-	r.journal, r.left = j, left.Calls
+	r.journal, r.left, r.forks = j, left.Calls, splitForks(left.Calls)
 	d.closers = append(d.closers, j.Close)
 	if away := time.Since(left.Alive); len(r.left) > 0 && away > d.cfg.Restart.DowntimeMax {
 		d.log.Warn("the calls of before are given up: the daemon was away for too long", "calls", len(r.left), "away", away.Round(time.Second))
@@ -210,6 +211,7 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 	if flows := d.relay.Restored(); flows > 0 {
 		d.log.Info("media went on in the kernel meanwhile", "flows", flows)
 	}
+	d.dismissForks()
 	d.rec.Proceed()
 	for _, h := range r.rest() { // their calls go on unrecorded
 		d.archive.Abandon(h)

@@ -30,6 +30,9 @@ type Fork struct {
 	wide    bool // G.722 is offered first
 	inbox   chan event
 	done    chan struct{} // closed when the owner has left
+	key     string        // in the journal
+
+	resumed *journalled // what it goes on with; of the owner
 
 	transactions atomic.Int32 // of the server, that are kept
 
@@ -74,12 +77,15 @@ type outlet struct {
 	nextMS   int64      // behind the block that was taken last
 	marker   bool
 	base     time.Time // when 0 ms is due; zero: not yet known
+	was      time.Time // base in the process before; zero: there was none, or it is made up for
 	reported time.Time
 	octets   [2]uint32
 	packets  [2]uint32
 
 	lastStamp uint32
-	g722      [2]codec.G722Encoder
+
+	silentUntil time.Time // until then nothing begins with silence; zero: it may
+	g722        [2]codec.G722Encoder
 }
 
 // remote is where a channel goes; zero: the server does not want it.
@@ -122,12 +128,19 @@ func (f *Fork) Audio(realMS int64, rate int, ch [2][]int16) {
 	}
 	f.setPaused(false)
 	o := &f.out
+	if realMS, ch = o.trimmed(realMS, rate, ch); len(ch[0]) == 0 {
+		return
+	}
 	o.blocks = append(o.blocks, block{realMS, rate, [2][]int16{slices.Clone(ch[0]), slices.Clone(ch[1])}})
 	o.heldMS += int64(len(ch[0]) * 1000 / rate)
 	f.c.held.Add(o.blocks[len(o.blocks)-1].bytes())
 	most := int64(bufferMSMax)
 	if f.c.held.Load() > heldBytesMax {
 		most = scarceMSMax
+	}
+	if o.heldMS > most && o.codec != nil { // what comes is not to be due later and later
+		most /= 2
+		o.base, o.pcm, o.nextMS = time.Time{}, [2][]int16{}, -1
 	}
 	for o.heldMS > most && len(o.blocks) > 1 {
 		f.c.counters.DroppedMS.Add(uint64(o.shift()))
@@ -238,7 +251,8 @@ func (f *Fork) due(dst []packet, now time.Time) []packet {
 			continue
 		}
 		if o.base.IsZero() {
-			o.base = now.Add(cushion - time.Duration(o.pcmMS)*time.Millisecond)
+			o.begun(now.Add(cushion - time.Duration(o.pcmMS)*time.Millisecond))
+			f.put(event{news: true}) // for the journal
 		}
 		if now.Before(o.base.Add(time.Duration(o.pcmMS) * time.Millisecond)) {
 			break

@@ -25,6 +25,7 @@ type leg struct {
 
 	// of the recording session
 	server    Server
+	listed    string           // the URI of the server of the list
 	gained    []*sip.Challenge // answered
 	answers   int              // to challenges, since a request was taken
 	redirects int              // followed, of the server of the list
@@ -57,6 +58,8 @@ type leg struct {
 	metaSince time.Time
 	stale     []stale      // other answers to its INVITEs
 	met       []netip.Addr // addresses that were let in for it
+
+	chronicle chronicle
 }
 
 // stale is an answer that was ended at once.
@@ -76,12 +79,17 @@ type told struct {
 func (f *Fork) own() {
 	defer close(f.done)
 	l := &leg{f: f, pause: retryFirst}
-	l.begin(time.Now())
+	if f.resumed != nil {
+		l.goOn(f.resumed, time.Now())
+	} else {
+		l.begin(time.Now())
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for !l.over {
 		now := time.Now()
 		l.due(now)
+		l.journal(now)
 		if l.over {
 			break
 		}
@@ -94,6 +102,7 @@ func (f *Fork) own() {
 			l.over = true
 		}
 	}
+	l.journal(time.Now())
 	f.connect(nil, [2]remote{})
 	f.c.forget(f, l.callID)
 	for _, a := range l.met {
@@ -115,7 +124,7 @@ func (l *leg) begin(now time.Time) {
 		l.server = f.servers[l.next%len(f.servers)]
 		l.next++
 		l.tries++
-		l.redirects = 0
+		l.redirects, l.listed = 0, l.server.URI
 		if l.invite(now) {
 			return
 		}
@@ -260,7 +269,7 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 			return
 		}
 		if !initial && res.Status != 408 && res.Status != 481 {
-			l.changing = nil // the session goes on as it was
+			l.changing, l.giveUp = nil, time.Time{} // the session goes on as it was
 			if res.Status == 491 || res.Status == 500 {
 				l.change = now.Add(time.Second)
 			}
@@ -274,7 +283,7 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		l.up, l.since, l.setup, l.giveUp = true, now, nil, time.Time{}
 	} else {
 		l.end.Refresh(res)
-		l.changing = nil
+		l.changing, l.giveUp = nil, time.Time{}
 	}
 	l.answers = 0
 	l.acknowledge(res)
@@ -348,7 +357,10 @@ func (l *leg) due(now time.Time) {
 	case passed(l.giveUp):
 		cl := l.setup
 		l.giveUp = time.Time{}
-		if cl.Provisional() && cl.Req != nil {
+		if cl == nil { // of a process before: it may be there all the same
+			l.hangUp(now)
+			l.bye = nil
+		} else if cl.Provisional() && cl.Req != nil {
 			l.cancel(cl, now)
 		}
 		l.failed(errors.New("it does not answer"), now)
@@ -434,6 +446,9 @@ func (l *leg) deadline(now time.Time) time.Time {
 	}
 	if l.up && !l.ending {
 		at(l.ping)
+		if l.f.c.cfg.Journal != nil {
+			at(now.Add(saveEvery))
+		}
 	}
 	if !l.drain.IsZero() && !l.ending {
 		at(now.Add(packetMS * time.Millisecond))

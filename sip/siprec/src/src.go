@@ -62,6 +62,11 @@ type Config struct {
 	// Open opens the socket that all media is sent from; nil: a UDP socket on all addresses.
 	Open func(netip.Addr) (net.PacketConn, error)
 
+	// Ports of Listen and Open, where those are not given: of a process before, so that
+	// servers find the client where it was.
+	Ports Ports
+
+	Journal  Journal      // nil: forks end with the process
 	ForksMax int          // 0: 10000
 	Log      *slog.Logger // nil: silent
 }
@@ -76,7 +81,9 @@ type Counters struct {
 	Packets     atomic.Uint64 // RTP
 	DroppedMS   atomic.Uint64 // audio that no server was there for
 	SendErrors  atomic.Uint64
-	Live        atomic.Int64 // forks going on
+	Resumed     atomic.Uint64 // recording sessions of a process before that go on
+	Dismissed   atomic.Uint64 // recording sessions of a process before that were ended
+	Live        atomic.Int64  // forks going on
 }
 
 // Client sends recordings to servers.
@@ -109,12 +116,12 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("siprec client: no address")
 	}
 	if len(cfg.Listen) == 0 {
-		at := netip.AddrPortFrom(unspecified(cfg.Address), 0) // the address may be that of a NAT
-		cfg.Listen = []sip.Listen{{Network: "udp", Addr: at}, {Network: "tcp", Addr: at}}
+		any := unspecified(cfg.Address) // the address may be that of a NAT
+		cfg.Listen = []sip.Listen{{Network: "udp", Addr: netip.AddrPortFrom(any, cfg.Ports.UDP)}, {Network: "tcp", Addr: netip.AddrPortFrom(any, cfg.Ports.TCP)}}
 	}
 	if cfg.Open == nil {
 		cfg.Open = func(a netip.Addr) (net.PacketConn, error) {
-			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(unspecified(a), 0)))
+			return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(unspecified(a), cfg.Ports.Media)))
 		}
 	}
 	if cfg.ForksMax <= 0 {
@@ -199,20 +206,30 @@ func (c *Client) Close() error {
 
 // Fork begins to send a call to the first of servers that takes it; when that
 // fails, to the next. It returns nil when there are too many.
-// wide: the recording has more than 8000 samples a second.
-func (c *Client) Fork(s media.Session, servers []Server, wide bool) *Fork {
+// wide: the recording has more than 8000 samples a second. key is its own in the
+// journal; empty: it has none.
+func (c *Client) Fork(key string, s media.Session, servers []Server, wide bool) *Fork {
 	f := newFork(c, s, servers, wide)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed || len(c.forks) >= c.cfg.ForksMax || len(servers) == 0 {
-		c.counters.Refused.Add(1)
+	f.key = key
+	if len(servers) == 0 || !c.enter(f) {
 		return nil
 	}
-	c.forks[f.id] = f
 	c.counters.Started.Add(1)
+	return f
+}
+
+// enter takes a fork in; false when there are too many.
+func (c *Client) enter(f *Fork) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.forks) >= c.cfg.ForksMax || c.forks[f.id] != nil {
+		c.counters.Refused.Add(1)
+		return false
+	}
+	c.forks[f.id] = f
 	c.counters.Live.Add(1)
 	c.wg.Go(f.own)
-	return f
+	return true
 }
 
 // Server is a recorder that sessions can be sent to.

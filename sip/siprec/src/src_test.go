@@ -77,7 +77,7 @@ func inBubbleWith(t *testing.T, wide bool, edit func(*Server), f func(*world)) {
 			edit(&s)
 			list = append(list, s)
 		}
-		w.f = c.Fork(session(), list, wide)
+		w.f = c.Fork("", session(), list, wide)
 		f(w)
 	})
 }
@@ -373,7 +373,7 @@ func TestLimitsAndClose(t *testing.T) {
 	inBubble(t, false, func(w *world) {
 		w.a.accept()
 		w.c.cfg.ForksMax = 1
-		if f := w.c.Fork(session(), w.f.servers, false); f != nil {
+		if f := w.c.Fork("", session(), w.f.servers, false); f != nil {
 			t.Error("a fork beyond the limit")
 		}
 		closed := make(chan error)
