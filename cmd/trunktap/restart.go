@@ -205,7 +205,7 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 		d.hold(ctx, slices.Concat(restored.Sessions, recorded.Sessions))
 		restored.Observe()
 		recorded.Observe()
-		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost,
+		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost, "not_answered", d.b2bua.Counters().CallsCut.Load(),
 			"recording_sessions", len(recorded.Sessions), "recording_sessions_lost", recorded.Lost, "media_after", media)
 	}
 	if flows := d.relay.Restored(); flows > 0 {
@@ -293,7 +293,7 @@ func restartMetrics(gauge func(name, help string, f func() float64), unsigned fu
 		return
 	}
 	c := &r.journal.Counters
-	gauge("journal_calls", "Calls that would go on after a restart.", func() float64 { return float64(c.Calls.Load()) })
+	gauge("journal_calls", "Calls that a process after this one would know of: those that are answered would go on, others be ended.", func() float64 { return float64(c.Calls.Load()) })
 	unsigned("journal_refused_total", "Entries of the journal of calls beyond its limits.", &c.Refused)
 	unsigned("journal_write_errors_total", "Failed writes of the journal of calls.", &c.WriteErrors)
 }

@@ -45,6 +45,7 @@ type call struct {
 	over      bool
 	reach     [2]string // Contacts, by party
 	instances [2]string // and their +sip.instance
+	streams   [2]bool   // and whether they are reached over connections
 	awaits    string    // Contact of a phone that it waits for; empty: none
 
 	// of the owner

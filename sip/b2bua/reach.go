@@ -162,7 +162,7 @@ func (b *B2BUA) cameBack(reg *call) {
 			continue
 		}
 		for p := range c.reach {
-			if c.at(dialog.Party(p)) == side && registers(list, c.reach[p], c.instances[p], flow.Remote.Addr()) {
+			if c.streams[p] && c.at(dialog.Party(p)) == side && registers(list, c.reach[p], c.instances[p], flow.Remote.Addr()) {
 				c.put(event{do: func() { c.phoneBack(dialog.Party(p), flow) }})
 			}
 		}
@@ -182,10 +182,7 @@ func (c *call) phoneBack(p dialog.Party, flow sip.Flow) {
 // the user agent that has a target: by its instance where both name one, else by its
 // user and host. A private address may be that of several, one behind each NAT.
 func registers(list []sip.Address, target, instance string, src netip.Addr) bool {
-	want, err := sip.ParseURI(target)
-	if err != nil {
-		return false
-	}
+	var want sip.URI
 	for _, a := range list {
 		if id, ok := a.Param("+sip.instance"); ok && instance != "" {
 			if id == instance {
@@ -193,7 +190,14 @@ func registers(list []sip.Address, target, instance string, src netip.Addr) bool
 			}
 			continue
 		}
+		user, _, _ := strings.Cut(a.URI, "@")
+		if !strings.HasPrefix(target, user) { // as nearly all are
+			continue
+		}
 		u, err := sip.ParseURI(a.URI)
+		if err == nil && want.Host == "" {
+			want, err = sip.ParseURI(target)
+		}
 		if err != nil || u.User != want.User || !strings.EqualFold(u.Host, want.Host) {
 			continue
 		}

@@ -78,6 +78,7 @@ func TestSecureDTLSRestored(t *testing.T) {
 		far := newFarDTLS(t, m.a, relayed, theirs)
 		far.Start(dtls.Association{Number: 1, Role: srtp.Active, Fingerprints: []srtp.Fingerprint{ours.Fingerprint()}})
 		keys := <-far.keys
+		synctest.Wait() // the other end has them, too
 		in, err := srtp.NewUnprotector(keys.Receive, 0)
 		if err != nil {
 			t.Fatal(err)

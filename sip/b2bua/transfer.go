@@ -63,9 +63,10 @@ func (b *B2BUA) behind(n dialogName, trunk *sip.Trunk, side media.Side) string {
 func (b *B2BUA) reachable(c *call, d *dialogState) {
 	targets := [2]string{d.Ends[dialog.Caller].Target, d.Ends[dialog.Callee].Target}
 	instances := [2]string{d.Ends[dialog.Caller].Instance, d.Ends[dialog.Callee].Instance}
+	streams := [2]bool{d.Ends[dialog.Caller].Flow.Reliable(), d.Ends[dialog.Callee].Flow.Reliable()}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c.reach, c.instances = targets, instances
+	c.reach, c.instances, c.streams = targets, instances, streams
 }
 
 // replacing returns where a call goes that is to take the place of a known one: to
