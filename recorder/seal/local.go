@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -62,6 +61,8 @@ type Local struct {
 	path string
 	fsys vfs.FS
 
+	changing sync.Mutex // held while this process changes the file; before mu
+
 	mu   sync.RWMutex // guards keys
 	keys *keks
 }
@@ -72,6 +73,7 @@ type keks struct {
 	aead    tink.AEAD
 	primary string
 	ids     map[string]bool // enabled keys
+	info    fs.FileInfo     // of the file, before it was read
 }
 
 var (
@@ -141,6 +143,7 @@ func (l *Local) load() (*keks, error) {
 	if err != nil {
 		return nil, &KeyFileError{l.path, "restore it from a backup: its keys cannot be used", err}
 	}
+	k.info = info
 	return k, nil
 }
 
@@ -177,14 +180,22 @@ func (k *keks) wrapper(wrapped []byte) string {
 	return ""
 }
 
-// generate makes the first key file.
+// generate makes the first key file, unless another process has by now.
 func (l *Local) generate() (*keks, error) {
+	if err := vfs.MkdirAll(l.fsys, filepath.Dir(l.path)); err != nil {
+		return nil, &KeyFileError{l.path, "make its directory writable for the daemon's user", err}
+	}
+	unlock, err := l.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if k, err := l.load(); !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
 	h, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
 		return nil, fmt.Errorf("make a key-encryption key: %w", err)
-	}
-	if err := vfs.MkdirAll(l.fsys, filepath.Dir(l.path)); err != nil {
-		return nil, &KeyFileError{l.path, "make its directory writable for the daemon's user", err}
 	}
 	if err := l.save(h); err != nil {
 		return nil, err
@@ -211,8 +222,8 @@ func (l *Local) save(h *keyset.Handle) error {
 }
 
 // Rotate implements Rotator: it adds a key-encryption key and makes it the one
-// that wraps new data keys; the others stay readable. Of two processes that rotate
-// at once one gets an error.
+// that wraps new data keys; the others stay readable. Processes that share the file
+// take turns.
 func (l localKEK) Rotate(context.Context) (string, error) {
 	k, err := l.change(func(m *keyset.Manager, _ *keks) error {
 		id, err := m.Add(aead.AES256GCMKeyTemplate())
@@ -261,17 +272,13 @@ func (l localKEK) Keys(context.Context) ([]KeyInfo, error) {
 
 // change replaces the key file by one that edit makes of it.
 func (l *Local) change(edit func(m *keyset.Manager, now *keks) error) (*keks, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	lock := l.path + ".rotating"
-	f, err := l.fsys.OpenFile(lock, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	unlock, err := l.lock()
 	if err != nil {
-		return nil, &KeyFileError{lock, "another rotation is under way; when none is, remove this file", err}
+		return nil, err
 	}
-	defer func() { _ = l.fsys.Remove(lock) }() // a left lock names itself at the next rotation
-	if err := f.Close(); err != nil {
-		return nil, &KeyFileError{lock, "check the disk", err}
-	}
+	defer unlock()
 	now, err := l.load() // another process may have rotated since
 	if err != nil {
 		return nil, err
@@ -287,12 +294,7 @@ func (l *Local) change(edit func(m *keyset.Manager, now *keks) error) (*keks, er
 	if err := l.save(h); err != nil {
 		return nil, err
 	}
-	k, err := l.load()
-	if err != nil {
-		return nil, err
-	}
-	l.keys = k
-	return k, nil
+	return l.reload()
 }
 
 func (l *Local) current() *keks {
@@ -301,12 +303,16 @@ func (l *Local) current() *keks {
 	return l.keys
 }
 
-// reload reads the key file again when it does not know a key: another process
-// may have rotated.
+// reload reads the key file again: another process may have changed it. What is not
+// known to be durable is for reading only: a crash must not take a key away that has
+// sealed something.
 func (l *Local) reload() (*keks, error) {
 	k, err := l.load()
 	if err != nil {
 		return nil, err
+	}
+	if l.fsys.SyncDir(filepath.Dir(l.path)) != nil {
+		return k, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -319,7 +325,7 @@ func (l localKEK) Active() string { return l.current().primary }
 
 // Wrap implements KEK.
 func (l localKEK) Wrap(_ context.Context, plaintext, aad []byte) (string, []byte, error) {
-	k := l.current()
+	k := l.follow()
 	b, err := k.aead.Encrypt(plaintext, aad)
 	return k.primary, b, err
 }

@@ -122,18 +122,6 @@ func TestRotateKeepsOldKeysReadable(t *testing.T) {
 	}
 }
 
-func TestRotateLock(t *testing.T) {
-	mem := vfstest.NewMem()
-	l := mustOpen(t, mem, "/k/kek.json")
-	if err := vfs.WriteFile(mem, "/k/kek.json.rotating", nil); err != nil {
-		t.Fatal(err)
-	}
-	var kf *KeyFileError
-	if _, err := l.Rotate(context.Background()); !errors.As(err, &kf) || kf.Hint == "" {
-		t.Fatalf("Rotate beside another: %v, want a *KeyFileError with a hint", err)
-	}
-}
-
 func TestKeyFileRefused(t *testing.T) {
 	for _, c := range []struct {
 		name string
