@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -262,4 +263,83 @@ func (c *siprecLive) check(t *testing.T, m *recorder.Manifest, kills int) {
 	}) {
 		t.Errorf("what came after the restart was not laid over what was known: %+v", m.Labels)
 	}
+}
+
+// TestLiveRestartSIPRECSecure is TestLiveRestartSIPREC with SRTP: packets that come after
+// the kills are read with the keys of before, and reports are written with them.
+func TestLiveRestartSIPRECSecure(t *testing.T) {
+	if testing.Short() {
+		t.Skip("real time: left out by -short")
+	}
+	listen := freeUDP(t, liveHost)
+	d := newLiveDaemon(t, siprecConfig(t, listen, []siptest.Dialect{{Source: []string{"srtp: required"}}}))
+	d.start()
+	ctx, cancel := context.WithTimeout(t.Context(), siprecLimit)
+	defer cancel()
+	client := dialectAddr(0)
+	c := must(siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(client, 0), Remote: listen}))(t)
+	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	call := must(c.NewDialog("secure", "", 0))(t)
+	offer := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", client, client)
+	var peers []*siptest.Reported
+	for _, mux := range []bool{false, true} {
+		p := must(siptest.NewReported(func(a netip.AddrPort) (siptest.Conn, error) { return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)) }, client, mux, true))(t)
+		t.Cleanup(func() { _ = p.Close() }) // nothing is sent any more
+		offer += p.Line()
+		peers = append(peers, p)
+	}
+	must(call.Invite(ctx, "application/sdp", []byte(offer), nil))(t)
+	for i, p := range peers {
+		if err := p.Answered(call.Answer(), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const stretch = 100 // packets, before, between and behind the kills
+	for k := range 3 {
+		if k > 0 {
+			d.kill()
+			d.start()
+		}
+		for range stretch {
+			for _, p := range peers {
+				if err := p.Send(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	reports := func() (n int) {
+		for _, p := range peers {
+			list, _, err := p.Receipts()
+			if err != nil && strings.Contains(err.Error(), "decrypt") {
+				t.Fatal(err)
+			}
+			n += len(list)
+		}
+		return n
+	}
+	had := reports()
+	await(t, "report under the keys of before", func() bool { return reports() > had })
+	if err := call.Bye(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range d.recordings(1) {
+		checkAccount(t, m)
+		if m.Call.EndCause != "bye" || len(m.Segments) != 3 {
+			t.Errorf("ended by %s, %d segments", m.Call.EndCause, len(m.Segments))
+		}
+		for _, s := range m.Streams {
+			if s.Packets <= stretch || s.Undecoded+s.Undecrypted > 0 { // those of the last process, and what was durable of the others
+				t.Errorf("stream %+v", s)
+			}
+		}
+		if len(m.Streams) != 2 {
+			t.Errorf("%d streams", len(m.Streams))
+		}
+	}
+	if text := d.metrics(); !strings.Contains(text, "trunktap_siprec_unjournalled_total 0\n") || !strings.Contains(text, "trunktap_siprec_restored_total 1\n") {
+		t.Error("/metrics tells of something else than one session that went on")
+	}
+	d.stop()
 }

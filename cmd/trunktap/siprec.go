@@ -15,6 +15,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/siprec"
 )
@@ -37,7 +38,7 @@ func (d *daemon) makeSIPREC(context.Context) error {
 	srv, err := siprec.New(siprec.Config{
 		Sources: sources, Listen: listen, Relay: d.relay, Observer: d.rec, Decodable: decodable,
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(d.cfg.Media.Timeout), CallRefused: d.refusals.take, Log: d.log,
-		Journal: d.siprecJournal(),
+		Journal: d.siprecJournal(), JournalSealed: d.sealer().Mode() != seal.ModeNone,
 	})
 	if err != nil {
 		return err

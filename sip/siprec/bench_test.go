@@ -15,6 +15,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/media/relay"
+	"github.com/trunktap/trunktap/media/srtp/dtls"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/siptest"
 	"github.com/trunktap/trunktap/suppress"
@@ -36,6 +37,17 @@ type bench struct {
 	ctx   context.Context
 }
 
+// certificates are those of the server, and of the one after it.
+var certificates = sync.OnceValue(func() (out [2]*dtls.Certificate) {
+	for i := range out {
+		var err error
+		if out[i], err = dtls.NewCertificate(time.Now(), nil); err != nil {
+			panic(err)
+		}
+	}
+	return out
+})
+
 func testSource() Source {
 	return Source{
 		Name: "sbc", Peers: []netip.Prefix{netip.MustParsePrefix("10.0.0.64/28")}, MediaAddr: serverAddr.Addr(),
@@ -48,7 +60,7 @@ func inBubble(t *testing.T, edit func(*Config), f func(*bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
-		r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Open: func(a netip.AddrPort) (relay.Conn, error) { return n.Listen(a) }})
+		r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Certificate: certificates()[0], Open: func(a netip.AddrPort) (relay.Conn, error) { return n.Listen(a) }})
 		if err != nil {
 			t.Fatal(err)
 		}

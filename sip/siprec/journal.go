@@ -11,7 +11,6 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
-	"github.com/trunktap/trunktap/sip/dialog"
 )
 
 // Journal keeps what a recording needs to go on in another process. It never waits.
@@ -108,6 +107,8 @@ type savedLine struct {
 	SideKnown    bool     `json:",omitempty"`
 	Mixed        bool     `json:",omitempty"`
 	Senders      []string `json:",omitempty"`
+
+	Sec *savedProtection `json:",omitempty"`
 }
 
 // Journalled says whether an entry of a journal is one of a recording session.
@@ -157,7 +158,7 @@ func (l *leg) unjournal() {
 // journal writes the entry. r.mu is held.
 func (r *recording) journal() {
 	c, j := &r.chronicle, r.srv.cfg.Journal
-	if len(r.legs)+len(c.past) == 0 || r.secures() {
+	if len(r.legs)+len(c.past) == 0 || r.secures() && !r.srv.cfg.JournalSealed {
 		if c.written != nil {
 			j.Drop(r.id)
 			c.written = nil
@@ -188,7 +189,7 @@ func (r *recording) journal() {
 	c.written = state
 }
 
-// secures says whether keys are known here that must not be written.
+// secures says whether keys are known here, which go into a sealed journal alone.
 func (r *recording) secures() bool {
 	return slices.ContainsFunc(r.legs, func(l *leg) bool {
 		return slices.ContainsFunc(l.lines, func(n *line) bool { return n.sec != nil })
@@ -263,6 +264,9 @@ func (r *recording) save() *journalled {
 			j.Legs = append(j.Legs, l.saved)
 		}
 	}
+	if j.secured() {
+		j.SIPREC = secureVersion
+	}
 	return j
 }
 
@@ -310,22 +314,19 @@ func (n *line) save() savedLine {
 		Side: n.place.side, SideBy: n.place.by, SideKnown: n.place.known, Mixed: n.place.mixed, Senders: slices.Clone(n.senders),
 	}
 	if n.stream != nil {
-		s.Port = n.stream.Local(relaySide)
+		s.Port, s.Sec = n.stream.Local(relaySide), n.saveProtection()
 	}
 	return s
 }
 
-// farewell answers a BYE: whoever has the answer does not ask again, so a process
-// after this one must know of the end, or it would go on with a call that nobody has.
-func (l *leg) farewell(s *dialog.Server) {
-	res := sip.ResponseTo(s.Req, 200, "OK").Frozen()
-	s.Respond(res, time.Now())
-	l.bye = s.Req
-	l.journal()
-	flow := sip.ReplyFlow(s.Req)
-	if j := l.srv.cfg.Journal; j != nil {
-		j.After(func() { l.send(res, flow) })
+// deliver sends an answer. Whoever has a 2xx goes on from there, and does not ask again:
+// a process after this one must know of it, so it waits for the journal.
+func (l *leg) deliver(res *sip.Message, flow sip.Flow) {
+	j := l.srv.cfg.Journal
+	if j == nil || l.rec == nil || !l.confirmed || res.Status < 200 || res.Status >= 300 {
+		l.send(res, flow)
 		return
 	}
-	l.send(res, flow)
+	l.journal()
+	j.After(func() { l.send(res, flow) })
 }

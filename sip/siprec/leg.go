@@ -34,6 +34,7 @@ type leg struct {
 	box      chan *sip.Message
 	stop     chan struct{} // end with a BYE
 	stopOnce sync.Once
+	poke     chan struct{} // of capacity 1: the journal is out of date
 	kill     chan struct{} // end at once
 	killOnce sync.Once
 
@@ -75,7 +76,7 @@ func newLeg(s *Server, id uint64, source *Source, m *sip.Message) *leg {
 	l := &leg{
 		srv: s, source: source, id: id, key: dialogKey{strings.Clone(m.CallID()), strings.Clone(m.FromTag())},
 		log: s.cfg.Log.With("source", source.Name, "dialog", id), tag: hex.EncodeToString(tag), sdpID: rand.Uint64N(1 << 40),
-		box: make(chan *sip.Message, mailboxMax), stop: make(chan struct{}), kill: make(chan struct{}), started: m.Arrival,
+		box: make(chan *sip.Message, mailboxMax), stop: make(chan struct{}), kill: make(chan struct{}), poke: make(chan struct{}, 1), started: m.Arrival,
 		half: halfOf(m), cname: newCNAME(),
 	}
 	near, far := halves(m)
@@ -122,6 +123,8 @@ func (l *leg) own() {
 		case m := <-l.box:
 			l.guarded(func() { l.take(m); l.journal() })
 		case <-timer.C:
+		case <-l.poke:
+			l.guarded(l.journal)
 		case <-stop:
 			stop = nil
 			l.guarded(func() { l.shutdown() })

@@ -162,21 +162,26 @@ func (l *leg) open(n *line) error {
 		return nil
 	}
 	s := l.source
-	opt := relay.Options{RTP: true, ReceiveOnly: true}
-	if s.SRTP != nil {
-		opt.Suites[relaySide] = s.SRTP.Sides[relaySide].Suites
-	}
 	bind := s.MediaBind
 	if !bind.IsValid() {
 		bind = s.MediaAddr
 	}
-	stream, err := l.srv.cfg.Relay.Open([2]netip.Addr{relaySide: bind}, opt)
+	stream, err := l.srv.cfg.Relay.Open([2]netip.Addr{relaySide: bind}, l.options())
 	if err != nil {
 		return fmt.Errorf("ports for a stream: %w", err)
 	}
 	n.stream = stream
 	n.addr = netip.AddrPortFrom(s.MediaAddr, stream.Local(relaySide).Port())
 	return nil
+}
+
+// options are those of the relay for a line.
+func (l *leg) options() relay.Options {
+	opt := relay.Options{RTP: true, ReceiveOnly: true, Keyed: l.keyed}
+	if l.source.SRTP != nil {
+		opt.Suites[relaySide] = l.source.SRTP.Sides[relaySide].Suites
+	}
+	return opt
 }
 
 // plainMedia is what the side that we do not have says about protection.

@@ -83,7 +83,7 @@ func (l *leg) answerWith(s *dialog.Server, status int, reason string, body []byt
 		res.Body = body
 	}
 	s.Respond(res.Frozen(), time.Now()) // the request may have waited
-	l.send(res, sip.ReplyFlow(s.Req))
+	l.deliver(res, sip.ReplyFlow(s.Req))
 }
 
 // understood are the extensions that may be required of us. 100rel is never used,
@@ -236,8 +236,9 @@ func (l *leg) inDialog(s *dialog.Server, now time.Time) {
 	case sip.Invite, sip.Update:
 		l.change(s, now)
 	case sip.Bye:
+		l.bye = m
 		l.finish(now, media.CauseBye)
-		l.farewell(s)
+		l.respond(s, 200, "OK")
 	case "INFO", "MESSAGE":
 		l.takeMetadata(split(m.Get("Content-Type"), m.Body), now)
 		l.respond(s, 200, "OK")

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media"
-	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
 )
@@ -91,7 +90,7 @@ func (s *Server) revive(state []byte) (*recording, error) {
 	if err := json.Unmarshal(state, &j); err != nil {
 		return nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
-	if j.SIPREC != journalVersion || len(j.Legs) > serversMax {
+	if !j.known() || len(j.Legs) > serversMax {
 		return nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.SIPREC, journalVersion)
 	}
 	list := s.sources.Load().now
@@ -270,13 +269,15 @@ func (l *leg) openAgain() error {
 		if !s.Port.IsValid() {
 			continue
 		}
-		opt := relay.Options{RTP: true, ReceiveOnly: true}
 		at := [2]netip.AddrPort{relaySide: s.Port}
-		stream, err := l.srv.cfg.Relay.OpenAt(at, opt)
+		stream, err := l.srv.cfg.Relay.OpenAt(at, l.options())
 		if err != nil {
 			return fmt.Errorf("open media %d where it was: %w", i, err)
 		}
 		l.lines[i].stream = stream
+		if err := l.restoreProtection(l.lines[i], stream, s.Sec); err != nil {
+			return err
+		}
 	}
 	return l.settle()
 }

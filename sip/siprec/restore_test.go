@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/media/relay"
-	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
 )
 
@@ -83,7 +82,7 @@ func (w *bench) killed(j *memJournal, edit func(*Config, map[string][]byte)) (*S
 	}
 	w.obs.taps = nil
 	j.states = maps.Clone(states)
-	r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Open: func(a netip.AddrPort) (relay.Conn, error) { return w.net.Listen(a) }})
+	r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Certificate: certificates()[1], Open: func(a netip.AddrPort) (relay.Conn, error) { return w.net.Listen(a) }})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -300,27 +299,6 @@ func setAll(states map[string][]byte, text string) {
 	for k := range states {
 		states[k] = []byte(text)
 	}
-}
-
-// Keys do not get into the journal: such a recording ends with the process.
-func TestSRTPIsNotJournalled(t *testing.T) {
-	j := &memJournal{}
-	inBubble(t, func(c *Config) {
-		journalling(j)(c)
-		c.Sources[0].SRTP = &srtp.Config{Sides: [2]srtp.SideConfig{{Policy: srtp.Optional}}}
-	}, func(w *bench) {
-		d := plainDialog()
-		d.Body = strings.ReplaceAll(strings.ReplaceAll(d.Body, "RTP/AVP", "RTP/SAVP"), "a=sendonly",
-			"a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj\r\na=sendonly")
-		c, _ := w.dial("call", d)
-		w.settle()
-		if n := len(j.copied()); n != 0 || w.srv.counters.Unjournalled.Load() != 1 {
-			t.Errorf("%d entries, %d counted", n, w.srv.counters.Unjournalled.Load())
-		}
-		if err := c.Bye(w.ctx); err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // Entries of calls are not taken for those of recording sessions.

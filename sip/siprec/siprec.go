@@ -107,6 +107,9 @@ type Config struct {
 
 	// Journal keeps recordings for the next process; nil: they end with this one.
 	Journal Journal
+	// JournalSealed says that nobody else can read the Journal: recordings with SRTP are
+	// kept there, too, with their keys.
+	JournalSealed bool
 
 	// Decodable says which formats are answered; nil: all.
 	Decodable func(media.Format) bool
