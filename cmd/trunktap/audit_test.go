@@ -43,6 +43,7 @@ func TestEvidence(t *testing.T) {
 		return r.out
 	}
 	fine("show", id) // without the daemon: its trace waits in the inbox
+	fine("ls", "--trunk", "carrier-x")
 	stop := serving(t, file, cfg)
 	deadline := time.Now().Add(liveReadyLimit)
 	for !strings.Contains(fine("audit", "ls", "--kind", "recording.published"), id) {
@@ -70,10 +71,13 @@ func TestEvidence(t *testing.T) {
 		}
 	}
 	log := fine("audit", "ls")
-	for _, want := range []string{"access.get", "command line", "access.bundle", "access.verify", "verify.done", "daemon.started", "config.loaded"} {
+	for _, want := range []string{"access.get", "command line", "0 recordings; filters: limit, trunk", "access.bundle", "access.verify", "verify.done", "daemon.started", "config.loaded"} {
 		if !strings.Contains(log, want) {
 			t.Errorf("no %s in the log:\n%s", want, log)
 		}
+	}
+	if strings.Contains(log, "carrier-x") {
+		t.Error("what was searched for is in the log")
 	}
 	fine("audit", "export", "-o", filepath.Join(dir, "log.jsonl"))
 	if code, log := stop(); code != exitFine {

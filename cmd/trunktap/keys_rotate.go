@@ -13,7 +13,6 @@ import (
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/api"
-	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/seal"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -217,31 +216,6 @@ func (d *daemon) rotateDue(ctx context.Context, last rotatedAt, failing bool) er
 		return d.keys.done(ctx, audit.KindKeyRotated, r.what(), by, err)
 	}
 	return err
-}
-
-// tellRecovered logs what became of recordings in the spool, and keeps those whose
-// keys were not to be had.
-func (d *daemon) tellRecovered(recovered []archive.Recovered) {
-	d.keyless = nil
-	for _, r := range recovered {
-		switch {
-		case errors.Is(r.Err, recorder.ErrKeyUnreachable) || errors.Is(r.Err, recorder.ErrKeyRevoked):
-			d.keyless = append(d.keyless, r.ID)
-			d.log.Warn("a recording waits in the spool until its key can be had", "recording", r.ID, "error", r.Err)
-		case r.Err != nil:
-			d.log.Error("a recording could not be recovered", "recording", r.ID, "error", r.Err)
-		default:
-			d.log.Info("recovered a recording", "recording", r.ID, "audio_ms", r.AudioMS, "finished", r.Finished, "torn_bytes", r.Torn)
-		}
-	}
-}
-
-// recoverKeyless publishes what waited in the spool for its key, once the key
-// service answers.
-func (d *daemon) recoverKeyless(ctx context.Context) {
-	if len(d.keyless) > 0 && d.sealer().Status(ctx).Up {
-		d.tellRecovered(d.archive.RecoverAgain(ctx, d.keyless))
-	}
 }
 
 // keyWarnings are what /readyz tells of keys though recordings can begin.

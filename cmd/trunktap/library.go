@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/trunktap/trunktap/cmd/trunktap/config"
 	"github.com/trunktap/trunktap/recorder"
@@ -123,10 +124,15 @@ func openLocal(e *env, cfg *config.Config) (source, error) {
 }
 
 func (l local) find(ctx context.Context, q recorder.Query) (listing, error) {
-	if err := trace(l.cfg, audit.KindList, "", ""); err != nil {
+	page, err := l.Find(ctx, q)
+	var given []string
+	for name := range parameters(&q) {
+		given = append(given, name)
+	}
+	slices.Sort(given)
+	if err := trace(l.cfg, audit.KindList, "", api.Listed(len(page.Rows), given)); err != nil {
 		return listing{}, err
 	}
-	page, err := l.Find(ctx, q)
 	out := listing{Next: page.Next}
 	if q.Total && err == nil {
 		out.Total, out.TotalMore = &page.Total, page.TotalMore

@@ -107,7 +107,7 @@ type daemon struct {
 	siprec   *siprec.Server // nil: no recording sessions are taken
 	restart  restart
 	rotation rotation
-	keyless  []string // recordings in the spool whose keys were not to be had; owned by the goroutine of startRecovery
+	keyless  keyless // owned by the goroutine of startRecovery
 	refusals *refusals
 	keys     *keyWork
 	auditing atomic.Pointer[audit.Log] // audit, for who may note something before there is one

@@ -96,7 +96,7 @@ func (s *Server) recordingRoutes() {
 
 func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	page, err := s.cfg.Library.Find(ctx, in.query)
-	if aerr := s.accessed(ctx, "access.list", "", listed(len(page.Rows), in.filters), err); aerr != nil {
+	if aerr := s.accessed(ctx, "access.list", "", Listed(len(page.Rows), in.filters), err); aerr != nil {
 		return nil, aerr
 	}
 	if err != nil {
@@ -117,8 +117,9 @@ func (s *Server) find(ctx context.Context, in *findInput) (*listing, error) {
 	return out, nil
 }
 
-// listed says what was shown of a search: its values are not in the log.
-func listed(n int, filters []string) string {
+// Listed says what was shown of a search by the names of its filters, as an entry of
+// the audit log: its values are not in the log.
+func Listed(n int, filters []string) string {
 	what := fmt.Sprintf("%d recordings", n)
 	if len(filters) > 0 {
 		what += "; filters: " + strings.Join(filters, ", ")

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -64,13 +65,7 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
 	var bad findings
-	var total int64
-	_ = a.eachManifest(ctx, func(p place) error { // it only tells how far it is
-		if q.takes(a, p) {
-			total++
-		}
-		return ctx.Err()
-	})
+	total := a.rewrapTotal(ctx, q)
 	per := time.Second / time.Duration(cmpOr(q.PerSecond, rewrapPerSecond))
 	err = a.eachManifest(ctx, func(p place) error {
 		if !q.takes(a, p) {
@@ -98,6 +93,27 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
 	return r, nil
+}
+
+// rewrapTotal tells how many recordings a run will look at, by the account of the
+// catalogue: no store is listed for it. A day that was begun counts whole; 0 when the
+// catalogue cannot be asked.
+func (a *Archive) rewrapTotal(ctx context.Context, q RewrapQuery) (n int64) {
+	days, err := a.Usage(ctx, recorder.UsageQuery{Group: []string{"store", "day"}})
+	if err != nil {
+		return 0
+	}
+	for _, u := range days {
+		s, err := a.shelf(u.Store)
+		if err != nil {
+			continue
+		}
+		p := place{s, strings.ReplaceAll(u.Day, "-", "/") + "/\uffff"} // behind all of the day
+		if q.has(p) && (q.Behind == "" || p.mark() > q.Behind) {
+			n += u.Recordings
+		}
+	}
+	return n
 }
 
 // takes tells whether a run takes a recording.
