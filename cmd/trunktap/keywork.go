@@ -180,7 +180,7 @@ func (w *keyWork) journalKey() string {
 		if err := json.Unmarshal(wrapped, &k); err != nil {
 			return nil, err
 		}
-		return journalKeys{w.archive.Sealer()}.Open(wrapped)
+		return journalKeys{sealer: w.archive.Sealer()}.Open(wrapped)
 	})
 	if !w.running && err == nil && len(c.Calls) == 0 {
 		return "" // no call is to go on

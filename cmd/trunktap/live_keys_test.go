@@ -249,7 +249,7 @@ func TestLiveKeysStop(t *testing.T) {
 
 // TestLiveKeysAwayAtStart: the daemon is killed in a call and starts without anybody
 // to ask. Calls are taken; what begins waits for its key, and so does what the crash
-// left. Nothing but the call of before is lost.
+// left. The call of before goes on, and of its recording what there was is kept.
 func TestLiveKeysAwayAtStart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
@@ -259,9 +259,9 @@ func TestLiveKeysAwayAtStart(t *testing.T) {
 	before := call([2]float64{440, 660})
 	time.Sleep(4 * time.Second) // longer than the lookback
 	d.kill()
-	before.quiet()
 	k.stop()
 	d.startTo("/healthz")
+	heard := len(before.internal.Media().Received())
 	during := call([2]float64{500, 800})
 	time.Sleep(1500 * time.Millisecond)
 	if d.metric("trunktap_key_recording") != 0 {
@@ -270,6 +270,12 @@ func TestLiveKeysAwayAtStart(t *testing.T) {
 	k.start()
 	d.waitMetric("trunktap_key_recording", isOne)
 	time.Sleep(1500 * time.Millisecond)
+	if n := len(before.internal.Media().Received()) - heard; n < 100 {
+		t.Errorf("%d packets are heard in the call of before", n)
+	}
+	if err := before.external.Bye(t.Context()); err != nil {
+		t.Errorf("the call of before: %v", err)
+	}
 	if err := during.bye(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -280,8 +286,13 @@ func TestLiveKeysAwayAtStart(t *testing.T) {
 	if keyGaps(m) > 0 || m.AudioMS < 2500 {
 		t.Errorf("%d ms, gaps %+v", m.AudioMS, m.Gaps)
 	}
-	if m := byCall[before.external.ID()]; m.AudioMS < 500 {
-		t.Errorf("%d ms of the call of before", m.AudioMS)
+	m = byCall[before.external.ID()]
+	checkAccount(t, m)
+	if m.AudioMS < 500 || m.Call.EndCause != "crash" {
+		t.Errorf("%d ms of the call of before, end cause %s", m.AudioMS, m.Call.EndCause)
+	}
+	if text := string(must(os.ReadFile(d.log))(t)); strings.Contains(text, "exists already") || !strings.Contains(text, "is not recorded any more") {
+		t.Error("what became of its recording is not told")
 	}
 	t.Log(strings.TrimSpace(d.command("verify")))
 	d.stop()

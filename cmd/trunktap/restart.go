@@ -37,31 +37,6 @@ type restart struct {
 	taken map[string]*archive.Held   // by recording
 }
 
-// journalKeys seals the journal as recordings are sealed.
-type journalKeys struct{ sealer recorder.Sealer }
-
-// journalKeyName binds the journal's data key.
-const journalKeyName = "calls-journal"
-
-// New implements journal.Keys.
-func (k journalKeys) New() (journal.Key, []byte, error) {
-	key, err := k.sealer.NewKey(context.Background(), journalKeyName)
-	if err != nil {
-		return nil, nil, err
-	}
-	wrapped, err := json.Marshal(key.Wrapped())
-	return key, wrapped, err
-}
-
-// Open implements journal.Keys.
-func (k journalKeys) Open(wrapped []byte) (journal.Key, error) {
-	var w recorder.WrappedKey
-	if err := json.Unmarshal(wrapped, &w); err != nil {
-		return nil, err
-	}
-	return k.sealer.OpenKey(context.Background(), journalKeyName, w)
-}
-
 // startJournal opens the journal of calls and finds what a process before has left.
 func (d *daemon) startJournal(context.Context) error {
 	r := &d.restart
@@ -69,13 +44,22 @@ func (d *daemon) startJournal(context.Context) error {
 	if d.cfg.Restart.Calls != "keep" || !d.cfg.Relays() && len(d.cfg.SIPREC.Listen) == 0 {
 		return nil
 	}
-	j, left, err := journal.Open(d.cfg.Restart.Journal, journalKeys{d.archive.Sealer()}, d.log)
+	keys, err := newJournalKeys(d.archive.Sealer(), d.cfg.Restart.KeyDir, d.cfg.Restart.Journal)
+	if err != nil {
+		d.log.Warn("the journal of calls needs the keys of recordings to be opened", "error", err)
+	}
+	j, left, err := journal.Open(d.cfg.Restart.Journal, keys, d.log)
 	if err != nil {
 		d.log.Error("calls would not survive a restart", "error", err) // no reason to take none
 		return nil
 	}
+	keys.forget(runOf(j.Wrapped()))
 	r.journal, r.left, r.forks = j, left.Calls, splitForks(left.Calls)
-	d.closers = append(d.closers, j.Close)
+	d.closers = append(d.closers, func() error {
+		err := j.Close()
+		keys.forget("") // who stops has ended its calls
+		return err
+	})
 	if away := time.Since(left.Alive); len(r.left) > 0 && away > d.cfg.Restart.DowntimeMax {
 		d.log.Warn("the calls of before are given up: the daemon was away for too long", "calls", len(r.left), "away", away.Round(time.Second))
 		for session := range r.left {
@@ -113,6 +97,10 @@ func (d *daemon) callJournal() b2bua.Journal {
 // recordingsOf gives the recorder what was held of a session.
 func (d *daemon) recordingsOf(s media.Session) (list []*recorder.Manifest, known bool) {
 	list = d.restart.take(s.ID)
+	if len(list) == 0 && d.archive.Stuck(s.ID) {
+		d.log.Error("a call goes on after the restart and is not recorded any more: what was recorded of it cannot be opened; recovery tells why", "recording", s.ID)
+		return nil, true
+	}
 	return list, len(list) > 0 || d.archive.Known(context.Background(), s)
 }
 

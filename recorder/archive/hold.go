@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -159,8 +160,27 @@ func (a *Archive) Continue(ctx context.Context, h *Held) (recorder.Sink, error) 
 // Abandon leaves a recording to Recover: its call does not go on after all.
 func (a *Archive) Abandon(h *Held) { a.release(h.ID) }
 
-// Known tells whether a recording is in the store.
+// Stuck tells whether a recording is in the spool that was going on, and Hold could do
+// nothing with it: its key is not at hand, or it is damaged.
+func (a *Archive) Stuck(id string) bool {
+	if !a.inSpool(id) || a.isLive(id) {
+		return false
+	}
+	_, err := a.fsys.Stat(a.spool(id, segment.ManifestFile)) // it was over
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func (a *Archive) inSpool(id string) bool {
+	_, err := a.fsys.Stat(a.spool(id))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// Known tells whether a recording is in the store, or will be: none can begin under its
+// name.
 func (a *Archive) Known(ctx context.Context, s media.Session) bool {
+	if a.inSpool(s.ID) {
+		return true
+	}
 	_, ok := a.guess(ctx, s.ID, recorder.Prefix(s.Start, media.ConversationID(s.SIPCallID), s.ID), recorder.Prefix(s.Start, "", s.ID))
 	return ok
 }

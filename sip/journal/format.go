@@ -10,8 +10,9 @@ import (
 
 // See FORMAT.md.
 const (
-	magic   = "trunktap calls "
-	version = '1'
+	magic         = "trunktap calls "
+	version       = '2'
+	versionBefore = '1' // is read: its frames are the same, its key is told otherwise
 
 	frameHeadBytes = 8 // length and sum
 
@@ -24,14 +25,10 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// newHead makes a key, and the beginning of a file that is sealed with it.
-func newHead(keys Keys) (Key, []byte, error) {
-	key, wrapped, err := keys.New()
-	if err != nil {
-		return nil, nil, err
-	}
+// newHead is the beginning of a file that is sealed with a key.
+func newHead(wrapped []byte) []byte {
 	head := append([]byte(magic), version, '\n')
-	return key, appendFrame(head, append([]byte{kindKey}, wrapped...)), nil
+	return appendFrame(head, append([]byte{kindKey}, wrapped...))
 }
 
 func appendFrame(dst, payload []byte) []byte {
@@ -76,7 +73,7 @@ func Read(data []byte, open func(wrapped []byte) (Key, error)) (*Contents, error
 	if len(data) < head || string(data[:len(magic)]) != magic || data[head-1] != '\n' {
 		return nil, errNoJournal
 	}
-	if v := data[len(magic)]; v != version {
+	if v := data[len(magic)]; v != version && v != versionBefore {
 		return nil, fmt.Errorf("%w: %q, this one is %q", ErrVersion, v, version)
 	}
 	rest := data[head:]

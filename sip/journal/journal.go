@@ -92,6 +92,7 @@ type Journal struct {
 	file    *os.File
 	key     Key
 	head    []byte
+	wrapped []byte // constant after Open
 	live    map[string]*frames
 	size    int64 // of the file
 	needed  int64 // of it, what is not outdated
@@ -131,9 +132,10 @@ func Open(path string, keys Keys, log *slog.Logger) (*Journal, *Contents, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the journal of calls: %w", err)
 	}
-	if j.key, j.head, err = newHead(keys); err != nil {
+	if j.key, j.wrapped, err = keys.New(); err != nil {
 		return nil, nil, fmt.Errorf("open the journal of calls: %w", err)
 	}
+	j.head = newHead(j.wrapped)
 	for key, c := range found.Calls {
 		if err := j.carry(key, c); err != nil {
 			return nil, nil, fmt.Errorf("open the journal of calls: %w", err)
@@ -189,6 +191,9 @@ func (j *Journal) carry(key string, c *Call) error {
 	j.Counters.Calls.Add(1)
 	return nil
 }
+
+// Wrapped is what Keys.New has returned beside the key.
+func (j *Journal) Wrapped() []byte { return j.wrapped }
 
 // Put notes the state of a call in place of the one before. False: it was refused,
 // and the one before stands.

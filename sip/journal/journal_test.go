@@ -138,9 +138,88 @@ func TestRewritten(t *testing.T) {
 	_ = j.Close()
 }
 
+func testHead() (Key, []byte, error) {
+	key, wrapped, err := testKeys{}.New()
+	return key, newHead(wrapped), err
+}
+
+// TestVersionBefore: what a daemon of before has left is gone on with.
+func TestVersionBefore(t *testing.T) {
+	key, head, err := testHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	head[len(magic)] = versionBefore
+	state, err := (&Journal{key: key}).frame(op{kindState, "a", []byte("old")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "calls.journal")
+	if err := os.WriteFile(path, append(head, state...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	j, c := open(t, path)
+	if s := c.Calls["a"]; s == nil || string(s.State) != "old" {
+		t.Errorf("%+v", c)
+	}
+	_ = j.Close()
+	if b, err := os.ReadFile(path); err != nil || b[len(magic)] != version {
+		t.Errorf("it is still of version %q, %v", b[len(magic)], err)
+	}
+}
+
+// TestEveryByte cuts and alters a journal at each of its bytes: what is before that place
+// is there, and nothing is that was not written.
+func TestEveryByte(t *testing.T) {
+	key, file, err := testHead()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &Journal{key: key}
+	ends := map[int]int{len(file): 0} // calls that are whole, by length
+	for i := range 3 {
+		for _, o := range []op{{kindState, string(rune('a' + i)), []byte("state")}, {kindNote, string(rune('a' + i)), []byte("note")}} {
+			b, err := j.frame(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			file = append(file, b...)
+			ends[len(file)] = i + 1
+		}
+	}
+	sane := func(what string, data []byte, at int) {
+		c, err := Read(data, testKeys{}.Open)
+		if err != nil {
+			return // the beginning: the file is set aside
+		}
+		least := 0
+		for end, n := range ends {
+			if end <= at {
+				least = max(least, n)
+			}
+		}
+		if len(c.Calls) < least {
+			t.Errorf("%s at byte %d: %d calls, want %d", what, at, len(c.Calls), least)
+		}
+		for id, call := range c.Calls {
+			if len(id) != 1 || id[0] < 'a' || id[0] > 'c' || string(call.State) != "state" || len(call.Notes) > 1 {
+				t.Errorf("%s at byte %d: call %q: %+v", what, at, id, call)
+			}
+		}
+	}
+	for at := range file {
+		sane("cut", file[:at], at)
+		for bit := range 8 {
+			altered := bytes.Clone(file)
+			altered[at] ^= 1 << bit
+			sane("altered", altered, at)
+		}
+	}
+}
+
 func TestSetAside(t *testing.T) {
 	for name, text := range map[string]string{
-		"another version": "trunktap calls 2\n....", "no journal": "hello, this is no journal", "another key": magic + "1\n" + string(appendFrame(nil, []byte("Kx"))),
+		"another version": "trunktap calls 3\n....", "no journal": "hello, this is no journal", "another key": magic + "1\n" + string(appendFrame(nil, []byte("Kx"))),
 	} {
 		path := filepath.Join(t.TempDir(), "calls.journal")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -163,7 +242,7 @@ func TestSetAside(t *testing.T) {
 // What is torn or altered at any place costs what is behind it, never what is before.
 func TestTorn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		_, data, _ := newHead(testKeys{})
+		_, data, _ := testHead()
 		j := &Journal{key: testKey{}}
 		heads := []int{len(data)}
 		n := rapid.IntRange(1, 8).Draw(t, "entries")
@@ -196,7 +275,7 @@ func TestTorn(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	_, head, _ := newHead(testKeys{})
+	_, head, _ := testHead()
 	j := &Journal{key: testKey{}}
 	state, _ := j.frame(op{kindState, "call", []byte("{}")})
 	note, _ := j.frame(op{kindNote, "call", []byte("{}")})

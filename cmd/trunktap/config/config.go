@@ -186,6 +186,7 @@ type Restart struct {
 	Calls       string        // keep | end
 	DowntimeMax time.Duration // after which they end all the same
 	Journal     string        // the file that they are kept in
+	KeyDir      string        // where its key outlives the process: auto, none, or a folder in memory
 }
 
 // Shutdown is how the daemon stops.

@@ -103,7 +103,7 @@ func TestDefaults(t *testing.T) {
 		Audit:   Audit{KeyFile: "/var/lib/trunktap/node-key.json", Dir: "/var/lib/trunktap/audit", Checkpoint: time.Minute, LocalMax: 1 << 30},
 		API:     API{Listen: netip.MustParseAddrPort("127.0.0.1:8080"), TokenFile: "/var/lib/trunktap/api-token", SubscribersMax: 64},
 		Limits:  Limits{CallsMax: 2000, DelayMax: time.Second, AnswersMax: 32 << 20},
-		Restart: Restart{Calls: "keep", DowntimeMax: time.Minute, Journal: "/var/lib/trunktap/calls.journal"},
+		Restart: Restart{Calls: "keep", DowntimeMax: time.Minute, Journal: "/var/lib/trunktap/calls.journal", KeyDir: "auto"},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 	if d := cmp.Diff(want, c, cmpNet); d != "" {
