@@ -3,6 +3,7 @@ package recorder
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -15,10 +16,22 @@ import (
 // back at backMS.
 func goneOn(t testing.TB, plan Plan, diesMS, backMS int, noted []suppress.Signal, before, after []step) (*memSink, *Manifest) {
 	t.Helper()
+	return goneOnHeard(t, nil, plan, diesMS, backMS, noted, before, after)
+}
+
+// goneOnHeard is goneOn with a monitor, nil: none, of what is recorded then.
+func goneOnHeard(t testing.TB, e *ear, plan Plan, diesMS, backMS int, noted []suppress.Signal, before, after []step) (*memSink, *Manifest) {
+	t.Helper()
 	sink, first := replayed(t, plan, script(answered(diesMS), before))
 	first.Call.EndCause = ""
 	r := mustRecorder(t, Config{
-		Policy: fixedPolicy{plan}, Synchronous: true,
+		Policy: fixedPolicy{plan}, Synchronous: true, Monitor: func(media.Session) Monitor {
+			if e == nil {
+				return nil
+			}
+			e.heard = map[int64][2]int16{}
+			return e
+		},
 		NewSink: func(context.Context, string, string) (Sink, error) {
 			return nil, errors.New("it is a recording that goes on")
 		},
@@ -90,6 +103,53 @@ func TestGoesOnSuppressed(t *testing.T) {
 		}
 		if len(m.Signals) != 2 {
 			t.Errorf("pause at %d ms: signals %+v", startMS, m.Signals)
+		}
+	}
+}
+
+// The monitor of a recording that goes on hears what is recorded from then on, and
+// nothing of a pause that was on.
+func TestGoesOnMonitored(t *testing.T) {
+	start := suppress.Signal{V: 1, Event: suppress.PauseStart, At: at(3000), Source: "http", Seq: 1}
+	end := suppress.Signal{V: 1, Event: suppress.PauseEnd, At: at(7000), Source: "http", Seq: 2}
+	e := &ear{}
+	goneOnHeard(t, e, testPlan(), 4000, 5000, []suppress.Signal{start},
+		script(talk(media.External, 0, 4000, constant(0x10)), []step{{at: at(3000), do: func(c *testCall) { c.tap.Signal(start) }}}),
+		script(talk(media.External, 5000, 9000, constant(0x10)), endAt(9000), []step{{at: at(7000), do: func(c *testCall) { c.tap.Signal(end) }}}))
+	loud := 0
+	for ms, pcm := range e.heard { // by the time since the last durable sample
+		if ms < 3000 {
+			t.Fatalf("the pause is heard at %d ms", ms)
+		}
+		if pcm[0] != 0 {
+			loud++
+		}
+	}
+	if loud < 1900 {
+		t.Errorf("%d ms are heard", loud)
+	}
+	if !slices.Contains(e.said, "suppressed") || !slices.Contains(e.said, "end") {
+		t.Errorf("told %q", e.said)
+	}
+}
+
+// Which trunk recordings have a monitor after a restart.
+func TestRecordsAfterRestart(t *testing.T) {
+	trunk, agent := &Manifest{Kind: KindTrunk}, &Manifest{Kind: KindSnippet}
+	for _, c := range []struct {
+		x       resumption
+		noTrunk bool
+		want    bool
+	}{
+		{resumption{held: []*Manifest{agent, trunk}, known: true}, false, true},
+		{resumption{held: []*Manifest{agent, trunk}, known: true}, true, true}, // it was begun
+		{resumption{held: []*Manifest{agent}, known: true}, false, false},
+		{resumption{known: true}, false, false}, // it is over
+		{resumption{}, false, true},             // it begins
+		{resumption{}, true, false},
+	} {
+		if got := c.x.records(Plan{NoTrunk: c.noTrunk}); got != c.want {
+			t.Errorf("%+v, no trunk %v: %v", c.x, c.noTrunk, got)
 		}
 	}
 }

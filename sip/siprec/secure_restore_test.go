@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +111,109 @@ func cryptoOf(t *testing.T, body []byte) string {
 	return v
 }
 
+// dtlsClient sends one stream that DTLS gives the keys for.
+type dtlsClient struct {
+	conn     *mediatest.Conn
+	to       netip.AddrPort
+	endpoint *dtls.Endpoint
+	end      sync.WaitGroup
+	shaken   atomic.Int64 // datagrams of handshakes
+	p        *srtp.Protector
+	stream   mediatest.RTPStream
+}
+
+// dtls begins a dialog with such a client, whose handshake is over.
+func (w *bench) dtls(certificate *dtls.Certificate) (*siptest.SRCDialog, *dtlsClient) {
+	t := w.t
+	t.Helper()
+	conn, err := w.net.Listen(netip.MustParseAddrPort("10.0.0.66:7000"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := w.src.NewDialog("dtls", "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offer := "v=0\r\no=- 1 1 IN IP4 10.0.0.66\r\ns=-\r\nc=IN IP4 10.0.0.66\r\nt=0 0\r\nm=audio 7000 UDP/TLS/RTP/SAVP 0\r\na=sendonly\r\na=rtcp-mux\r\n" +
+		fmt.Sprintf("a=setup:active\r\na=fingerprint:%s\r\n", certificate.Fingerprint())
+	if _, err := c.Invite(w.ctx, "application/sdp", []byte(offer), nil); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := sdp.Parse(c.Answer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := answer.Media()[0]
+	session, own := answer.Protection(0)
+	theirs, faults := srtp.ReadMedia(m.Proto, session, own)
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	d := &dtlsClient{conn: conn, to: netip.AddrPortFrom(m.Addr, m.Port), stream: mediatest.RTPStream{SSRC: 9}}
+	keys := d.shake(t, certificate, theirs.Fingerprints)
+	if d.p, err = srtp.NewProtector(keys.Send); err != nil {
+		t.Fatal(err)
+	}
+	return c, d
+}
+
+// shake makes the handshake.
+func (d *dtlsClient) shake(t *testing.T, certificate *dtls.Certificate, theirs []srtp.Fingerprint) dtls.Keys {
+	t.Helper()
+	got := make(chan dtls.Keys, 1)
+	var err error
+	d.endpoint, err = dtls.New(dtls.Config{
+		Certificate: certificate, Established: func(k dtls.Keys) { got <- k }, Failed: func(err error) { t.Error(err); close(got) },
+		Send: func(b []byte) error { _, err := d.conn.WriteToUDPAddrPort(b, d.to); return err },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.end.Go(func() {
+		buf := make([]byte, 2000)
+		for {
+			n, _, err := d.conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			if dtls.IsDTLS(buf[:n]) {
+				d.shaken.Add(1)
+				d.endpoint.Deliver(buf[:n])
+			}
+		}
+	})
+	d.endpoint.Start(dtls.Association{Number: 1, Role: srtp.Active, Fingerprints: theirs})
+	keys, ok := <-got
+	if !ok {
+		t.Fatal("no handshake")
+	}
+	return keys
+}
+
+func (d *dtlsClient) send(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		wire, err := d.p.RTP(make([]byte, 1500), d.stream.Audio(make([]int16, 160)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.conn.WriteToUDPAddrPort(wire, d.to); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (d *dtlsClient) close(t *testing.T) {
+	t.Helper()
+	if err := d.endpoint.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := d.conn.Close(); err != nil {
+		t.Error(err)
+	}
+	d.end.Wait()
+}
+
 // SRTP by DTLS goes on with the keys of the handshake, and without another one.
 func TestDTLSOverRestart(t *testing.T) {
 	j := &memJournal{}
@@ -117,80 +222,16 @@ func TestDTLSOverRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn, err := w.net.Listen(netip.MustParseAddrPort("10.0.0.66:7000"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := w.src.NewDialog("dtls", "", 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		offer := "v=0\r\no=- 1 1 IN IP4 10.0.0.66\r\ns=-\r\nc=IN IP4 10.0.0.66\r\nt=0 0\r\nm=audio 7000 UDP/TLS/RTP/SAVP 0\r\na=sendonly\r\na=rtcp-mux\r\n" +
-			fmt.Sprintf("a=setup:active\r\na=fingerprint:%s\r\n", certificate.Fingerprint())
-		if _, err := c.Invite(w.ctx, "application/sdp", []byte(offer), nil); err != nil {
-			t.Fatal(err)
-		}
-		answer, err := sdp.Parse(c.Answer())
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := answer.Media()[0]
-		to := netip.AddrPortFrom(m.Addr, m.Port)
-		session, own := answer.Protection(0)
-		theirs, faults := srtp.ReadMedia(m.Proto, session, own)
-		if len(faults) > 0 {
-			t.Fatal(faults)
-		}
-		got := make(chan dtls.Keys, 1)
-		client, err := dtls.New(dtls.Config{
-			Certificate: certificate, Established: func(k dtls.Keys) { got <- k }, Failed: func(err error) { t.Error(err); close(got) },
-			Send: func(b []byte) error { _, err := conn.WriteToUDPAddrPort(b, to); return err },
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		shaken := make(chan struct{})
-		handshakes := 0
-		go func() {
-			defer close(shaken)
-			buf := make([]byte, 2000)
-			for {
-				n, _, err := conn.ReadFromUDPAddrPort(buf)
-				if err != nil {
-					return
-				}
-				if dtls.IsDTLS(buf[:n]) {
-					handshakes++
-					client.Deliver(buf[:n])
-				}
-			}
-		}()
-		client.Start(dtls.Association{Number: 1, Role: srtp.Active, Fingerprints: theirs.Fingerprints})
-		keys, ok := <-got
-		if !ok {
-			t.Fatal("no handshake")
-		}
-		p, err := srtp.NewProtector(keys.Send)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, client := w.dtls(certificate)
 		w.settle()
-		shaken1, stream := handshakes, &mediatest.RTPStream{SSRC: 9}
+		shaken := client.shaken.Load()
 		for restarts := range 3 {
 			if restarts > 0 {
 				if _, restored := w.killed(j, secureAgain(j)); len(restored.Sessions) != 1 {
 					t.Fatalf("restored %+v", restored)
 				}
 			}
-			for range 10 {
-				wire, err := p.RTP(make([]byte, 1500), stream.Audio(make([]int16, 160)))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := conn.WriteToUDPAddrPort(wire, to); err != nil {
-					t.Fatal(err)
-				}
-			}
+			client.send(t, 10)
 			w.log()
 			if n := w.obs.taps[0].packets[media.External] + w.obs.taps[0].packets[media.Internal]; n != 10 {
 				t.Errorf("%d packets after %d restarts", n, restarts)
@@ -199,15 +240,9 @@ func TestDTLSOverRestart(t *testing.T) {
 		if err := c.Bye(w.ctx); err != nil {
 			t.Error(err)
 		}
-		if err := client.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := conn.Close(); err != nil {
-			t.Error(err)
-		}
-		<-shaken
-		if handshakes > shaken1+4 { // farewells
-			t.Errorf("%d datagrams of handshakes, %d before the restarts", handshakes, shaken1)
+		client.close(t)
+		if n := client.shaken.Load(); n > shaken+4 { // farewells
+			t.Errorf("%d datagrams of handshakes, %d before the restarts", n, shaken)
 		}
 	})
 }
