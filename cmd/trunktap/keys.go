@@ -331,8 +331,10 @@ func (c *shredCmd) Run(e *env) error {
 			return err
 		case c.JSON:
 			err = json.NewEncoder(e.stdout).Encode(s)
-		case s.State == "waits":
+		case s.State == "waits" && s.At.IsZero():
 			_, err = fmt.Fprintf(e.stdout, "%s is shredded when it has ended: %s\n", clean(c.ID), clean(s.Reason))
+		case s.State == "waits":
+			_, err = fmt.Fprintf(e.stdout, "%s was shredded here at %s, and is in its store when that answers: %s\n", clean(c.ID), s.At.Format(time.RFC3339), clean(s.Reason))
 		default:
 			_, err = fmt.Fprintf(e.stdout, "%s was shredded at %s: %s\n", clean(c.ID), s.At.Format(time.RFC3339), clean(s.Reason))
 		}

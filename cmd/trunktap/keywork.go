@@ -270,7 +270,9 @@ func (w *keyWork) Shred(ctx context.Context, id string, o api.ShredOrder, by api
 	case err != nil && s.At.IsZero():
 		return out, noTrace(err)
 	case err != nil:
-		out.Rest = err.Error()
+		if out.Rest = err.Error(); errors.Is(err, archive.ErrCopyLeft) {
+			out.State = "waits"
+		}
 	case s.At.IsZero():
 		out.State, out.Reason, out.By = "waits", o.Reason, by.Who
 		return out, nil

@@ -104,7 +104,7 @@ type ShredOrder struct {
 // ShredResult is what became of it.
 type ShredResult struct {
 	recorder.Shredded
-	State string `json:"state" enum:"shredded,waits" doc:"waits: until the recording has ended."`
+	State string `json:"state" enum:"shredded,waits" doc:"waits: until the recording has ended, or, with at, until its store has no copy of the key either."`
 	Rest  string `json:"rest,omitempty" doc:"The key is destroyed; this is still to be done, and is tried again."`
 }
 

@@ -70,6 +70,7 @@ type pending struct {
 
 	growing   []*growth // segments that go in parts
 	inherited bool      // a process before may have begun uploads of it
+	keyed     bool      // its key was sent to the store, whatever came of that
 
 	busy  bool
 	part  bool // busy with a part of a growing segment

@@ -44,13 +44,16 @@ func (o ShredOrder) entry(result string) audit.Entry {
 // *recorder.RefusedError while the recording goes on, unless the order may wait:
 // then At of the result is zero. audit.ErrUnavailable when it would leave no
 // trace. With an error and an At the key is destroyed and the rest waits for
-// ShredDue. What fails is in the log, too.
+// ShredDue: ErrCopyLeft until its store has no copy of the key either. What fails is in the log, too.
 func (a *Archive) Shred(ctx context.Context, o ShredOrder) (recorder.Shredded, error) {
 	ctx = context.WithoutCancel(ctx) // what is begun is ended, whoever hangs up
 	o.Reason, o.At = strings.TrimSpace(o.Reason), time.Now().UTC().Round(0)
 	s, err := a.shred(ctx, o)
 	if err == nil {
 		return s, nil
+	}
+	if errors.Is(err, ErrCopyLeft) {
+		err = errors.Join(err, a.trace(ctx, o.entry(audit.ResultWaits)))
 	}
 	if s.At.IsZero() && !a.cfg.ReadOnly && !errors.Is(err, audit.ErrUnavailable) {
 		e := o.entry(audit.ResultOf(err))
@@ -122,6 +125,9 @@ func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder
 	s, err := a.destroyKey(ctx, p, o)
 	if err != nil {
 		return recorder.Shredded{}, err
+	}
+	if err := a.destroyCopy(ctx, p); err != nil {
+		return s, errors.Join(err, a.afterShred(ctx, p))
 	}
 	if err := a.trace(ctx, o.entry(audit.ResultDone)); err != nil {
 		return s, err

@@ -155,13 +155,20 @@ func (q *queue) carry(ctx context.Context, it *pending) error {
 		if isSegment(name) {
 			err = q.upload(ctx, it, name)
 		} else {
-			_, err = q.put(ctx, it, name)
+			err = q.putKey(ctx, it, name)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// putKey carries the key of a recording that goes on, unless it is replaced meanwhile.
+func (q *queue) putKey(ctx context.Context, it *pending, name string) error {
+	defer q.a.lockKey(it.id())()
+	_, err := q.put(ctx, it, name)
+	return err
 }
 
 // upload carries one segment.
@@ -287,6 +294,11 @@ func (q *queue) put(ctx context.Context, it *pending, name string) (int64, error
 	content, err := vfs.ReadFile(q.a.fsys, q.a.spool(it.id(), name), segment.ManifestBytesMax)
 	if err != nil {
 		return 0, localError{fmt.Errorf("upload %s: %w", it.object(name), err)}
+	}
+	if name == segment.KeyFile {
+		q.mu.Lock()
+		it.keyed = true
+		q.mu.Unlock()
 	}
 	ctx, cancel := context.WithTimeout(ctx, uploadStepTime)
 	defer cancel()
