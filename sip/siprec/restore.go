@@ -74,6 +74,7 @@ func (r *recording) observeAgain(now time.Time) {
 	if r.srv.cfg.Observer != nil {
 		if err := r.ask(s); err != nil {
 			r.log.Error("a recording session ends with the restart: it cannot be recorded any more", "error", err)
+			r.srv.counters.Lost.Add(1)
 			for _, l := range r.legs {
 				l.doomed = "recording not possible"
 			}
