@@ -161,7 +161,7 @@ func (e *Envelope) settle(err error) {
 	case revoked && !wasRevoked:
 		e.opened.clear()
 		e.tell(EventRevoked, data)
-	case !revoked && (was == nil || wasRevoked):
+	case !revoked && was == nil:
 		e.tell(EventUnreachable, data)
 	}
 	e.stopping(now)

@@ -65,6 +65,7 @@ type standing struct {
 	made      time.Time // of the intermediate key; zero: there is none
 	confirmed time.Time // the key service last opened it
 	err       error     // of the last try; nil: it succeeded
+	denied    error     // the key was revoked, and no try succeeded since
 	tries     int       // that failed, since one succeeded
 	last      time.Time // try
 }
@@ -74,11 +75,18 @@ const retryFirst = time.Second
 
 // answered notes that the key service opened the intermediate key.
 func (s *standing) answered(now time.Time) {
-	s.confirmed, s.last, s.err, s.tries = now, now, nil, 0
+	s.confirmed, s.last, s.err, s.denied, s.tries = now, now, nil, nil, 0
 }
 
-// failed notes that it did not.
+// failed notes that it did not. That a key was revoked holds until the service opens
+// it again: a service that does not answer afterwards takes nothing back.
 func (s *standing) failed(now time.Time, err error) {
+	switch {
+	case errors.Is(err, ErrRevoked):
+		s.denied = err
+	case s.denied != nil:
+		err = fmt.Errorf("%w; asked again: %s", s.denied, err.Error())
+	}
 	s.err, s.last = err, now
 	s.tries++
 }
