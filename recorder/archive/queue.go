@@ -189,7 +189,7 @@ func (q *queue) take(now time.Time) (*pending, time.Duration) {
 	}
 	wait := time.Hour
 	part, crowded := q.partSize(), q.parts >= q.growingMost()
-	var growing *pending // it waits for whatever is finished
+	var ready, growing *pending // the latter waits for whatever is finished
 	for _, it := range q.order {
 		if !it.busy && !it.ready() && !crowded && growing == nil && it.due(part) != nil {
 			growing = it
@@ -201,11 +201,21 @@ func (q *queue) take(now time.Time) (*pending, time.Duration) {
 			wait = min(wait, d)
 			continue
 		}
-		it.busy, q.probing = true, q.failed > 0
-		if it.tries > 0 {
+		// What one recording alone fails with must not keep the others from a store
+		// that seems to be down: the one that failed least tries it.
+		if ready == nil || it.tries < ready.tries {
+			ready = it
+		}
+		if q.failed == 0 || ready.tries == 0 {
+			break
+		}
+	}
+	if ready != nil {
+		ready.busy, q.probing = true, q.failed > 0
+		if ready.tries > 0 {
 			q.stats.Retries.Add(1)
 		}
-		return it, 0
+		return ready, 0
 	}
 	if growing != nil {
 		growing.busy, growing.part, q.probing = true, true, q.failed > 0
@@ -295,6 +305,7 @@ func (q *queue) settle(it *pending, err error, now time.Time) (changed, down, fi
 		it.tries++
 		q.failed++
 		q.blocked = now.Add(backoff(q.failed, uploadRetryMost))
+		it.next = now.Add(backoff(it.tries, uploadRetryMost)) // it may be to blame: others go first
 		q.down = q.failed >= storeDownFailures
 	}
 	return was != q.down, q.down, first
