@@ -65,7 +65,7 @@ func TestLiveRestartFork(t *testing.T) {
 		pcm := other.pcm(ch)
 		own, foreign := tenths(pcm, hz), tenths(pcm, 2222)+tenths(pcm, c.hz[1-ch])
 		t.Logf("channel %d: %d ms, its tone in %d tenths of a second, another in %d", ch, len(pcm)/8, own, foreign)
-		if own < 30 || foreign > 0 {
+		if own < 20 || foreign > 0 {
 			t.Errorf("channel %d: its tone is in %d tenths of a second, another in %d", ch, own, foreign)
 		}
 	}
