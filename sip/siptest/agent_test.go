@@ -408,7 +408,7 @@ func TestLateOffer(t *testing.T) {
 		if err := ac.Reinvite(ctx, Offer{NoSDP: true}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second + ptime/2) // nobody sends at the moment of the BYE
 		if err := ac.Bye(ctx); err != nil {
 			t.Fatal(err)
 		}
