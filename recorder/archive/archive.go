@@ -67,7 +67,7 @@ type Config struct {
 	// must not wait.
 	Notify func(event string, data map[string]any)
 
-	// RecoverAtOnce is how many recordings Recover works on at a time; 1 when it is 0.
+	// RecoverAtOnce is how many recordings Hold and Recover work on at a time; 1 when it is 0.
 	// They share what it takes to be durable.
 	RecoverAtOnce int
 

@@ -37,23 +37,29 @@ func (a *Archive) Hold(ctx context.Context, session func(id string) bool) ([]*He
 	if err != nil {
 		return nil, fmt.Errorf("hold: %w", err)
 	}
-	var out []*Held
+	var ids []string
 	for _, e := range entries {
 		id := e.Name()
-		if !e.IsDir() || reserved(id) || strings.HasPrefix(id, vfs.TempPrefix) || !session(sessionOf(id)) || a.isLive(id) {
-			continue
+		if e.IsDir() && !reserved(id) && !strings.HasPrefix(id, vfs.TempPrefix) && session(sessionOf(id)) && !a.isLive(id) {
+			ids = append(ids, id)
 		}
-		r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
-		h, err := r.hold()
-		if err != nil || h == nil {
-			continue // Recover tells what is wrong with it
-		}
-		a.mu.Lock()
-		a.live[id] = &liveSpool{}
-		a.mu.Unlock()
-		out = append(out, h)
 	}
-	return out, nil
+	all := make([]*Held, len(ids))
+	a.atOnce(ctx, len(ids), func(i int) { all[i] = a.holdOne(ctx, ids[i]) })
+	return slices.DeleteFunc(all, func(h *Held) bool { return h == nil }), nil
+}
+
+// holdOne holds one recording; nil: Recover tells what is wrong with it.
+func (a *Archive) holdOne(ctx context.Context, id string) *Held {
+	r := &recovery{a: a, ctx: ctx, Recovered: Recovered{ID: id}}
+	h, err := r.hold()
+	if err != nil || h == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.live[id] = &liveSpool{}
+	return h
 }
 
 // Session returns the id of its call.

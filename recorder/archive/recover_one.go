@@ -20,28 +20,35 @@ func (a *Archive) RecoverAgain(ctx context.Context, ids []string) []Recovered {
 // tells in their order what became of those that were anything.
 func (a *Archive) recoverAll(ctx context.Context, ids []string) (out []Recovered) {
 	results := make([]*Recovered, len(ids))
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(max(a.cfg.RecoverAtOnce, 1), len(ids)) {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				i := int(next.Add(1)) - 1
-				if i >= len(ids) {
-					return
-				}
-				if !a.isLive(ids[i]) {
-					results[i] = a.recoverOne(ctx, ids[i])
-				}
-			}
-		})
-	}
-	wg.Wait()
+	a.atOnce(ctx, len(ids), func(i int) {
+		if !a.isLive(ids[i]) {
+			results[i] = a.recoverOne(ctx, ids[i])
+		}
+	})
 	for _, r := range results {
 		if r != nil {
 			out = append(out, *r)
 		}
 	}
 	return out
+}
+
+// atOnce does f for 0 to n, RecoverAtOnce at a time, until ctx is done.
+func (a *Archive) atOnce(ctx context.Context, n int, f func(i int)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(max(a.cfg.RecoverAtOnce, 1), n) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 // recoverOne recovers a folder of the spool; nil when it was none.

@@ -72,17 +72,20 @@ func TestRecoverBesideTemps(t *testing.T) {
 type together struct {
 	vfs.FS
 	begun sync.WaitGroup
+	seen  sync.Map // of recordings that are begun
 }
 
 func (g *together) ReadDir(name string) ([]fs.DirEntry, error) {
 	if path.Dir(name) == "/data/spool" && strings.HasPrefix(path.Base(name), "2026") {
-		g.begun.Done()
-		g.begun.Wait()
+		if _, again := g.seen.LoadOrStore(name, true); !again {
+			g.begun.Done()
+			g.begun.Wait()
+		}
 	}
 	return g.FS.ReadDir(name)
 }
 
-// TestRecoverAtOnce: recordings are recovered side by side, each as if alone, and told
+// TestRecoverAtOnce: recordings are held and recovered side by side, each as if alone, and told
 // in their order.
 func TestRecoverAtOnce(t *testing.T) {
 	mem := vfstest.NewMem()
@@ -102,6 +105,21 @@ func TestRecoverAtOnce(t *testing.T) {
 		}
 		ids = append(ids, c.id)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		g := &together{FS: mem.CrashClone(2)}
+		g.begun.Add(len(ids))
+		a := mustOpenOn(t, g, newMemCatalog())
+		a.cfg.RecoverAtOnce = len(ids)
+		held, err := a.Hold(context.Background(), func(string) bool { return true })
+		if err != nil || len(held) != len(ids) {
+			t.Fatalf("%d held, %v", len(held), err)
+		}
+		for i, h := range held {
+			if h.ID != ids[i] || !a.isLive(h.ID) {
+				t.Errorf("%s is held, want %s", h.ID, ids[i])
+			}
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		g := &together{FS: mem.CrashClone(1)}
 		g.begun.Add(len(ids))

@@ -32,11 +32,19 @@ type searcher interface {
 	lacks(m match) cond
 	// byTerms selects from the rows that have the terms, so that the index of terms is what is read.
 	byTerms(db *bun.DB, must []match) *bun.SelectQuery
-	// few tells whether so few rows have the terms that all of them can be looked
-	// at; lazy, that they come in order of keys, one by one.
-	few(ctx context.Context, db *bun.DB, s *search) (few, lazy bool)
+	// few tells how many rows have the terms.
+	few(ctx context.Context, db *bun.DB, s *search) share
+	// within restricts a selection of byTerms to keys in [from, to).
+	within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery
 	// sorted runs a selection of byTerms, in order.
 	sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error)
+}
+
+// share is how many rows have the terms of a search.
+type share struct {
+	few  bool  // so few that all of them can be looked at
+	lazy bool  // those of a span of keys are best taken from the index of terms
+	rows int64 // estimated; 0: that costs nothing in advance, whatever the span
 }
 
 // hit is a row that was found.
@@ -125,19 +133,19 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 // run searches for up to n rows.
 func (c *Catalog) run(ctx context.Context, s *search, n int, budget time.Duration) (hits, error) {
 	w := walk{c: c, s: s, n: n, until: time.Now().Add(budget)}
-	few, lazy := false, false
+	var have share
 	if len(s.must) > 0 {
-		few, lazy = c.e.few(ctx, c.db, s)
+		have = c.e.few(ctx, c.db, s)
 	}
 	switch {
-	case s.byDuration() && (few || w.shortTime(ctx)):
-		return w.sorted(ctx, few)
+	case s.byDuration() && (have.few || w.shortTime(ctx)):
+		return w.sorted(ctx, have.few)
 	case s.byDuration():
 		return w.byDuration(ctx)
-	case few && !lazy:
+	case have.few && !have.lazy:
 		return w.sorted(ctx, true)
 	}
-	return w.byTime(ctx, lazy)
+	return w.byTime(ctx, have)
 }
 
 // walk is one run of a search.

@@ -44,16 +44,23 @@ func (e *postgresEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings AS r").Where("r.terms @@ ?::tsquery", tsquery(must))
 }
 
-// fewEstimated is how many rows, as the planner estimates, are taken from the
-// index of terms and sorted.
-const fewEstimated = 20_000
+const (
+	// fewEstimated is how many rows, as the planner estimates, are taken from the index
+	// of terms and sorted by duration.
+	fewEstimated = 20_000
+
+	// lazyShare is of how many rows one has the terms where those of a span of keys are
+	// taken from both indices, terms and keys. Where more have them, a walk through the
+	// rows meets them soon.
+	lazyShare = 100
+)
 
 // few asks the planner, whose statistics know the most common terms.
-func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search) (few, lazy bool) {
+func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search) share {
 	var plan []byte
 	q := e.byTerms(db, s.must).ColumnExpr("1")
 	if err := db.NewRaw("EXPLAIN (FORMAT JSON) ?", q).Scan(ctx, &plan); err != nil {
-		return false, false
+		return share{}
 	}
 	var out []struct {
 		Plan struct {
@@ -61,9 +68,20 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search) (few, l
 		}
 	}
 	if json.Unmarshal(plan, &out) != nil || len(out) != 1 {
-		return false, false
+		return share{}
 	}
-	return out[0].Plan.Rows <= fewEstimated, false
+	rows := out[0].Plan.Rows
+	if s.byDuration() {
+		return share{few: rows <= fewEstimated}
+	}
+	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
+	var all float64
+	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
+	return share{lazy: err == nil && rows*lazyShare <= all, rows: max(int64(rows), 1)}
+}
+
+func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
+	return q.Where("r.key >= ? AND r.key < ?", from, to)
 }
 
 // sorted keeps the planner from walking through a whole table in order, hoping

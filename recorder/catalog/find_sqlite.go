@@ -57,9 +57,9 @@ func (e *sqliteEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
 const fewBudget = 30 * time.Millisecond
 
 // few counts, for orders that need it.
-func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search) (few, lazy bool) {
+func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search) share {
 	if !s.byDuration() {
-		return false, true
+		return share{lazy: true}
 	}
 	ctx, cancel := context.WithTimeout(ctx, fewBudget)
 	defer cancel()
@@ -67,7 +67,11 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search) (few, laz
 	sub := db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("1").Where("t.recordings_terms MATCH ?", matchOf(s.must)).
 		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(fewRows + 1)
 	err := db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
-	return err == nil && n <= fewRows, true
+	return share{few: err == nil && n <= fewRows, lazy: true}
+}
+
+func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
+	return q.Where("t.rowid >= ? AND t.rowid < ?", from, to)
 }
 
 func (e *sqliteEngine) sorted(ctx context.Context, _ *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {

@@ -12,12 +12,12 @@ import (
 
 // byTime reads rows in order of their keys, some span of keys at a time. Lazy:
 // from the index of terms.
-func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
+func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 	lo, hi, err := w.clip(ctx)
 	if err != nil || lo >= hi {
 		return w.out, err
 	}
-	span, err := w.firstSpan(ctx, lo, hi)
+	span, err := w.firstSpan(ctx, lo, hi, have)
 	if err != nil {
 		return w.out, err
 	}
@@ -31,14 +31,8 @@ func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
 			lo = to
 		}
 		began := time.Now()
-		var list []hit
-		q := w.base(lazy)
-		if lazy {
-			q = q.Where("t.rowid >= ? AND t.rowid < ?", from, to)
-		} else {
-			q = q.Where("r.key >= ? AND r.key < ?", from, to)
-		}
-		if err := q.OrderExpr("r."+w.orderBy()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
+		list, err := w.span(ctx, have.lazy, from, to)
+		if err != nil {
 			return w.out, err
 		}
 		// What was looked at ends just before the next span.
@@ -48,6 +42,16 @@ func (w *walk) byTime(ctx context.Context, lazy bool) (hits, error) {
 		span = w.adapt(span, time.Since(began))
 	}
 	return w.out, nil
+}
+
+// span reads what is wanted of a span of keys.
+func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit, err error) {
+	q, most := w.base(lazy), int64(w.n+1-len(w.out.list))
+	if lazy {
+		return w.c.e.sorted(ctx, w.c.db, w.c.e.within(q, from, to), w.orderBy(), most)
+	}
+	err = q.Where("r.key >= ? AND r.key < ?", from, to).OrderExpr("r."+w.orderBy()).Limit(most).Scan(ctx, &list)
+	return list, err
 }
 
 // edge is the last key of a span that was looked at.
@@ -71,8 +75,12 @@ func (w *walk) clip(ctx context.Context) (lo, hi int64, err error) {
 	return max(lo, first.Int64), min(hi, satAdd(last.Int64, 1)), nil
 }
 
-// firstSpan is how many keys the first rows take.
-func (w *walk) firstSpan(ctx context.Context, lo, hi int64) (int64, error) {
+// firstSpan is how many keys the first rows take, or those of a page where it is known
+// how many there are: as if they came at all times alike.
+func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, error) {
+	if have.lazy && have.rows > 0 {
+		return max(int64(float64(hi-lo)*2*float64(w.n)/float64(have.rows)), 1), nil
+	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
 	err := q.Offset(firstStep).Limit(1).Scan(ctx, &key)
