@@ -51,12 +51,15 @@ func (a *Archive) encodeJob(ctx context.Context, j *job) error {
 		if err := a.sweep(ctx, j, m); err != nil { // what was begun before a crash
 			return err
 		}
-		if m, err = a.encodeRecording(ctx, j, m); err != nil {
+		if m, err = a.encodeRecording(ctx, j, m); errors.Is(err, recorder.ErrShredded) {
+			return a.dropJob(j)
+		} else if err != nil {
 			return err
 		}
 	}
 	if m.ID != "" {
-		if err := a.saveRow(ctx, j.at.row(m, a.isSpooled(j.Recording))); err != nil {
+		err := a.whileKeyed(ctx, j.at, func() error { return a.saveRow(ctx, j.at.row(m, a.isSpooled(j.Recording))) })
+		if err != nil && !errors.Is(err, recorder.ErrShredded) {
 			return err
 		}
 	}
@@ -183,12 +186,26 @@ func (a *Archive) replaceManifest(ctx context.Context, j *job, key recorder.Data
 	if err := a.writeJob(j); err != nil { // which files go, before they may
 		return err
 	}
-	if err := a.replaceManifestFile(ctx, j.at, content); err != nil {
+	if err := a.whileKeyed(ctx, j.at, func() error { return a.replaceManifestFile(ctx, j.at, content) }); err != nil {
 		return err
 	}
 	a.deferred.stats.Done.Add(1)
 	a.deferred.stats.AudioMS.Add(m.AudioMS)
 	return nil
+}
+
+// whileKeyed calls f unless the recording was shredded, which it cannot be meanwhile:
+// coding takes minutes, and nothing of what was read before is to come back behind it.
+func (a *Archive) whileKeyed(ctx context.Context, p place, f func() error) error {
+	defer a.lockKey(p.id())()
+	rec, err := a.keys(p).record(ctx, p.id())
+	switch {
+	case err == nil && rec.Shredded != nil:
+		return &recorder.ShreddedError{Recording: p.id(), Shredded: *rec.Shredded}
+	case err != nil && !errors.Is(err, recorder.ErrNotFound): // of version 1, or deleted since
+		return err
+	}
+	return f()
 }
 
 // encoding codes one segment.
