@@ -57,7 +57,7 @@ func (v *verification) tombstone(id string, p place, rec segment.KeyRecord) stri
 	if rec.Link == "" {
 		return ended + v.unsignedTombstone(id, rec)
 	}
-	rings := v.led.rings
+	rings := v.ringsOf([]byte(rec.Link))
 	l, err := rings.OpenLink([]byte(rec.Link))
 	if err != nil {
 		if len(rings) == 0 {

@@ -97,6 +97,7 @@ type verification struct {
 	notes       findings
 	stored      []audit.StoredLog
 	unread      error           // logs in the store could not be read
+	asked       bool            // the store was asked for the keys of other nodes
 	keys        *keyring        // of the recording that is looked at
 	ended       string          // how it ended; empty: it was not shredded
 	keyLost     error           // errKeyLost of the recording that is looked at, until it is told
@@ -116,9 +117,6 @@ func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) 
 	var err error
 	if len(q.IDs) > 0 {
 		v.led.rings = a.rings(q.Proof, nil)
-		if len(v.led.rings) == 0 {
-			v.stored, v.led.rings, _ = audit.Stored(ctx, a.Store(), "") // what is missing is told of each recording
-		}
 		err = v.some(q.IDs)
 	} else if err = v.readLogs(q.Proof); err == nil {
 		err = v.all()

@@ -113,6 +113,17 @@ func (a *Archive) rings(q ProofQuery, stored audit.Rings) (out audit.Rings) {
 	return out
 }
 
+// ringsOf returns the keys that are at hand for something signed. For what another
+// node has signed, or this one before its keys were lost, the store is asked once.
+func (v *verification) ringsOf(signed []byte) audit.Rings {
+	if !v.led.whole && !v.asked && v.led.rings.Of(signed) == nil {
+		v.asked = true
+		_, stored, _ := audit.Stored(v.ctx, v.a.Store(), "") // what is missing is told of each recording
+		v.led.rings = v.a.rings(v.query.Proof, stored)
+	}
+	return v.led.rings
+}
+
 // own returns the logs on the node's own disk.
 func (a *Archive) own(q ProofQuery) (dir audit.Dir, node string, ok bool) {
 	if log := a.proof.log.Load(); log != nil {

@@ -71,7 +71,7 @@ func (v *verification) link(id, prefix string, content []byte, o segment.Opened)
 		v.unsigned(id, o.Manifest)
 		return nil
 	}
-	l, err := v.led.rings.OpenLink(signed)
+	l, err := v.ringsOf(signed).OpenLink(signed)
 	if err != nil {
 		if v.led.rings.Of(signed) == nil && len(v.led.rings) == 0 {
 			v.notes.addf(id, segment.ManifestFile, FaultSignature, "%v; no public key is at hand", err)
