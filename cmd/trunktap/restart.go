@@ -54,8 +54,10 @@ func (d *daemon) startJournal(context.Context) error {
 		return nil
 	}
 	keys.forget(runOf(j.Wrapped()))
+	sealed := keys.sealLater(j, d.log)
 	r.journal, r.left, r.forks = j, left.Calls, splitForks(left.Calls)
 	d.closers = append(d.closers, func() error {
+		sealed()
 		err := j.Close()
 		keys.forget("") // who stops has ended its calls
 		return err

@@ -28,6 +28,7 @@ type journalKeys struct {
 	sealer recorder.Sealer
 	dir    string // in a memory file system; empty: none
 	base   string // of the names of files there
+	late   *lateKey
 }
 
 const (
@@ -71,11 +72,12 @@ func (k journalKeys) New() (journal.Key, []byte, error) {
 	if err != nil {
 		w.Run = ""
 	}
-	if serr := k.seal(&w, b); serr != nil {
-		if err != nil {
+	if serr := k.seal(context.Background(), &w, b); serr != nil {
+		if k.late == nil && err != nil {
 			return nil, nil, errors.Join(serr, err)
 		}
 		w.WrappedKey, w.Own = recorder.WrappedKey{}, nil
+		k.late.note(w, b, serr)
 	}
 	key, err := newOwnKey(b)
 	if err != nil {
@@ -85,8 +87,8 @@ func (k journalKeys) New() (journal.Key, []byte, error) {
 	return key, wrapped, err
 }
 
-func (k journalKeys) seal(w *wrappedJournalKey, b []byte) error {
-	key, err := k.sealer.NewKey(context.Background(), journalKeyName)
+func (k journalKeys) seal(ctx context.Context, w *wrappedJournalKey, b []byte) error {
+	key, err := k.sealer.NewKey(ctx, journalKeyName)
 	if err != nil {
 		return err
 	}
@@ -198,10 +200,10 @@ func runOf(wrapped []byte) string {
 func newJournalKeys(sealer recorder.Sealer, dir, path string) (journalKeys, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return journalKeys{sealer: sealer}, err
+		return journalKeys{sealer: sealer, late: &lateKey{}}, err
 	}
 	sum := sha256.Sum256([]byte(abs))
-	k := journalKeys{sealer: sealer, base: "trunktap-journal-" + hex.EncodeToString(sum[:6])}
+	k := journalKeys{sealer: sealer, late: &lateKey{}, base: "trunktap-journal-" + hex.EncodeToString(sum[:6])}
 	switch dir {
 	case "none":
 		return k, nil

@@ -92,7 +92,8 @@ type Journal struct {
 	file    *os.File
 	key     Key
 	head    []byte
-	wrapped []byte // constant after Open
+	wrapped []byte // constant after Open: what Keys.New returned
+	stale   bool   // the head in the file is an older one
 	live    map[string]*frames
 	size    int64 // of the file
 	needed  int64 // of it, what is not outdated
@@ -194,6 +195,10 @@ func (j *Journal) carry(key string, c *Call) error {
 
 // Wrapped is what Keys.New has returned beside the key.
 func (j *Journal) Wrapped() []byte { return j.wrapped }
+
+// Rewrap puts other words about the same key in the place of those that Keys.New has
+// returned. The file is written anew for it.
+func (j *Journal) Rewrap(wrapped []byte) { j.push(op{kind: kindKey, data: wrapped}) }
 
 // Put notes the state of a call in place of the one before. False: it was refused,
 // and the one before stands.
@@ -320,14 +325,14 @@ func (j *Journal) write(queue []op, alive bool, now time.Time) {
 	}
 	j.Counters.Calls.Store(int64(len(j.live)))
 	j.Counters.Written.Add(uint64(len(queue)))
-	if len(out) == 0 {
+	if len(out) == 0 && !j.stale {
 		return
 	}
 	var err error
 	switch {
 	case !j.bad.IsZero() && now.Sub(j.bad) < rewriteAfterBad:
 		return // what is missing comes with the next rewrite
-	case !j.bad.IsZero(), j.size+int64(len(out)) > 2*j.needed+slackBytes:
+	case !j.bad.IsZero(), j.stale, j.size+int64(len(out)) > 2*j.needed+slackBytes:
 		err = j.rewrite(now)
 	default:
 		_, err = j.file.Write(out)
@@ -352,6 +357,10 @@ func (j *Journal) tell(err error, now time.Time) {
 
 // take brings live up to date and returns what is to be appended.
 func (j *Journal) take(o op) []byte {
+	if o.kind == kindKey {
+		j.head, j.stale = newHead(o.data), true
+		return nil
+	}
 	f := j.live[o.key]
 	if o.kind == kindDrop {
 		if f == nil {
@@ -419,6 +428,6 @@ func (j *Journal) rewrite(now time.Time) error {
 	if j.file != nil {
 		_ = j.file.Close() // replaced
 	}
-	j.file, j.size = file, int64(b.Len())
+	j.file, j.size, j.stale = file, int64(b.Len()), false
 	return nil
 }

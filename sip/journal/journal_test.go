@@ -143,6 +143,31 @@ func testHead() (Key, []byte, error) {
 	return key, newHead(wrapped), err
 }
 
+// TestRewrap: the same key is told of in other words, and everything is still there.
+func TestRewrap(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "calls.journal")
+	j, _ := open(t, path)
+	j.Put("a", []byte("before"))
+	j.Rewrap([]byte("in other words"))
+	j.Put("b", []byte("after"))
+	j.Flush()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var words string
+	c, err := Read(data, func(wrapped []byte) (Key, error) {
+		words = string(wrapped)
+		return testKey{}, nil
+	})
+	if err != nil || words != "in other words" || len(c.Calls) != 2 || c.Torn != 0 {
+		t.Errorf("%q, %+v, %v", words, c, err)
+	}
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestVersionBefore: what a daemon of before has left is gone on with.
 func TestVersionBefore(t *testing.T) {
 	key, head, err := testHead()
