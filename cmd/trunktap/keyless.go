@@ -28,7 +28,7 @@ const (
 func (k *keyless) take(recovered []archive.Recovered, now time.Time) (news []archive.Recovered) {
 	why, moved := map[string]error{}, false
 	for _, r := range recovered {
-		kind := r.Err
+		var kind error
 		switch {
 		case errors.Is(r.Err, recorder.ErrKeyRevoked):
 			kind = recorder.ErrKeyRevoked

@@ -110,6 +110,9 @@ func windowsMS(m *recorder.Manifest) (sum int64) {
 	slices.SortFunc(ws, func(a, b recorder.Window) int { return int(a.RealMS - b.RealMS) })
 	end := int64(0)
 	for _, w := range ws {
+		if w.Channel != nil {
+			continue // it takes out no time
+		}
 		if from := max(w.RealMS, end); w.EndRealMS > from {
 			sum += w.EndRealMS - from
 			end = w.EndRealMS

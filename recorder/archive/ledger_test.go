@@ -92,7 +92,7 @@ func TestLedger(t *testing.T) {
 	if g := l.grave("shredded"); !g.told || l.log(g.entry) != "rec-a/1" {
 		t.Error("a grave")
 	}
-	if l.digest("x") == 0 || l.digest("x") != l.digest("x") || l.digest("x") == l.digest("y") {
+	if one, again := l.digest("x"), l.digest("x"); one == 0 || one != again || one == l.digest("y") {
 		t.Error("digests")
 	}
 	if other := newLedger(); other.digest("x") == l.digest("x") {

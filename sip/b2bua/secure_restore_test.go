@@ -85,7 +85,7 @@ func (w *secureCalls) wantMedia(when string, a, p *siptest.Call, passed bool, be
 	var heard, refused [2]int
 	calls := [2]*siptest.Call{a, p}
 	for side, c := range calls {
-		heard[side], refused[side] = len(c.Media().Received()), int(c.Media().Undecrypted())
+		heard[side], refused[side] = len(c.Media().Received()), c.Media().Undecrypted()
 	}
 	w.tap.mu.Lock()
 	recorded := [2]int{len(w.tap.packets[0]), len(w.tap.packets[1])}
@@ -93,8 +93,8 @@ func (w *secureCalls) wantMedia(when string, a, p *siptest.Call, passed bool, be
 	time.Sleep(time.Second)
 	for side, c := range calls {
 		got := c.Media().Received()[heard[side]:]
-		if len(got) < 45 || int(c.Media().Undecrypted()) != refused[side] {
-			w.t.Errorf("%s: the %s side heard %d packets, and %d that it cannot decrypt", when, media.Side(side), len(got), int(c.Media().Undecrypted())-refused[side])
+		if len(got) < 45 || c.Media().Undecrypted() != refused[side] {
+			w.t.Errorf("%s: the %s side heard %d packets, and %d that it cannot decrypt", when, media.Side(side), len(got), c.Media().Undecrypted()-refused[side])
 			continue
 		}
 		other := calls[1-side].Media().Sent()
