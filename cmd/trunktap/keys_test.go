@@ -31,6 +31,16 @@ func TestKeysByCommand(t *testing.T) {
 	if out := keysCommand(t, 0, "keys", "rewrap", "-c", file); !strings.Contains(out, "1 rewrapped") {
 		t.Errorf("rewrap: %s", out)
 	}
+	unreadable := filepath.Join(dir, "calls.journal")
+	if err := os.Mkdir(unreadable, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if out := keysCommand(t, 1, "keys", "retire", old, "-c", file); !strings.Contains(out, "calls that go on") {
+		t.Errorf("retire beside a journal that cannot be read: %s", out)
+	}
+	if err := os.Remove(unreadable); err != nil {
+		t.Fatal(err)
+	}
 	keysCommand(t, 0, "keys", "retire", old, "-c", file)
 	keysCommand(t, 0, "verify", "-c", file)
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -154,7 +155,7 @@ func (w *keyWork) List(ctx context.Context, uses bool) (api.KeyList, error) {
 			out.Keys[i].Recordings, out.Keys[i].Live, out.Keys[i].First = u.Recordings, u.Live, u.First
 		}
 	}
-	if name := w.journalKey(); seen[name] {
+	if name, err := w.journalKey(); err == nil && seen[name] {
 		out.Keys[slices.IndexFunc(out.Keys, func(k api.Key) bool { return k.Name == name })].Journal = true
 	}
 	slices.SortFunc(out.Keys, func(a, b api.Key) int {
@@ -169,11 +170,14 @@ func (w *keyWork) List(ctx context.Context, uses bool) (api.KeyList, error) {
 const journalBytesMax = 1 << 30
 
 // journalKey is the stored name of the key that the journal of calls needs; empty:
-// none is needed.
-func (w *keyWork) journalKey() string {
+// none is needed. An error: that cannot be told.
+func (w *keyWork) journalKey() (string, error) {
 	data, err := vfs.ReadFile(vfs.OS{}, w.cfg.Restart.Journal, journalBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	if err != nil {
-		return "" // there is none
+		return "", fmt.Errorf("the journal of calls: %w", err)
 	}
 	var k recorder.WrappedKey
 	c, err := journal.Read(data, func(wrapped []byte) (journal.Key, error) {
@@ -183,9 +187,9 @@ func (w *keyWork) journalKey() string {
 		return journalKeys{sealer: w.archive.Sealer()}.Open(wrapped)
 	})
 	if !w.running && err == nil && len(c.Calls) == 0 {
-		return "" // no call is to go on
+		return "", nil // no call is to go on
 	}
-	return k.KEK
+	return k.KEK, nil
 }
 
 // Rotate implements api.Keys.
@@ -239,14 +243,17 @@ func (w *keyWork) mayRetire(ctx context.Context, key string) error {
 		return err
 	}
 	i := slices.IndexFunc(infos, func(k seal.KeyInfo) bool { return k.Name == key })
+	inJournal, err := w.journalKey()
 	switch {
 	case i < 0:
 		return fmt.Errorf("key %s: %w", key, recorder.ErrNotFound)
 	case infos[i].Active:
 		return &recorder.RefusedError{Why: "key " + key + " is the active one: rotate first"}
-	case w.journalKey() == key && w.running:
+	case err != nil:
+		return &recorder.RefusedError{Why: "it cannot be told whether calls that go on need key " + key + ": " + err.Error()}
+	case inJournal == key && w.running:
 		return &recorder.RefusedError{Why: "the journal of calls needs key " + key + ": start the daemon again first, which takes another one"}
-	case w.journalKey() == key:
+	case inJournal == key:
 		return &recorder.RefusedError{Why: "the journal of calls that go on needs key " + key + ": start the daemon first"}
 	}
 	uses, err := w.archive.KeyUses(ctx)

@@ -122,8 +122,10 @@ func TestProven(t *testing.T) {
 	if r := verifyOn(t, mem, func(q *VerifyQuery) { q.Trunk = "another" }); r.Recordings != 0 || !r.OK() {
 		t.Errorf("of no trunk: %+v", r)
 	}
-	if r := verifyOn(t, mem, func(q *VerifyQuery) { q.Proof.Pin = "rec-a+01234567+AA" }); len(r.Findings) != 1 || r.Findings[0].Fault != FaultSignature {
-		t.Errorf("another key is pinned: %v", r.Findings)
+	for _, ids := range [][]string{nil, {testID}} {
+		if r := verifyOn(t, mem, func(q *VerifyQuery) { q.IDs, q.Proof.Pin = ids, "rec-a+01234567+AA" }); len(r.Findings) != 1 || r.Findings[0].Fault != FaultSignature {
+			t.Errorf("another key is pinned: %v", r.Findings)
+		}
 	}
 }
 

@@ -117,6 +117,7 @@ func (a *Archive) Verify(ctx context.Context, q VerifyQuery, progress Progress) 
 	var err error
 	if len(q.IDs) > 0 {
 		v.led.rings = a.rings(q.Proof, nil)
+		v.pinned()
 		err = v.some(q.IDs)
 	} else if err = v.readLogs(q.Proof); err == nil {
 		err = v.all()

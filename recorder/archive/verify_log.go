@@ -35,9 +35,7 @@ func (v *verification) readLogs(q ProofQuery) error {
 		v.unread = err
 	}
 	l.rings = v.a.rings(q, rings)
-	if q.Pin != "" && !l.rings.Has(q.Pin) {
-		v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", q.Pin)
-	}
+	v.pinned()
 	kept := v.kept(q.Kept)
 	stored := map[string]*audit.Checker{}
 	for _, s := range logs {
@@ -113,13 +111,32 @@ func (a *Archive) rings(q ProofQuery, stored audit.Rings) (out audit.Rings) {
 	return out
 }
 
+// pinned tells when the public key that somebody wrote down is none of those that count.
+func (v *verification) pinned() {
+	pin := v.query.Proof.Pin
+	if pin == "" || v.led.rings.Has(pin) {
+		return
+	}
+	if !v.led.whole && !v.asked { // the store may have that of another node
+		v.ask()
+		if v.led.rings.Has(pin) {
+			return
+		}
+	}
+	v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", pin)
+}
+
+func (v *verification) ask() {
+	v.asked = true
+	_, stored, _ := audit.Stored(v.ctx, v.a.Store(), "") // what is missing is told of each recording
+	v.led.rings = v.a.rings(v.query.Proof, stored)
+}
+
 // ringsOf returns the keys that are at hand for something signed. For what another
 // node has signed, or this one before its keys were lost, the store is asked once.
 func (v *verification) ringsOf(signed []byte) audit.Rings {
 	if !v.led.whole && !v.asked && v.led.rings.Of(signed) == nil {
-		v.asked = true
-		_, stored, _ := audit.Stored(v.ctx, v.a.Store(), "") // what is missing is told of each recording
-		v.led.rings = v.a.rings(v.query.Proof, stored)
+		v.ask()
 	}
 	return v.led.rings
 }
