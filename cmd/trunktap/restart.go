@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -35,12 +36,13 @@ type restart struct {
 	forks map[string][]byte          // copies to other recorders, until they are taken
 	held  map[string][]*archive.Held // by session, until they are taken
 	taken map[string]*archive.Held   // by recording
+	ended map[string]b2bua.Ended     // by session: calls that were over
 }
 
 // startJournal opens the journal of calls and finds what a process before has left.
 func (d *daemon) startJournal(context.Context) error {
 	r := &d.restart
-	r.held, r.taken = map[string][]*archive.Held{}, map[string]*archive.Held{}
+	r.held, r.taken, r.ended = map[string][]*archive.Held{}, map[string]*archive.Held{}, map[string]b2bua.Ended{}
 	if d.cfg.Restart.Calls != "keep" || !d.cfg.Relays() && len(d.cfg.SIPREC.Listen) == 0 {
 		return nil
 	}
@@ -79,7 +81,7 @@ func (d *daemon) recorderRestart() recorder.Restart {
 		return recorder.Restart{}
 	}
 	return recorder.Restart{
-		Wait: true, Recordings: d.recordingsOf, Signals: d.signalsOf, Sink: d.continued, Forget: r.journal.Drop,
+		Wait: true, Recordings: d.recordingsOf, Signals: d.signalsOf, Sink: d.continued, Forget: r.forget,
 		Note: func(session string, sig suppress.Signal) {
 			if note, err := json.Marshal(sig); err == nil {
 				r.journal.Add(session, note)
@@ -115,6 +117,18 @@ func (r *restart) take(session string) (list []*recorder.Manifest) {
 	}
 	delete(r.held, session)
 	return list
+}
+
+// forget drops the notes of a session that is over, and with them the state of its
+// call, which is written anew. That of a call that was over before is not: it waits for
+// repetitions of its BYE, and is what tells the next process of it.
+func (r *restart) forget(session string) {
+	r.mu.Lock()
+	_, ended := r.ended[session]
+	r.mu.Unlock()
+	if !ended {
+		r.journal.Drop(session)
+	}
 }
 
 func (d *daemon) signalsOf(session string) (list []suppress.Signal) {
@@ -195,6 +209,7 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 		d.hold(ctx, slices.Concat(restored.Sessions, recorded.Sessions))
 		restored.Observe()
 		recorded.Observe()
+		r.endedCalls(restored.Ended)
 		d.log.Info("calls go on after the restart", "calls", len(restored.Sessions), "lost", restored.Lost, "not_answered", d.b2bua.Counters().CallsCut.Load(),
 			"recording_sessions", len(recorded.Sessions), "recording_sessions_lost", recorded.Lost, "media_after", media)
 	}
@@ -207,6 +222,39 @@ func (d *daemon) resumeCalls(ctx context.Context) error {
 		d.archive.Abandon(h)
 	}
 	return nil
+}
+
+// endedCalls notes the calls that were over.
+func (r *restart) endedCalls(list []b2bua.Ended) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range list {
+		r.ended[e.Session.ID] = e
+	}
+}
+
+// observeEnded sees to it that calls which ended just before the process died have a
+// recording, even where nothing of it has reached the disk: that is a gap then. What has
+// was recovered before.
+func (d *daemon) observeEnded(ctx context.Context) {
+	d.restart.mu.Lock()
+	list := slices.Collect(maps.Values(d.restart.ended))
+	d.restart.mu.Unlock()
+	for _, e := range list {
+		if ctx.Err() != nil || d.archive.Known(ctx, e.Session) {
+			continue
+		}
+		tap, err := d.rec.SessionStarted(ctx, e.Session)
+		if err != nil {
+			d.log.Error("nothing tells of a call that ended when the daemon died", "session", e.Session.ID, "error", err)
+			continue
+		}
+		if tap == nil {
+			continue
+		}
+		tap.Answered(e.Answered)
+		tap.Ended(e.Ended, media.CauseCrash)
+	}
 }
 
 // hold keeps the recordings of calls that go on.

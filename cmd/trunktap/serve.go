@@ -214,6 +214,7 @@ func (d *daemon) recoverArchive(ctx context.Context, cfg *config.Config) {
 	if ctx.Err() != nil {
 		return
 	}
+	d.observeEnded(ctx)
 	d.archive.StartDeferred()
 	d.archive.StartUploads()
 	d.startKeyWork()

@@ -282,7 +282,7 @@ func (c *call) finish(at time.Time, cause media.Cause) {
 	if c.ended {
 		return
 	}
-	c.ended, c.chronicle.over = true, time.Now()
+	c.ended, c.chronicle.over, c.chronicle.observed = true, time.Now(), c.tap.Tap != nil
 	c.media.close()
 	c.tap.Ended(at, cause)
 	c.state, c.setupBody = nil, nil

@@ -125,6 +125,7 @@ type chronicle struct {
 	session  media.Session // of the observer
 	at       time.Time     // the answer
 	over     time.Time     // the end
+	observed bool          // the observer had it until then
 	restarts int
 	written  []byte // as it stands in the journal
 	attempts int    // of which that knows, while nobody has answered
@@ -252,7 +253,7 @@ func (c *call) saveHead() *journalled {
 	head := req.Clone()
 	head.Body = nil
 	j := &journalled{
-		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil, Restarts: c.chronicle.restarts,
+		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil || c.chronicle.observed, Restarts: c.chronicle.restarts,
 		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
 	}
 	j.Session.Start = j.Session.Start.UTC().Round(0)

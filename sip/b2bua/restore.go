@@ -20,8 +20,28 @@ import (
 type Restored struct {
 	Sessions []string // of calls that live
 	Lost     int      // calls that cannot go on
+	Ended    []Ended  // calls that were over, and recorded
 
 	calls []*call
+}
+
+// Ended is a call that was over when the process before died. What was recorded of it
+// may have been on its way to the disk.
+type Ended struct {
+	Session  media.Session
+	Answered time.Time
+	Ended    time.Time
+}
+
+// ended returns what is known of the recording of a call that is over; false: it had none.
+func (j *journalled) ended() (e Ended, ok bool) {
+	if !j.Over || !j.Observed || j.Early != nil || j.Ended.IsZero() {
+		return e, false
+	}
+	e = Ended{j.Session, live(j.Answered), live(j.Ended)}
+	e.Session.Start = live(j.Session.Start)
+	e.Session.Resumed = &media.Resumed{Answered: e.Answered, At: e.Ended, Restarts: j.Restarts + 1}
+	return e, true
 }
 
 // Restore goes on with calls by what the journal of another process says of them.
@@ -50,6 +70,11 @@ func (b *B2BUA) Restore(states map[string][]byte) *Restored {
 			}
 		}
 		c, j, err := b.revive(state)
+		if err == nil || errors.Is(err, errPast) {
+			if e, ok := j.ended(); ok {
+				r.Ended = append(r.Ended, e)
+			}
+		}
 		if errors.Is(err, errPast) {
 			b.cfg.Journal.Drop(session)
 			wg.Done()
@@ -96,7 +121,7 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 		return nil, nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
 	}
 	if j.Over && j.lingers() <= 0 && time.Until(j.Transfer) <= 0 {
-		return nil, nil, errPast
+		return nil, &j, errPast
 	}
 	req, _, err := sip.Parse([]byte(j.Setup), false)
 	if err != nil || req.Method != sip.Invite {
@@ -224,7 +249,7 @@ func (j *journalled) lingers() time.Duration {
 func (c *call) lingerOn(j *journalled, now time.Time) {
 	c.pending++
 	c.after(max(0, j.lingers()), now, func(time.Time) { c.pending-- })
-	c.ended, c.chronicle.over = true, live(j.Ended)
+	c.ended, c.chronicle.over, c.chronicle.observed = true, live(j.Ended), j.Observed
 	if j.Ended.IsZero() {
 		c.chronicle.over = now
 	}

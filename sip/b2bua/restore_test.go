@@ -192,8 +192,13 @@ func TestRestoredInBYE(t *testing.T) {
 		bye := w.a.sent
 		first := w.p.want("BYE")
 		w.p.skip = false
-		if r := restart(); len(r.Sessions) != 0 || w.b.Calls() != 0 || len(w.obs.taps) != 1 {
+		r := restart()
+		if len(r.Sessions) != 0 || w.b.Calls() != 0 || len(w.obs.taps) != 1 {
 			t.Errorf("%+v: an ended call goes on", r)
+		}
+		if len(r.Ended) != 1 || r.Ended[0].Session.ID != w.obs.session[0].ID || !r.Ended[0].Session.Start.Equal(w.obs.session[0].Start) ||
+			r.Ended[0].Ended.Before(r.Ended[0].Answered) || time.Since(r.Ended[0].Ended) > time.Second {
+			t.Errorf("%+v", r.Ended)
 		}
 		w.a.send(outside, bye)
 		again := w.p.want("BYE")
