@@ -262,7 +262,7 @@ func (c *core) negotiated(side media.Side) {
 		}
 	}
 	c.sides[side].track.Negotiated(c.now, sending)
-	c.typists[side].agreed = events
+	c.typists[side].negotiated(events)
 }
 
 // packet takes one RTP or RTCP packet; dropped counts those that the tap had

@@ -71,6 +71,15 @@ func newTypist(p Plan, side media.Side) typist {
 	return t
 }
 
+// negotiated says whether RFC 4733 is agreed. Where it is no more, the side types in
+// another way from now on: it may be another phone.
+func (t *typist) negotiated(events bool) {
+	if t.agreed && !events && t.best == methodRFC4733 {
+		t.best = 0
+	}
+	t.agreed = events
+}
+
 // typing tells whether something before a time may still turn out to be a code.
 func (c *core) typing(beforeNS int64) bool {
 	for i := range c.typists {
