@@ -333,7 +333,9 @@ func (c *call) refreshed(ex *exchange, res *sip.Message, now time.Time) {
 		if body, _, ok := description(res); ok && !c.ended {
 			c.media.reaffirmed(c.at(p), body, now)
 		}
-		out, flow, err := c.inDialog(ex.dlg, p, c.ownIn(ex.dlg, p, sip.Ack), nil)
+		ack := c.ownIn(ex.dlg, p, sip.Ack)
+		ack.Set("CSeq", fmt.Sprintf("%d %s", ex.seq, sip.Ack)) // the party may have sent others since
+		out, flow, err := c.inDialog(ex.dlg, p, ack, nil)
 		if err == nil {
 			c.acknowledge(ex, out, flow)
 		}
