@@ -109,6 +109,12 @@ func (c *call) takeBye(ex *exchange, now time.Time) bool {
 	return false
 }
 
+// hangsUp says whether a request is the BYE that ends the call: it has its way however
+// many requests wait for their answers.
+func (c *call) hangsUp(ex *exchange) bool {
+	return ex.method == sip.Bye && c.answered != nil && ex.dlg == c.answered && !c.ended
+}
+
 // hangUp ends an answered call from our side: a BYE to both parties.
 func (c *call) hangUp(now time.Time, cause media.Cause, code, why string) {
 	if c.ended || c.answered == nil {

@@ -21,7 +21,7 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 	case d == nil, c.ended && offers(m.Method):
 		c.refuse(ex, now, 481, "Call/Transaction Does Not Exist")
 		return
-	case c.busy(), c.tooMany(m, now):
+	case c.busy() && !c.hangsUp(ex), c.tooMany(m, now):
 		c.refuse(ex, now, 503, "Service Unavailable", sip.RetryAfter())
 		return
 	}
