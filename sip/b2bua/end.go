@@ -56,7 +56,9 @@ func (c *call) cancelled(ex *exchange, cancel *sip.Message, now time.Time) {
 				cl.Fail(now)
 			}
 		}
-		c.inviteOver(ex)
+		if !ex.answered() { // else what it offered is agreed to or gone, and another offer may be open
+			c.inviteOver(ex)
+		}
 		c.terminated(ex, now)
 	})
 }
