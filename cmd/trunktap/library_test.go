@@ -291,7 +291,11 @@ func TestServe(t *testing.T) {
 		}
 		return resp.StatusCode, string(body)
 	}
-	if code, body := get("/readyz"); code != 200 {
+	code, body := get("/readyz")
+	for deadline := time.Now().Add(liveReadyLimit); code != 200 && time.Now().Before(deadline); { // it answers before calls are taken
+		code, body = get("/readyz")
+	}
+	if code != 200 {
 		t.Errorf("%d %s", code, body)
 	}
 	if code, body := get("/metrics"); code != 200 || !strings.Contains(body, "trunktap_calls 0") || !strings.Contains(body, "trunktap_build_info{") {
