@@ -21,6 +21,11 @@ func TestLiveRestartSRTP(t *testing.T) {
 	if err := together(len(s.trunks), func(i int) error { return s.begin(ctx, i) }); err != nil {
 		t.Fatal(err)
 	}
+	for i, c := range s.calls {
+		for side, hz := range secureVoices(i) {
+			c[side].Media().Play(siptest.Tone(hz, 0.5))
+		}
+	}
 	time.Sleep(2 * time.Second)
 	s.kill()
 	s.start()
@@ -53,30 +58,6 @@ func TestLiveRestartSRTP(t *testing.T) {
 }
 
 func secureVoices(i int) [2]float64 { return [2]float64{400 + 40*float64(i), 1000 + 60*float64(i)} }
-
-// begin makes the call of a trunk, in which both speak.
-func (s *secureLive) begin(ctx context.Context, i int) error {
-	offer := func(side int) siptest.Offer { return siptest.Offer{SRTP: s.trunks[i].want[side]} }
-	s.agents[i][1].Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Offer: offer(1), Play: siptest.DTX()}) })
-	a, err := s.agents[i][0].Start(ctx, "sip:desk@"+s.via().String(), s.via(), siptest.CallOptions{Offer: offer(0)})
-	if err != nil {
-		return err
-	}
-	a.Media().Play(siptest.DTX())
-	if err := a.Wait(ctx); err != nil {
-		return err
-	}
-	p, err := s.agents[i][1].Accept(ctx)
-	if err != nil {
-		return err
-	}
-	s.calls[i] = [2]*siptest.Call{a, p}
-	time.Sleep(100 * time.Millisecond)
-	for side, hz := range secureVoices(i) {
-		s.calls[i][side].Media().Play(siptest.Tone(hz, 0.5))
-	}
-	return nil
-}
 
 // goesOn says whether a call is as it was: all that is sent is heard, and changes are agreed.
 func (s *secureLive) goesOn(ctx context.Context, i int) error {

@@ -104,9 +104,8 @@ func secureCalls(t *testing.T, trunks []secureTrunk, before ...func()) *secureLi
 	}
 }
 
-// call makes the call of a trunk: both speak, with a session refresh and new keys of
-// either side meanwhile.
-func (s *secureLive) call(ctx context.Context, i int) error {
+// begin makes the call of a trunk, in which nobody says anything yet.
+func (s *secureLive) begin(ctx context.Context, i int) error {
 	offer := func(side int) siptest.Offer { return siptest.Offer{SRTP: s.trunks[i].want[side]} }
 	s.agents[i][1].Script(func(in *siptest.Incoming) { in.Run(siptest.Answer{Offer: offer(1), Play: siptest.DTX()}) })
 	a, err := s.agents[i][0].Start(ctx, "sip:desk@"+s.via().String(), s.via(), siptest.CallOptions{Offer: offer(0)})
@@ -123,6 +122,16 @@ func (s *secureLive) call(ctx context.Context, i int) error {
 	}
 	s.calls[i] = [2]*siptest.Call{a, p}
 	time.Sleep(100 * time.Millisecond)
+	return nil
+}
+
+// call makes the call of a trunk: both speak, with a session refresh and new keys of
+// either side meanwhile.
+func (s *secureLive) call(ctx context.Context, i int) error {
+	if err := s.begin(ctx, i); err != nil {
+		return err
+	}
+	a, p := s.calls[i][0], s.calls[i][1]
 	a.Media().Play(siptest.PCM(babble(1, 3)))
 	p.Media().Play(siptest.PCM(babble(2, 3)))
 	for _, c := range []*siptest.Call{a, a, p} {
