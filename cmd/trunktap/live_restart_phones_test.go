@@ -146,5 +146,6 @@ func (w *phoneWorld) callPhone(ctx context.Context, d *liveDaemon) error {
 	if _, err := w.phone.Accept(ctx); err != nil {
 		return err
 	}
+	time.Sleep(200 * time.Millisecond) // a station's call of no time has no recording
 	return call.Bye(ctx)
 }
