@@ -103,7 +103,6 @@ func (d *daemon) recordingsOf(s media.Session) (list []*recorder.Manifest, known
 	list = d.restart.take(s.ID)
 	if len(list) == 0 && d.archive.Stuck(s.ID) {
 		d.log.Error("a call goes on after the restart and is not recorded any more: what was recorded of it cannot be opened; recovery tells why", "recording", s.ID)
-		return nil, true
 	}
 	return list, len(list) > 0 || d.archive.Known(context.Background(), s)
 }

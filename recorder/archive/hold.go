@@ -33,20 +33,28 @@ func (a *Archive) Hold(ctx context.Context, session func(id string) bool) ([]*He
 	if a.cfg.ReadOnly {
 		return nil, errors.New("hold: archive is read-only")
 	}
-	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	ids, err := a.inSpoolDir()
 	if err != nil {
 		return nil, fmt.Errorf("hold: %w", err)
 	}
-	var ids []string
-	for _, e := range entries {
-		id := e.Name()
-		if e.IsDir() && !reserved(id) && !strings.HasPrefix(id, vfs.TempPrefix) && session(sessionOf(id)) && !a.isLive(id) {
-			ids = append(ids, id)
-		}
-	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !session(sessionOf(id)) || a.isLive(id) })
 	all := make([]*Held, len(ids))
 	a.atOnce(ctx, len(ids), func(i int) { all[i] = a.holdOne(ctx, ids[i]) })
 	return slices.DeleteFunc(all, func(h *Held) bool { return h == nil }), nil
+}
+
+// inSpoolDir lists the recordings that have a folder in the spool.
+func (a *Archive) inSpoolDir() (ids []string, err error) {
+	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if id := e.Name(); e.IsDir() && !reserved(id) && !strings.HasPrefix(id, vfs.TempPrefix) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
 }
 
 // holdOne holds one recording; nil: Recover tells what is wrong with it.

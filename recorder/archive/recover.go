@@ -11,7 +11,6 @@ import (
 	"os"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/recorder"
@@ -88,15 +87,9 @@ func (a *Archive) Recover(ctx context.Context) ([]Recovered, error) {
 	if a.cfg.ReadOnly {
 		return nil, errors.New("recover: archive is read-only")
 	}
-	entries, err := a.fsys.ReadDir(a.cfg.SpoolDir)
+	ids, err := a.inSpoolDir()
 	if err != nil {
 		return nil, fmt.Errorf("recover: %w", err)
-	}
-	var ids []string
-	for _, e := range entries {
-		if id := e.Name(); e.IsDir() && !reserved(id) && !strings.HasPrefix(id, vfs.TempPrefix) {
-			ids = append(ids, id)
-		}
 	}
 	out := a.recoverAll(ctx, ids)
 	if err := ctx.Err(); err != nil {

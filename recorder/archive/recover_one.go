@@ -75,9 +75,5 @@ func (a *Archive) recoverOne(ctx context.Context, id string) *Recovered {
 // it was listed: a call that went on after the restart has ended, and its recording
 // was published.
 func (a *Archive) gone(id string, err error) bool {
-	if !errors.Is(err, fs.ErrNotExist) {
-		return false
-	}
-	_, err = a.fsys.Stat(a.spool(id))
-	return errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, fs.ErrNotExist) && !a.inSpool(id)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -250,11 +249,7 @@ func (v *verification) folder(p place, names []string) error {
 // beingTaken tells whether a recording is in the spool, so that its manifest
 // is still to come.
 func (v *verification) beingTaken(id string) bool {
-	if v.a.isLive(id) {
-		return true
-	}
-	_, err := v.a.fsys.Stat(v.a.spool(id))
-	return !errors.Is(err, fs.ErrNotExist)
+	return v.a.isLive(id) || v.a.inSpool(id)
 }
 
 // rows compares the catalogue with the store.

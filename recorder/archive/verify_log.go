@@ -114,16 +114,15 @@ func (a *Archive) rings(q ProofQuery, stored audit.Rings) (out audit.Rings) {
 // pinned tells when the public key that somebody wrote down is none of those that count.
 func (v *verification) pinned() {
 	pin := v.query.Proof.Pin
-	if pin == "" || v.led.rings.Has(pin) {
+	if pin == "" {
 		return
 	}
-	if !v.led.whole && !v.asked { // the store may have that of another node
-		v.ask()
-		if v.led.rings.Has(pin) {
-			return
-		}
+	if !v.led.whole && !v.asked && !v.led.rings.Has(pin) {
+		v.ask() // the store may have that of another node
 	}
-	v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", pin)
+	if !v.led.rings.Has(pin) {
+		v.found.addf("", "", FaultSignature, "the public key %s is none of those of the logs", pin)
+	}
 }
 
 func (v *verification) ask() {

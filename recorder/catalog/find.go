@@ -42,8 +42,8 @@ type searcher interface {
 
 // share is how many rows have the terms of a search.
 type share struct {
-	few  bool  // so few that all of them can be looked at
-	lazy bool  // those of a span of keys are best taken from the index of terms
+	few  bool  // of orders by duration: so few that all of them can be looked at and sorted
+	lazy bool  // of orders by time: those of a span of keys are best taken from the index of terms
 	rows int64 // estimated; 0: that costs nothing in advance, whatever the span
 }
 
@@ -142,8 +142,6 @@ func (c *Catalog) run(ctx context.Context, s *search, n int, budget time.Duratio
 		return w.sorted(ctx, have.few)
 	case s.byDuration():
 		return w.byDuration(ctx)
-	case have.few && !have.lazy:
-		return w.sorted(ctx, true)
 	}
 	return w.byTime(ctx, have)
 }
