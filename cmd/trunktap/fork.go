@@ -87,7 +87,7 @@ func (f *forks) start(d *daemon, to config.NextHop) error {
 			return fmt.Errorf("no address towards %s: %w (give media.address)", to, err)
 		}
 	}
-	cfg := src.Config{Address: addr, TLS: d.secure.dialer(), Ports: d.restart.forkPorts(), Journal: d.forkJournal(), Log: d.log}
+	cfg := src.Config{Address: addr, TLS: d.secure.dialer(), Ports: d.restart.forkPorts(), Journal: d.callJournal(), Log: d.log}
 	c, err := startedFork(cfg)
 	if err != nil && cfg.Ports != (src.Ports{}) { // servers are told of others
 		cfg.Ports = src.Ports{}

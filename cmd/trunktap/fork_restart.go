@@ -17,14 +17,6 @@ const forkOver = "/over"
 // forkKey names the copy of a call for the k-th group of its servers.
 func forkKey(session string, k int) string { return forkPrefix + session + "/" + strconv.Itoa(k) }
 
-// forkJournal is the journal as the client wants it: nil when there is none.
-func (d *daemon) forkJournal() src.Journal {
-	if d.restart.journal == nil {
-		return nil
-	}
-	return d.restart.journal
-}
-
 // splitForks takes the copies out of what a process before has left.
 func splitForks(left map[string]*journal.Call) map[string][]byte {
 	forks := map[string][]byte{}

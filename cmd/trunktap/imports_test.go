@@ -44,18 +44,19 @@ var mayImport = map[string][]string{
 	"media/overlay":    {"media", "media/codec", "media/source"},
 	"media/mediatest":  {"media", "media/source", "media/codec"},
 
-	"sip":            {"sip/dns", "media", "media/srtp", "suppress"},
-	"sip/dns":        {},
-	"sip/sdp":        {"media", "suppress"},
-	"sip/dialog":     {"sip", "sip/sdp"},
-	"sip/journal":    {},
-	"sip/callstate":  {"sip", "sip/sdp", "media", "suppress"},
-	"sip/guard":      {"media", "suppress"},
-	"sip/b2bua":      {"sip", "sip/guard", "sip/dns", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
-	"sip/siprec/src": {"sip", "sip/sdp", "sip/dialog", "sip/siprec", "media", "media/codec", "media/resample"},
-	"sip/siprec":     {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/callstate", "media", "media/relay", "media/report", "media/srtp", "suppress"},
-	"sip/replay":     {"sip", "sip/callstate", "sip/sdp", "sip/siprec", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
-	"sip/siptest":    {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
+	"sip":                     {"sip/dns", "media", "media/srtp", "suppress"},
+	"sip/dns":                 {},
+	"sip/sdp":                 {"media", "suppress"},
+	"sip/dialog":              {"sip", "sip/sdp"},
+	"sip/journal":             {"sip"},
+	"sip/journal/journaltest": {},
+	"sip/callstate":           {"sip", "sip/sdp", "media", "suppress"},
+	"sip/guard":               {"media", "suppress"},
+	"sip/b2bua":               {"sip", "sip/guard", "sip/dns", "sip/sdp", "sip/dialog", "sip/journal", "sip/callstate", "media", "media/ice", "media/relay", "media/srtp", "suppress"},
+	"sip/siprec/src":          {"sip", "sip/sdp", "sip/dialog", "sip/journal", "sip/siprec", "media", "media/codec", "media/resample"},
+	"sip/siprec":              {"sip", "sip/guard", "sip/sdp", "sip/dialog", "sip/journal", "sip/callstate", "media", "media/relay", "media/report", "media/srtp", "suppress"},
+	"sip/replay":              {"sip", "sip/callstate", "sip/sdp", "sip/siprec", "media", "media/source", "media/latch", "media/pcap", "media/srtp", "suppress"},
+	"sip/siptest":             {"sip", "sip/sdp", "sip/dialog", "media", "media/pcap", "media/mediatest", "media/srtp"},
 
 	"suppress":           {},
 	"suppress/feed":      {"suppress"},
@@ -140,7 +141,7 @@ var pure = []string{"suppress", "media/jitter", "media/mix", "media/latch", "med
 
 // testHelpers may be imported by tests and by each other alone.
 var testHelpers = []string{
-	"media/mediatest", "sip/siptest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
+	"media/mediatest", "sip/siptest", "sip/journal/journaltest", "recorder/store/storetest", "recorder/store/s3test", "recorder/catalog/pgtest", "recorder/vfs/vfstest",
 	"recorder/seal/kektest", "recorder/seal/pkcs11/softhsm", "recorder/seal/remote/remotetest", "recorder/seal/vault/vaulttest",
 }
 

@@ -90,8 +90,9 @@ func (d *daemon) recorderRestart() recorder.Restart {
 	}
 }
 
-// callJournal is the journal as the B2BUA wants it: nil when there is none.
-func (d *daemon) callJournal() b2bua.Journal {
+// callJournal is where calls, recording sessions and copies have their states: nil when
+// they have none.
+func (d *daemon) callJournal() journal.Store {
 	if d.restart.journal == nil {
 		return nil
 	}

@@ -38,7 +38,7 @@ func (d *daemon) makeSIPREC(context.Context) error {
 	srv, err := siprec.New(siprec.Config{
 		Sources: sources, Listen: listen, Relay: d.relay, Observer: d.rec, Decodable: decodable,
 		CallsMax: d.cfg.Limits.CallsMax, MediaTimeout: orNever(d.cfg.Media.Timeout), CallRefused: d.refusals.take, Log: d.log,
-		Journal: d.siprecJournal(), JournalSealed: d.sealer().Mode() != seal.ModeNone,
+		Journal: d.callJournal(), JournalSealed: d.sealer().Mode() != seal.ModeNone,
 	})
 	if err != nil {
 		return err
@@ -57,14 +57,6 @@ func (d *daemon) startSIPREC(context.Context) error {
 		return fmt.Errorf("take recording sessions: %w", err)
 	}
 	return nil
-}
-
-// siprecJournal is the journal as the server wants it: nil when there is none.
-func (d *daemon) siprecJournal() siprec.Journal {
-	if d.restart.journal == nil {
-		return nil
-	}
-	return d.restart.journal
 }
 
 // reloadSIPREC replaces the sources for new sessions.

@@ -19,6 +19,7 @@ import (
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/callstate"
 	"github.com/trunktap/trunktap/sip/dns"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // Limits of one call and of all.
@@ -112,7 +113,7 @@ type Config struct {
 
 	// Journal keeps what answered calls need to go on in another process; nil: none
 	// do.
-	Journal Journal
+	Journal journal.Store
 	// JournalSealed says that nobody else can read the Journal: calls whose SRTP is ended
 	// here go into such a one alone, with their keys.
 	JournalSealed bool

@@ -10,17 +10,8 @@ import (
 	"github.com/trunktap/trunktap/media/ice"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 )
-
-// Journal keeps what a call needs to go on in another process. It never waits.
-type Journal interface {
-	// Put replaces the state of a call, which is known by the id of its session.
-	// False: it was not taken.
-	Put(session string, state []byte) bool
-	Drop(session string)
-	// After does f, which does not wait, when what was put before is kept, or cannot be.
-	After(f func())
-}
 
 // journalVersion is that of journalled. What has another one is not restored.
 const journalVersion = 1
@@ -36,7 +27,7 @@ type journalled struct {
 	Trunk    string
 	Side     media.Side // the caller's
 	Setup    string     // the INVITE, without its body
-	SetupVia savedFlow
+	SetupVia journal.Flow
 	Tag      string
 	Answered time.Time
 	Over     bool      `json:",omitempty"` // a BYE has passed: only repetitions are waited for
@@ -58,17 +49,11 @@ type journalled struct {
 	Early     *savedEarly     `json:",omitempty"` // it is not answered
 }
 
-type savedFlow struct {
-	Network       string
-	Local, Remote netip.AddrPort
-	Name          string `json:",omitempty"`
-}
-
 type savedEnd struct {
 	Target   string
 	Instance string   `json:",omitempty"`
 	Routes   []string `json:",omitempty"`
-	Flow     savedFlow
+	Flow     journal.Flow
 	Seq      uint32
 }
 
@@ -79,9 +64,9 @@ type savedSetup struct {
 	Answer  string `json:",omitempty"` // the 2xx, while the caller's ACK is missing
 	Acked   bool   `json:",omitempty"`
 	Branch  string `json:",omitempty"` // of the INVITE that was answered
-	Flow    savedFlow
-	Ack     string    `json:",omitempty"` // as it was passed on
-	AckFlow savedFlow `json:",omitzero"`
+	Flow    journal.Flow
+	Ack     string       `json:",omitempty"` // as it was passed on
+	AckFlow journal.Flow `json:",omitzero"`
 }
 
 type savedMedia struct {
@@ -112,12 +97,11 @@ type savedTimer struct {
 	Agreed                   []byte `json:",omitempty"`
 }
 
-func saveFlow(f sip.Flow) savedFlow {
-	return savedFlow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name}
-}
-
-func (f savedFlow) flow(c *call, side media.Side) sip.Flow {
-	return sip.Flow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name, TLS: c.trunk.Sides[side].TLS}
+// flowOf is a flow of the journal, on a side.
+func (c *call) flowOf(f journal.Flow, side media.Side) sip.Flow {
+	out := f.Flow()
+	out.TLS = c.trunk.Sides[side].TLS
+	return out
 }
 
 // chronicle is what a call knows of its entry in the journal. Owned by the call.
@@ -224,17 +208,17 @@ func (c *call) save() *journalled {
 		c.chronicle.at = time.Now()
 	}
 	j, d := c.saveHead(), c.answered
-	j.Answered, j.Over, j.ByeSent = c.chronicle.at.UTC().Round(0), c.ended, c.byeSent
+	j.Answered, j.Over, j.ByeSent = journal.Wall(c.chronicle.at), c.ended, c.byeSent
 	j.To, j.Dialog, j.Numbers = d.to, d.Tag, savedNumbers{d.ahead, d.numbers.invite, d.refer}
 	j.Pending, j.Exchanges = c.saveSetup(), c.saveExchanges()
 	if c.transfer != nil {
-		j.Transfer = c.transfer.at.UTC().Round(0)
+		j.Transfer = journal.Wall(c.transfer.at)
 	}
 	for p, e := range d.Ends {
-		j.Ends[p] = savedEnd{e.Target, e.Instance, e.Routes, saveFlow(e.Flow), e.Seq}
+		j.Ends[p] = savedEnd{e.Target, e.Instance, e.Routes, journal.FlowOf(e.Flow), e.Seq}
 	}
 	if c.ended {
-		j.Ended = c.chronicle.over.UTC().Round(0)
+		j.Ended = journal.Wall(c.chronicle.over)
 	} else {
 		j.Media = c.media.save()
 		if j.Media.secured() {
@@ -254,9 +238,9 @@ func (c *call) saveHead() *journalled {
 	head.Body = nil
 	j := &journalled{
 		V: journalVersion, ID: c.id, Branches: c.branches, Session: c.sessionOf(), Observed: c.tap.Tap != nil || c.chronicle.observed, Restarts: c.chronicle.restarts,
-		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: saveFlow(req.Flow), Tag: c.tag,
+		Trunk: c.trunk.Name, Side: c.side, Setup: string(head.Append(nil)), SetupVia: journal.FlowOf(req.Flow), Tag: c.tag,
 	}
-	j.Session.Start = j.Session.Start.UTC().Round(0)
+	j.Session.Start = journal.Wall(j.Session.Start)
 	if a := c.alias; a != nil {
 		j.Alias = &savedAlias{CallID: a.callID, Tag: a.tag, URIs: a.uris}
 		for _, f := range a.forks {
@@ -279,7 +263,7 @@ func (t *timers) save() *[2]savedTimer {
 	var out [2]savedTimer
 	for i := range t.legs {
 		l := &t.legs[i]
-		out[i] = savedTimer{l.supports, l.update, l.theirs, l.min, l.interval, l.expires.UTC().Round(0), l.agreed}
+		out[i] = savedTimer{l.supports, l.update, l.theirs, l.min, l.interval, journal.Wall(l.expires), l.agreed}
 	}
 	return &out
 }
@@ -308,5 +292,5 @@ func (a *anchor) save() (m savedMedia) {
 
 // end is the state of a party's end of a dialog.
 func (e savedEnd) end(c *call, p dialog.Party) dialog.End {
-	return dialog.End{Target: e.Target, Instance: e.Instance, Routes: e.Routes, Flow: e.Flow.flow(c, c.at(p)), Seq: e.Seq}
+	return dialog.End{Target: e.Target, Instance: e.Instance, Routes: e.Routes, Flow: c.flowOf(e.Flow, c.at(p)), Seq: e.Seq}
 }

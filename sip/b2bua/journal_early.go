@@ -8,6 +8,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // A call that is not answered does not live through the death of the process, but it
@@ -27,7 +28,7 @@ type savedEarly struct {
 // savedSent is an INVITE that was sent: as much of it as CANCEL and ACK need.
 type savedSent struct {
 	Invite string
-	Flow   savedFlow
+	Flow   journal.Flow
 }
 
 // journalEarly brings the entry of a call up to date that is not answered. It changes
@@ -58,7 +59,7 @@ func (c *call) saveEarly() *journalled {
 		seq, _ := m.CSeq()
 		m.Method = sip.Invite
 		m.Set("CSeq", fmt.Sprintf("%d %s", seq, sip.Invite))
-		j.Early.Sent = append(j.Early.Sent, savedSent{string(m.Append(nil)), saveFlow(cl.Flow)})
+		j.Early.Sent = append(j.Early.Sent, savedSent{string(m.Append(nil)), journal.FlowOf(cl.Flow)})
 	}
 	return j
 }
@@ -71,7 +72,7 @@ func (c *call) resumeEarly(e *savedEarly, now time.Time) {
 	for _, s := range e.Sent {
 		req, _, err := sip.Parse([]byte(s.Invite), false)
 		if err == nil && req.Method == sip.Invite && len(ex.clients) < exchangesMax {
-			ex.clients = append(ex.clients, dialog.Proceeding(req, s.Flow.flow(c, c.at(dialog.Callee)), now))
+			ex.clients = append(ex.clients, dialog.Proceeding(req, c.flowOf(s.Flow, c.at(dialog.Callee)), now))
 		}
 	}
 	c.finish(now, media.CauseFailed)

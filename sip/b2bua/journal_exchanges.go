@@ -8,6 +8,7 @@ import (
 
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // What is under way in an answered call when the process dies goes on in the next one:
@@ -20,15 +21,15 @@ type savedExchange struct {
 	From        dialog.Party
 	Method      string
 	Seq         uint32
-	Request     string    `json:",omitempty"` // as it came; empty: it is ours
-	Via         savedFlow `json:",omitzero"`
-	Sent        string    `json:",omitempty"` // as it went on, while it has no final response
-	Flow        savedFlow `json:",omitzero"`
-	Provisional bool      `json:",omitempty"` // it was heard
-	Cancelled   bool      `json:",omitempty"`
-	Refresh     bool      `json:",omitempty"` // of a session timer
-	LateOpen    bool      `json:",omitempty"` // the answer is due in the ACK
-	Bare        bool      `json:",omitempty"` // the body was left out
+	Request     string       `json:",omitempty"` // as it came; empty: it is ours
+	Via         journal.Flow `json:",omitzero"`
+	Sent        string       `json:",omitempty"` // as it went on, while it has no final response
+	Flow        journal.Flow `json:",omitzero"`
+	Provisional bool         `json:",omitempty"` // it was heard
+	Cancelled   bool         `json:",omitempty"`
+	Refresh     bool         `json:",omitempty"` // of a session timer
+	LateOpen    bool         `json:",omitempty"` // the answer is due in the ACK
+	Bare        bool         `json:",omitempty"` // the body was left out
 
 	Done savedSetup `json:",omitzero"` // of an INVITE with a 2xx
 }
@@ -62,7 +63,7 @@ func (ex *exchange) save(cl *dialog.Client, now time.Time) (s savedExchange, ok 
 		if final != 0 || !offers(ex.method) {
 			req = bare(req)
 		}
-		s.Request, s.Via = string(req.Append(nil)), saveFlow(req.Flow)
+		s.Request, s.Via = string(req.Append(nil)), journal.FlowOf(req.Flow)
 	}
 	switch {
 	case final == 0 && cl.Req != nil && !cl.Done(now):
@@ -70,7 +71,7 @@ func (ex *exchange) save(cl *dialog.Client, now time.Time) (s savedExchange, ok 
 		if s.Bare = ex.bare || !offers(ex.method) && len(sent.Body) > 0; s.Bare {
 			sent = bare(sent)
 		}
-		s.Sent, s.Flow, s.Provisional = string(sent.Append(nil)), saveFlow(cl.Flow), cl.Provisional()
+		s.Sent, s.Flow, s.Provisional = string(sent.Append(nil)), journal.FlowOf(cl.Flow), cl.Provisional()
 		return s, true
 	case ex.method == sip.Invite && final >= 200 && final < 300:
 		s.Done = ex.saveAnswered()
@@ -92,14 +93,14 @@ func bare(m *sip.Message) *sip.Message {
 
 // saveAnswered keeps what repetitions of a 2xx to an INVITE and of its ACK need.
 func (ex *exchange) saveAnswered() (s savedSetup) {
-	s.Branch, s.Flow, s.Acked = ex.client().Branch(), saveFlow(ex.client().Flow), ex.ackDue
+	s.Branch, s.Flow, s.Acked = ex.client().Branch(), journal.FlowOf(ex.client().Flow), ex.ackDue
 	if ex.server != nil {
 		if last := ex.server.Last(); last != nil && !ex.ackDue {
 			s.Answer = string(last.Append(nil))
 		}
 	}
 	if ex.ack != nil {
-		s.Ack, s.AckFlow = string(ex.ack.Append(nil)), saveFlow(ex.ackFlow)
+		s.Ack, s.AckFlow = string(ex.ack.Append(nil)), journal.FlowOf(ex.ackFlow)
 	}
 	return s
 }
@@ -132,7 +133,7 @@ func (c *call) restoreExchange(s *savedExchange, now time.Time) error {
 	if err != nil || !sent.IsRequest() || sent.Method != s.Method {
 		return fmt.Errorf("%w: its %s: %w", errJournal, s.Method, err)
 	}
-	flow := s.Flow.flow(c, c.at(s.From.Other()))
+	flow := c.flowOf(s.Flow, c.at(s.From.Other()))
 	cl := dialog.NewClient(sent, flow, now)
 	switch {
 	case s.Bare:
@@ -161,7 +162,7 @@ func (c *call) restoreServer(ex *exchange, s *savedExchange) error {
 	if err != nil || !req.IsRequest() || req.Method != s.Method {
 		return fmt.Errorf("%w: its %s: %w", errJournal, s.Method, err)
 	}
-	req.Flow, req.Arrival = s.Via.flow(c, c.at(s.From)), time.Now()
+	req.Flow, req.Arrival = c.flowOf(s.Via, c.at(s.From)), time.Now()
 	if c.alias != nil {
 		if ex.raw = req; req.CallID() == c.alias.callID {
 			req = c.inward(req, dialog.Callee)

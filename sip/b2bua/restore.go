@@ -13,6 +13,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -38,8 +39,8 @@ func (j *journalled) ended() (e Ended, ok bool) {
 	if !j.Over || !j.Observed || j.Early != nil || j.Ended.IsZero() {
 		return e, false
 	}
-	e = Ended{j.Session, live(j.Answered), live(j.Ended)}
-	e.Session.Start = live(j.Session.Start)
+	e = Ended{j.Session, journal.Live(j.Answered), journal.Live(j.Ended)}
+	e.Session.Start = journal.Live(j.Session.Start)
 	e.Session.Resumed = &media.Resumed{Answered: e.Answered, At: e.Ended, Restarts: j.Restarts + 1}
 	return e, true
 }
@@ -140,10 +141,10 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 	}
 	c := newCall(b, req, peer, table)
 	c.id, c.branches, c.tag = j.ID, j.Branches+1<<16, j.Tag // branches that were not journalled are passed over
-	j.Session.Start = live(j.Session.Start)
+	j.Session.Start = journal.Live(j.Session.Start)
 	req.Arrival = j.Session.Start
-	req.Flow = j.SetupVia.flow(c, c.side)
-	c.chronicle = chronicle{session: j.Session, at: live(j.Answered), restarts: j.Restarts + 1, written: state}
+	req.Flow = c.flowOf(j.SetupVia, c.side)
+	c.chronicle = chronicle{session: j.Session, at: journal.Live(j.Answered), restarts: j.Restarts + 1, written: state}
 	c.setup = &exchange{from: dialog.Caller, method: sip.Invite, seq: c.seq, server: dialog.NewServer(req)}
 	if err := c.restoreAlias(j.Alias); err != nil {
 		return nil, nil, err
@@ -156,12 +157,6 @@ func (b *B2BUA) revive(state []byte) (*call, *journalled, error) {
 func (j *journalled) known() bool {
 	return j.V == journalVersion && j.Early == nil && !j.Media.secured() || j.V == earlyVersion && j.Early != nil ||
 		j.V == secureVersion && j.Early == nil && j.Media.secured()
-}
-
-// live gives a time of the wall clock the reading of the monotonic one that belongs to it.
-func live(t time.Time) time.Time {
-	now := time.Now()
-	return now.Add(t.Sub(now))
 }
 
 func (c *call) restoreAlias(a *savedAlias) error {
@@ -249,7 +244,7 @@ func (j *journalled) lingers() time.Duration {
 func (c *call) lingerOn(j *journalled, now time.Time) {
 	c.pending++
 	c.after(max(0, j.lingers()), now, func(time.Time) { c.pending-- })
-	c.ended, c.chronicle.over, c.chronicle.observed = true, live(j.Ended), j.Observed
+	c.ended, c.chronicle.over, c.chronicle.observed = true, journal.Live(j.Ended), j.Observed
 	if j.Ended.IsZero() {
 		c.chronicle.over = now
 	}
@@ -280,10 +275,10 @@ func (c *call) restoreDialog(j *journalled, now time.Time) {
 // restoreAnswered lets the answer to an INVITE and its ACK be repeated as before.
 func (c *call) restoreAnswered(ex *exchange, p savedSetup, now time.Time) {
 	to := c.at(ex.from.Other())
-	ex.clients = []*dialog.Client{dialog.Answered(p.Branch, p.Flow.flow(c, to), now)}
+	ex.clients = []*dialog.Client{dialog.Answered(p.Branch, c.flowOf(p.Flow, to), now)}
 	ex.ackDue = p.Acked
 	if ack, _, err := sip.Parse([]byte(p.Ack), false); err == nil {
-		ex.ack, ex.ackFlow = ack.Frozen(), p.AckFlow.flow(c, to)
+		ex.ack, ex.ackFlow = ack.Frozen(), c.flowOf(p.AckFlow, to)
 	}
 	c.exchanges = append(c.exchanges, ex)
 	if ex.server == nil {
@@ -315,7 +310,7 @@ func (c *call) restoreTimers(saved *[2]savedTimer, now time.Time) {
 		if l.interval == 0 || !c.timers.keep() {
 			continue
 		}
-		l.expires = live(s.Expires)
+		l.expires = journal.Live(s.Expires)
 		at := l.expires
 		if !l.theirs {
 			at = now // ours may have been due meanwhile

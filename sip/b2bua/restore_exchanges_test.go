@@ -9,6 +9,7 @@ import (
 
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 )
 
 // inAllRestarts is inRestart of trunks that pass identities, and that hide them.
@@ -162,7 +163,7 @@ func TestRestoredInREFER(t *testing.T) {
 		w.a.want("200 NOTIFY")
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if len(w.b.byID) != 0 || len(w.b.cfg.Journal.(*memJournal).left()) != 0 {
+		if len(w.b.byID) != 0 || len(w.b.cfg.Journal.(*journaltest.Mem).States()) != 0 {
 			t.Error("something is left of the call")
 		}
 	})
@@ -178,7 +179,7 @@ func TestRestoredInINFO(t *testing.T) {
 		a.send("INFO", []string{"Content-Type: application/dtmf-relay"}, digit)
 		info, again := w.p.want("INFO"), w.a.sent
 		synctest.Wait()
-		for _, state := range w.b.cfg.Journal.(*memJournal).left() {
+		for _, state := range w.b.cfg.Journal.(*journaltest.Mem).States() {
 			if strings.Contains(string(state), "Signal") || !strings.Contains(string(state), "INFO") {
 				t.Errorf("the journal has %s", state)
 			}
@@ -233,7 +234,7 @@ func TestRestoredRinging(t *testing.T) {
 				}
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				if len(w.b.byID) != 0 || len(w.b.cfg.Journal.(*memJournal).left()) != 0 {
+				if len(w.b.byID) != 0 || len(w.b.cfg.Journal.(*journaltest.Mem).States()) != 0 {
 					t.Error("something is left of the call")
 				}
 			})
@@ -244,19 +245,19 @@ func TestRestoredRinging(t *testing.T) {
 // TestRefusedIsForgotten: the journal has nothing of a call that somebody has refused.
 func TestRefusedIsForgotten(t *testing.T) {
 	inRestart(t, nil, func(w *bench, _ func() *Restored) {
-		j := w.b.cfg.Journal.(*memJournal)
+		j := w.b.cfg.Journal.(*journaltest.Mem)
 		begin(w.a, outside, "busy@x", sdpOf(carrier.Addr(), 7000))
 		w.a.want("100")
 		p := w.p.take(inside)
 		synctest.Wait()
-		if len(j.left()) != 1 {
+		if len(j.States()) != 1 {
 			t.Error("nothing is known of a call that rings")
 		}
 		w.p.reply(p.invite, 486, "pbx", nil, "")
 		w.p.want("ACK")
 		w.a.want("486")
 		synctest.Wait()
-		if len(j.left()) != 0 {
+		if len(j.States()) != 0 {
 			t.Error("the entry outlives its call")
 		}
 	})

@@ -1,11 +1,8 @@
 package b2bua
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,69 +10,13 @@ import (
 	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 )
-
-// memJournal is a journal in memory.
-type memJournal struct {
-	mu     sync.Mutex
-	states map[string][]byte
-	full   bool
-	slow   bool     // After waits for settle
-	after  []func() // that waits
-}
-
-// After implements Journal.
-func (j *memJournal) After(f func()) {
-	j.mu.Lock()
-	if j.slow {
-		j.after = append(j.after, f)
-		j.mu.Unlock()
-		return
-	}
-	j.mu.Unlock()
-	f()
-}
-
-// settle keeps what was put.
-func (j *memJournal) settle() {
-	j.mu.Lock()
-	after := j.after
-	j.after = nil
-	j.mu.Unlock()
-	for _, f := range after {
-		f()
-	}
-}
-
-func (j *memJournal) Put(session string, state []byte) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.full {
-		return false
-	}
-	if j.states == nil {
-		j.states = map[string][]byte{}
-	}
-	j.states[session] = slices.Clone(state)
-	return true
-}
-
-func (j *memJournal) Drop(session string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	delete(j.states, session)
-}
-
-func (j *memJournal) left() map[string][]byte {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return maps.Clone(j.states)
-}
 
 // inRestart runs f with a bench whose B2BUA can be replaced by another one.
 func inRestart(t *testing.T, edit func(*Config), f func(w *bench, restart func() *Restored)) {
 	t.Helper()
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	var cfg Config
 	inBubble(t, func(c *Config) {
 		if edit != nil {
@@ -86,32 +27,36 @@ func inRestart(t *testing.T, edit func(*Config), f func(w *bench, restart func()
 	}, func(w *bench) {
 		f(w, func() *Restored {
 			w.t.Helper()
-			synctest.Wait()
-			left := j.left()
-			if err := w.b.Close(); err != nil { // what it says to the peers is lost
-				t.Fatal(err)
-			}
-			synctest.Wait()
-			j.mu.Lock()
-			j.states = maps.Clone(left)
-			j.mu.Unlock()
-			w.a.drain()
-			w.p.drain()
-			b, err := New(cfg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.b = b
-			r := b.Restore(left)
-			if err := b.Start(); err != nil {
-				t.Fatal(err)
-			}
-			r.Observe()
-			synctest.Wait()
-			return r
+			return w.restart(cfg, j, func() { w.a.drain(); w.p.drain() })
 		})
 		synctest.Wait()
 	})
+}
+
+// restart puts another B2BUA in the place of the one that dies, with what the journal has
+// by then. lost takes away what that one says to the peers when it ends.
+func (w *bench) restart(cfg Config, j *journaltest.Mem, lost func()) *Restored {
+	w.t.Helper()
+	synctest.Wait()
+	left := j.States()
+	if err := w.b.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	synctest.Wait()
+	j.Set(left)
+	lost()
+	b, err := New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.b = b
+	r := b.Restore(left)
+	if err := b.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	r.Observe()
+	synctest.Wait()
+	return r
 }
 
 func TestRestoredCall(t *testing.T) {
@@ -222,14 +167,14 @@ func TestRestoredInBYEAgain(t *testing.T) {
 		a, _ := w.established("bye@x")
 		a.send("BYE", nil, "")
 		w.p.want("BYE")
-		j := w.b.cfg.Journal.(*memJournal)
+		j := w.b.cfg.Journal.(*journaltest.Mem)
 		for i := range 5 {
 			r, want := restart(), 1
 			if i == 4 {
 				want = 0
 			}
-			if len(w.b.byID) != want || len(j.left()) != want || r.Lost != 0 {
-				t.Errorf("%d: %d calls, %d in the journal, %d lost", i, len(w.b.byID), len(j.left()), r.Lost)
+			if len(w.b.byID) != want || len(j.States()) != want || r.Lost != 0 {
+				t.Errorf("%d: %d calls, %d in the journal, %d lost", i, len(w.b.byID), len(j.States()), r.Lost)
 			}
 			time.Sleep(sip.TransactionTimeout / 4)
 		}
@@ -250,26 +195,25 @@ func TestRestoreRefuses(t *testing.T) {
 }
 
 func TestJournalFull(t *testing.T) {
-	j := &memJournal{full: true}
+	j := &journaltest.Mem{}
+	j.Limit(-1)
 	inBubble(t, func(c *Config) { c.Journal = j }, func(w *bench) {
 		a, _ := w.established("full@x")
 		if n := w.b.counters.Unjournalled.Load(); n != 1 {
 			t.Errorf("%d calls counted", n)
 		}
-		j.mu.Lock()
-		j.full = false
-		j.mu.Unlock()
+		j.Limit(0)
 		a.send("INFO", nil, "")
 		w.p.reply(w.p.want("INFO"), 200, "", nil, "")
 		w.a.want("200 INFO")
 		synctest.Wait()
-		if len(j.left()) != 1 {
+		if len(j.States()) != 1 {
 			t.Error("the next turn does not try again")
 		}
 		w.hangUp(a)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if len(j.left()) != 0 {
+		if len(j.States()) != 0 {
 			t.Error("the entry outlives its call")
 		}
 	})
@@ -303,7 +247,7 @@ func FuzzRestore(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	b, err := New(Config{Trunks: []sip.Trunk{trunk()}, Listen: []sip.Listen{{Network: "udp", Addr: outside}}, Relay: r, Journal: &memJournal{}})
+	b, err := New(Config{Trunks: []sip.Trunk{trunk()}, Listen: []sip.Listen{{Network: "udp", Addr: outside}}, Relay: r, Journal: &journaltest.Mem{}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -333,24 +277,22 @@ func FuzzRestore(f *testing.F) {
 // TestEndIsKept: who is told that the call is over is told when the journal knows it.
 func TestEndIsKept(t *testing.T) {
 	inRestart(t, nil, func(w *bench, _ func() *Restored) {
-		j := w.b.cfg.Journal.(*memJournal)
+		j := w.b.cfg.Journal.(*journaltest.Mem)
 		a, _ := w.established("kept@x")
-		j.mu.Lock()
-		j.slow = true
-		j.mu.Unlock()
+		j.Slow(true)
 		a.send("BYE", nil, "")
 		w.p.reply(w.p.want("BYE"), 200, "", nil, "")
 		synctest.Wait()
-		for session, state := range j.left() {
+		for session, state := range j.States() {
 			if !strings.Contains(string(state), `"Over":true`) {
 				t.Errorf("%s: the journal has not been told: %s", session, state)
 			}
 		}
-		if len(j.left()) != 1 || len(j.after) != 1 {
-			t.Errorf("%d calls in the journal, %d answers wait", len(j.left()), len(j.after))
+		if len(j.States()) != 1 || j.Waiting() != 1 {
+			t.Errorf("%d calls in the journal, %d answers wait", len(j.States()), j.Waiting())
 		}
 		w.a.quiet(100 * time.Millisecond)
-		j.settle()
+		j.Settle()
 		w.a.want("200 BYE")
 	})
 }
@@ -358,29 +300,25 @@ func TestEndIsKept(t *testing.T) {
 // TestBeginIsKept: who is told that the call is answered is told when the journal knows it.
 func TestBeginIsKept(t *testing.T) {
 	inRestart(t, nil, func(w *bench, restart func() *Restored) {
-		j := w.b.cfg.Journal.(*memJournal)
+		j := w.b.cfg.Journal.(*journaltest.Mem)
 		a := begin(w.a, outside, "kept@x", sdpOf(carrier.Addr(), 7000))
 		w.a.want("100")
 		p := w.p.take(inside)
-		j.mu.Lock()
-		j.slow = true
-		j.mu.Unlock()
+		j.Slow(true)
 		w.p.reply(p.invite, 200, "pbx", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8000))
 		synctest.Wait()
-		for session, state := range j.left() {
+		for session, state := range j.States() {
 			if strings.Contains(string(state), `"Early"`) {
 				t.Errorf("%s: the journal has not been told: %s", session, state)
 			}
 		}
-		if len(j.left()) != 1 || len(j.after) != 1 {
-			t.Errorf("%d calls in the journal, %d answers wait", len(j.left()), len(j.after))
+		if len(j.States()) != 1 || j.Waiting() != 1 {
+			t.Errorf("%d calls in the journal, %d answers wait", len(j.States()), j.Waiting())
 		}
 		w.a.quiet(100 * time.Millisecond)
-		j.settle()
+		j.Settle()
 		ok := w.a.want("200")
-		j.mu.Lock()
-		j.slow = false
-		j.mu.Unlock()
+		j.Slow(false)
 		w.acked(a, p, ok)
 		w.hangUp(a)
 	})

@@ -3,7 +3,6 @@ package b2bua
 import (
 	"context"
 	"errors"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
 
@@ -33,34 +33,14 @@ func (m muted) WriteTo(b []byte, to net.Addr) (int, error) {
 // inSecureRestart is inSecureBubble with a B2BUA that can die.
 func inSecureRestart(t *testing.T, cfg *srtp.Config, f func(ctx context.Context, w *secureCalls, restart func() *Restored)) {
 	t.Helper()
-	j, dead := &memJournal{}, &atomic.Bool{}
+	j, dead := &journaltest.Mem{}, &atomic.Bool{}
 	var all Config
 	inSecureBubble(t, cfg, func(ctx context.Context, w *secureCalls) {
 		f(ctx, w, func() *Restored {
 			w.t.Helper()
 			synctest.Wait()
-			left := j.left()
 			dead.Store(true)
-			if err := w.b.Close(); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait()
-			j.mu.Lock()
-			j.states = maps.Clone(left)
-			j.mu.Unlock()
-			dead.Store(false)
-			b, err := New(all)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.b = b
-			r := b.Restore(left)
-			if err := b.Start(); err != nil {
-				t.Fatal(err)
-			}
-			r.Observe()
-			synctest.Wait()
-			return r
+			return w.restart(all, j, func() { dead.Store(false) })
 		})
 	}, func(c *Config) {
 		listen := c.Net.ListenPacket
@@ -226,10 +206,10 @@ func TestSecureRestoredBeforeAnswer(t *testing.T) {
 
 // TestSecureUnjournalled: keys do not go into a journal that others can read.
 func TestSecureUnjournalled(t *testing.T) {
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	inSecureBubble(t, policies(srtp.Required, srtp.Off, false), func(ctx context.Context, w *secureCalls) {
 		a, _ := w.call(ctx, sdesOf(cm80), siptest.Offer{})
-		for session, state := range j.left() {
+		for session, state := range j.States() {
 			t.Errorf("%s is in the journal: %d bytes", session, len(state))
 		}
 		if n := w.b.counters.Unjournalled.Load(); n != 1 {

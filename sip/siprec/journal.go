@@ -11,17 +11,8 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal"
 )
-
-// Journal keeps what a recording needs to go on in another process. It never waits.
-type Journal interface {
-	// Put replaces the state of a recording, which is known by the id of its session.
-	// False: it was not taken.
-	Put(session string, state []byte) bool
-	Drop(session string)
-	// After does f, which does not wait, when what was put before is kept, or cannot be.
-	After(f func())
-}
 
 // journalVersion is that of journalled. What has another one is not restored.
 const journalVersion = 1
@@ -61,10 +52,10 @@ type savedLeg struct {
 	Started, Asked time.Time `json:",omitzero"`
 	Target         string
 	Routes         []string `json:",omitempty"`
-	Flow           savedFlow
+	Flow           journal.Flow
 	Seq, LocalSeq  uint32
 	Invite         string // the latest, without its body
-	InviteFlow     savedFlow
+	InviteFlow     journal.Flow
 	Answer         string        `json:",omitempty"` // its 2xx, while the ACK is missing
 	Offering       bool          `json:",omitempty"`
 	Interval       time.Duration `json:",omitempty"`
@@ -73,21 +64,7 @@ type savedLeg struct {
 	Lines          []savedLine   `json:",omitempty"`
 	Over           time.Time     `json:",omitzero"` // it has ended: only repetitions are waited for
 	Bye            string        `json:",omitempty"`
-	ByeFlow        savedFlow     `json:",omitzero"`
-}
-
-type savedFlow struct {
-	Network       string
-	Local, Remote netip.AddrPort
-	Name          string `json:",omitempty"`
-}
-
-func saveFlow(f sip.Flow) savedFlow {
-	return savedFlow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name}
-}
-
-func (f savedFlow) flow() sip.Flow {
-	return sip.Flow{Network: f.Network, Local: f.Local, Remote: f.Remote, Name: f.Name}
+	ByeFlow        journal.Flow  `json:",omitzero"`
 }
 
 // savedLine is a line; without a port it was refused.
@@ -250,11 +227,11 @@ func (r *recording) save() *journalled {
 		c.of, c.text = r.known, text
 	}
 	j := &journalled{
-		SIPREC: journalVersion, Session: c.session, Restarts: c.restarts, Source: r.source.Name, Answered: wall(c.at),
+		SIPREC: journalVersion, Session: c.session, Restarts: c.restarts, Source: r.source.Name, Answered: journal.Wall(c.at),
 		Streams: r.nextID, Known: c.text, Partly: c.partly, Holding: r.holding, Attrs: r.attrs, Links: r.links,
 		Agents: slices.Sorted(maps.Keys(r.agents)), Lasting: keyTexts(r.lasting), Passing: keyTexts(r.passing),
 	}
-	j.Session.Start = wall(j.Session.Start)
+	j.Session.Start = journal.Wall(j.Session.Start)
 	for sum := range r.kept {
 		j.Kept = append(j.Kept, hex.EncodeToString(sum[:]))
 	}
@@ -277,27 +254,24 @@ func keyTexts(keys []joinKey) (out []string) {
 	return out
 }
 
-// wall is a time as it is written: without a reading of the monotonic clock.
-func wall(t time.Time) time.Time { return t.UTC().Round(0) }
-
 // save returns the state of a dialog. The recording's mu is held.
 func (l *leg) save() *savedLeg {
 	head := l.invite.Req.Clone()
 	head.Body = nil
 	s := &savedLeg{
 		ID: l.id, Branches: l.branches, Tag: l.tag, SDPID: l.sdpID, Version: l.sdpVersion, CNAME: l.cname, Half: l.half, HalfAOR: l.halfAOR,
-		From: l.from, To: l.to, Allows: l.allows, Started: wall(l.started), Asked: wall(l.asked),
-		Target: l.end.Target, Routes: l.end.Routes, Flow: saveFlow(l.end.Flow), Seq: l.end.Seq, LocalSeq: l.localSeq,
-		Invite: string(head.Append(nil)), InviteFlow: saveFlow(head.Flow), Offering: l.offering,
-		Interval: l.timer.interval, Refreshes: l.timer.ours, Refresh: wall(l.timer.at),
+		From: l.from, To: l.to, Allows: l.allows, Started: journal.Wall(l.started), Asked: journal.Wall(l.asked),
+		Target: l.end.Target, Routes: l.end.Routes, Flow: journal.FlowOf(l.end.Flow), Seq: l.end.Seq, LocalSeq: l.localSeq,
+		Invite: string(head.Append(nil)), InviteFlow: journal.FlowOf(head.Flow), Offering: l.offering,
+		Interval: l.timer.interval, Refreshes: l.timer.ours, Refresh: journal.Wall(l.timer.at),
 	}
 	if last := l.invite.Last(); last != nil && l.invite.Final() >= 200 && l.invite.Final() < 300 {
 		s.Answer = string(last.Append(nil))
 	}
 	if l.ended {
-		s.Over = wall(l.endedAt)
+		s.Over = journal.Wall(l.endedAt)
 		if l.bye != nil {
-			s.Bye, s.ByeFlow = string(l.bye.Append(nil)), saveFlow(l.bye.Flow)
+			s.Bye, s.ByeFlow = string(l.bye.Append(nil)), journal.FlowOf(l.bye.Flow)
 		}
 		return s
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // Restored are the recordings that another process had and that go on here.
@@ -145,10 +146,10 @@ func (s *Server) reviveRecording(j *journalled, source *Source, state []byte) (*
 	if err := json.Unmarshal(j.Known, known); err != nil {
 		return nil, fmt.Errorf("%w: its metadata: %w", errJournal, err)
 	}
-	j.Session.Start = live(j.Session.Start)
+	j.Session.Start = journal.Live(j.Session.Start)
 	r.id, r.known, r.answered, r.nextID = j.Session.ID, known, true, j.Streams
 	r.holding, r.links = j.Holding, j.Links
-	r.chronicle = chronicle{session: j.Session, at: live(j.Answered), restarts: j.Restarts + 1, written: state, partly: j.Partly}
+	r.chronicle = chronicle{session: j.Session, at: journal.Live(j.Answered), restarts: j.Restarts + 1, written: state, partly: j.Partly}
 	for _, u := range j.Agents {
 		r.agents[u] = true
 	}
@@ -170,28 +171,22 @@ func (s *Server) reviveRecording(j *journalled, source *Source, state []byte) (*
 	return r, nil
 }
 
-// live gives a time of the wall clock the reading of the monotonic one that belongs to it.
-func live(t time.Time) time.Time {
-	now := time.Now()
-	return now.Add(t.Sub(now))
-}
-
 // reviveLeg makes a dialog, without its media.
 func (s *Server) reviveLeg(r *recording, j *savedLeg) (*leg, error) {
 	m, _, err := sip.Parse([]byte(j.Invite), false)
 	if err != nil || m.Method != sip.Invite || len(j.Lines) > linesMax {
 		return nil, fmt.Errorf("%w: its INVITE: %w", errJournal, err)
 	}
-	m.Arrival, m.Flow = live(j.Started), j.InviteFlow.flow()
+	m.Arrival, m.Flow = journal.Live(j.Started), j.InviteFlow.Flow()
 	l := newLeg(s, j.ID, r.source, m)
 	l.tag, l.sdpID, l.sdpVersion, l.cname, l.half, l.halfAOR = j.Tag, j.SDPID, j.Version, j.CNAME, j.Half, j.HalfAOR
 	l.branches = j.Branches + 1<<16 // those that were not journalled are passed over
 	l.from, l.to, l.allows, l.offering = j.From, j.To, j.Allows, j.Offering
-	l.end = dialog.End{Target: j.Target, Routes: j.Routes, Flow: j.Flow.flow(), Seq: j.Seq}
+	l.end = dialog.End{Target: j.Target, Routes: j.Routes, Flow: j.Flow.Flow(), Seq: j.Seq}
 	l.localSeq = j.LocalSeq + 16 // gaps are allowed (RFC 3261 section 12.2.1.1), a number twice is not
 	l.rec, l.confirmed, l.saved = r, true, j
 	if !j.Asked.IsZero() {
-		l.asked = live(j.Asked)
+		l.asked = journal.Live(j.Asked)
 	}
 	now := time.Now()
 	l.invite = dialog.NewServer(m)
@@ -233,7 +228,7 @@ func (l *leg) restoreTimer(j *savedLeg, now time.Time) {
 	if j.Interval <= 0 {
 		return
 	}
-	l.timer = sessionTimer{interval: j.Interval, ours: j.Refreshes, at: live(j.Refresh)}
+	l.timer = sessionTimer{interval: j.Interval, ours: j.Refreshes, at: journal.Live(j.Refresh)}
 	if least := now.Add(refreshGrace); !l.timer.ours && l.timer.at.Before(least) {
 		l.timer.at = least
 	}
@@ -241,12 +236,12 @@ func (l *leg) restoreTimer(j *savedLeg, now time.Time) {
 
 // overAgain keeps an ended dialog for repetitions of its BYE.
 func (l *leg) overAgain(j *savedLeg) {
-	l.ended, l.endedAt = true, live(j.Over)
+	l.ended, l.endedAt = true, journal.Live(j.Over)
 	m, _, err := sip.Parse([]byte(j.Bye), false)
 	if err != nil {
 		return // it ended by itself
 	}
-	m.Flow = j.ByeFlow.flow()
+	m.Flow = j.ByeFlow.Flow()
 	l.bye = m
 	s := dialog.NewServer(m)
 	s.Respond(sip.ResponseTo(m, 200, "OK").Frozen(), l.endedAt)

@@ -2,71 +2,24 @@ package siprec
 
 import (
 	"encoding/json"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 )
-
-// memJournal is a journal in memory.
-type memJournal struct {
-	mu     sync.Mutex
-	states map[string][]byte
-	limit  int      // of an entry
-	slow   bool     // After waits for ever
-	after  []func() // that waits
-}
-
-func (j *memJournal) Put(session string, state []byte) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.limit > 0 && len(state) > j.limit {
-		return false
-	}
-	if j.states == nil {
-		j.states = map[string][]byte{}
-	}
-	j.states[session] = slices.Clone(state)
-	return true
-}
-
-func (j *memJournal) Drop(session string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	delete(j.states, session)
-}
-
-func (j *memJournal) After(f func()) {
-	j.mu.Lock()
-	slow := j.slow
-	if slow {
-		j.after = append(j.after, f)
-	}
-	j.mu.Unlock()
-	if !slow {
-		f()
-	}
-}
-
-func (j *memJournal) copied() map[string][]byte {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return maps.Clone(j.states)
-}
 
 // killed ends the server without a word, and goes on with another one. edit may change
 // what the journal has, or the configuration.
-func (w *bench) killed(j *memJournal, edit func(*Config, map[string][]byte)) (*Server, *Restored) {
+func (w *bench) killed(j *journaltest.Mem, edit func(*Config, map[string][]byte)) (*Server, *Restored) {
 	w.t.Helper()
 	w.settle()
-	states := j.copied()
+	states := j.States()
 	old := w.srv
 	if err := old.agent.Close(); err != nil {
 		w.t.Error(err)
@@ -81,7 +34,7 @@ func (w *bench) killed(j *memJournal, edit func(*Config, map[string][]byte)) (*S
 		w.t.Error(err)
 	}
 	w.obs.taps = nil
-	j.states = maps.Clone(states)
+	j.Set(states)
 	r, err := relay.New(relay.Config{PortMin: 20000, PortMax: 20099, Quarantine: -1, Certificate: certificates()[1], Open: func(a netip.AddrPort) (relay.Conn, error) { return w.net.Listen(a) }})
 	if err != nil {
 		w.t.Fatal(err)
@@ -106,12 +59,12 @@ func (w *bench) killed(j *memJournal, edit func(*Config, map[string][]byte)) (*S
 	return w.srv, restored
 }
 
-func journalling(j *memJournal) func(*Config) { return func(c *Config) { c.Journal = j } }
+func journalling(j *journaltest.Mem) func(*Config) { return func(c *Config) { c.Journal = j } }
 
 // A recording goes on in another process: the same streams, nothing told twice, partial
 // metadata over what was known, and the end.
 func TestRestore(t *testing.T) {
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	inBubble(t, journalling(j), func(w *bench) {
 		d := plainDialog()
 		c, _ := w.dial("call", d)
@@ -156,11 +109,11 @@ func TestRestore(t *testing.T) {
 		if log := w.log(); !strings.HasSuffix(log, "ended bye") {
 			t.Errorf("ended:\n%s", log)
 		}
-		if n := len(j.copied()); n != 1 {
+		if n := len(j.States()); n != 1 {
 			t.Errorf("%d entries while the BYE may be repeated", n)
 		}
 		time.Sleep(40 * time.Second)
-		if n := len(j.copied()); n != 0 {
+		if n := len(j.States()); n != 0 {
 			t.Errorf("%d entries are left", n)
 		}
 	})
@@ -169,7 +122,7 @@ func TestRestore(t *testing.T) {
 // The answer to a BYE waits for the journal; the next process answers its repetition,
 // and records nothing.
 func TestByeOverRestart(t *testing.T) {
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	inBubble(t, journalling(j), func(w *bench) {
 		r := w.raw("10.0.0.67:5060")
 		body := "v=0\r\no=- 1 1 IN IP4 10.0.0.67\r\ns=-\r\nc=IN IP4 10.0.0.67\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\na=sendonly\r\n"
@@ -183,10 +136,10 @@ func TestByeOverRestart(t *testing.T) {
 		r.send("ACK", "ack", 1, tag, "")
 		time.Sleep(5 * time.Second)
 		r.want(0)
-		j.slow = true
+		j.Slow(true)
 		r.send("BYE", "bye", 2, tag, "")
 		r.want(0)
-		j.slow = false
+		j.Slow(false)
 		_, restored := w.killed(j, nil)
 		if len(restored.Sessions) != 0 || restored.Lost != 0 {
 			t.Errorf("restored %+v", restored)
@@ -198,7 +151,7 @@ func TestByeOverRestart(t *testing.T) {
 		}
 		time.Sleep(40 * time.Second)
 		_, restored = w.killed(j, nil)
-		if n := len(j.copied()); n != 0 || len(restored.Sessions) != 0 {
+		if n := len(j.States()); n != 0 || len(restored.Sessions) != 0 {
 			t.Errorf("%d entries are left, restored %+v", n, restored)
 		}
 	})
@@ -206,7 +159,8 @@ func TestByeOverRestart(t *testing.T) {
 
 // A snapshot that is too long for the journal is asked for again.
 func TestSnapshotAfterRestart(t *testing.T) {
-	j := &memJournal{limit: 12 << 10}
+	j := &journaltest.Mem{}
+	j.Limit(12 << 10)
 	inBubble(t, journalling(j), func(w *bench) {
 		d := plainDialog()
 		c, _ := w.dial("call", d)
@@ -271,7 +225,7 @@ func TestNotRestored(t *testing.T) {
 		"ports are taken":           {edit: taken, bye: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := &memJournal{}
+			j := &journaltest.Mem{}
 			inBubble(t, journalling(j), func(w *bench) {
 				c, _ := w.dial("call", plainDialog())
 				srv, restored := w.killed(j, tc.edit)
@@ -284,7 +238,7 @@ func TestNotRestored(t *testing.T) {
 					t.Errorf("%d requests", len(asked))
 				}
 				time.Sleep(time.Minute)
-				if n := len(j.copied()); n != 0 {
+				if n := len(j.States()); n != 0 {
 					t.Errorf("%d entries are left", n)
 				}
 				for _, s := range others {

@@ -13,12 +13,13 @@ import (
 	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/media/srtp/dtls"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 	"github.com/trunktap/trunktap/sip/sdp"
 	"github.com/trunktap/trunktap/sip/siptest"
 )
 
 // securing makes a source with SRTP, and a journal that may have keys.
-func securing(j *memJournal, certificate int, sealed bool) func(*Config) {
+func securing(j *journaltest.Mem, certificate int, sealed bool) func(*Config) {
 	return func(c *Config) {
 		c.Journal, c.JournalSealed = j, sealed
 		c.Sources[0].SRTP = &srtp.Config{Fingerprint: certificates()[certificate].Fingerprint()}
@@ -26,7 +27,7 @@ func securing(j *memJournal, certificate int, sealed bool) func(*Config) {
 	}
 }
 
-func secureAgain(j *memJournal) func(*Config, map[string][]byte) {
+func secureAgain(j *journaltest.Mem) func(*Config, map[string][]byte) {
 	return func(c *Config, _ map[string][]byte) { securing(j, 1, true)(c) }
 }
 
@@ -53,7 +54,7 @@ func protector(t *testing.T, line srtp.Crypto) *srtp.Protector {
 
 // SRTP by SDES goes on with its keys: packets are read, and the next answer has them.
 func TestSDESOverRestart(t *testing.T) {
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	inBubble(t, securing(j, 0, true), func(w *bench) {
 		d := sdesDialog()
 		c, res := w.dial("call", d)
@@ -216,7 +217,7 @@ func (d *dtlsClient) close(t *testing.T) {
 
 // SRTP by DTLS goes on with the keys of the handshake, and without another one.
 func TestDTLSOverRestart(t *testing.T) {
-	j := &memJournal{}
+	j := &journaltest.Mem{}
 	inBubble(t, securing(j, 0, true), func(w *bench) {
 		certificate, err := dtls.NewCertificate(time.Now(), nil)
 		if err != nil {
@@ -251,11 +252,11 @@ func TestDTLSOverRestart(t *testing.T) {
 // SRTP any more, and the other way round. Keys get into sealed journals alone.
 func TestSRTPIsNotRestored(t *testing.T) {
 	t.Run("unsealed", func(t *testing.T) {
-		j := &memJournal{}
+		j := &journaltest.Mem{}
 		inBubble(t, securing(j, 0, false), func(w *bench) {
 			c, _ := w.dial("call", sdesDialog())
 			w.settle()
-			if n := len(j.copied()); n != 0 || w.srv.counters.Unjournalled.Load() != 1 {
+			if n := len(j.States()); n != 0 || w.srv.counters.Unjournalled.Load() != 1 {
 				t.Errorf("%d entries, %d counted", n, w.srv.counters.Unjournalled.Load())
 			}
 			if err := c.Bye(w.ctx); err != nil {
@@ -263,9 +264,9 @@ func TestSRTPIsNotRestored(t *testing.T) {
 			}
 		})
 	})
-	for name, edit := range map[string]func(*memJournal) func(*Config, map[string][]byte){
-		"SRTP is off now": func(*memJournal) func(*Config, map[string][]byte) { return nil },
-		"without its keys": func(j *memJournal) func(*Config, map[string][]byte) {
+	for name, edit := range map[string]func(*journaltest.Mem) func(*Config, map[string][]byte){
+		"SRTP is off now": func(*journaltest.Mem) func(*Config, map[string][]byte) { return nil },
+		"without its keys": func(j *journaltest.Mem) func(*Config, map[string][]byte) {
 			return func(c *Config, states map[string][]byte) {
 				securing(j, 1, true)(c)
 				for k, s := range states {
@@ -274,7 +275,7 @@ func TestSRTPIsNotRestored(t *testing.T) {
 				}
 			}
 		},
-		"the version of plain ones": func(j *memJournal) func(*Config, map[string][]byte) {
+		"the version of plain ones": func(j *journaltest.Mem) func(*Config, map[string][]byte) {
 			return func(c *Config, states map[string][]byte) {
 				securing(j, 1, true)(c)
 				for k, s := range states {
@@ -284,7 +285,7 @@ func TestSRTPIsNotRestored(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := &memJournal{}
+			j := &journaltest.Mem{}
 			inBubble(t, securing(j, 0, true), func(w *bench) {
 				w.dial("call", sdesDialog())
 				_, restored := w.killed(j, edit(j))
@@ -292,7 +293,7 @@ func TestSRTPIsNotRestored(t *testing.T) {
 					t.Errorf("restored %+v", restored)
 				}
 				time.Sleep(time.Minute)
-				if n := len(j.copied()); n != 0 {
+				if n := len(j.States()); n != 0 {
 					t.Errorf("%d entries are left", n)
 				}
 			})

@@ -15,6 +15,7 @@ import (
 	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // Limits and times of the server.
@@ -106,7 +107,7 @@ type Config struct {
 	Observer media.Observer // nil: nothing is recorded
 
 	// Journal keeps recordings for the next process; nil: they end with this one.
-	Journal Journal
+	Journal journal.Store
 	// JournalSealed says that nobody else can read the Journal: recordings with SRTP are
 	// kept there, too, with their keys.
 	JournalSealed bool

@@ -13,14 +13,8 @@ import (
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/dialog"
+	"github.com/trunktap/trunktap/sip/journal"
 )
-
-// Journal keeps what a fork needs to go on in another process. It never waits.
-type Journal interface {
-	// Put replaces the state of a fork, which is known by its key. False: it was not taken.
-	Put(key string, state []byte) bool
-	Drop(key string)
-}
 
 // Ports are those that a client listens at, and sends media from. Zero: the system chooses.
 type Ports struct{ UDP, TCP, Media uint16 }
@@ -126,7 +120,7 @@ func (l *leg) journal(now time.Time) {
 	entry := l.save()
 	state, err := json.Marshal(entry)
 	f.mu.Lock()
-	entry.Numbers, entry.At = f.out.seq, now.UTC().Round(0)
+	entry.Numbers, entry.At = f.out.seq, journal.Wall(now)
 	f.mu.Unlock()
 	if err != nil || bytes.Equal(state, c.written) && (entry.Numbers == c.numbers || now.Sub(c.at) < saveEvery) {
 		return
@@ -143,14 +137,14 @@ func (l *leg) save() *journalled {
 		V: journalVersion, ID: f.id, Wide: f.wide, Listed: l.listed, Server: l.server.URI, Hop: l.server.Hop,
 		CallID: l.callID, Tag: l.tag, To: l.to, Theirs: l.theirs, Target: l.end.Target, Routes: l.end.Routes,
 		Network: l.end.Flow.Network, Remote: l.end.Flow.Remote, Seq: l.seq, Version: l.version,
-		Since: l.since.UTC().Round(0), Known: l.metaSince.UTC().Round(0), Parties: l.told.parties, Paused: l.told.paused, Ports: f.c.Ports(),
+		Since: journal.Wall(l.since), Known: journal.Wall(l.metaSince), Parties: l.told.parties, Paused: l.told.paused, Ports: f.c.Ports(),
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := &f.out
-	j.SSRC, j.Stamp, j.Base = o.ssrc, o.stamp, o.base.UTC().Round(0)
+	j.SSRC, j.Stamp, j.Base = o.ssrc, o.stamp, journal.Wall(o.base)
 	if o.base.IsZero() {
-		j.Base = o.was.UTC().Round(0) // no packet since the restart before
+		j.Base = journal.Wall(o.was) // no packet since the restart before
 	}
 	if o.codec != nil {
 		j.Codec = &o.codec.payloadType

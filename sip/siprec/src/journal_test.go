@@ -2,44 +2,17 @@ package src
 
 import (
 	"errors"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/trunktap/trunktap/media/mediatest"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal/journaltest"
 )
-
-// memJournal is a journal in memory.
-type memJournal struct {
-	mu     sync.Mutex
-	states map[string][]byte
-}
-
-func (j *memJournal) Put(key string, state []byte) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.states[key] = slices.Clone(state)
-	return true
-}
-
-func (j *memJournal) Drop(key string) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	delete(j.states, key)
-}
-
-func (j *memJournal) copied() map[string][]byte {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return maps.Clone(j.states)
-}
 
 const forkName = "fork/1"
 
@@ -47,7 +20,7 @@ const forkName = "fork/1"
 type restartWorld struct {
 	*world
 	n *mediatest.Net
-	j *memJournal
+	j *journaltest.Mem
 }
 
 func (w *restartWorld) client() *Client {
@@ -71,7 +44,7 @@ func (w *restartWorld) client() *Client {
 func (w *restartWorld) kill() []byte {
 	w.t.Helper()
 	synctest.Wait()
-	state := w.j.copied()[forkName]
+	state := w.j.States()[forkName]
 	if state == nil {
 		w.t.Fatal("nothing is in the journal")
 	}
@@ -91,7 +64,7 @@ func inRestartBubble(t *testing.T, f func(*restartWorld)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
-		w := &restartWorld{world: &world{t: t, a: newServer(t, n, first), b: newServer(t, n, second)}, n: n, j: &memJournal{states: map[string][]byte{}}}
+		w := &restartWorld{world: &world{t: t, a: newServer(t, n, first), b: newServer(t, n, second)}, n: n, j: &journaltest.Mem{}}
 		defer w.b.close()
 		defer w.a.close()
 		w.c = w.client()
@@ -100,7 +73,7 @@ func inRestartBubble(t *testing.T, f func(*restartWorld)) {
 		if err := w.c.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := len(w.j.copied()); n != 0 {
+		if n := len(w.j.States()); n != 0 {
 			t.Errorf("%d entries are left", n)
 		}
 	})

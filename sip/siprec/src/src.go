@@ -20,6 +20,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/journal"
 )
 
 // Limits of a Client.
@@ -66,9 +67,9 @@ type Config struct {
 	// servers find the client where it was.
 	Ports Ports
 
-	Journal  Journal      // nil: forks end with the process
-	ForksMax int          // 0: 10000
-	Log      *slog.Logger // nil: silent
+	Journal  journal.Store // nil: forks end with the process
+	ForksMax int           // 0: 10000
+	Log      *slog.Logger  // nil: silent
 }
 
 // Counters of a Client.
