@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/trunktap/trunktap/media"
@@ -122,4 +123,47 @@ func (s *Stream) established(side media.Side, i kind, k dtls.Keys) {
 	if s.keyed != nil {
 		s.keyed()
 	}
+}
+
+// SavedHandshakes are Handshakes as text, for a journal that nobody else can read.
+type SavedHandshakes [2][2]SavedHandshake
+
+// SavedHandshake is a Handshake as text.
+type SavedHandshake struct {
+	Association   uint32 `json:",omitempty"`
+	Receive, Send string `json:",omitempty"` // values of a=crypto
+}
+
+// SaveHandshakes returns what Handshakes does of the associations that count.
+func (s *Stream) SaveHandshakes() (out SavedHandshakes) {
+	s.mu.Lock()
+	ends := s.sec.ends
+	s.mu.Unlock()
+	for side, list := range s.Handshakes() {
+		for i, h := range list {
+			if h.Association > 0 && h.Association == ends[side].Association {
+				out[side][i] = SavedHandshake{h.Association, h.Receive.Attribute(), h.Send.Attribute()}
+			}
+			h.wipe()
+		}
+	}
+	return out
+}
+
+// Load returns the handshakes, for Resume.
+func (s SavedHandshakes) Load() (out [2][2]Handshake, err error) {
+	for side, list := range s {
+		for i, h := range list {
+			if h.Association == 0 {
+				continue
+			}
+			receive, rerr := srtp.ParseCrypto(h.Receive)
+			send, serr := srtp.ParseCrypto(h.Send)
+			if err := errors.Join(rerr, serr); err != nil {
+				return out, fmt.Errorf("the keys of a handshake: %w", err)
+			}
+			out[side][i] = Handshake{Association: h.Association, Receive: receive, Send: send}
+		}
+	}
+	return out, nil
 }

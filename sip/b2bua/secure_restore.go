@@ -21,7 +21,7 @@ type savedProtection struct {
 	Untouched  bool              `json:",omitempty"`
 	Addr       [2]netip.AddrPort `json:",omitzero"`
 	Shown      savedShown
-	Handshakes [2][2]savedHandshake `json:",omitzero"` // by side; for RTP, and for RTCP alone
+	Handshakes relay.SavedHandshakes `json:",omitzero"`
 }
 
 // savedShown is what the offerer was answered.
@@ -31,29 +31,14 @@ type savedShown struct {
 	Attributes []string `json:",omitempty"`
 }
 
-type savedHandshake struct {
-	Association   uint32 `json:",omitempty"`
-	Receive, Send string `json:",omitempty"` // values of a=crypto
-}
-
 // save returns what is agreed about a line, whose stream may be nil.
 func (p *protection) save(s *relay.Stream) *savedProtection {
 	out := &savedProtection{
 		Line: p.line.Save(), Offerer: p.offerer, Untouched: p.untouched, Addr: p.addr,
 		Shown: savedShown{p.shown.Profile, p.shown.Refused, p.shown.Attributes()},
 	}
-	if s == nil {
-		return out
-	}
-	for side, list := range s.Handshakes() {
-		for i, h := range list {
-			if h.Association == 0 || h.Association != out.Line.Sides[side].Association {
-				continue
-			}
-			out.Handshakes[side][i] = savedHandshake{h.Association, h.Receive.Attribute(), h.Send.Attribute()}
-			h.Receive.Wipe()
-			h.Send.Wipe()
-		}
+	if s != nil {
+		out.Handshakes = s.SaveHandshakes()
 	}
 	return out
 }
@@ -86,22 +71,9 @@ func (a *anchor) restoreProtection(l *line, saved *savedProtection) error {
 	if l.stream == nil || !l.rtp {
 		return nil
 	}
-	var former [2][2]relay.Handshake
-	for side, list := range saved.Handshakes {
-		for i, h := range list {
-			if h.Association == 0 {
-				continue
-			}
-			receive, err := srtp.ParseCrypto(h.Receive)
-			if err != nil {
-				return fmt.Errorf("%w: keys of a handshake", errJournal)
-			}
-			send, err := srtp.ParseCrypto(h.Send)
-			if err != nil {
-				return fmt.Errorf("%w: keys of a handshake", errJournal)
-			}
-			former[side][i] = relay.Handshake{Association: h.Association, Receive: receive, Send: send}
-		}
+	former, err := saved.Handshakes.Load()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errJournal, err)
 	}
 	return l.stream.Resume(inner.Ends(), former)
 }

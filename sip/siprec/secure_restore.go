@@ -17,14 +17,9 @@ const secureVersion = 2
 // journals alone.
 type savedProtection struct {
 	Line       srtp.SavedLine
-	Profile    string            // as answered, or offered by us
-	Attributes []string          `json:",omitempty"`
-	Handshakes [2]savedHandshake `json:",omitzero"` // for RTP, and for RTCP alone
-}
-
-type savedHandshake struct {
-	Association   uint32 `json:",omitempty"`
-	Receive, Send string `json:",omitempty"` // values of a=crypto
+	Profile    string                  // as answered, or offered by us
+	Attributes []string                `json:",omitempty"`
+	Handshakes [2]relay.SavedHandshake `json:",omitzero"` // for RTP, and for RTCP alone
 }
 
 // saveProtection returns what is agreed about a line.
@@ -33,18 +28,8 @@ func (n *line) saveProtection() *savedProtection {
 		return nil
 	}
 	out := &savedProtection{Line: n.sec.Save(), Profile: n.protect.Profile, Attributes: n.protect.Attributes()}
-	s, ok := n.stream.(*relay.Stream)
-	if !ok {
-		return out
-	}
-	for side, list := range s.Handshakes() {
-		for i, h := range list {
-			if side == int(relaySide) && h.Association > 0 && h.Association == out.Line.Sides[relaySide].Association {
-				out.Handshakes[i] = savedHandshake{h.Association, h.Receive.Attribute(), h.Send.Attribute()}
-			}
-			h.Receive.Wipe()
-			h.Send.Wipe()
-		}
+	if s, ok := n.stream.(*relay.Stream); ok {
+		out.Handshakes = s.SaveHandshakes()[relaySide]
 	}
 	return out
 }
@@ -80,20 +65,9 @@ func (l *leg) restoreProtection(n *line, stream *relay.Stream, saved *savedProte
 		return fmt.Errorf("%w: what was answered about SRTP", errJournal)
 	}
 	n.protect = shown
-	var former [2][2]relay.Handshake
-	for i, h := range saved.Handshakes {
-		if h.Association == 0 {
-			continue
-		}
-		receive, err := srtp.ParseCrypto(h.Receive)
-		if err != nil {
-			return fmt.Errorf("%w: keys of a handshake", errJournal)
-		}
-		send, err := srtp.ParseCrypto(h.Send)
-		if err != nil {
-			return fmt.Errorf("%w: keys of a handshake", errJournal)
-		}
-		former[relaySide][i] = relay.Handshake{Association: h.Association, Receive: receive, Send: send}
+	former, err := relay.SavedHandshakes{relaySide: saved.Handshakes}.Load()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errJournal, err)
 	}
 	if err := stream.Resume(n.sec.Ends(), former); err != nil {
 		return fmt.Errorf("go on with the keys of a stream: %w", err)
