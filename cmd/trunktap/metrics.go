@@ -71,6 +71,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 
 	signallingMetrics(reg, d)
 	siprecMetrics(reg, d.siprec)
+	drainMetrics(reg, d)
 	reg.MustRegister(d.refusals.counted)
 	reg.MustRegister(newUsageMetrics(d.archive.Usage))
 	return reg

@@ -57,19 +57,19 @@ func (n *notifier) tell(assignments ...string) {
 	}
 }
 
-func (n *notifier) ready(calls int) { n.tell("READY=1", n.calls(calls)) }
+func (n *notifier) ready(calls live) { n.tell("READY=1", n.calls(calls)) }
 
 // calls is the status of a daemon that takes calls.
-func (n *notifier) calls(calls int) string {
-	status := fmt.Sprintf("STATUS=%d calls", calls)
+func (n *notifier) calls(calls live) string {
+	status := "STATUS=" + calls.String()
 	if n != nil {
 		n.status = status
 	}
 	return status
 }
 
-// update tells the number of calls when it has changed.
-func (n *notifier) update(calls int) {
+// update tells what is live when it has changed.
+func (n *notifier) update(calls live) {
 	if n == nil {
 		return
 	}
@@ -94,8 +94,8 @@ func (n *notifier) reloading() {
 func (n *notifier) stopping(what string) { n.tell("STOPPING=1", "STATUS="+what) }
 
 // draining asks for more time to stop: calls are waited for.
-func (n *notifier) draining(calls int) {
-	n.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", drainExtend.Microseconds()), fmt.Sprintf("STATUS=waiting for %d calls to end", calls))
+func (n *notifier) draining(calls live) {
+	n.tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", drainExtend.Microseconds()), fmt.Sprintf("STATUS=waiting for %s to end", calls))
 }
 
 const (
@@ -106,11 +106,11 @@ const (
 // run is the life of a daemon that has started.
 func (d *daemon) run(ctx context.Context, path string) error {
 	d.notify = newNotifier(os.Getenv, d.log)
-	d.notify.ready(d.b2bua.Calls())
+	d.notify.ready(d.live())
 	d.startWatchdog()
 	d.drain(d.wait(ctx, path))
 	close(d.stopping)
-	d.log.Info("stopping", "calls", d.b2bua.Calls())
+	d.log.Info("stopping", "left", d.live())
 	d.notify.stopping("ending all calls")
 	err := d.close()
 	d.unwatch()

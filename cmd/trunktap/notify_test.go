@@ -67,19 +67,19 @@ func TestNotifier(t *testing.T) {
 	env := map[string]string{}
 	log := slog.New(slog.DiscardHandler)
 	n := newNotifier(func(k string) string { return env[k] }, log)
-	n.ready(1) // to nobody
-	n.update(2)
+	n.ready(live{calls: 1}) // to nobody
+	n.update(live{calls: 2})
 	n.reloading()
 	n.stopping("x")
-	n.draining(1)
+	n.draining(live{calls: 1})
 	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), fmt.Sprintf("@trunktap-test-%d", os.Getpid())} {
 		told := serviceManager(t, name)
 		env["NOTIFY_SOCKET"] = name
 		n = newNotifier(func(k string) string { return env[k] }, log)
-		n.ready(3)
+		n.ready(live{calls: 3})
 		hears(t, told, "READY=1", "STATUS=3 calls")
-		n.update(3)
-		n.update(4)
+		n.update(live{calls: 3})
+		n.update(live{calls: 4})
 		if got := <-told; got != "STATUS=4 calls" {
 			t.Errorf("told %q", got)
 		}

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/signal"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -276,48 +274,9 @@ func (d *daemon) hold(ctx context.Context, sessions []string) {
 	}
 }
 
-// drain refuses new calls and waits for the others to end: until none is left, the
-// time is over, or a further signal comes.
-func (d *daemon) drain(most time.Duration) {
-	if most <= 0 || d.b2bua.Calls() == 0 {
-		return
-	}
-	d.taking.Store(false)
-	d.b2bua.Drain()
-	d.log.Info("new calls are refused; the daemon stops when the last one has ended", "calls", d.b2bua.Calls(), "at_most", most)
-	again := make(chan os.Signal, 1)
-	signal.Notify(again, os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1)
-	defer signal.Stop(again)
-	over := time.NewTimer(most)
-	defer over.Stop()
-	look := time.NewTicker(drainLook)
-	defer look.Stop()
-	tell := time.NewTicker(drainTell)
-	defer tell.Stop()
-	d.notify.stopping(fmt.Sprintf("waiting for %d calls to end", d.b2bua.Calls()))
-	d.notify.draining(d.b2bua.Calls())
-	for d.b2bua.Calls() > 0 {
-		select {
-		case <-look.C:
-		case <-d.pulse:
-		case <-tell.C:
-			d.notify.draining(d.b2bua.Calls())
-		case <-over.C:
-			return
-		case <-again:
-			return
-		}
-	}
-}
-
-const (
-	drainLook = 200 * time.Millisecond
-	drainMost = 24 * time.Hour // on SIGUSR1 without shutdown.drain
-)
-
 // leave ends the process without touching a call: the next one goes on with them.
 func (d *daemon) leave() {
-	d.log.Info("leaving the calls to the next process", "calls", d.b2bua.Calls())
+	d.log.Info("leaving the calls to the next process", "left", d.live())
 	d.notify.stopping("leaving the calls to the next process")
 	if d.restart.journal != nil {
 		d.restart.journal.Flush()

@@ -112,6 +112,7 @@ type daemon struct {
 	keys     *keyWork
 	auditing atomic.Pointer[audit.Log] // audit, for who may note something before there is one
 	taking   atomic.Bool               // new calls are taken: not before the ports of SIP are open, nor while draining
+	draining atomic.Bool               // calls and recording sessions are waited for, see drain
 
 	certificate *dtls.Certificate // shown to peers that do SRTP by DTLS
 
@@ -416,7 +417,7 @@ func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 		select {
 		case <-watch.C:
 			down = d.watchCapture(down)
-			d.notify.update(d.b2bua.Calls())
+			d.notify.update(d.live())
 		case <-d.pulse:
 		case <-ctx.Done():
 			return d.cfg.Shutdown.Drain
@@ -431,7 +432,7 @@ func (d *daemon) wait(ctx context.Context, path string) (drain time.Duration) {
 			default:
 				d.notify.reloading()
 				d.reload(path)
-				d.notify.ready(d.b2bua.Calls())
+				d.notify.ready(d.live())
 			}
 		}
 	}

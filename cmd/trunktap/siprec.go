@@ -195,6 +195,7 @@ func siprecMetrics(reg *prometheus.Registry, s *siprec.Server) {
 		"dialogs_started_total":  {"Recording dialogs.", &c.DialogsStarted},
 		"dialogs_answered_total": {"Recording dialogs that were answered.", &c.DialogsAnswered},
 		"dialogs_refused_total":  {"Recording dialogs that were refused.", &c.DialogsRefused},
+		"drained_total":          {"Recording dialogs that were refused because the daemon waits for its last call.", &c.Drained},
 		"dialogs_joined_total":   {"Recording dialogs that joined the recording of another.", &c.DialogsJoined},
 		"metadata_total":         {"Documents of metadata that were read.", &c.Metadata},
 		"metadata_refused_total": {"Documents of metadata that could not be read; they are kept as they came.", &c.MetadataRefused},

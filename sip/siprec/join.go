@@ -45,7 +45,7 @@ func joinKeys(s *Source, invite *sip.Message, c content) (lasting, passing []joi
 }
 
 // recordingFor returns the recording that a new dialog belongs to: one that is
-// there and shares a key, else a new one.
+// there and shares a key, else a new one; nil when no new one is to begin.
 func (s *Server) recordingFor(l *leg, invite *sip.Message, c content) *recording {
 	lasting, passing := joinKeys(l.source, invite, c)
 	s.mu.Lock()
@@ -58,6 +58,9 @@ func (s *Server) recordingFor(l *leg, invite *sip.Message, c content) *recording
 				return r
 			}
 		}
+	}
+	if s.draining.Load() {
+		return nil
 	}
 	r := newRecording(s, l.source, l.log)
 	r.count, r.lasting, r.passing = 1, lasting, passing

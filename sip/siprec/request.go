@@ -108,6 +108,11 @@ func (l *leg) setup(s *dialog.Server, now time.Time) {
 		return
 	}
 	rec := l.srv.recordingFor(l, m, c)
+	if rec == nil {
+		l.srv.counters.Drained.Add(1)
+		l.refuseInvite(s, now, errDraining)
+		return
+	}
 	if err := rec.begin(l, m, c); err != nil {
 		l.srv.leaveRecording(rec)
 		l.refuseInvite(s, now, err)
@@ -133,8 +138,8 @@ func unsupported(m *sip.Message) (bad []string) {
 func (l *leg) refuse420(s *dialog.Server, now time.Time, bad []string) {
 	l.srv.counters.DialogsRefused.Add(1)
 	l.srv.refused(s.Req, l.source.Name, sip.RefusedExtension, 420)
-	l.respond(s, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
 	l.finish(now, media.CauseFailed)
+	l.respond(s, 420, "Bad Extension", sip.Header{Name: "Unsupported", Value: strings.Join(bad, ", ")})
 }
 
 // cancelledMeanwhile looks for a CANCEL that came while the recorder was asked.
@@ -209,6 +214,9 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 	case errors.Is(err, errObserver):
 		status, cause = 503, sip.RefusedRecording
 		extra = []sip.Header{{Name: "Reason", Value: `SIP;cause=503;text="recording not possible"`}}
+	case errors.Is(err, errDraining):
+		status, cause = 503, sip.RefusedDraining
+		extra = []sip.Header{sip.RetryAfter()}
 	case errors.Is(err, relay.ErrNoPorts), errors.Is(err, relay.ErrClosed):
 		status, cause = 503, sip.RefusedPorts
 		extra = []sip.Header{sip.RetryAfter()}
@@ -223,10 +231,10 @@ func (l *leg) refuseInvite(s *dialog.Server, now time.Time, err error) {
 	l.log.Warn("a recording session was refused", "status", status, "error", err)
 	l.srv.counters.DialogsRefused.Add(1)
 	l.srv.refused(s.Req, l.source.Name, cause, status)
-	l.respond(s, status, reason, extra...)
-	if s == l.invite {
+	if s == l.invite { // first: whoever hears of it finds it gone
 		l.finish(now, media.CauseFailed)
 	}
+	l.respond(s, status, reason, extra...)
 }
 
 // inDialog takes a request within the dialog.

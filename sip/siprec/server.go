@@ -26,6 +26,8 @@ type Server struct {
 	sources atomic.Pointer[sourceLists]
 	live    atomic.Int64 // dialogs that have not ended
 
+	draining atomic.Bool // new sessions are refused
+
 	mu      sync.Mutex
 	legs    map[dialogKey]*leg       // guarded by mu
 	byID    map[uint64]*leg          // guarded by mu: by the number in our branches

@@ -161,6 +161,7 @@ type Counters struct {
 	DialogsStarted  atomic.Uint64
 	DialogsAnswered atomic.Uint64
 	DialogsRefused  atomic.Uint64 // by limits, for want of ports or because recording was not possible
+	Drained         atomic.Uint64 // of them, because the server waits for its last session
 	DialogsJoined   atomic.Uint64 // to the recording of another dialog
 	Metadata        atomic.Uint64 // documents that were read
 	MetadataRefused atomic.Uint64 // documents that could not be read, and were kept as they came
