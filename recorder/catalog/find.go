@@ -16,7 +16,6 @@ import (
 // from the index of terms instead.
 const (
 	budgetDefault = 80 * time.Millisecond
-	countBudget   = 300 * time.Millisecond
 	countMax      = 10_000
 	firstStep     = 2000 // rows
 	stepLong      = 30 * time.Millisecond
@@ -32,6 +31,8 @@ type searcher interface {
 	lacks(m match) cond
 	// byTerms selects from the rows that have the terms, so that the index of terms is what is read.
 	byTerms(db *bun.DB, must []match) *bun.SelectQuery
+	// byDurations selects from the rows, so that the index of durations is what is read.
+	byDurations(db *bun.DB) *bun.SelectQuery
 	// few tells how many rows have the terms.
 	few(ctx context.Context, db *bun.DB, s *search) share
 	// within restricts a selection of byTerms to keys in [from, to).
@@ -74,9 +75,19 @@ func (c *Catalog) Find(ctx context.Context, q recorder.Query) (recorder.Page, er
 	if limit <= 0 {
 		limit = pageDefault
 	}
-	found, err := c.run(ctx, s, min(limit, pageMax), c.budge)
+	limit = min(limit, pageMax)
+	most := limit
+	if q.Total && !s.after { // the page is the beginning of what is counted
+		most = countMax
+	}
+	found, err := c.run(ctx, s, most, c.budge)
 	if err != nil {
 		return recorder.Page{}, c.fail("find", err)
+	}
+	all := found
+	if len(found.list) > limit {
+		found.list, found.more, found.partial = found.list[:limit], true, false
+		found.last = found.list[limit-1]
 	}
 	page, err := c.page(ctx, found.list)
 	if err != nil {
@@ -86,15 +97,17 @@ func (c *Catalog) Find(ctx context.Context, q recorder.Query) (recorder.Page, er
 	if found.more {
 		page.Next = s.cursor(found.last.RealMS, found.last.Key)
 	}
-	if q.Total {
-		all := *s
-		all.after = false
-		n, err := c.run(ctx, &all, countMax, countBudget)
-		if err != nil {
+	if !q.Total {
+		return page, nil
+	}
+	if s.after {
+		whole := *s
+		whole.after = false
+		if all, err = c.run(ctx, &whole, countMax, c.budge); err != nil {
 			return recorder.Page{}, c.fail("count", err)
 		}
-		page.Total, page.TotalMore = int64(len(n.list)), n.more
 	}
+	page.Total, page.TotalMore = int64(len(all.list)), all.more
 	return page, nil
 }
 
@@ -133,13 +146,16 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 // run searches for up to n rows.
 func (c *Catalog) run(ctx context.Context, s *search, n int, budget time.Duration) (hits, error) {
 	w := walk{c: c, s: s, n: n, until: time.Now().Add(budget)}
+	if s.someDurations() && w.fewDurations(ctx) {
+		return w.sorted(ctx, w.rows(c.e.byDurations(c.db)))
+	}
 	var have share
 	if len(s.must) > 0 {
 		have = c.e.few(ctx, c.db, s)
 	}
 	switch {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
-		return w.sorted(ctx, have.few)
+		return w.sorted(ctx, w.base(have.few))
 	case s.byDuration():
 		return w.byDuration(ctx)
 	}
@@ -160,21 +176,31 @@ func (w *walk) shortTime(ctx context.Context) bool {
 	if w.s.lo == math.MinInt64 && w.s.hi == math.MaxInt64 {
 		return false
 	}
+	return w.few(ctx, w.c.db.NewSelect().TableExpr("recordings AS r").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi))
+}
+
+// fewDurations tells whether few rows have the durations asked for.
+func (w *walk) fewDurations(ctx context.Context) bool {
+	return w.few(ctx, w.c.e.byDurations(w.c.db).Where("r.real_ms >= ? AND r.real_ms <= ?", w.s.shortMS, w.s.longMS))
+}
+
+func (w *walk) few(ctx context.Context, q *bun.SelectQuery) bool {
 	var n int
-	sub := w.c.db.NewSelect().TableExpr("recordings AS r").ColumnExpr("1").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).Limit(fewRows + 1)
-	err := w.c.db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
+	err := w.c.db.NewSelect().TableExpr("(?) AS x", q.ColumnExpr("1").Limit(fewRows+1)).ColumnExpr("count(*)").Scan(ctx, &n)
 	return err == nil && n <= fewRows
 }
 
 // base selects from rows, those that have the terms or all.
 func (w *walk) base(byTerms bool) *bun.SelectQuery {
-	var q *bun.SelectQuery
 	if byTerms {
-		q = w.c.e.byTerms(w.c.db, w.s.must)
-	} else {
-		q = w.c.db.NewSelect().TableExpr("recordings AS r")
+		return w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, w.s.must).Column("r.key", "r.real_ms"), false)
 	}
-	return w.s.inRows(w.c.e, q.Column("r.key", "r.real_ms"), !byTerms)
+	return w.rows(w.c.db.NewSelect().TableExpr("recordings AS r"))
+}
+
+// rows restricts a selection of rows to those asked for.
+func (w *walk) rows(q *bun.SelectQuery) *bun.SelectQuery {
+	return w.s.inRows(w.c.e, q.Column("r.key", "r.real_ms"), true)
 }
 
 func (w *walk) orderBy() string {
@@ -198,10 +224,9 @@ func (w *walk) behind(q *bun.SelectQuery, h hit) *bun.SelectQuery {
 	return q.Where("(r.real_ms, r.key) > (?, ?)", h.RealMS, h.Key)
 }
 
-// sorted looks at all rows that can be and sorts them.
-func (w *walk) sorted(ctx context.Context, byTerms bool) (hits, error) {
+// sorted looks at all rows that q selects and sorts them.
+func (w *walk) sorted(ctx context.Context, q *bun.SelectQuery) (hits, error) {
 	lo, hi := w.keys()
-	q := w.base(byTerms)
 	if lo != math.MinInt64 || hi != math.MaxInt64 {
 		q = q.Where("r.key >= ? AND r.key < ?", lo, hi)
 	}

@@ -44,6 +44,10 @@ func (e *postgresEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings AS r").Where("r.terms @@ ?::tsquery", tsquery(must))
 }
 
+func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
+	return db.NewSelect().TableExpr("recordings AS r")
+}
+
 const (
 	// fewEstimated is how many rows, as the planner estimates, are taken from the index
 	// of terms and sorted by duration.

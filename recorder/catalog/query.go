@@ -33,6 +33,8 @@ type search struct {
 	where []cond  // looked up in each row
 
 	lo, hi  int64 // keys in [lo, hi)
+	shortMS int64 // durations in [shortMS, longMS]
+	longMS  int64
 	order   string
 	bounded bool // by both ends of time
 
@@ -51,6 +53,9 @@ func (s *search) desc() bool {
 	return s.order == recorder.OrderNewest || s.order == recorder.OrderLongest
 }
 
+// someDurations tells whether not all durations are asked for.
+func (s *search) someDurations() bool { return s.shortMS > 0 || s.longMS < math.MaxInt64 }
+
 // keySlack is how far behind its origin a key may lie, in microseconds.
 const keySlack = keyTriesMax + saveBatchMax
 
@@ -59,7 +64,7 @@ func (p numberPlan) compile(q *recorder.Query) (*search, error) {
 	if err := q.Check(); err != nil {
 		return nil, err
 	}
-	s := &search{lo: math.MinInt64, hi: math.MaxInt64, order: q.Order, hash: hashOf(q)}
+	s := &search{lo: math.MinInt64, hi: math.MaxInt64, longMS: math.MaxInt64, order: q.Order, hash: hashOf(q)}
 	if s.order == "" {
 		s.order = recorder.OrderNewest
 	}
@@ -178,10 +183,12 @@ func (s *search) tail(field rune, prefix string, tails []int64, least float64) {
 func (s *search) spans(q *recorder.Query) {
 	if q.DurationMin > 0 {
 		s.tail(termLonger, "", longerTails, q.DurationMin.Seconds())
-		s.and("r.real_ms >= ?", q.DurationMin.Milliseconds())
+		s.shortMS = q.DurationMin.Milliseconds()
+		s.and("r.real_ms >= ?", s.shortMS)
 	}
 	if q.DurationMax > 0 {
-		s.and("r.real_ms <= ?", q.DurationMax.Milliseconds())
+		s.longMS = q.DurationMax.Milliseconds()
+		s.and("r.real_ms <= ?", s.longMS)
 	}
 	if q.GapsMin > 0 {
 		s.tail(termGapMS, "", gapTails, q.GapsMin.Seconds())

@@ -13,15 +13,15 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/uptrace/bun"
-
 	"github.com/trunktap/trunktap/media/quality"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/catalog/pgtest"
 	"github.com/trunktap/trunktap/suppress"
 )
 
-type bunTx = bun.Tx
+// scaleUsage accounts for the rows that were put in without their accounts.
+const scaleUsage = `INSERT INTO usage SELECT day, trunk, user_name, kind, store, node, count(*), sum(audio_ms), sum(bytes), sum(manifest_bytes), sum(other_bytes)
+	FROM recordings GROUP BY 1, 2, 3, 4, 5, 6`
 
 // What the recordings of TestScale are made of.
 const (
@@ -198,7 +198,6 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	sum := usageSums{}
 	last := int64(0)
 	generate(t, *scaleRows/scaleCopies, 20_000, func(rows []row) error {
 		var a, b strings.Builder
@@ -207,7 +206,6 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 			r := &rows[i]
 			r.Key = max(r.Key, last+1)
 			last = r.Key
-			sum.add(*r, 1)
 			fmt.Fprintf(&a, "%d\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%g\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Key, r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber,
 				r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows, strings.Join(r.Terms.short, " ")+" "+strings.Join(r.Terms.other, " "),
 				r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
@@ -220,17 +218,14 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 		}
 		return nil
 	})
-	if err := c.db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error { return sum.save(ctx, tx) }); err != nil {
-		t.Fatal(err)
-	}
 	span := scaleSpan.Microseconds()
 	for i := 1; i < scaleCopies; i++ {
 		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || id, origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, terms,
-			day, trunk, user_name, kind, store, node, bytes, manifest_bytes, other_bytes, spooled FROM recordings WHERE key > %[3]d;
+			to_char(to_timestamp((key - %[1]d) / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), trunk, user_name, kind, store, node, bytes, manifest_bytes, other_bytes, spooled FROM recordings WHERE key > %[3]d;
 			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, int64(i)*span+int64(i), i, scaleEnd.UnixMicro()-span+90_000_000))
 	}
 	for _, s := range []string{
-		"ALTER TABLE recordings ADD PRIMARY KEY (key)", "ALTER TABLE recordings ADD UNIQUE (id)", "ALTER TABLE manifests ADD PRIMARY KEY (key)",
+		scaleUsage, "ALTER TABLE recordings ADD PRIMARY KEY (key)", "ALTER TABLE recordings ADD UNIQUE (id)", "ALTER TABLE manifests ADD PRIMARY KEY (key)",
 		"CREATE INDEX recordings_duration ON recordings (real_ms, key)", "CREATE INDEX recordings_terms ON recordings USING gin (terms) WITH (fastupdate = off)",
 		"VACUUM ANALYZE recordings", "VACUUM ANALYZE manifests", "CHECKPOINT",
 	} {

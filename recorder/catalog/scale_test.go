@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +28,8 @@ var (
 	scaleRows   = flag.Int("rows", 0, "rows of TestScale; 0: it is skipped")
 	scaleEngine = flag.String("engine", "sqlite,postgres", "engines of TestScale")
 	scaleDir    = flag.String("dir", "", "where TestScale puts its databases; it removes them. Default: the temporary folder")
-	scaleKeep   = flag.String("keep", "", "a SQLite file to keep, or to use when it is there")
+	scaleKeep   = flag.String("keep", "", "a folder with a short name where TestScale leaves its databases, and finds those of before")
+	scaleOnly   = flag.String("only", "", "a regular expression of the searches that TestScale measures")
 )
 
 // TestScale searches among very many rows and prints what it takes. See `make catalog-bench`.
@@ -50,15 +52,15 @@ func TestScale(t *testing.T) {
 }
 
 func scaleSQLite(t *testing.T) {
-	path := *scaleKeep
-	if path == "" {
-		dir, err := os.MkdirTemp(*scaleDir, "catalog-bench")
-		if err != nil {
+	dir := *scaleKeep
+	if dir == "" {
+		var err error
+		if dir, err = os.MkdirTemp(*scaleDir, "catalog-bench"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
-		path = filepath.Join(dir, "c.db")
 	}
+	path := filepath.Join(dir, "c.db")
 	if _, err := os.Stat(path); err != nil {
 		c := mustOpen(t, path)
 		began := time.Now()
@@ -87,15 +89,14 @@ func loadSQLite(t *testing.T, c *Catalog) {
 		return nil
 	})
 	slices.SortFunc(base, func(a, b row) int { return cmp.Compare(a.Key, b.Key) })
-	sum := usageSums{}
 	for i := scaleCopies - 1; i >= 0; i-- {
 		began := time.Now()
 		for at := 0; at < len(base); at += 20_000 {
-			insertRows(t, c, base[at:min(at+20_000, len(base))], i, sum)
+			insertRows(t, c, base[at:min(at+20_000, len(base))], i)
 		}
 		t.Logf("copy %d: %v", i, time.Since(began).Round(time.Second))
 	}
-	if err := c.db.RunInTx(context.Background(), nil, func(ctx context.Context, tx bunTx) error { return sum.save(ctx, tx) }); err != nil {
+	if _, err := c.db.Exec(scaleUsage); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
@@ -104,7 +105,7 @@ func loadSQLite(t *testing.T, c *Catalog) {
 }
 
 // insertRows inserts rows as they are, so long before their time.
-func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
+func insertRows(t *testing.T, c *Catalog, rows []row, copy int) {
 	t.Helper()
 	tx, err := c.db.BeginTx(context.Background(), nil)
 	if err != nil {
@@ -126,7 +127,6 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
 		r.OriginNS -= int64(copy) * scaleSpan.Nanoseconds()
 		r.Day = time.UnixMicro(r.Key).UTC().Format(time.DateOnly)
 		short := strings.Join(r.Terms.short, " ")
-		sum.add(r, 1)
 		_, err1 := r1.Exec(r.Key, fmt.Sprint(copy)+r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber, r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows,
 			" "+short+" ", r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
 		_, err2 := r2.Exec(r.Key, r.manifest)
@@ -141,7 +141,7 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int, sum usageSums) {
 }
 
 func scalePostgres(t *testing.T) {
-	pg, err := pgtest.Start(*scaleDir, "shared_buffers=1GB", "maintenance_work_mem=1GB", "max_wal_size=4GB", "work_mem=32MB", "autovacuum=off", "wal_level=minimal", "max_wal_senders=0")
+	pg, loaded, err := startPostgres("shared_buffers=1GB", "maintenance_work_mem=1GB", "max_wal_size=4GB", "work_mem=32MB", "autovacuum=off", "wal_level=minimal", "max_wal_senders=0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,14 +150,16 @@ func scalePostgres(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	url, err := pg.NewDatabase()
-	if err != nil {
-		t.Fatal(err)
+	url := pg.URL("t1")
+	if !loaded {
+		if url, err = pg.NewDatabase(); err != nil {
+			t.Fatal(err)
+		}
+		c := mustOpenURL(t, url, Options{})
+		began := time.Now()
+		loadPostgres(t, pg, c)
+		t.Logf("loaded %d rows in %v", *scaleRows, time.Since(began).Round(time.Second))
 	}
-	c := mustOpenURL(t, url, Options{})
-	began := time.Now()
-	loadPostgres(t, pg, c)
-	t.Logf("loaded %d rows in %v", *scaleRows, time.Since(began).Round(time.Second))
 	evict := func() {
 		if err := pg.Stop(); err != nil {
 			t.Fatal(err)
@@ -170,6 +172,19 @@ func scalePostgres(t *testing.T) {
 	scaleMeasure(t, func() *Catalog { return mustOpenURL(t, url, Options{}) }, evict)
 	out, err := pg.SQL("t1", "SELECT relname, pg_relation_size(oid)/1000000 FROM pg_class WHERE pg_relation_size(oid) > 1000000 ORDER BY 2 DESC")
 	t.Logf("sizes in MB: %s %v", strings.ReplaceAll(out, "\n", "  "), err)
+}
+
+// startPostgres tells whether its rows are there from a run before.
+func startPostgres(settings ...string) (pg *pgtest.Cluster, loaded bool, err error) {
+	if *scaleKeep == "" {
+		pg, err = pgtest.Start(*scaleDir, settings...)
+		return pg, false, err
+	}
+	dir := filepath.Join(*scaleKeep, "pg")
+	_, err = os.Stat(dir)
+	loaded = err == nil
+	pg, err = pgtest.Open(dir, settings...)
+	return pg, loaded, err
 }
 
 // dropCache makes the kernel forget what it has of a file, or of all files in a folder.
@@ -195,7 +210,11 @@ func dropCache(t *testing.T, path string) {
 // scaleMeasure prints what each kind of search takes.
 func scaleMeasure(t *testing.T, open func() *Catalog, evict func()) {
 	t.Logf("%-34s %28s   %28s %8s %s", "search", "cold p50/p95/max ms", "warm p50/p95/p99 ms", "partial", "rows")
+	only := regexp.MustCompile(*scaleOnly)
 	for _, k := range scaleKinds {
+		if !only.MatchString(k.name) {
+			continue
+		}
 		evict()
 		c := open()
 		rng := rand.New(rand.NewPCG(1, 2))
@@ -213,7 +232,9 @@ func scaleMeasure(t *testing.T, open func() *Catalog, evict func()) {
 		}
 		t.Logf("usage by %v: %d rows in %v", group, len(rows), time.Since(began).Round(100*time.Microsecond))
 	}
-	scaleSave(t, c)
+	if *scaleKeep == "" {
+		scaleSave(t, c)
+	}
 }
 
 // scaleSave measures how many recordings a second can be saved beside these rows.

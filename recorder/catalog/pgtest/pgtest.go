@@ -34,6 +34,7 @@ type Cluster struct {
 	bin, dir string
 	args     []string
 	cred     *syscall.Credential // nil: this user
+	kept     bool                // Close leaves it where it is
 
 	mu  sync.Mutex
 	cmd *exec.Cmd // nil: stopped
@@ -45,33 +46,60 @@ type Cluster struct {
 // postgresql.conf; without any, nothing is safe against a crash and everything
 // fast. Dir is where it lies, and must be short; empty: the temporary folder.
 func Start(dir string, settings ...string) (*Cluster, error) {
-	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	if err != nil || len(bins) == 0 {
-		if p, err := exec.LookPath("initdb"); err == nil {
-			bins = []string{p}
-		} else {
-			return nil, ErrMissing
-		}
-	}
-	slices.SortFunc(bins, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
-	c := &Cluster{bin: filepath.Dir(bins[len(bins)-1])}
-	if len(settings) == 0 {
-		settings = []string{"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB"}
-	}
+	c := &Cluster{}
+	var err error
 	if c.dir, err = os.MkdirTemp(dir, "pg"); err != nil {
 		return nil, err
 	}
-	if err := c.init(settings); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(c.dir))
-	}
-	if err := c.Start(); err != nil {
+	if err := c.open(settings); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.dir))
 	}
 	return c, nil
 }
 
+// Open runs the cluster in dir, and makes it when there is none yet. Close leaves it there.
+func Open(dir string, settings ...string) (*Cluster, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	c := &Cluster{dir: dir, kept: true}
+	return c, c.open(settings)
+}
+
+func (c *Cluster) open(settings []string) error {
+	if err := c.find(); err != nil {
+		return err
+	}
+	if len(settings) == 0 {
+		settings = []string{"fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=32MB"}
+	}
+	c.args = []string{"-D", c.data(), "-k", c.dir, "-h", ""}
+	for _, s := range settings {
+		c.args = append(c.args, "-c", s)
+	}
+	if err := c.init(); err != nil {
+		return err
+	}
+	return c.Start()
+}
+
+// find looks for the newest PostgreSQL of this machine.
+func (c *Cluster) find() error {
+	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if err != nil || len(bins) == 0 {
+		if p, err := exec.LookPath("initdb"); err == nil {
+			bins = []string{p}
+		} else {
+			return ErrMissing
+		}
+	}
+	slices.SortFunc(bins, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) })
+	c.bin = filepath.Dir(bins[len(bins)-1])
+	return nil
+}
+
 // init makes the cluster, by a user that is not root: PostgreSQL refuses that.
-func (c *Cluster) init(settings []string) error {
+func (c *Cluster) init() error {
 	if os.Getuid() == 0 {
 		u, err := user.Lookup("postgres")
 		if err != nil {
@@ -86,13 +114,12 @@ func (c *Cluster) init(settings []string) error {
 			return err
 		}
 	}
+	if _, err := os.Stat(filepath.Join(c.data(), "PG_VERSION")); err == nil {
+		return nil // it was made before
+	}
 	cmd := c.command(context.Background(), "initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
-	}
-	c.args = []string{"-D", c.data(), "-k", c.dir, "-h", ""}
-	for _, s := range settings {
-		c.args = append(c.args, "-c", s)
 	}
 	return nil
 }
@@ -178,8 +205,13 @@ func (c *Cluster) end(sig syscall.Signal) error {
 	return nil
 }
 
-// Close ends the cluster and removes it.
-func (c *Cluster) Close() error { return errors.Join(c.Kill(), os.RemoveAll(c.dir)) }
+// Close ends the cluster and removes it, unless it was there before.
+func (c *Cluster) Close() error {
+	if c.kept {
+		return c.Stop()
+	}
+	return errors.Join(c.Kill(), os.RemoveAll(c.dir))
+}
 
 // Dir is the folder of its socket, and of its data.
 func (c *Cluster) Dir() string { return c.dir }
