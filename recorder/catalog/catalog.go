@@ -79,10 +79,10 @@ type engine interface {
 // Catalog is a catalogue in a database. It is safe for concurrent use, also by
 // several processes.
 type Catalog struct {
-	e     engine
-	db    *bun.DB
-	plan  numberPlan
-	budge time.Duration
+	e    engine
+	db   *bun.DB
+	plan numberPlan
+	pace pace
 
 	write chan struct{} // held by the one that writes: SQLite has one writer, and its own queue is a race of sleeps
 	saver saver
@@ -129,9 +129,9 @@ func Open(ctx context.Context, path string) (*Catalog, error) {
 }
 
 func open(ctx context.Context, e engine, o Options) (*Catalog, error) {
-	c := &Catalog{e: e, write: make(chan struct{}, 1), plan: numberPlan{o.Country}, budge: o.Budget}
-	if c.budge == 0 {
-		c.budge = budgetDefault
+	c := &Catalog{e: e, write: make(chan struct{}, 1), plan: numberPlan{o.Country}}
+	if c.pace = paceDefault; o.Budget > 0 {
+		c.pace.budget = o.Budget
 	}
 	var err error
 	if c.db, err = e.open(ctx, o); err != nil {

@@ -15,12 +15,22 @@ import (
 // partial and says so. Where few rows have the terms asked for, they are taken
 // from the index of terms instead.
 const (
-	budgetDefault = 80 * time.Millisecond
-	countMax      = 10_000
-	firstStep     = 2000 // rows
-	stepLong      = 30 * time.Millisecond
-	fewRows       = 10_000 // that are sorted rather than walked through
+	countMax = 10_000
+	stepLong = 30 * time.Millisecond
 )
+
+// pace is how a search goes through rows.
+type pace struct {
+	budget    time.Duration
+	firstStep int64 // rows
+	few       int64 // rows that are sorted rather than walked through
+	// lazyShare is of how many rows one has the terms where PostgreSQL takes those of a
+	// span of keys from both indices, terms and keys. Where more have them, a walk
+	// through the rows meets them soon.
+	lazyShare float64
+}
+
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 100}
 
 // searcher is how an engine searches.
 type searcher interface {
@@ -34,7 +44,7 @@ type searcher interface {
 	// byDurations selects from the rows, so that the index of durations is what is read.
 	byDurations(db *bun.DB) *bun.SelectQuery
 	// few tells how many rows have the terms.
-	few(ctx context.Context, db *bun.DB, s *search) share
+	few(ctx context.Context, db *bun.DB, s *search, p pace) share
 	// within restricts a selection of byTerms to keys in [from, to).
 	within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery
 	// sorted runs a selection of byTerms, in order.
@@ -80,7 +90,7 @@ func (c *Catalog) Find(ctx context.Context, q recorder.Query) (recorder.Page, er
 	if q.Total && !s.after { // the page is the beginning of what is counted
 		most = countMax
 	}
-	found, err := c.run(ctx, s, most, c.budge)
+	found, err := c.run(ctx, s, most)
 	if err != nil {
 		return recorder.Page{}, c.fail("find", err)
 	}
@@ -103,7 +113,7 @@ func (c *Catalog) Find(ctx context.Context, q recorder.Query) (recorder.Page, er
 	if s.after {
 		whole := *s
 		whole.after = false
-		if all, err = c.run(ctx, &whole, countMax, c.budge); err != nil {
+		if all, err = c.run(ctx, &whole, countMax); err != nil {
 			return recorder.Page{}, c.fail("count", err)
 		}
 	}
@@ -144,14 +154,14 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 }
 
 // run searches for up to n rows.
-func (c *Catalog) run(ctx context.Context, s *search, n int, budget time.Duration) (hits, error) {
-	w := walk{c: c, s: s, n: n, until: time.Now().Add(budget)}
+func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
+	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget)}
 	if s.someDurations() && w.fewDurations(ctx) {
 		return w.sorted(ctx, w.rows(c.e.byDurations(c.db)))
 	}
 	var have share
 	if len(s.must) > 0 {
-		have = c.e.few(ctx, c.db, s)
+		have = c.e.few(ctx, c.db, s, c.pace)
 	}
 	switch {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
@@ -185,9 +195,9 @@ func (w *walk) fewDurations(ctx context.Context) bool {
 }
 
 func (w *walk) few(ctx context.Context, q *bun.SelectQuery) bool {
-	var n int
-	err := w.c.db.NewSelect().TableExpr("(?) AS x", q.ColumnExpr("1").Limit(fewRows+1)).ColumnExpr("count(*)").Scan(ctx, &n)
-	return err == nil && n <= fewRows
+	var n int64
+	err := w.c.db.NewSelect().TableExpr("(?) AS x", q.ColumnExpr("1").Limit(w.c.pace.few+1)).ColumnExpr("count(*)").Scan(ctx, &n)
+	return err == nil && n <= w.c.pace.few
 }
 
 // base selects from rows, those that have the terms or all.

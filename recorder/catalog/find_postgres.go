@@ -48,19 +48,8 @@ func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings AS r")
 }
 
-const (
-	// fewEstimated is how many rows, as the planner estimates, are taken from the index
-	// of terms and sorted by duration.
-	fewEstimated = 20_000
-
-	// lazyShare is of how many rows one has the terms where those of a span of keys are
-	// taken from both indices, terms and keys. Where more have them, a walk through the
-	// rows meets them soon.
-	lazyShare = 100
-)
-
 // few asks the planner, whose statistics know the most common terms.
-func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search) share {
+func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
 	var plan []byte
 	q := e.byTerms(db, s.must).ColumnExpr("1")
 	if err := db.NewRaw("EXPLAIN (FORMAT JSON) ?", q).Scan(ctx, &plan); err != nil {
@@ -76,12 +65,12 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search) share {
 	}
 	rows := out[0].Plan.Rows
 	if s.byDuration() {
-		return share{few: rows <= fewEstimated}
+		return share{few: rows <= 2*float64(p.few)}
 	}
 	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
 	var all float64
 	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
-	return share{lazy: err == nil && rows*lazyShare <= all, rows: max(int64(rows), 1)}
+	return share{lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1)}
 }
 
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {

@@ -62,17 +62,17 @@ func (e *sqliteEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 const fewBudget = 30 * time.Millisecond
 
 // few counts, for orders that need it.
-func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search) share {
+func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
 	if !s.byDuration() {
 		return share{lazy: true}
 	}
 	ctx, cancel := context.WithTimeout(ctx, fewBudget)
 	defer cancel()
-	var n int
+	var n int64
 	sub := db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("1").Where("t.recordings_terms MATCH ?", matchOf(s.must)).
-		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(fewRows + 1)
+		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(p.few + 1)
 	err := db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
-	return share{few: err == nil && n <= fewRows, lazy: true}
+	return share{few: err == nil && n <= p.few, lazy: true}
 }
 
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {

@@ -83,7 +83,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
-	err := q.Offset(firstStep).Limit(1).Scan(ctx, &key)
+	err := q.Offset(w.c.pace.firstStep).Limit(1).Scan(ctx, &key)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return math.MaxInt64, nil
@@ -119,7 +119,7 @@ func (w *walk) adapt(span int64, took time.Duration) int64 {
 // byDuration reads rows in order of their durations, some of them at a time.
 func (w *walk) byDuration(ctx context.Context) (hits, error) {
 	at, after := hit{w.s.key, w.s.realMS}, w.s.after
-	for rows := int64(firstStep); ; {
+	for rows := w.c.pace.firstStep; ; {
 		began := time.Now()
 		end, err := w.durationAt(ctx, at, after, rows)
 		if err != nil {
