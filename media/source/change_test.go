@@ -186,3 +186,33 @@ func TestHeld(t *testing.T) {
 		})
 	}
 }
+
+// TestCopiesOverRestart: a stranger's packet far ahead makes the source's own ones
+// a new sequence; copies of those from before are copies all the same.
+func TestCopiesOverRestart(t *testing.T) {
+	for _, ahead := range []uint16{128, 2000, 20_000, 50_000} {
+		var s State
+		update := func(seq uint16) Verdict {
+			_, _, v := s.Update(&rtp.Header{SequenceNumber: seq, Timestamp: uint32(seq) * 160}, int64(seq)*20e6)
+			return v
+		}
+		for _, seq := range []uint16{100, 101, 103} {
+			update(seq)
+		}
+		update(103 + ahead)
+		if v := update(103); v != Duplicate {
+			t.Errorf("stranger %d ahead: the copy before the others is %v, want %v", ahead, v, Duplicate)
+		}
+		for _, seq := range []uint16{104, 105, 106} {
+			update(seq)
+		}
+		for _, p := range []struct {
+			seq  uint16
+			want Verdict
+		}{{103, Duplicate}, {101, Duplicate}, {102, Reordered}, {102, Duplicate}, {105, Duplicate}, {100, Duplicate}, {99, Reordered}} {
+			if v := update(p.seq); v != p.want {
+				t.Errorf("stranger %d ahead: %d is %v, want %v", ahead, p.seq, v, p.want)
+			}
+		}
+	}
+}

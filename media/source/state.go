@@ -1,6 +1,8 @@
 package source
 
 import (
+	"math/bits"
+
 	"github.com/pion/rtp"
 )
 
@@ -82,6 +84,7 @@ type State struct {
 	seqBase int64     // first extended number
 	wireSeq uint16    // of maxSeq, on the wire
 	seen    [2]uint64 // bit i: maxSeq-i was received
+	past    window    // what was received before it
 	badNext int32     // sequence number that would confirm a restart, -1: none
 	bad     probe     // the packet before that
 
@@ -92,6 +95,28 @@ type State struct {
 	refArrive int64
 
 	stats Stats
+}
+
+// window is what was received up to a packet.
+type window struct {
+	seq  uint16    // on the wire
+	end  int64     // extended number of the packet with which it is forgotten
+	seen [2]uint64 // bit i: seq-i was received
+}
+
+// copied tells of a packet that was received before the newest sequence.
+func (s *State) copied(h *rtp.Header) bool {
+	d := s.past.seq - h.SequenceNumber
+	return s.maxSeq < s.past.end && d < 128 && s.past.seen[d/64]&(1<<(d%64)) != 0
+}
+
+// leave keeps the window that a jump of d packets leaves behind: a stranger's packet
+// may be its cause, and copies of what came before are on their way. What holds no
+// more than one packet is that stranger's.
+func (s *State) leave(d int64) {
+	if bits.OnesCount64(s.seen[0])+bits.OnesCount64(s.seen[1]) > 1 {
+		s.past = window{s.wireSeq, s.maxSeq + d + misorderPacketsMax, s.seen}
+	}
 }
 
 // probe is a packet outside the sequence, with which another may have begun.
@@ -164,6 +189,9 @@ func (s *State) start(h *rtp.Header, arrival int64) {
 
 // advance makes the packet d ahead the newest.
 func (s *State) advance(d int64, h *rtp.Header) {
+	if d >= 128 {
+		s.leave(d)
+	}
 	s.maxSeq += d
 	s.wireSeq = h.SequenceNumber
 	switch {
@@ -222,7 +250,7 @@ func (s *State) ns(ts int64) int64 {
 // behind handles a packet d behind the newest.
 func (s *State) behind(d int64, h *rtp.Header) (seq, ts int64, v Verdict) {
 	word, bit := d/64, uint64(1)<<(d%64)
-	if s.seen[word]&bit != 0 {
+	if s.seen[word]&bit != 0 || s.copied(h) {
 		s.stats.Duplicate++
 		return 0, 0, Duplicate
 	}
@@ -254,6 +282,10 @@ func (s *State) outside(d int64, h *rtp.Header, arrival int64) (seq, ts int64, v
 		s.restart(h, arrival)
 		return s.maxSeq, s.ts, Restarted
 	}
+	if s.copied(h) {
+		s.stats.Duplicate++
+		return 0, 0, Duplicate
+	}
 	s.badNext = int32(h.SequenceNumber + 1)
 	s.bad = probe{ts: h.Timestamp, hz: s.clock(), arrival: arrival, tooOld: d < 0 && -d <= dropoutPacketsMax}
 	if s.bad.tooOld {
@@ -274,8 +306,9 @@ func (s *State) restart(h *rtp.Header, arrival int64) {
 	} else {
 		s.stats.Suspect--
 	}
+	s.leave(1)
 	s.maxSeq++
-	s.seen = [2]uint64{1, 0}
+	s.wireSeq, s.seen = h.SequenceNumber-1, [2]uint64{1, 0}
 	clock := s.Clock
 	s.Clock = int(b.hz)
 	s.begin(s.ts, s.wireTS)
