@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -71,11 +72,12 @@ func (t termsCell) AppendQuery(gen schema.QueryGen, b []byte) ([]byte, error) {
 		return append(b, " '"...), nil
 	}
 	b = append(b, "array_to_tsvector('{"...)
-	b = append(b, strings.Join(t.short, ",")...)
-	if len(t.short) > 0 && len(t.other) > 0 {
-		b = append(b, ',')
+	for i, x := range slices.Concat(t.short, t.other, timeTerms(t.key)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, x...)
 	}
-	b = append(b, strings.Join(t.other, ",")...)
 	return append(b, "}'::text[])"...), nil
 }
 

@@ -24,13 +24,14 @@ type pace struct {
 	budget    time.Duration
 	firstStep int64 // rows
 	few       int64 // rows that are sorted rather than walked through
-	// lazyShare is of how many rows one has the terms where PostgreSQL takes those of a
-	// span of keys from both indices, terms and keys. Where more have them, a walk
+	// lazyShare is of how many rows one has the terms where those of a span of keys or a
+	// class of durations are taken from the index of terms. Where more have them, a walk
 	// through the rows meets them soon.
 	lazyShare float64
+	lazyPart  float64 // of all keys, that the first span taken from the index of terms holds at most
 }
 
-var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 100}
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, lazyPart: 0.02}
 
 // searcher is how an engine searches.
 type searcher interface {
@@ -53,8 +54,8 @@ type searcher interface {
 
 // share is how many rows have the terms of a search.
 type share struct {
-	few  bool  // of orders by duration: so few that all of them can be looked at and sorted
-	lazy bool  // of orders by time: those of a span of keys are best taken from the index of terms
+	few  bool  // so few that all of them can be looked at and sorted
+	lazy bool  // those of a span of keys, or of a class of durations, are best taken from the index of terms
 	rows int64 // estimated; 0: that costs nothing in advance, whatever the span
 }
 
@@ -166,6 +167,8 @@ func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 	switch {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
 		return w.sorted(ctx, w.base(have.few))
+	case s.byDuration() && have.lazy:
+		return w.byClass(ctx)
 	case s.byDuration():
 		return w.byDuration(ctx)
 	}

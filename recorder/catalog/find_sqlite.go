@@ -19,6 +19,10 @@ func matchOf(must []match) string {
 		if i > 0 {
 			b.WriteString(" AND ")
 		}
+		if len(m.or) > 0 {
+			b.WriteString(`("` + strings.Join(m.or, `" OR "`) + `")`)
+			continue
+		}
 		b.WriteString(`"` + m.term + `"`)
 		if m.prefix {
 			b.WriteString(" *")
@@ -61,7 +65,8 @@ func (e *sqliteEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 
 const fewBudget = 30 * time.Millisecond
 
-// few counts, for orders that need it.
+// few counts, for orders that need it, and looks how often the newest rows have the
+// terms. Words and grams are not in the row: it is the index of terms that tells them.
 func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
 	if !s.byDuration() {
 		return share{lazy: true}
@@ -72,7 +77,21 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) s
 	sub := db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("1").Where("t.recordings_terms MATCH ?", matchOf(s.must)).
 		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(p.few + 1)
 	err := db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
-	return share{few: err == nil && n <= p.few, lazy: true}
+	if err == nil && n <= p.few {
+		return share{few: true}
+	}
+	for _, m := range s.must {
+		if !m.short {
+			return share{lazy: true}
+		}
+	}
+	newest := db.NewSelect().TableExpr("recordings AS r").ColumnExpr("r.terms").Where("r.key >= ? AND r.key < ?", s.lo, s.hi).OrderExpr("r.key DESC").Limit(p.firstStep)
+	q := db.NewSelect().TableExpr("(?) AS r", newest).ColumnExpr("count(*)")
+	for _, c := range e.has(s.must) {
+		q = q.Where(c.sql, c.args...)
+	}
+	err = q.Scan(ctx, &n)
+	return share{lazy: err != nil || float64(n)*p.lazyShare <= float64(p.firstStep)}
 }
 
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -20,14 +21,20 @@ import (
 //go:embed migrations
 var migrations embed.FS
 
-// sqliteSearchVersion is the migration that this file does.
-const sqliteSearchVersion = 5
+// Migrations of SQLite that this file does.
+const (
+	sqliteSearchVersion  = 5
+	sqliteClassesVersion = 6
+)
 
 func migrateSQLite(ctx context.Context, db *sql.DB, plan numberPlan) error {
 	search := goose.NewGoMigration(sqliteSearchVersion, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
 		return searchable(ctx, bun.NewDB(db, sqlitedialect.New()), plan)
 	}}, nil)
-	return migrate(ctx, db, goose.DialectSQLite3, "migrations/sqlite", goose.WithGoMigrations(search))
+	classes := goose.NewGoMigration(sqliteClassesVersion, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+		return indexAgain(ctx, bun.NewDB(db, sqlitedialect.New()), plan)
+	}}, nil)
+	return migrate(ctx, db, goose.DialectSQLite3, "migrations/sqlite", goose.WithGoMigrations(search, classes))
 }
 
 // migratePostgres closes db. Of several daemons the first one migrates, the
@@ -127,4 +134,40 @@ func oldRows(ctx context.Context, tx *sql.Tx, plan numberPlan, last string) (bat
 		batch = append(batch, x)
 	}
 	return batch, next, rows.Err()
+}
+
+// indexAgain makes the index of terms anew, of what terms are now. A row whose manifest is
+// damaged is not in it; rebuild brings it back.
+func indexAgain(ctx context.Context, db *bun.DB, plan numberPlan) error {
+	e := &sqliteEngine{}
+	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.Tx.ExecContext(ctx, "INSERT INTO recordings_terms (recordings_terms) VALUES ('delete-all')"); err != nil {
+			return err
+		}
+		for last := int64(math.MinInt64); ; {
+			var batch []found
+			err := tx.NewRaw(`SELECT r.key, r.prefix, r.node, r.store, m.manifest FROM recordings AS r JOIN manifests AS m ON m.key = r.key
+				WHERE r.key > ? ORDER BY r.key LIMIT ?`, last, saveBatchMax).Scan(ctx, &batch)
+			if err != nil || len(batch) == 0 {
+				return err
+			}
+			last = batch[len(batch)-1].Key
+			rows := make([]row, 0, len(batch))
+			for i := range batch {
+				r, err := batch[i].decode()
+				if err != nil {
+					continue
+				}
+				x, err := plan.encodeRow(&r)
+				if err != nil {
+					return err
+				}
+				x.Key = batch[i].Key
+				rows = append(rows, x)
+			}
+			if err := e.saveTerms(ctx, tx, rows); err != nil {
+				return err
+			}
+		}
+	})
 }

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/pressly/goose/v3"
@@ -102,6 +104,52 @@ func TestOpenFirstVersionWithDamage(t *testing.T) {
 	if err := c.Save(context.Background(), testRow(0)); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestOpenWithoutClasses opens catalogues of a version that had no terms of durations
+// and hours: what is found by them is found again.
+func TestOpenWithoutClasses(t *testing.T) {
+	before := map[string][]string{
+		"sqlite": {"INSERT INTO recordings_terms (recordings_terms) VALUES ('delete-all')", "DELETE FROM goose_db_version WHERE version_id > 5"},
+		"postgres": {
+			"UPDATE recordings SET terms = (SELECT array_to_tsvector(array_agg(t)) FROM unnest(tsvector_to_array(terms)) AS t WHERE t NOT LIKE '2%' AND t NOT LIKE '3%')",
+			"DELETE FROM goose_db_version WHERE version_id > 1",
+		},
+	}
+	eachEngine(t, func(t *testing.T, open func() *Catalog) {
+		c := open()
+		fill(t, c, 40)
+		old := testRow(40)
+		old.Manifest.Origin = time.Date(1969, 12, 31, 23, 30, 0, 0, time.UTC)
+		if err := c.Save(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		_, engine, _ := strings.Cut(t.Name(), "/")
+		termsNow := func(c *Catalog) (all []string) {
+			if engine == "postgres" {
+				if err := c.db.NewRaw("SELECT terms::text FROM recordings ORDER BY key").Scan(t.Context(), &all); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return all
+		}
+		want := termsNow(c)
+		for _, s := range before[engine] {
+			if _, err := c.db.Exec(s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c = open()
+		if d := gocmp.Diff(want, termsNow(c)); d != "" {
+			t.Errorf("terms (-want +got):\n%s", d)
+		}
+		c.pace = pace{budget: 1, firstStep: 1, lazyShare: -1, lazyPart: 0.3}
+		for _, order := range []string{recorder.OrderNewest, recorder.OrderLongest} {
+			if got := pages(t, c, recorder.Query{Kind: recorder.KindTrunk, Order: order}); len(got) < 10 {
+				t.Errorf("%s: %d found", order, len(got))
+			}
+		}
+	})
 }
 
 // TestSaveReplacesEveryColumn: what a row is found by is what was saved last.

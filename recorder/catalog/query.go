@@ -13,11 +13,12 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 )
 
-// match is a term that a recording must have.
+// match is a term that a recording must have, or one of several.
 type match struct {
 	term   string
-	prefix bool // it is the beginning of one
-	short  bool // it is also in the row's own list
+	or     []string // instead of term
+	prefix bool     // it is the beginning of one
+	short  bool     // it is also in the row's own list
 }
 
 // cond is a condition on columns of r.

@@ -220,6 +220,7 @@ func (c *Catalog) insert(ctx context.Context, tx bun.Tx, rows []row, sum usageSu
 			if o, ok := old[rows[i].ID]; ok && o.OriginNS == rows[i].OriginNS {
 				rows[i].Key = o.Key
 			}
+			rows[i].Terms.key = rows[i].Key
 		}
 		var in []string
 		if err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Returning("id").Scan(ctx, &in); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -177,6 +178,15 @@ func scaleEncode(r *recorder.Row, packed []byte) row {
 	return out
 }
 
+// scaleHours are the terms of the hours of a key, in SQL.
+func scaleHours(key string) string {
+	var list []string
+	for level := range hourLevels {
+		list = append(list, fmt.Sprintf("'3%d' || to_hex(((%s) / 3600000000 + %d) / %d)", level, key, hourZero, 1<<(3*level)))
+	}
+	return "ARRAY[" + strings.Join(list, ", ") + "]"
+}
+
 // loadPostgres copies rows into tables without indexes, and makes these at the end.
 func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 	ctx := context.Background()
@@ -207,7 +217,7 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 			r.Key = max(r.Key, last+1)
 			last = r.Key
 			fmt.Fprintf(&a, "%d\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%g\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Key, r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber,
-				r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows, strings.Join(r.Terms.short, " ")+" "+strings.Join(r.Terms.other, " "),
+				r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows, strings.Join(slices.Concat(r.Terms.short, r.Terms.other, timeTerms(r.Key)), " "),
 				r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
 			fmt.Fprintf(&b, "%d\t\\\\x%x\n", r.Key, r.manifest)
 		}
@@ -220,9 +230,10 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 	})
 	span := scaleSpan.Microseconds()
 	for i := 1; i < scaleCopies; i++ {
-		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || id, origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, terms,
+		shift := int64(i)*span + int64(i)
+		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || id, origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, ts_delete(terms, %[4]s) || array_to_tsvector(%[5]s),
 			to_char(to_timestamp((key - %[1]d) / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), trunk, user_name, kind, store, node, bytes, manifest_bytes, other_bytes, spooled FROM recordings WHERE key > %[3]d;
-			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, int64(i)*span+int64(i), i, scaleEnd.UnixMicro()-span+90_000_000))
+			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, shift, i, scaleEnd.UnixMicro()-span+90_000_000, scaleHours("key"), scaleHours(fmt.Sprintf("key - %d", shift))))
 	}
 	for _, s := range []string{
 		scaleUsage, "ALTER TABLE recordings ADD PRIMARY KEY (key)", "ALTER TABLE recordings ADD UNIQUE (id)", "ALTER TABLE manifests ADD PRIMARY KEY (key)",

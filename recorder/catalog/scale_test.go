@@ -141,7 +141,7 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int) {
 }
 
 func scalePostgres(t *testing.T) {
-	pg, loaded, err := startPostgres("shared_buffers=1GB", "maintenance_work_mem=1GB", "max_wal_size=4GB", "work_mem=32MB", "autovacuum=off", "wal_level=minimal", "max_wal_senders=0")
+	pg, loaded, err := startPostgres("shared_buffers=1GB", "maintenance_work_mem=4GB", "max_wal_size=4GB", "work_mem=32MB", "autovacuum=off", "wal_level=minimal", "max_wal_senders=0")
 	if err != nil {
 		t.Fatal(err)
 	}

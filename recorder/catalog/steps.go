@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -79,7 +80,9 @@ func (w *walk) clip(ctx context.Context) (lo, hi int64, err error) {
 // how many there are: as if they came at all times alike.
 func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, error) {
 	if have.lazy && have.rows > 0 {
-		return max(int64(float64(hi-lo)*2*float64(w.n)/float64(have.rows)), 1), nil
+		// The estimate may be far too low, and what it promises be most of the table.
+		part := min(2*float64(w.n)/float64(have.rows), w.c.pace.lazyPart)
+		return max(int64(float64(hi-lo)*part), 1), nil
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
@@ -114,6 +117,73 @@ func (w *walk) adapt(span int64, took time.Duration) int64 {
 		return max(int64(float64(span)*max(float64(aim)/float64(took), 0.1)), 1)
 	}
 	return span
+}
+
+// firstClasses are read at once: the longest and the shortest calls are few.
+const firstClasses = 2 * classesPerOctave
+
+// byClass reads rows in order of their durations, from the index of terms, some
+// classes of durations at a time.
+func (w *walk) byClass(ctx context.Context) (hits, error) {
+	lo, hi, err := w.durations(ctx)
+	if err != nil || lo > hi {
+		return w.out, err
+	}
+	after := hit{w.s.key, w.s.realMS}
+	from, to := classOf(lo), classOf(hi)+1
+	for n := int64(firstClasses); from < to; {
+		a, b := from, min(to, satAdd(from, n))
+		if w.s.desc() {
+			a, b = max(from, satSub(to, n)), to
+			to = a
+		} else {
+			from = b
+		}
+		began := time.Now()
+		q := w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, append(slices.Clone(w.s.must), classes(a, b))).Column("r.key", "r.real_ms"), false)
+		if w.s.lo != math.MinInt64 || w.s.hi != math.MaxInt64 {
+			q = w.c.e.within(q, w.s.lo, w.s.hi)
+		}
+		if w.s.after {
+			q = w.behind(q, after)
+		}
+		list, err := w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1-len(w.out.list)))
+		if err != nil {
+			return w.out, err
+		}
+		if w.take(list) || from < to && w.spent(w.classEdge(a, b)) {
+			break
+		}
+		n = w.adapt(n, time.Since(began))
+	}
+	return w.out, nil
+}
+
+// classEdge lies behind all rows of classes in [from, to).
+func (w *walk) classEdge(from, to int64) hit {
+	if w.s.desc() {
+		return hit{RealMS: classStart(from), Key: math.MinInt64}
+	}
+	return hit{RealMS: classStart(to) - 1, Key: math.MaxInt64}
+}
+
+// durations are those that are still to be looked at, from the shortest there is to the
+// longest, in milliseconds.
+func (w *walk) durations(ctx context.Context) (lo, hi int64, err error) {
+	var first, last sql.NullInt64
+	if err := w.c.db.NewRaw("SELECT (SELECT min(real_ms) FROM recordings), (SELECT max(real_ms) FROM recordings)").Scan(ctx, &first, &last); err != nil {
+		return 0, 0, err
+	}
+	if !first.Valid || !last.Valid {
+		return 1, 0, nil
+	}
+	lo, hi = max(first.Int64, w.s.shortMS), min(last.Int64, w.s.longMS)
+	if w.s.after && w.s.desc() {
+		hi = min(hi, w.s.realMS)
+	} else if w.s.after {
+		lo = max(lo, w.s.realMS)
+	}
+	return lo, hi, nil
 }
 
 // byDuration reads rows in order of their durations, some of them at a time.

@@ -45,6 +45,8 @@ const (
 	termLonger       = 'z' // at least so many seconds
 	termWord         = 'x'
 	termNumber       = '1' // whole
+	termClass        = '2' // of its duration
+	termTime         = '3' // hours of its key, of PostgreSQL alone
 	termGram         = '0' // four characters of a number, which begins with ^ and ends with $
 )
 
@@ -91,12 +93,13 @@ func term(field rune, value string) string {
 type terms struct {
 	short []string // of fields with few values, which rows also have in themselves
 	other []string
+	key   int64 // of the row, whose hours are terms of PostgreSQL
 }
 
 // inRow tells whether terms of a field are among the short ones.
 func inRow(field rune) bool {
 	switch field {
-	case termConversation, termCallID, termParty, termAttr, termWord, termGram, termNumber, termLonger, termWindowMS, termGapMS, termLoss, termMOS:
+	case termConversation, termCallID, termParty, termAttr, termWord, termGram, termNumber, termClass, termLonger, termWindowMS, termGapMS, termLoss, termMOS:
 		return false
 	}
 	return true
@@ -190,6 +193,7 @@ func (t *terms) addMeasures(m measures) {
 			}
 		}
 	}
+	t.add(termClass, classValue(classOf(m.realMS)))
 	reach(termLonger, longerTails, float64(m.realMS)/1000)
 	reach(termGapMS, gapTails, float64(m.gapMS)/1000)
 	reach(termLoss, lossTails, m.loss)
