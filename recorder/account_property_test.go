@@ -90,6 +90,7 @@ type talker struct {
 	g722      codec.G722Encoder
 	opus      *opus.Encoder
 	redundant []byte
+	until     int // ms, where what is redundant ends
 	distinct  int // packets that arrive, copies left out
 	out       []step
 }
@@ -138,7 +139,7 @@ func (t *talker) payload(s sound, ms, durMS int) []byte {
 			out = append(out, mediatest.MuLaw(v))
 		}
 		if s.pt == 100 {
-			out = t.red(out)
+			out = t.red(out, ms, durMS)
 		}
 	case 8:
 		for _, v := range pcm {
@@ -168,11 +169,11 @@ func (t *talker) payload(s sound, ms, durMS int) []byte {
 	return out
 }
 
-// red puts the payload before into a packet, too (RFC 2198).
-func (t *talker) red(primary []byte) []byte {
-	before := t.redundant
-	t.redundant = primary
-	if len(before) == 0 || len(before) > 1023 || len(before) != len(primary) {
+// red puts the payload before into a packet, too (RFC 2198), when it is of the time before.
+func (t *talker) red(primary []byte, ms, durMS int) []byte {
+	before, at := t.redundant, t.until
+	t.redundant, t.until = primary, ms+durMS
+	if at != ms || len(before) == 0 || len(before) > 1023 || len(before) != len(primary) {
 		return append([]byte{0}, primary...)
 	}
 	head := binary.BigEndian.AppendUint32(nil, 1<<31|uint32(len(before))<<10|uint32(len(before)))
