@@ -28,10 +28,13 @@ type pace struct {
 	// class of durations are taken from the index of terms. Where more have them, a walk
 	// through the rows meets them soon.
 	lazyShare float64
-	lazyPart  float64 // of all keys, that the first span taken from the index of terms holds at most
+	// guessShare is the same where the index of terms reads much for a beginning, and what
+	// the newest rows tell is asked.
+	guessShare float64
+	lazyPart   float64 // of all keys, that the first span taken from the index of terms holds at most
 }
 
-var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, lazyPart: 0.02}
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, guessShare: 100, lazyPart: 0.02}
 
 // searcher is how an engine searches.
 type searcher interface {
@@ -48,6 +51,8 @@ type searcher interface {
 	few(ctx context.Context, db *bun.DB, s *search, p pace) share
 	// within restricts a selection of byTerms to keys in [from, to).
 	within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery
+	// tooSlow tells of errors that say that a statement took too long.
+	tooSlow(err error) bool
 	// sorted runs a selection of byTerms, in order.
 	sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error)
 }
@@ -57,6 +62,10 @@ type share struct {
 	few  bool  // so few that all of them can be looked at and sorted
 	lazy bool  // those of a span of keys, or of a class of durations, are best taken from the index of terms
 	rows int64 // estimated; 0: that costs nothing in advance, whatever the span
+
+	// guessed: the estimate tells little, as of the beginning of a word. The newest rows tell
+	// more.
+	guessed bool
 }
 
 // hit is a row that was found.
@@ -182,6 +191,7 @@ type walk struct {
 	n     int
 	until time.Time
 	out   hits
+	moved bool // steps are behind it, up to out.last
 }
 
 // shortTime tells whether the time asked for holds few rows.
@@ -280,9 +290,20 @@ func (w *walk) take(list []hit) (full bool) {
 
 // spent ends a search whose budget is spent behind h.
 func (w *walk) spent(h hit) bool {
+	w.out.last, w.moved = h, true
 	if time.Now().Before(w.until) {
 		return false
 	}
-	w.out.more, w.out.partial, w.out.last = true, true, h
+	w.out.more, w.out.partial = true, true
 	return true
+}
+
+// failed ends a search by an error. That a step took too long is none when others
+// are behind it: the page is partial.
+func (w *walk) failed(err error) (hits, error) {
+	if !w.moved || !w.c.e.tooSlow(err) {
+		return hits{}, err
+	}
+	w.out.more, w.out.partial = true, true
+	return w.out, nil
 }

@@ -3,8 +3,11 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/uptrace/bun"
 )
 
@@ -75,8 +78,15 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace)
 	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
 	var all float64
 	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
-	return share{few: rows*fewOf <= float64(p.few), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1)}
+	return share{few: rows*fewOf <= float64(p.few), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, func(m match) bool { return m.prefix })}
 }
+
+func (e *postgresEngine) tooSlow(err error) bool {
+	var pe *pgconn.PgError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &pe) && pe.Code == queryCanceled
+}
+
+const queryCanceled = "57014" // by statement_timeout
 
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	// The hours are in the index of terms as well. Keys in this form are looked at in the

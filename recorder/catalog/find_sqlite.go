@@ -2,10 +2,12 @@ package catalog
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
+	"modernc.org/sqlite"
 )
 
 func (e *sqliteEngine) windowExpr(reason string) cond {
@@ -93,6 +95,13 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) s
 	err = q.Scan(ctx, &n)
 	return share{lazy: err != nil || float64(n)*p.lazyShare <= float64(p.firstStep)}
 }
+
+func (e *sqliteEngine) tooSlow(err error) bool {
+	var se *sqlite.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &se) && se.Code()&0xff == sqliteInterrupt
+}
+
+const sqliteInterrupt = 9 // result code
 
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	return q.Where("t.rowid >= ? AND t.rowid < ?", from, to)

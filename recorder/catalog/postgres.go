@@ -143,7 +143,7 @@ func hintOfState(code string) string {
 		return "make the database: createdb -O USER NAME"
 	case code == "42501": // insufficient privilege
 		return "make the user owner of the database, or give it CREATE on its schema"
-	case code == "57014": // statement timeout
+	case code == queryCanceled:
 		return "the server takes longer than catalog.timeout: see its load"
 	case strings.HasPrefix(code, "53"): // insufficient resources
 		return "see the server's disk, memory and max_connections"

@@ -18,11 +18,15 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 	if err != nil || lo >= hi {
 		return w.out, err
 	}
+	guess := have
+	if guess.guessed {
+		have.lazy = false
+	}
 	span, err := w.firstSpan(ctx, lo, hi, have)
 	if err != nil {
 		return w.out, err
 	}
-	for lo < hi {
+	for first := true; lo < hi; first = false {
 		from, to := lo, hi
 		if w.s.desc() {
 			from = max(lo, satSub(hi, span))
@@ -34,13 +38,16 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 		began := time.Now()
 		list, err := w.span(ctx, have.lazy, from, to)
 		if err != nil {
-			return w.out, err
+			return w.failed(err)
 		}
 		// What was looked at ends just before the next span.
 		if w.take(list) || lo < hi && w.spent(hit{Key: edge(w.s.desc(), from, to)}) {
 			break
 		}
 		span = w.adapt(span, time.Since(began))
+		if first && guess.guessed && float64(len(list))*w.c.pace.guessShare < float64(w.c.pace.firstStep) {
+			have = share{lazy: true}
+		}
 	}
 	return w.out, nil
 }
@@ -149,7 +156,7 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		}
 		list, err := w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1-len(w.out.list)))
 		if err != nil {
-			return w.out, err
+			return w.failed(err)
 		}
 		if w.take(list) || from < to && w.spent(w.classEdge(a, b)) {
 			break
@@ -204,7 +211,7 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 		}
 		var list []hit
 		if err := q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
-			return w.out, err
+			return w.failed(err)
 		}
 		if w.take(list) || end == nil || w.spent(*end) {
 			return w.out, nil

@@ -1,0 +1,72 @@
+package catalog
+
+import (
+	"context"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/uptrace/bun"
+
+	"github.com/trunktap/trunktap/recorder"
+)
+
+// stalling is an engine of which each n-th statement takes too long.
+type stalling struct {
+	engine
+	n, done int
+}
+
+func (e *stalling) sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
+	if e.done++; e.done%e.n == 0 {
+		return nil, context.DeadlineExceeded
+	}
+	return e.engine.sorted(ctx, db, q, order, limit)
+}
+
+// TestTooSlow: a step that takes too long ends a page, which says that it is partial; the
+// pages behind it have the rest. The first step is an error.
+func TestTooSlow(t *testing.T) {
+	eachEngine(t, func(t *testing.T, open func() *Catalog) {
+		c := open()
+		for i := range 40 {
+			r := testRow(i)
+			r.Manifest.RealMS = classLeast[i]
+			if err := c.Save(context.Background(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		q := recorder.Query{Kind: recorder.KindTrunk}
+		for _, q.Order = range []string{recorder.OrderNewest, recorder.OrderOldest, recorder.OrderLongest, recorder.OrderShortest} {
+			c.pace = paceDefault
+			c.pace.budget = testBudget
+			want := pages(t, c, q)
+			slow := &stalling{engine: c.e, n: 2}
+			// One step of a page is done, and the second takes too long.
+			c.e, c.pace = slow, pace{budget: testBudget, firstStep: 1, lazyShare: -1, lazyPart: 0.05}
+			page, err := c.Find(context.Background(), q)
+			if err != nil || slow.done != slow.n || !page.Partial || page.Next == "" {
+				t.Errorf("%s: %d steps, partial %v, next %q, %v", q.Order, slow.done, page.Partial, page.Next, err)
+			}
+			var got []string
+			for at, more := q, true; more; more = at.Cursor != "" {
+				slow.done = 0
+				p, err := c.Find(context.Background(), at)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range p.Rows {
+					got = append(got, r.Manifest.ID)
+				}
+				at.Cursor = p.Next
+			}
+			if d := gocmp.Diff(want, got); d != "" {
+				t.Errorf("%s (-want +got):\n%s", q.Order, d)
+			}
+			slow.n, slow.done = 1, 0
+			if _, err := c.Find(context.Background(), q); err == nil {
+				t.Errorf("%s: no error when the first step takes too long", q.Order)
+			}
+			c.e = slow.engine
+		}
+	})
+}
