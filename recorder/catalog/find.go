@@ -43,8 +43,10 @@ type searcher interface {
 	// has are conditions on a row that it has terms; lacks, that it has not.
 	has(must []match) []cond
 	lacks(m match) cond
-	// byTerms selects from the rows that have the terms, so that the index of terms is what is read.
+	// byTerms selects keys and durations of the rows that have the terms, so that the index of terms is what is read.
 	byTerms(db *bun.DB, must []match) *bun.SelectQuery
+	// keysByTerms selects the keys of those rows, and nothing else.
+	keysByTerms(db *bun.DB, must []match) *bun.SelectQuery
 	// byDurations selects from the rows, so that the index of durations is what is read.
 	byDurations(db *bun.DB) *bun.SelectQuery
 	// few tells how many rows have the terms.
@@ -216,7 +218,7 @@ func (w *walk) few(ctx context.Context, q *bun.SelectQuery) bool {
 // base selects from rows, those that have the terms or all.
 func (w *walk) base(byTerms bool) *bun.SelectQuery {
 	if byTerms {
-		return w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, w.s.must).Column("r.key", "r.real_ms"), false)
+		return w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, w.s.must), false)
 	}
 	return w.rows(w.c.db.NewSelect().TableExpr("recordings AS r"))
 }

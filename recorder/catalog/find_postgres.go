@@ -48,7 +48,11 @@ func (e *postgresEngine) lacks(m match) cond {
 }
 
 func (e *postgresEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings AS r").Where("r.terms @@ ?::tsquery", tsquery(must))
+	return db.NewSelect().TableExpr("recordings AS r").Column("r.key", "r.real_ms").Where("r.terms @@ ?::tsquery", tsquery(must))
+}
+
+func (e *postgresEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
+	return e.byTerms(db, must)
 }
 
 func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
@@ -62,7 +66,7 @@ const fewOf = 10
 // few asks the planner, whose statistics know the most common terms.
 func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
 	var plan []byte
-	q := e.byTerms(db, s.must).ColumnExpr("1")
+	q := e.byTerms(db, s.must)
 	if err := db.NewRaw("EXPLAIN (FORMAT JSON) ?", q).Scan(ctx, &plan); err != nil {
 		return share{}
 	}

@@ -54,9 +54,16 @@ func (e *sqliteEngine) lacks(m match) cond {
 	return cond{"instr(r.terms, ?) = 0", []any{" " + m.term + " "}}
 }
 
-// byTerms joins so that FTS5 comes first: its rows come in order of keys.
+// byTerms joins so that FTS5 comes first: its rows come in order of keys, when it is
+// its own that they are sorted by.
 func (e *sqliteEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings_terms AS t CROSS JOIN recordings AS r ON r.key = t.rowid").
+		ColumnExpr("t.rowid AS key").Column("r.real_ms").Where("t.recordings_terms MATCH ?", matchOf(must))
+}
+
+// keysByTerms reads no row.
+func (e *sqliteEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
+	return db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("t.rowid AS key").ColumnExpr("0 AS real_ms").
 		Where("t.recordings_terms MATCH ?", matchOf(must))
 }
 
@@ -109,6 +116,6 @@ func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQue
 
 func (e *sqliteEngine) sorted(ctx context.Context, _ *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
 	var list []hit
-	err := q.OrderExpr("r."+strings.ReplaceAll(order, ", ", ", r.")).Limit(limit).Scan(ctx, &list)
+	err := q.OrderExpr(order).Limit(limit).Scan(ctx, &list)
 	return list, err
 }

@@ -54,7 +54,11 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 
 // span reads what is wanted of a span of keys.
 func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit, err error) {
-	q, most := w.base(lazy), int64(w.n+1-len(w.out.list))
+	most := int64(w.n + 1 - len(w.out.list))
+	q := w.base(lazy)
+	if lazy && len(w.s.where) == 0 && len(w.s.not) == 0 {
+		q = w.c.e.keysByTerms(w.c.db, w.s.must)
+	}
 	if lazy {
 		return w.c.e.sorted(ctx, w.c.db, w.c.e.within(q, from, to), w.orderBy(), most)
 	}
@@ -147,7 +151,7 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 			from = b
 		}
 		began := time.Now()
-		q := w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, append(slices.Clone(w.s.must), classes(a, b))).Column("r.key", "r.real_ms"), false)
+		q := w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, append(slices.Clone(w.s.must), classes(a, b))), false)
 		if w.s.lo != math.MinInt64 || w.s.hi != math.MaxInt64 {
 			q = w.c.e.within(q, w.s.lo, w.s.hi)
 		}

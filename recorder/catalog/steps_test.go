@@ -2,6 +2,8 @@ package catalog
 
 import (
 	"context"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -69,4 +71,31 @@ func TestTooSlow(t *testing.T) {
 			c.e = slow.engine
 		}
 	})
+}
+
+// TestSQLiteSortsNothing: FTS5 gives rows in the order of their keys, so that a page's
+// end ends the search, with and without looking at rows.
+func TestSQLiteSortsNothing(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	must := []match{{term: term(termKind, "trunk"), short: true}}
+	for _, q := range []func() *bun.SelectQuery{
+		func() *bun.SelectQuery { return c.e.byTerms(c.db, must) },
+		func() *bun.SelectQuery { return c.e.byTerms(c.db, must).Where("r.gap_ms = 0") },
+		func() *bun.SelectQuery { return c.e.keysByTerms(c.db, must) },
+	} {
+		for _, order := range []string{"key ASC", "key DESC"} {
+			var plan []struct {
+				ID, Parent, Notused int
+				Detail              string
+			}
+			if err := c.db.NewRaw("EXPLAIN QUERY PLAN ?", c.e.within(q(), 1, 1000).OrderExpr(order).Limit(3)).Scan(t.Context(), &plan); err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range plan {
+				if strings.Contains(p.Detail, "TEMP B-TREE") {
+					t.Errorf("%s: %s", order, p.Detail)
+				}
+			}
+		}
+	}
 }
