@@ -188,18 +188,18 @@ func scaleHours(key string) string {
 }
 
 // loadPostgres copies rows into tables without indexes, and makes these at the end.
-func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
+func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog, database string, rows int) {
 	ctx := context.Background()
 	mustSQL := func(text string) {
 		t.Helper()
 		began := time.Now()
-		if _, err := pg.SQL("t1", text); err != nil {
+		if _, err := pg.SQL(database, text); err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("%.40s: %v", text, time.Since(began).Round(time.Second))
 	}
 	mustSQL("DROP INDEX recordings_terms; DROP INDEX recordings_duration; ALTER TABLE recordings DROP CONSTRAINT recordings_pkey; ALTER TABLE recordings DROP CONSTRAINT recordings_id_key; ALTER TABLE manifests DROP CONSTRAINT manifests_pkey")
-	cfg, err := pgx.ParseConfig(pg.URL("t1"))
+	cfg, err := pgx.ParseConfig(pg.URL(database))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,13 +209,14 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	last := int64(0)
-	generate(t, *scaleRows/scaleCopies, 20_000, func(rows []row) error {
+	generate(t, rows/scaleCopies, 20_000, func(rows []row) error {
 		var a, b strings.Builder
 		rows = lastOfEach(rows)
 		for i := range rows {
 			r := &rows[i]
 			r.Key = max(r.Key, last+1)
 			last = r.Key
+			r.ID = "0" + r.ID
 			fmt.Fprintf(&a, "%d\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%g\t%g\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\n", r.Key, r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber,
 				r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows, strings.Join(slices.Concat(r.Terms.short, r.Terms.other, timeTerms(r.Key)), " "),
 				r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
@@ -231,7 +232,7 @@ func loadPostgres(t *testing.T, pg *pgtest.Cluster, c *Catalog) {
 	span := scaleSpan.Microseconds()
 	for i := 1; i < scaleCopies; i++ {
 		shift := int64(i)*span + int64(i)
-		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || id, origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, ts_delete(terms, %[4]s) || array_to_tsvector(%[5]s),
+		mustSQL(fmt.Sprintf(`INSERT INTO recordings SELECT key - %[1]d, %[2]d || substr(id, 2), origin_ns - %[1]d * 1000, prefix, from_number, to_number, real_ms, audio_ms, suppressed_ms, gap_ms, mos, loss, windows, ts_delete(terms, %[4]s) || array_to_tsvector(%[5]s),
 			to_char(to_timestamp((key - %[1]d) / 1000000) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), trunk, user_name, kind, store, node, bytes, manifest_bytes, other_bytes, spooled FROM recordings WHERE key > %[3]d;
 			INSERT INTO manifests SELECT key - %[1]d, manifest FROM manifests WHERE key > %[3]d`, shift, i, scaleEnd.UnixMicro()-span+90_000_000, scaleHours("key"), scaleHours(fmt.Sprintf("key - %d", shift))))
 	}

@@ -64,7 +64,7 @@ func scaleSQLite(t *testing.T) {
 	if _, err := os.Stat(path); err != nil {
 		c := mustOpen(t, path)
 		began := time.Now()
-		loadSQLite(t, c)
+		loadSQLite(t, c, *scaleRows)
 		t.Logf("loaded %d rows in %v", *scaleRows, time.Since(began).Round(time.Second))
 	}
 	evict := func() { dropCache(t, path) }
@@ -76,7 +76,7 @@ func scaleSQLite(t *testing.T) {
 	}
 }
 
-func loadSQLite(t *testing.T, c *Catalog) {
+func loadSQLite(t *testing.T, c *Catalog, rows int) {
 	c.db.SetMaxOpenConns(1)
 	for _, p := range []string{"PRAGMA synchronous = OFF", "PRAGMA cache_size = -400000"} {
 		if _, err := c.db.Exec(p); err != nil {
@@ -84,7 +84,7 @@ func loadSQLite(t *testing.T, c *Catalog) {
 		}
 	}
 	var base []row
-	generate(t, *scaleRows/scaleCopies, 1000, func(rows []row) error {
+	generate(t, rows/scaleCopies, 1000, func(rows []row) error {
 		base = append(base, lastOfEach(rows)...)
 		return nil
 	})
@@ -102,6 +102,15 @@ func loadSQLite(t *testing.T, c *Catalog) {
 	if _, err := c.db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// scaleCopy is a row so many microseconds before its time, with an identity of its own.
+func scaleCopy(r row, copy int, shift int64) row {
+	r.ID = fmt.Sprint(copy) + r.ID
+	r.Key -= shift
+	r.OriginNS -= shift * 1000
+	r.Day = time.UnixMicro(r.Key).UTC().Format(time.DateOnly)
+	return r
 }
 
 // insertRows inserts rows as they are, so long before their time.
@@ -122,12 +131,9 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int) {
 	r2 := prepare("INSERT OR IGNORE INTO manifests VALUES (?, ?)")                                                                    //nolint:sqlclosecheck // its transaction closes it
 	r3 := prepare("INSERT INTO recordings_terms (rowid, terms) VALUES (?, ?)")                                                        //nolint:sqlclosecheck // its transaction closes it
 	for i := range rows {
-		r := rows[i]
-		r.Key -= int64(copy) * scaleSpan.Microseconds()
-		r.OriginNS -= int64(copy) * scaleSpan.Nanoseconds()
-		r.Day = time.UnixMicro(r.Key).UTC().Format(time.DateOnly)
+		r := scaleCopy(rows[i], copy, int64(copy)*scaleSpan.Microseconds())
 		short := strings.Join(r.Terms.short, " ")
-		_, err1 := r1.Exec(r.Key, fmt.Sprint(copy)+r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber, r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows,
+		_, err1 := r1.Exec(r.Key, r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber, r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows,
 			" "+short+" ", r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
 		_, err2 := r2.Exec(r.Key, r.manifest)
 		_, err3 := r3.Exec(r.Key, short+" "+strings.Join(r.Terms.other, " "))
@@ -157,7 +163,7 @@ func scalePostgres(t *testing.T) {
 		}
 		c := mustOpenURL(t, url, Options{})
 		began := time.Now()
-		loadPostgres(t, pg, c)
+		loadPostgres(t, pg, c, "t1", *scaleRows)
 		t.Logf("loaded %d rows in %v", *scaleRows, time.Since(began).Round(time.Second))
 	}
 	evict := func() {

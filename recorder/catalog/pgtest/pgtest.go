@@ -63,7 +63,8 @@ func Open(dir string, settings ...string) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{dir: dir, kept: true}
-	return c, c.open(settings)
+	err := c.open(settings)
+	return c, err
 }
 
 func (c *Cluster) open(settings []string) error {
