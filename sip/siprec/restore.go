@@ -37,7 +37,7 @@ var (
 func (s *Server) Restore(states map[string][]byte) *Restored {
 	out := &Restored{srv: s}
 	for session, state := range states {
-		r, err := s.revive(state)
+		r, err := s.reviveGuarded(session, state)
 		switch {
 		case errors.Is(err, errPast):
 			s.cfg.Journal.Drop(session)
@@ -46,7 +46,7 @@ func (s *Server) Restore(states map[string][]byte) *Restored {
 			s.counters.Lost.Add(1)
 			s.cfg.Journal.Drop(session)
 			s.cfg.Log.Warn("a recording session does not go on after the restart", "session", session, "error", err)
-		case len(r.legs) > 0:
+		case r != nil && len(r.legs) > 0:
 			out.Sessions = append(out.Sessions, session)
 			out.list = append(out.list, r)
 			s.counters.Restored.Add(1)
@@ -86,14 +86,25 @@ func (r *recording) observeAgain(now time.Time) {
 	r.tell(now)
 }
 
+// reviveGuarded survives a fault of ours: it costs one recording.
+func (s *Server) reviveGuarded(session string, state []byte) (r *recording, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.counters.Panics.Add(1)
+			r, err = nil, fmt.Errorf("%w: a fault, %T", errJournal, p)
+		}
+	}()
+	return s.revive(session, state)
+}
+
 // revive makes the recording of an entry, and makes it known.
-func (s *Server) revive(state []byte) (*recording, error) {
+func (s *Server) revive(session string, state []byte) (*recording, error) {
 	var j journalled
 	if err := json.Unmarshal(state, &j); err != nil {
 		return nil, fmt.Errorf("%w: %w", errJournal, err)
 	}
-	if !j.known() || len(j.Legs) > serversMax {
-		return nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.SIPREC, journalVersion)
+	if err := j.check(session); err != nil {
+		return nil, err
 	}
 	list := s.sources.Load().now
 	i := slices.IndexFunc(list, func(x Source) bool { return x.Name == j.Source })
@@ -117,6 +128,9 @@ func (s *Server) revive(state []byte) (*recording, error) {
 	}
 	if len(legs) == 0 {
 		return nil, errPast
+	}
+	if err := s.strange(legs); err != nil {
+		return nil, err
 	}
 	err = openAgain(legs)
 	s.register(r, legs)
@@ -157,9 +171,8 @@ func (s *Server) reviveRecording(j *journalled, source *Source, state []byte) (*
 		r.attrs[k] = v
 	}
 	for _, text := range j.Kept {
-		var sum [sha256.Size]byte
-		if n, err := hex.Decode(sum[:], []byte(text)); err == nil && n == len(sum) {
-			r.kept[sum] = true
+		if b, err := hex.DecodeString(text); err == nil && len(b) == sha256.Size {
+			r.kept[[sha256.Size]byte(b)] = true
 		}
 	}
 	for _, k := range j.Lasting {
@@ -174,7 +187,7 @@ func (s *Server) reviveRecording(j *journalled, source *Source, state []byte) (*
 // reviveLeg makes a dialog, without its media.
 func (s *Server) reviveLeg(r *recording, j *savedLeg) (*leg, error) {
 	m, _, err := sip.Parse([]byte(j.Invite), false)
-	if err != nil || m.Method != sip.Invite || len(j.Lines) > linesMax {
+	if err != nil || m.Method != sip.Invite {
 		return nil, fmt.Errorf("%w: its INVITE: %w", errJournal, err)
 	}
 	m.Arrival, m.Flow = journal.Live(j.Started), j.InviteFlow.Flow()
