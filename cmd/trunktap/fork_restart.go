@@ -34,7 +34,9 @@ func (r *restart) forkPorts() src.Ports {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, state := range r.forks {
-		return src.PortsOf(state) // all have the same
+		if p := src.PortsOf(state); p != (src.Ports{}) { // all have the same, but for those that are damaged
+			return p
+		}
 	}
 	return src.Ports{}
 }

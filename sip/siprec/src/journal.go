@@ -60,8 +60,11 @@ type journalled struct {
 	At      time.Time // at that time
 }
 
-// errJournal says that an entry is of no use.
-var errJournal = errors.New("the entry of a copy in the journal cannot be used")
+var (
+	// errJournal says that an entry is of no use.
+	errJournal = errors.New("the entry of a copy in the journal cannot be used")
+	errNoRoom  = errors.New("there are too many copies of calls, or this one is there already")
+)
 
 func read(state []byte) (*journalled, error) {
 	j := &journalled{}
@@ -71,7 +74,25 @@ func read(state []byte) (*journalled, error) {
 	if j.V != journalVersion {
 		return nil, fmt.Errorf("%w: it is of version %d, this one is %d", errJournal, j.V, journalVersion)
 	}
+	if err := j.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", errJournal, err)
+	}
 	return j, nil
+}
+
+// check tells what no daemon can have written: it would go out in requests.
+func (j *journalled) check() error {
+	ways := []string{"udp", "tcp", "tls", "ws", "wss"}
+	texts := append([]string{j.Listed, j.Server, j.CallID, j.Tag, j.To, j.Theirs, j.Target}, slices.Concat(j.Routes, j.Parties)...)
+	switch {
+	case j.ID == 0 || j.CallID == "" || j.Tag == "":
+		return errors.New("it names no session")
+	case !j.Remote.IsValid() || !slices.Contains(ways, j.Network):
+		return fmt.Errorf("its server is at %s by %q", j.Remote, j.Network)
+	case slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsAny(s, "\r\n\x00") }):
+		return errors.New("a field of its requests is none")
+	}
+	return nil
 }
 
 // PortsOf returns the ports of the client that has written an entry.
@@ -172,7 +193,7 @@ func (c *Client) Resume(key string, s media.Session, servers []Server, state []b
 	f.parties, f.paused = slices.Clone(j.Parties), j.Paused
 	f.out.resume(j, time.Now())
 	if !c.enter(f) {
-		return nil, errors.New("there are too many copies of calls")
+		return nil, errNoRoom
 	}
 	c.counters.Resumed.Add(1)
 	return f, nil
@@ -187,7 +208,7 @@ func (c *Client) Dismiss(key string, state []byte) error {
 	f := newFork(c, media.Session{}, []Server{{URI: j.Server, Hop: j.Hop}}, j.Wide)
 	f.key, f.id, f.resumed, f.ended = key, j.ID, j, true
 	if !c.enter(f) {
-		return errors.New("there are too many copies of calls")
+		return errNoRoom
 	}
 	c.counters.Dismissed.Add(1)
 	return nil

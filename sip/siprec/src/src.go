@@ -219,13 +219,20 @@ func (c *Client) Fork(key string, s media.Session, servers []Server, wide bool) 
 	return f
 }
 
-// enter takes a fork in; false when there are too many.
+// enter takes a fork in; false when there are too many, or it is there already.
 func (c *Client) enter(f *Fork) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || len(c.forks) >= c.cfg.ForksMax || c.forks[f.id] != nil {
 		c.counters.Refused.Add(1)
 		return false
+	}
+	if f.resumed != nil {
+		if c.byCall[f.resumed.CallID] != nil {
+			c.counters.Refused.Add(1)
+			return false
+		}
+		c.byCall[f.resumed.CallID] = f
 	}
 	c.forks[f.id] = f
 	c.counters.Live.Add(1)
