@@ -4,11 +4,22 @@ import (
 	"bufio"
 	"crypto/tls"
 	"fmt"
+	"net/netip"
 	"net/textproto"
 	"strings"
 	"testing"
 	"time"
 )
+
+// siprecTLSConfig is a configuration without trunks: one source, over TLS, that must show
+// a certificate.
+func siprecTLSConfig(t *testing.T, listen netip.AddrPort, cert, key, clientCA string) liveConfig {
+	t.Helper()
+	return liveConfig{
+		SIP: []string{fmt.Sprintf("tls: {cert: %s, key: %s, client_ca: %s}", cert, key, clientCA)}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()},
+		More: fmt.Sprintf("siprec:\n  listen: [\"tls://%s\"]\n  sources:\n    - name: sbc\n      peers: [\"127.0.0.0/8\"]\n      media_address: \"%s\"\n      internal_domains: [pbx.example]\n      recording: {format: wav-pcm16}\n", listen, liveHost),
+	}
+}
 
 // Recording sessions over TLS: whoever shows no certificate of client_ca is not
 // listened to, the others are answered on their connection.
@@ -17,10 +28,7 @@ func TestLiveSIPRECOverTLS(t *testing.T) {
 	cert, key := ca.sign("tap.example", 2)
 	clientCert, clientKey := ca.sign("sbc.example", 3)
 	listen := freeTCP(t, liveHost)
-	d := newLiveDaemon(t, liveConfig{
-		SIP: []string{fmt.Sprintf("tls: {cert: %s, key: %s, client_ca: %s}", cert, key, ca.file)}, Listen: []string{"udp://" + freeUDP(t, liveHost).String()},
-		More: fmt.Sprintf("siprec:\n  listen: [\"tls://%s\"]\n  sources:\n    - name: sbc\n      peers: [\"127.0.0.0/8\"]\n      media_address: \"%s\"\n      recording: {format: wav-pcm16}\n", listen, liveHost),
-	})
+	d := newLiveDaemon(t, siprecTLSConfig(t, listen, cert, key, ca.file))
 	d.start()
 	ask := func(method, body string, certs ...tls.Certificate) (textproto.MIMEHeader, error) {
 		c, err := tls.Dial("tcp", listen.String(), &tls.Config{RootCAs: ca.pool, ServerName: "tap.example", Certificates: certs, MinVersion: tls.VersionTLS12})

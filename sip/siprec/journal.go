@@ -61,6 +61,7 @@ type savedLeg struct {
 	Interval       time.Duration `json:",omitempty"`
 	Refreshes      bool          `json:",omitempty"` // we do
 	Refresh        time.Time     `json:",omitzero"`
+	Until          time.Time     `json:",omitzero"` // when it expires, where we refresh
 	Lines          []savedLine   `json:",omitempty"`
 	Over           time.Time     `json:",omitzero"` // it has ended: only repetitions are waited for
 	Bye            string        `json:",omitempty"`
@@ -263,7 +264,7 @@ func (l *leg) save() *savedLeg {
 		From: l.from, To: l.to, Allows: l.allows, Started: journal.Wall(l.started), Asked: journal.Wall(l.asked),
 		Target: l.end.Target, Routes: l.end.Routes, Flow: journal.FlowOf(l.end.Flow), Seq: l.end.Seq, LocalSeq: l.localSeq,
 		Invite: string(head.Append(nil)), InviteFlow: journal.FlowOf(head.Flow), Offering: l.offering,
-		Interval: l.timer.interval, Refreshes: l.timer.ours, Refresh: journal.Wall(l.timer.at),
+		Interval: l.timer.interval, Refreshes: l.timer.ours, Refresh: journal.Wall(l.timer.at), Until: journal.Wall(l.timer.until),
 	}
 	if last := l.invite.Last(); last != nil && l.invite.Final() >= 200 && l.invite.Final() < 300 {
 		s.Answer = string(last.Append(nil))

@@ -61,6 +61,7 @@ type leg struct {
 	sdpVersion uint64
 	endedAt    time.Time
 	bye        *sip.Message // that ended it
+	restored   bool         // of a process before
 	doomed     string       // why it ends at once; of one that was restored
 	noted      [2]int64     // what due may change, as it was journalled
 
@@ -194,7 +195,7 @@ func (l *leg) due(now time.Time) {
 		if again != nil {
 			l.send(again, sip.ReplyFlow(s.Req))
 		}
-		if noAck && s == l.invite && !l.ended && s.Final() < 300 {
+		if noAck && s == l.invite && !l.ended && s.Final() < 300 && !l.heardOf() {
 			l.hangUp(now, media.CauseTimeout, "408", "no ACK")
 		}
 	}
@@ -204,7 +205,7 @@ func (l *leg) due(now time.Time) {
 			l.send(again, c.Flow)
 		}
 		if timedOut && c.Req != nil && l.timer.refreshing(c) {
-			l.hangUp(now, media.CauseTimeout, "408", "session not refreshed")
+			l.unrefreshed(now)
 		}
 	}
 	if l.ended {
@@ -216,6 +217,19 @@ func (l *leg) due(now time.Time) {
 	if l.confirmed && now.Sub(l.started) > callMax {
 		l.hangUp(now, media.CauseTimeout, "408", "call too long")
 	}
+}
+
+// heardOf says whether a client that another process answered has shown that it got the
+// answer: it sends to the ports that are in it. Its ACK may have been lost with the
+// connection.
+func (l *leg) heardOf() bool {
+	if !l.restored || l.offering {
+		return false
+	}
+	l.rec.mu.Lock()
+	last, _ := l.lastMedia()
+	l.rec.mu.Unlock()
+	return !last.IsZero()
 }
 
 // watchMedia ends a dialog whose client sends nothing though it said it would.

@@ -197,7 +197,7 @@ func (s *Server) reviveLeg(r *recording, j *savedLeg) (*leg, error) {
 	l.from, l.to, l.allows, l.offering = j.From, j.To, j.Allows, j.Offering
 	l.end = dialog.End{Target: j.Target, Routes: j.Routes, Flow: j.Flow.Flow(), Seq: j.Seq}
 	l.localSeq = j.LocalSeq + 16 // gaps are allowed (RFC 3261 section 12.2.1.1), a number twice is not
-	l.rec, l.confirmed, l.saved = r, true, j
+	l.rec, l.confirmed, l.saved, l.restored = r, true, j, true
 	if !j.Asked.IsZero() {
 		l.asked = journal.Live(j.Asked)
 	}
@@ -241,9 +241,13 @@ func (l *leg) restoreTimer(j *savedLeg, now time.Time) {
 	if j.Interval <= 0 {
 		return
 	}
-	l.timer = sessionTimer{interval: j.Interval, ours: j.Refreshes, at: journal.Live(j.Refresh)}
-	if least := now.Add(refreshGrace); !l.timer.ours && l.timer.at.Before(least) {
+	l.timer = sessionTimer{interval: j.Interval, ours: j.Refreshes, at: journal.Live(j.Refresh), until: journal.Live(j.Until)}
+	least := now.Add(refreshGrace)
+	if !l.timer.ours && l.timer.at.Before(least) {
 		l.timer.at = least
+	}
+	if l.timer.until.Before(least) {
+		l.timer.until = least
 	}
 }
 

@@ -15,6 +15,7 @@ type sessionTimer struct {
 	interval time.Duration // 0: none agreed
 	ours     bool          // we refresh
 	at       time.Time     // when to refresh, or when it has expired
+	until    time.Time     // when a session that we refresh has expired
 	client   *dialog.Client
 }
 
@@ -54,6 +55,7 @@ func (t *sessionTimer) negotiate(req *sip.Message, now time.Time) []sip.Header {
 
 // restart counts from a refresh on (RFC 4028 section 10).
 func (t *sessionTimer) restart(now time.Time) {
+	t.until = now.Add(t.interval)
 	if t.ours {
 		t.at = now.Add(t.interval / 2)
 		return
@@ -85,9 +87,27 @@ func (l *leg) refreshDue(now time.Time) {
 		m.Body = l.described()
 	}
 	if t.client = l.begin(m, now); t.client == nil {
-		l.hangUp(now, media.CauseTimeout, "408", "session not refreshed")
+		l.unrefreshed(now)
 	}
 }
+
+// unrefreshed handles a refresh that got no answer. Where the client's connection is gone
+// (the daemon was killed, say) that tells nothing of the client, which may have no port to
+// be called at: it has until the session expires to connect again. RFC 4028 section 10
+// else.
+func (l *leg) unrefreshed(now time.Time) {
+	t := &l.timer
+	t.client = nil
+	if f := l.flow(); f.Reliable() && !l.srv.agent.Connected(f) && now.Before(t.until) {
+		t.at = now.Add(min(refreshAgain, t.until.Sub(now)))
+		return
+	}
+	l.srv.counters.Expired.Add(1)
+	l.hangUp(now, media.CauseTimeout, "408", "session not refreshed")
+}
+
+// refreshAgain is when a refresh is repeated that nobody got.
+const refreshAgain = 10 * time.Second
 
 // refreshed takes the final response to our refresh.
 func (l *leg) refreshed(res *sip.Message, now time.Time) {

@@ -2,6 +2,7 @@ package siptest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -36,6 +37,7 @@ type SRCConfig struct {
 	Addr   netip.AddrPort // its own; port 0: any
 	Remote netip.AddrPort // of the server
 	TCP    bool           // SIP over a connection to it
+	TLS    *tls.Config    // of that connection; nil: none
 	// Listen opens a datagram socket, for SIP and for media; nil: a UDP socket.
 	Listen func(netip.AddrPort) (Conn, error)
 }
@@ -48,7 +50,7 @@ func NewSRC(cfg SRCConfig) (*SRC, error) {
 	var conn srcConn
 	var err error
 	if cfg.TCP {
-		conn, err = dialTCP(cfg.Addr, cfg.Remote)
+		conn, err = cfg.dial(cfg.Addr)
 	} else {
 		conn, err = cfg.Listen(cfg.Addr)
 	}
@@ -66,7 +68,7 @@ func NewSRC(cfg SRCConfig) (*SRC, error) {
 
 // Reconnect opens a new connection to the server in place of the one before.
 func (s *SRC) Reconnect() error {
-	conn, err := dialTCP(netip.AddrPortFrom(s.Addr().Addr(), 0), s.cfg.Remote)
+	conn, err := s.cfg.dial(netip.AddrPortFrom(s.Addr().Addr(), 0))
 	if err != nil {
 		return err
 	}
@@ -284,7 +286,10 @@ func (d *SRCDialog) request(method, contentType string, body []byte, headers ...
 	m := &Message{Method: method, RequestURI: d.target}
 	addr := s.Addr().String()
 	transport, contact := "UDP", addr
-	if s.cfg.TCP {
+	switch {
+	case s.cfg.TLS != nil:
+		transport, contact = "TLS", contact+";transport=tls"
+	case s.cfg.TCP:
 		transport, contact = "TCP", contact+";transport=tcp"
 	}
 	m.Add("Via", "SIP/2.0/"+transport+" "+addr+";branch="+branch+";rport")

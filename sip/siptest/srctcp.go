@@ -1,6 +1,8 @@
 package siptest
 
 import (
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -21,13 +23,21 @@ type tcpConn struct {
 	data []byte // read, not yet given out
 }
 
-func dialTCP(from, to netip.AddrPort) (*tcpConn, error) {
+// dial connects to the server.
+func (c *SRCConfig) dial(from netip.AddrPort) (*tcpConn, error) {
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: 20 * time.Second}
-	c, err := dialer.Dial("tcp", to.String())
+	conn, err := dialer.Dial("tcp", c.Remote.String())
+	if err == nil && c.TLS != nil {
+		secure := tls.Client(conn, c.TLS)
+		if err = secure.Handshake(); err != nil {
+			err = errors.Join(err, conn.Close())
+		}
+		conn = secure
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect a recording client: %w", err)
 	}
-	return &tcpConn{Conn: c}, nil
+	return &tcpConn{Conn: conn}, nil
 }
 
 // ReadFromUDPAddrPort implements srcConn.
