@@ -86,12 +86,16 @@ func TestWhole(t *testing.T) {
 	if m, err := a.Get(ctx, idOf(2)); err != nil || m.ID != idOf(2) {
 		t.Errorf("Get without a row: %v", err)
 	}
-	var told []int64
-	if err := a.Rebuild(ctx, func(done, total int64) { told = append(told, done, total) }); err != nil {
+	var told int64
+	if err := a.Rebuild(ctx, func(done, total int64) {
+		if told = done; total != 0 && total != 5 { // 0: it is being counted
+			t.Errorf("%d of %d", done, total)
+		}
+	}); err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(told, []int64{1, 5, 2, 5, 3, 5, 4, 5, 5, 5}) {
-		t.Errorf("progress %v", told)
+	if told != 5 {
+		t.Errorf("progress %d", told)
 	}
 	check(a)
 	if _, err := a.NewSink(ctx, idOf(9), "2026/11/22/"+idOf(9)); err == nil {

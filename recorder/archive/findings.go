@@ -73,18 +73,20 @@ func (u *Unopened) count(err error) {
 
 // DamageError says that something was done as far as it could be done.
 // recorder.ErrTampered is in its chain.
-type DamageError struct{ Findings []Finding }
+type DamageError struct {
+	Findings []Finding
+	Dropped  int // that were not kept beside them
+}
 
 // Error implements error.
 func (e *DamageError) Error() string {
 	const shown = 5
 	var lines []string
-	for i, f := range e.Findings {
-		if i == shown {
-			lines = append(lines, fmt.Sprintf("and %d more", len(e.Findings)-shown))
-			break
-		}
+	for _, f := range e.Findings[:min(len(e.Findings), shown)] {
 		lines = append(lines, f.String())
+	}
+	if more := len(e.Findings) + e.Dropped - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return "damaged: " + strings.Join(lines, "; ")
 }

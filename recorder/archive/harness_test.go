@@ -145,7 +145,7 @@ func (c testCall) audioMS() (ms int64) {
 	return ms
 }
 
-func (c testCall) prefix() string { return "2026/11/22/" + c.id }
+func (c testCall) prefix() string { return cmp.Or(dayOf(c.id), "2026/11/22") + "/" + c.id }
 
 // windows returns what is not kept, up to a real time.
 func (c testCall) windows(to int64) []recorder.Window {
@@ -360,7 +360,7 @@ func audioOn(a *Archive, m *recorder.Manifest, prefix string) (ch [2][]int16, er
 		}
 	}
 	if len(t.bad.list) > 0 {
-		return ch, &DamageError{t.bad.list}
+		return ch, &DamageError{Findings: t.bad.list}
 	}
 	return ch, nil
 }

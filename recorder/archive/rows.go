@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
 
@@ -168,37 +167,6 @@ type batchSaver interface {
 	SaveAll(ctx context.Context, rows []recorder.Row) error
 }
 
-const rebuildBatch = 200 // rows
-
-// Rebuild makes the catalogue anew from the store: a row for every manifest that
-// authenticates, and no others. It goes on behind a manifest that does not and
-// names it in a *DamageError at the end.
-func (a *Archive) Rebuild(ctx context.Context, progress Progress) error {
-	c, err := a.catalogue.get(ctx)
-	if err != nil {
-		return fmt.Errorf("rebuild catalogue: %w", err)
-	}
-	total, err := a.countManifests(ctx)
-	if err != nil {
-		return fmt.Errorf("rebuild catalogue: %w", err)
-	}
-	r := rebuild{a: a, c: c, total: total, progress: progress, known: map[string]bool{}}
-	err = a.eachManifest(ctx, func(p place) error { return r.take(ctx, p) })
-	if err == nil {
-		err = r.flush(ctx)
-	}
-	if err == nil {
-		err = r.dropOthers(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("rebuild catalogue: %w", err)
-	}
-	if len(r.bad.list) > 0 {
-		return &DamageError{Findings: r.bad.list}
-	}
-	return nil
-}
-
 // Forgotten tells whether the store has recordings of which the catalogue lists
 // none, as a lost catalogue that was made anew does: Rebuild brings them back.
 func (a *Archive) Forgotten(ctx context.Context) (bool, error) {
@@ -216,85 +184,6 @@ func (a *Archive) Forgotten(ctx context.Context) (bool, error) {
 func (a *Archive) countManifests(ctx context.Context) (n int64, err error) {
 	err = a.eachManifest(ctx, func(place) error { n++; return nil })
 	return n, err
-}
-
-// rebuild is one run of Rebuild.
-type rebuild struct {
-	a           *Archive
-	c           recorder.Catalog
-	done, total int64
-	progress    Progress
-	known       map[string]bool // recordings in the store
-	batch       []recorder.Row
-	bad         findings
-}
-
-func (r *rebuild) take(ctx context.Context, p place) error {
-	m, err := r.a.known(ctx, "", p)
-	switch {
-	case err == nil:
-		row := p.row(m, r.a.isSpooled(p.id()))
-		if old, err := r.c.Get(ctx, m.ID); err == nil {
-			row.Node = old.Node // the manifest does not tell who recorded it
-		}
-		if err := r.a.weigh(ctx, &row); err != nil {
-			return err
-		}
-		r.known[m.ID] = true
-		r.batch = append(r.batch, row)
-	case ctx.Err() != nil:
-		return ctx.Err()
-	default:
-		r.known[p.id()] = true // its row may be all that is left of it
-		r.bad.addErr(p.id(), segment.ManifestFile, err)
-	}
-	r.done++
-	r.progress.tell(r.done, r.total)
-	if len(r.batch) >= rebuildBatch {
-		return r.flush(ctx)
-	}
-	return nil
-}
-
-func (r *rebuild) flush(ctx context.Context) error {
-	batch := r.batch
-	r.batch = nil
-	if len(batch) == 0 {
-		return nil
-	}
-	if b, ok := r.c.(batchSaver); ok {
-		return b.SaveAll(ctx, batch)
-	}
-	for _, row := range batch {
-		if err := r.c.Save(ctx, row); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// dropOthers deletes the rows of recordings that the store does not have. Those
-// of other nodes stay: their stores may be none of ours.
-func (r *rebuild) dropOthers(ctx context.Context) error {
-	var gone []string
-	err := eachRow(ctx, r.c, func(row recorder.Row) {
-		if !r.known[row.Manifest.ID] && (row.Node == "" || row.Node == r.a.cfg.Node) {
-			gone = append(gone, row.Manifest.ID)
-		}
-	})
-	for _, id := range gone {
-		// Between listing and now it may have been recorded.
-		if err != nil || r.a.isLive(id) {
-			continue
-		}
-		if _, err = r.a.locateIn(ctx, id); errors.Is(err, recorder.ErrNotFound) {
-			err = r.c.Delete(ctx, id)
-		}
-		if errors.Is(err, recorder.ErrNotFound) { // somebody else deleted it
-			err = nil
-		}
-	}
-	return err
 }
 
 // locateIn asks whether the catalogue's folder of a recording has its manifest.
