@@ -114,19 +114,10 @@ func TestLiveRestartCopies(t *testing.T) {
 		t.Skip("real time: left out by -short")
 	}
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16)
-	listen := freeUDP(t, liveHost)
-	trunks[0].Recording = []string{fmt.Sprintf(`fork_to: ["sip:record@%s"]`, listen)}
+	copies, more := takesCopies(t)
+	trunks[0].Recording = copies
 	sends := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, Media: []string{"engine: user"}})
-	records := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: fmt.Sprintf(`
-siprec:
-  listen: ["udp://%s"]
-  sources:
-    - name: copies
-      peers: ["127.0.0.0/8"]
-      media_address: "%s"
-      sides: [{aor: "sip:desk@*", side: internal}]
-      recording: {format: wav-pcm16, sample_rate: 8000}
-`, listen, liveHost)})
+	records := newLiveDaemon(t, liveConfig{Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: more})
 	records.start()
 	sends.start()
 	const n = 4

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -281,24 +280,7 @@ func TestLiveRestartSIPRECSecure(t *testing.T) {
 	d.start()
 	ctx, cancel := context.WithTimeout(t.Context(), siprecLimit)
 	defer cancel()
-	client := dialectAddr(0)
-	c := must(siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(client, 0), Remote: listen}))(t)
-	t.Cleanup(func() { _ = c.Close() }) // it may be closed
-	call := must(c.NewDialog("secure", "", 0))(t)
-	offer := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", client, client)
-	var peers []*siptest.Reported
-	for _, mux := range []bool{false, true} {
-		p := must(siptest.NewReported(func(a netip.AddrPort) (siptest.Conn, error) { return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)) }, client, mux, true))(t)
-		t.Cleanup(func() { _ = p.Close() }) // nothing is sent any more
-		offer += p.Line()
-		peers = append(peers, p)
-	}
-	must(call.Invite(ctx, "application/sdp", []byte(offer), nil))(t)
-	for i, p := range peers {
-		if err := p.Answered(call.Answer(), i); err != nil {
-			t.Fatal(err)
-		}
-	}
+	call, peers := reporting(ctx, t, listen, true)
 	const stretch = 100 // packets, before, between and behind the kills
 	for k := range 3 {
 		if k > 0 {

@@ -12,18 +12,9 @@ import (
 // understand each other, and the copy has both parties where the recording has them.
 func TestLiveSIPRECTakesItsOwnCopies(t *testing.T) {
 	trunks, agents := twoTrunks(t, recorder.FormatWAVPCM16)
-	listen := freeUDP(t, liveHost)
-	trunks[0].Recording = []string{fmt.Sprintf(`fork_to: ["sip:record@%s"]`, listen)}
-	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: fmt.Sprintf(`
-siprec:
-  listen: ["udp://%s"]
-  sources:
-    - name: copies
-      peers: ["127.0.0.0/8"]
-      media_address: "%s"
-      sides: [{aor: "sip:desk@*", side: internal}]
-      recording: {format: wav-pcm16, sample_rate: 8000}
-`, listen, liveHost)})
+	copies, more := takesCopies(t)
+	trunks[0].Recording = copies
+	d := newLiveDaemon(t, liveConfig{Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()}, More: more})
 	d.start()
 	c := d.call(agents[0], [2]float64{440, 1000})
 	time.Sleep(3 * time.Second)
@@ -46,4 +37,21 @@ siprec:
 		t.Errorf("recordings of %v", names)
 	}
 	d.stop()
+}
+
+// takesCopies returns the keys of a trunk's recording that send copies to a daemon, and
+// what that one has in its configuration.
+func takesCopies(t *testing.T) (recording []string, more string) {
+	t.Helper()
+	listen := freeUDP(t, liveHost)
+	return []string{fmt.Sprintf(`fork_to: ["sip:record@%s"]`, listen)}, fmt.Sprintf(`
+siprec:
+  listen: ["udp://%s"]
+  sources:
+    - name: copies
+      peers: ["127.0.0.0/8"]
+      media_address: "%s"
+      sides: [{aor: "sip:desk@*", side: internal}]
+      recording: {format: wav-pcm16, sample_rate: 8000}
+`, listen, liveHost)
 }

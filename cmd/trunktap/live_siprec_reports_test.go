@@ -29,24 +29,7 @@ func reportedCall(t *testing.T, secure bool) {
 	d.start()
 	ctx, cancel := context.WithTimeout(t.Context(), siprecLimit)
 	defer cancel()
-	client := dialectAddr(0)
-	c := must(siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(client, 0), Remote: listen}))(t)
-	t.Cleanup(func() { _ = c.Close() }) // it may be closed
-	call := must(c.NewDialog("reported", "", 0))(t)
-	offer := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", client, client)
-	var peers []*siptest.Reported
-	for _, mux := range []bool{false, true} {
-		p := must(siptest.NewReported(func(a netip.AddrPort) (siptest.Conn, error) { return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)) }, client, mux, secure))(t)
-		t.Cleanup(func() { _ = p.Close() }) // nothing is sent any more
-		offer += p.Line()
-		peers = append(peers, p)
-	}
-	must(call.Invite(ctx, "application/sdp", []byte(offer), nil))(t)
-	for i, p := range peers {
-		if err := p.Answered(call.Answer(), i); err != nil {
-			t.Fatal(err)
-		}
-	}
+	call, peers := reporting(ctx, t, listen, secure)
 	told := func(p *siptest.Reported) bool {
 		list, _, err := p.Receipts()
 		if err != nil {
@@ -82,4 +65,29 @@ func reportedCall(t *testing.T, secure bool) {
 		t.Errorf("%v reports are counted", n)
 	}
 	d.stop()
+}
+
+// reporting begins a recording session whose two streams speak RTCP, the second on the
+// port of its media.
+func reporting(ctx context.Context, t *testing.T, listen netip.AddrPort, secure bool) (*siptest.SRCDialog, []*siptest.Reported) {
+	t.Helper()
+	client := dialectAddr(0)
+	c := must(siptest.NewSRC(siptest.SRCConfig{Addr: netip.AddrPortFrom(client, 0), Remote: listen}))(t)
+	t.Cleanup(func() { _ = c.Close() }) // it may be closed
+	call := must(c.NewDialog("reported", "", 0))(t)
+	offer := fmt.Sprintf("v=0\r\no=- 1 1 IN IP4 %s\r\ns=-\r\nc=IN IP4 %s\r\nt=0 0\r\n", client, client)
+	var peers []*siptest.Reported
+	for _, mux := range []bool{false, true} {
+		p := must(siptest.NewReported(func(a netip.AddrPort) (siptest.Conn, error) { return net.ListenUDP("udp", net.UDPAddrFromAddrPort(a)) }, client, mux, secure))(t)
+		t.Cleanup(func() { _ = p.Close() }) // nothing is sent any more
+		offer += p.Line()
+		peers = append(peers, p)
+	}
+	must(call.Invite(ctx, "application/sdp", []byte(offer), nil))(t)
+	for i, p := range peers {
+		if err := p.Answered(call.Answer(), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return call, peers
 }

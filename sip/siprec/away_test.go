@@ -31,7 +31,9 @@ func (w *bench) killedOverTCP(j *journaltest.Mem) {
 		}
 		c.Listen = append(c.Listen, sip.Listen{Network: "tcp", Addr: serverAddr})
 		c.Net.Listen = func(string, netip.AddrPort) (net.Listener, error) { return silentListener{make(chan struct{})}, nil }
-		c.Net.Dial = func(context.Context, string, netip.AddrPort) (net.Conn, error) { return nil, errors.New("connection refused") }
+		c.Net.Dial = func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+			return nil, errors.New("connection refused")
+		}
 	})
 }
 

@@ -52,37 +52,47 @@ func protector(t *testing.T, line srtp.Crypto) *srtp.Protector {
 	return p
 }
 
+// sdes sends ten packets on each stream of such a dialog, those of the second in clear, and
+// demands that the recorder has the others alone; what it returns sends more of them.
+func (w *bench) sdes(c *siptest.SRCDialog, stream *mediatest.RTPStream) (again func()) {
+	t := w.t
+	t.Helper()
+	line, err := srtp.ParseCrypto(clientKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := protector(t, line)
+	again = func() {
+		t.Helper()
+		for range 10 {
+			wire, err := p.RTP(make([]byte, 1500), stream.Audio(make([]int16, 160)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Send(0, wire); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Send(1, stream.Audio(make([]int16, 160))); err != nil { // in clear
+				t.Fatal(err)
+			}
+		}
+		w.log()
+		if got := w.obs.taps[0].packets; got[media.External] != 10 || got[media.Internal] != 0 {
+			t.Errorf("packets %v", got)
+		}
+	}
+	again()
+	return again
+}
+
 // SRTP by SDES goes on with its keys: packets are read, and the next answer has them.
 func TestSDESOverRestart(t *testing.T) {
 	j := &journaltest.Mem{}
 	inBubble(t, securing(j, 0, true), func(w *bench) {
 		d := sdesDialog()
 		c, res := w.dial("call", d)
-		line, err := srtp.ParseCrypto(clientKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, stream := protector(t, line), &mediatest.RTPStream{SSRC: 7, Seq: 65530}
-		send := func() {
-			t.Helper()
-			for range 10 {
-				wire, err := p.RTP(make([]byte, 1500), stream.Audio(make([]int16, 160)))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := c.Send(0, wire); err != nil {
-					t.Fatal(err)
-				}
-				if err := c.Send(1, stream.Audio(make([]int16, 160))); err != nil { // in clear
-					t.Fatal(err)
-				}
-			}
-			w.log()
-			if got := w.obs.taps[0].packets; got[media.External] != 10 || got[media.Internal] != 0 {
-				t.Errorf("packets %v", got)
-			}
-		}
-		send()
+		stream := &mediatest.RTPStream{SSRC: 7, Seq: 65530}
+		send := w.sdes(c, stream)
 		for range 2 {
 			if _, restored := w.killed(j, secureAgain(j)); len(restored.Sessions) != 1 {
 				t.Fatalf("restored %+v", restored)

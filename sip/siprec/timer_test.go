@@ -96,10 +96,7 @@ func TestSDES(t *testing.T) {
 	inBubble(t, func(c *Config) {
 		c.Sources[0].SRTP = &srtp.Config{Sides: [2]srtp.SideConfig{media.External: {Policy: srtp.Required}}}
 	}, func(w *bench) {
-		d := plainDialog()
-		line := "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj"
-		d.Body = strings.NewReplacer("RTP/AVP", "RTP/SAVP", "a=sendonly\r\n", line+"\r\na=sendonly\r\n").Replace(d.Body)
-		c, res := w.dial("call", d)
+		c, res := w.dial("call", sdesDialog())
 		answer, err := sdp.Parse(res.Body)
 		if err != nil || len(answer.Media()) != 2 || answer.Media()[0].Proto != "RTP/SAVP" {
 			t.Fatalf("%v: %s", err, res.Body)
@@ -107,35 +104,7 @@ func TestSDES(t *testing.T) {
 		if _, own := answer.Protection(0); len(own) != 1 || !strings.HasPrefix(own[0], "crypto:1 AES_CM_128_HMAC_SHA1_80 inline:") || strings.Contains(own[0], "d0RmdmcmVC") {
 			t.Errorf("answered with %q", own)
 		}
-		key, err := srtp.ParseCrypto(strings.TrimPrefix(line, "a=crypto:"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		keys, err := srtp.NewKeys(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := srtp.NewProtector(keys)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stream := &mediatest.RTPStream{SSRC: 7}
-		for range 10 {
-			wire, err := p.RTP(make([]byte, 1500+srtp.OverheadBytesMax), stream.Audio(make([]int16, 160)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Send(0, wire); err != nil {
-				t.Fatal(err)
-			}
-			if err := c.Send(1, stream.Audio(make([]int16, 160))); err != nil { // in clear
-				t.Fatal(err)
-			}
-		}
-		w.log()
-		if got := w.obs.taps[0].packets; got[media.External] != 10 || got[media.Internal] != 0 {
-			t.Errorf("packets %v", got)
-		}
+		w.sdes(c, &mediatest.RTPStream{SSRC: 7})
 		if err := c.Bye(w.ctx); err != nil {
 			t.Error(err)
 		}

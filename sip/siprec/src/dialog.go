@@ -28,7 +28,11 @@ func (l *leg) offer(method string, now time.Time) (*sip.Message, sip.Flow, error
 	}
 	m.Add("Require", "siprec")
 	m.Add("Accept", "application/sdp, application/rs-metadata-request")
-	m.Add("Allow", "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO")
+	m.Add("Allow", allowed)
+	m.Add("Supported", "timer")
+	if v := l.timer.says("uac"); v != "" {
+		m.Add("Session-Expires", v)
+	}
 	m.Add("Content-Type", typ)
 	m.Body = content
 	return m, flow, nil
@@ -66,12 +70,20 @@ func (l *leg) request(method string) (*sip.Message, sip.Flow, error) {
 	m.Add("To", l.to)
 	m.Add("Call-ID", l.callID)
 	m.Add("CSeq", fmt.Sprintf("%d %s", l.seq, method))
-	param := ""
-	if flow.Network != "udp" {
-		param = ";transport=" + flow.Network
-	}
-	m.Add("Contact", fmt.Sprintf("<sip:recording@%s%s>;+sip.src", ours, param))
+	m.Add("Contact", contact(ours, flow.Network))
 	return m, flow, nil
+}
+
+// allowed are the methods that we take.
+const allowed = "INVITE, ACK, BYE, CANCEL, OPTIONS, UPDATE, INFO"
+
+// contact is our address with the feature tag of a client (RFC 7866 section 6.1.1).
+func contact(ours netip.AddrPort, network string) string {
+	param := ""
+	if network != "udp" {
+		param = ";transport=" + network
+	}
+	return fmt.Sprintf("<sip:recording@%s%s>;+sip.src", ours, param)
 }
 
 // send sends a request in a transaction; nil when that cannot be.
@@ -98,9 +110,7 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 		}
 	}
 	if req.Method == sip.Ack {
-		for _, s := range l.servers {
-			s.Acked()
-		}
+		l.takeACK(req)
 		return
 	}
 	own := l.up && req.FromTag() == l.theirs && req.ToTag() == l.tag
@@ -130,12 +140,17 @@ func (l *leg) takeRequest(req *sip.Message, now time.Time) {
 		if strings.Contains(req.Get("Content-Type"), "rs-metadata-request") || strings.Contains(string(req.Body), "requestsnapshot") {
 			l.change = now.Add(changeWait) // a snapshot is wanted (RFC 7866 section 9.2)
 		}
-	case req.Method == sip.Update && len(req.Body) == 0:
-		respond(200, "OK", nil)
 	case l.changing != nil && (req.Method == sip.Invite || req.Method == sip.Update):
 		respond(491, "Request Pending", nil)
-	default: // the streams are ours to change
-		respond(488, "Not Acceptable Here", nil)
+	case req.Method == sip.Invite || req.Method == sip.Update:
+		edit, err := l.changed(req, now)
+		if err != nil {
+			respond(488, "Not Acceptable Here", nil)
+			return
+		}
+		respond(200, "OK", edit)
+	default:
+		respond(405, "Method Not Allowed", func(res *sip.Message) { res.Add("Allow", allowed) })
 	}
 }
 

@@ -59,6 +59,9 @@ type leg struct {
 	stale     []stale      // other answers to its INVITEs
 	met       []netip.Addr // addresses that were let in for it
 
+	timer sessionTimer
+	asked uint32 // CSeq of a request of the server that we answered with an offer; 0: none
+
 	chronicle chronicle
 }
 
@@ -143,6 +146,7 @@ func (l *leg) failed(why error, now time.Time) {
 	f.c.counters.Failovers.Add(1)
 	f.connect(nil, [2]remote{})
 	l.setup, l.changing, l.pinging, l.giveUp, l.change, l.ping = nil, nil, nil, time.Time{}, time.Time{}, time.Time{}
+	l.timer, l.asked = sessionTimer{}, 0
 	if l.up && now.Sub(l.since) >= steadyAfter {
 		l.tries, l.pause = 0, retryFirst
 	}
@@ -270,7 +274,10 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		}
 		if !initial && res.Status != 408 && res.Status != 481 {
 			l.changing, l.giveUp = nil, time.Time{} // the session goes on as it was
-			if res.Status == 491 || res.Status == 500 {
+			switch res.Status {
+			case 422:
+				l.tooShort(res, now)
+			case 491, 500:
 				l.change = now.Add(time.Second)
 			}
 			return
@@ -286,6 +293,7 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		l.changing, l.giveUp = nil, time.Time{}
 	}
 	l.answers = 0
+	l.timer.take(res.Get("Session-Expires"), "uac", now)
 	l.acknowledge(res)
 	w, to, err := l.f.agree(res)
 	switch {
@@ -366,6 +374,8 @@ func (l *leg) due(now time.Time) {
 		l.failed(errors.New("it does not answer"), now)
 	case passed(l.retry):
 		l.begin(now)
+	case passed(l.timer.at) && l.up && l.changing == nil:
+		l.refreshDue(now)
 	case passed(l.change) && l.up && l.changing == nil:
 		l.tell(now)
 	case passed(l.ping) && l.up:
@@ -442,6 +452,7 @@ func (l *leg) deadline(now time.Time) time.Time {
 		at(t)
 	}
 	if l.up && l.changing == nil && !l.ending {
+		at(l.timer.at)
 		at(l.change)
 	}
 	if l.up && !l.ending {

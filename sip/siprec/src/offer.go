@@ -1,6 +1,7 @@
 package src
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -29,26 +30,40 @@ var labels = [2]string{"1", "2"}
 
 // description offers both channels (RFC 7866 section 7.1.1).
 func (f *Fork) description(version uint64, paused bool) []byte {
+	return f.describe(version, directionsOf(paused), f.offered())
+}
+
+// directionsOf are those of both channels.
+func directionsOf(paused bool) [2]string {
+	if paused {
+		return [2]string{sdp.Inactive, sdp.Inactive}
+	}
+	return [2]string{sdp.SendOnly, sdp.SendOnly}
+}
+
+// describe describes both channels: their directions, none for one that the server does
+// not want, and the codecs.
+func (f *Fork) describe(version uint64, directions [2]string, codecs []wire) []byte {
 	family, addr := "IP4", f.c.cfg.Address
 	if addr.Is6() {
 		family = "IP6"
 	}
-	direction := "sendonly"
-	if paused {
-		direction = "inactive"
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "v=0\r\no=- %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\n", f.id>>2, version, family, addr, family, addr)
-	for _, label := range labels {
-		fmt.Fprintf(&b, "m=audio %d RTP/AVP", f.c.port)
-		for _, w := range f.offered() {
+	for i, label := range labels {
+		port := f.c.port
+		if directions[i] == "" {
+			port = 0
+		}
+		fmt.Fprintf(&b, "m=audio %d RTP/AVP", port)
+		for _, w := range codecs {
 			fmt.Fprintf(&b, " %d", w.payloadType)
 		}
 		b.WriteString("\r\n")
-		for _, w := range f.offered() {
+		for _, w := range codecs {
 			fmt.Fprintf(&b, "a=rtpmap:%d %s/%d\r\n", w.payloadType, w.name, w.clock)
 		}
-		fmt.Fprintf(&b, "a=rtcp:%d\r\na=ptime:%d\r\na=%s\r\na=label:%s\r\n", f.c.port, packetMS, direction, label)
+		fmt.Fprintf(&b, "a=rtcp:%d\r\na=ptime:%d\r\na=%s\r\na=label:%s\r\n", f.c.port, packetMS, cmp.Or(directions[i], sdp.Inactive), label)
 	}
 	return []byte(b.String())
 }
