@@ -67,6 +67,7 @@ type leg struct {
 
 	saved *savedLeg // guarded by the recording's mu
 	lines []*line   // see line
+	shown int       // of lines, in our description: as many as were offered; 0: all
 }
 
 func newLeg(s *Server, id uint64, source *Source, m *sip.Message) *leg {

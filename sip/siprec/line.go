@@ -47,6 +47,7 @@ type line struct {
 	place   place
 	senders []string // ids of the participants that contributed last
 	held    bool     // the metadata says that nobody sends it
+	fresh   bool     // it has another label since: what was found about its side is of another stream
 }
 
 // port is what a line's packets come through: a *relay.Stream, or the path of a
@@ -92,6 +93,10 @@ func (l *leg) offered(d *sdp.Description) error {
 	for len(l.lines) < len(list) {
 		l.lines = append(l.lines, &line{})
 	}
+	for _, n := range l.lines[len(list):] { // RFC 3264 section 8 has a client keep them; some do not
+		l.refuse(n)
+	}
+	l.shown = len(list)
 	audio := false
 	for i, m := range list {
 		n := l.lines[i]
@@ -119,8 +124,10 @@ func (l *leg) offered(d *sdp.Description) error {
 // describe takes over what the client says of a line. Of the formats those are
 // answered that can be decoded; all when none can, so that the account is kept.
 func (l *leg) describe(n *line, d *sdp.Description, m sdp.Media) {
-	n.label, _ = d.Attribute(m.Index, "label")
-	n.label = clip(n.label)
+	label, _ := d.Attribute(m.Index, "label")
+	label = clip(label)
+	n.fresh = n.fresh || label != n.label
+	n.label = label
 	n.direction, n.zero, n.mux, n.ptime = m.Direction, m.Zero, m.RTCPMux, m.Ptime
 	n.remote, n.rtcp = netip.AddrPort{}, m.RTCP
 	if m.Addr.IsValid() {
@@ -260,6 +267,9 @@ func (l *leg) tracks() []track {
 	out := make([]track, len(l.lines))
 	for i, n := range l.lines {
 		out[i] = track{label: n.label, half: l.half, aor: l.halfAOR, was: n.place}
+		if n.fresh {
+			out[i].was = place{}
+		}
 	}
 	return out
 }
@@ -326,10 +336,10 @@ func (l *leg) accepted(d *sdp.Description) error {
 		} else if err := l.unprotected(m); err != nil && l.paths == nil {
 			return err
 		}
-		own := n.label
+		own, fresh := n.label, n.fresh
 		l.describe(n, d, m)
 		if n.label == "" {
-			n.label = own
+			n.label, n.fresh = own, fresh
 		}
 		n.proto = m.Proto
 	}
@@ -342,7 +352,11 @@ func (l *leg) description() []byte {
 	addr := l.source.MediaAddr
 	fmt.Fprintf(&b, "v=0\r\no=trunktap %d %d IN %s %s\r\ns=-\r\nc=IN %s %s\r\nt=0 0\r\n",
 		l.sdpID, l.sdpVersion, family(addr), addr, family(addr), addr)
-	for _, n := range l.lines {
+	lines := l.lines
+	if l.shown > 0 {
+		lines = lines[:l.shown]
+	}
+	for _, n := range lines {
 		n.write(&b)
 	}
 	return []byte(b.String())

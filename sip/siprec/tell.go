@@ -47,9 +47,10 @@ func (r *recording) place(n *line, p place, at time.Time) {
 	for _, q := range p.parties {
 		st.Parties = append(st.Parties, media.Participant{Side: p.side, URI: q.AOR(), Name: q.Name()})
 	}
-	if n.told && n.place.side != p.side {
+	if n.told && (n.place.side != p.side || n.fresh && n.as.Label != n.label) {
 		r.untell(n, at)
 	}
+	n.fresh = false
 	if n.told && same(n.as, st) {
 		return
 	}
