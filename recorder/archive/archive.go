@@ -118,6 +118,9 @@ type Archive struct {
 	keyLocks [64]sync.Mutex // of the files with keys, by recording; before mu
 
 	shredding sync.Mutex // held while an order to shred is carried out; before keyLocks
+	notes     sync.Mutex // guards the notes of rows, and noted
+	noted     int64      // Unix ns of the last of them
+
 	shredded  atomic.Int64
 	rewrapped atomic.Int64
 

@@ -1,12 +1,14 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
@@ -18,6 +20,8 @@ type queuedRow struct {
 	Recording string `json:"recording"`
 	Prefix    string `json:"prefix"`
 	Store     string `json:"store,omitempty"`
+
+	At int64 `json:"at,omitempty"` // Unix ns: tells a note from a later one of the same recording
 }
 
 // saveRow makes a recording known to the catalogue, now or by CatchUp. While
@@ -37,11 +41,29 @@ func (a *Archive) saveRow(ctx context.Context, r recorder.Row) error {
 
 // noteRow leaves a row to CatchUp.
 func (a *Archive) noteRow(id, prefix, store string) error {
-	js, err := json.Marshal(queuedRow{id, prefix, store})
+	a.notes.Lock()
+	defer a.notes.Unlock()
+	a.noted = max(a.noted+1, time.Now().UnixNano())
+	js, err := json.Marshal(queuedRow{id, prefix, store, a.noted})
 	if err != nil {
 		return err
 	}
 	return vfs.WriteFile(a.fsys, a.spool(rowsDir, id+".json"), js)
+}
+
+// forgetNote removes a note as it was read before the row was saved. A later one
+// stays: what it is about may have happened since.
+func (a *Archive) forgetNote(name string, read []byte) error {
+	a.notes.Lock()
+	defer a.notes.Unlock()
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if err == nil && bytes.Equal(js, read) {
+		err = a.fsys.Remove(name)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func (a *Archive) saveNow(ctx context.Context, r recorder.Row) error {
@@ -55,30 +77,42 @@ func (a *Archive) saveNow(ctx context.Context, r recorder.Row) error {
 // CatchUp saves the rows that the catalogue could not take and returns how many
 // it took now. It is to be called at start and every minute or so.
 func (a *Archive) CatchUp(ctx context.Context) (int, error) {
-	entries, err := a.fsys.ReadDir(a.spool(rowsDir))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
+	names, err := a.notesWaiting()
 	if err != nil {
 		return 0, fmt.Errorf("catch up: %w", err)
 	}
 	n := 0
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
-			_ = a.fsys.Remove(a.spool(rowsDir, e.Name())) // torn by a crash, promised to nobody
-			continue
-		}
-		err := a.catchUpOne(ctx, a.spool(rowsDir, e.Name()))
+	for _, name := range names {
+		err := a.catchUpOne(ctx, a.spool(rowsDir, name))
 		if errors.Is(err, errBusy) {
 			continue
 		}
 		if err != nil {
-			return n, fmt.Errorf("catch up %s: %w", e.Name(), err)
+			return n, fmt.Errorf("catch up %s: %w", name, err)
 		}
 		n++
 	}
 	a.catalogue.setDown(false)
 	return n, nil
+}
+
+// notesWaiting returns the names of the notes. What is not whole is removed: with the
+// lock nobody is at it, it was torn by a crash and promised to nobody.
+func (a *Archive) notesWaiting() (names []string, err error) {
+	a.notes.Lock()
+	defer a.notes.Unlock()
+	entries, err := a.fsys.ReadDir(a.spool(rowsDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), vfs.TempPrefix) {
+			names = append(names, e.Name())
+		} else {
+			_ = a.fsys.Remove(a.spool(rowsDir, e.Name())) // tried again
+		}
+	}
+	return names, nil
 }
 
 func (a *Archive) catchUpOne(ctx context.Context, name string) error {
@@ -99,10 +133,7 @@ func (a *Archive) catchUpOne(ctx context.Context, name string) error {
 	if err != nil && !errors.Is(err, recorder.ErrNotFound) { // else it was deleted since
 		return err
 	}
-	if err := a.fsys.Remove(name); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return a.forgetNote(name, js)
 }
 
 // saveQueued brings the row of a recording up to date with what is stored of it.
@@ -144,13 +175,15 @@ func (a *Archive) saveAgain(ctx context.Context, p place) error {
 	if a.catalogue.isDown() {
 		return nil
 	}
-	if err := a.saveQueued(ctx, queuedRow{p.id(), p.prefix, p.name}); err != nil {
+	name := a.spool(rowsDir, p.id()+".json")
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if err != nil {
+		return err // CatchUp may be at it
+	}
+	if err := a.saveQueued(ctx, queuedRow{Recording: p.id(), Prefix: p.prefix, Store: p.name}); err != nil {
 		return err
 	}
-	if err := a.fsys.Remove(a.spool(rowsDir, p.id()+".json")); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return a.forgetNote(name, js)
 }
 
 // Progress is told how far a long task is. Total may be 0 while it is not known.
