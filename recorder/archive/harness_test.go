@@ -128,9 +128,10 @@ type testCall struct {
 	endMS      int64
 	segmentMax int64 // audio ms, whole frames
 
-	kind recorder.Kind // empty: trunk
-	user string
-	mic  []span // real ms in which channel 1 alone is silenced
+	folder string        // empty: of the id's day
+	kind   recorder.Kind // empty: trunk
+	user   string
+	mic    []span // real ms in which channel 1 alone is silenced
 }
 
 func newTestCall(id, format string) testCall {
@@ -145,7 +146,16 @@ func (c testCall) audioMS() (ms int64) {
 	return ms
 }
 
-func (c testCall) prefix() string { return cmp.Or(dayOf(c.id), "2026/11/22") + "/" + c.id }
+func (c testCall) prefix() string {
+	if c.folder != "" {
+		return c.folder
+	}
+	day, ok := dateOf(c.id)
+	if !ok {
+		day = epoch
+	}
+	return day.Format(dayLayout) + "/" + c.id
+}
 
 // windows returns what is not kept, up to a real time.
 func (c testCall) windows(to int64) []recorder.Window {

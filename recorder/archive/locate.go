@@ -5,39 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
-// locate returns where a recording lies: in the spool, as the catalogue knows it,
-// as its id tells, or by looking through the stores.
+// locate returns where a recording lies: in the spool, as the catalogue knows it, or
+// as its id tells, by looking through its day: id and folder are of the same time. No
+// store is looked through in whole: whoever may ask could keep it busy with ids that
+// nothing has.
 func (a *Archive) locate(ctx context.Context, id string) (place, error) {
 	if err := segment.CheckID(id); err != nil {
 		return place{}, fmt.Errorf("%w: %w", recorder.ErrNotFound, err)
 	}
-	day := dayOf(id)
+	day, dated := dateOf(id)
 	var old []string
-	if day != "" {
-		old = append(old, path.Join(day, id))
+	if dated {
+		old = append(old, path.Join(day.Format(dayLayout), id))
 	}
 	if p, ok := a.guess(ctx, id, old...); ok {
 		return p, nil
 	}
-	if day != "" {
-		if p, err := a.search(ctx, day+"/", id); err == nil || !errors.Is(err, recorder.ErrNotFound) {
-			return p, err
-		}
+	if !dated {
+		return place{}, fmt.Errorf("recording %s, which the catalogue does not know and whose id tells no day: %w", id, recorder.ErrNotFound)
 	}
-	return a.search(ctx, "", id)
+	return a.search(ctx, day.Format(dayLayout)+"/", id)
 }
 
-// dayOf is the folder of the day of a recording, if its id tells (media.SessionID).
-func dayOf(id string) string {
-	if len(id) > 9 && id[8] == 'T' {
-		return path.Join(id[:4], id[4:6], id[6:8])
+// dateOf is the day of a recording, if its id tells (media.SessionID).
+func dateOf(id string) (time.Time, bool) {
+	const layout = "20060102T150405Z"
+	if len(id) <= len(layout) || id[len(layout)] != '-' {
+		return time.Time{}, false
 	}
-	return ""
+	day, err := time.Parse(layout, id[:len(layout)])
+	return day, err == nil
 }
 
 // guess returns where a recording lies that is in the spool or in the catalogue,
