@@ -28,8 +28,8 @@ type pace struct {
 	// class of durations are taken from the index of terms. Where more have them, a walk
 	// through the rows meets them soon.
 	lazyShare float64
-	// guessShare is the same where the index of terms reads much for a beginning, and what
-	// the newest rows tell is asked.
+	// guessShare is the same for beginnings of words, of which the newest rows tell how
+	// common they are: the index of terms reads all that begin so.
 	guessShare float64
 	lazyPart   float64 // of all keys, that the first span taken from the index of terms holds at most
 }
@@ -49,8 +49,9 @@ type searcher interface {
 	keysByTerms(db *bun.DB, must []match) *bun.SelectQuery
 	// byDurations selects from the rows, so that the index of durations is what is read.
 	byDurations(db *bun.DB) *bun.SelectQuery
-	// few tells how many rows have the terms.
-	few(ctx context.Context, db *bun.DB, s *search, p pace) share
+	// few tells how many rows have the terms. Common tells whether, of the newest rows, many
+	// have what s asks for the beginnings of; it looks into their manifests.
+	few(ctx context.Context, db *bun.DB, s *search, p pace, common func() bool) share
 	// within restricts a selection of byTerms to keys in [from, to).
 	within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery
 	// tooSlow tells of errors that say that a statement took too long.
@@ -68,6 +69,9 @@ type share struct {
 	// guessed: the estimate tells little, as of the beginning of a word. The newest rows tell
 	// more.
 	guessed bool
+	// late: beginnings of words are looked up in the manifests of what else matches. They
+	// are too common for the index of terms, which reads all that begins so at once.
+	late bool
 }
 
 // hit is a row that was found.
@@ -139,20 +143,12 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 	if len(list) == 0 {
 		return page, nil
 	}
-	keys := make([]int64, len(list))
-	for i, h := range list {
-		keys[i] = h.Key
-	}
-	var rows []found
-	if err := c.selectFound().Where("r.key IN (?)", bun.List(keys)).Scan(ctx, &rows); err != nil {
+	byKey, err := c.read(ctx, list)
+	if err != nil {
 		return page, c.fail("find", err)
 	}
-	byKey := make(map[int64]*found, len(rows))
-	for i := range rows {
-		byKey[rows[i].Key] = &rows[i]
-	}
-	for _, k := range keys {
-		f := byKey[k]
+	for _, h := range list {
+		f := byKey[h.Key]
 		if f == nil {
 			continue // deleted since
 		}
@@ -165,15 +161,35 @@ func (c *Catalog) page(ctx context.Context, list []hit) (recorder.Page, error) {
 	return page, nil
 }
 
+// read reads rows with their manifests, by their keys.
+func (c *Catalog) read(ctx context.Context, list []hit) (map[int64]*found, error) {
+	keys := make([]int64, len(list))
+	for i, h := range list {
+		keys[i] = h.Key
+	}
+	var rows []found
+	if err := c.selectFound().Where("r.key IN (?)", bun.List(keys)).Scan(ctx, &rows); err != nil {
+		return nil, err
+	}
+	byKey := make(map[int64]*found, len(rows))
+	for i := range rows {
+		byKey[rows[i].Key] = &rows[i]
+	}
+	return byKey, nil
+}
+
 // run searches for up to n rows.
 func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
-	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget)}
+	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget), step: c.pace.firstStep}
 	if s.someDurations() && w.fewDurations(ctx) {
 		return w.sorted(ctx, w.rows(c.e.byDurations(c.db)))
 	}
 	var have share
 	if len(s.must) > 0 {
-		have = c.e.few(ctx, c.db, s, c.pace)
+		have = c.e.few(ctx, c.db, s, c.pace, func() bool { return w.common(ctx) })
+	}
+	if have.late {
+		w.lookLate()
 	}
 	switch {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
@@ -192,6 +208,8 @@ type walk struct {
 	s     *search
 	n     int
 	until time.Time
+	late  []match // that are looked up in manifests
+	step  int64   // rows of the first step
 	out   hits
 	moved bool // steps are behind it, up to out.last
 }

@@ -64,7 +64,7 @@ func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 const fewOf = 10
 
 // few asks the planner, whose statistics know the most common terms.
-func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
+func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, _ func() bool) share {
 	var plan []byte
 	q := e.byTerms(db, s.must)
 	if err := db.NewRaw("EXPLAIN (FORMAT JSON) ?", q).Scan(ctx, &plan); err != nil {
@@ -82,7 +82,7 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace)
 	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
 	var all float64
 	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
-	return share{few: rows*fewOf <= float64(p.few), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, func(m match) bool { return m.prefix })}
+	return share{few: rows*fewOf <= float64(p.few), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, isPrefix)}
 }
 
 func (e *postgresEngine) tooSlow(err error) bool {

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,7 +77,10 @@ const fewBudget = 30 * time.Millisecond
 
 // few counts, for orders that need it, and looks how often the newest rows have the
 // terms. Words and grams are not in the row: it is the index of terms that tells them.
-func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace) share {
+func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, common func() bool) share {
+	if slices.ContainsFunc(s.must, isPrefix) && common() {
+		return share{late: true}
+	}
 	if !s.byDuration() {
 		return share{lazy: true}
 	}

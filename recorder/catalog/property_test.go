@@ -116,7 +116,7 @@ func randomQuery(t *rapid.T) recorder.Query {
 // one row or two, by each of the ways there are, and each step may be a page.
 var somePaces = []pace{
 	{budget: testBudget, firstStep: 2000, few: 10_000, lazyShare: 20, guessShare: 100, lazyPart: 0.02},
-	{budget: testBudget, firstStep: 2, few: 0, lazyShare: 1e9, lazyPart: 1},
+	{budget: testBudget, firstStep: 2, few: 0, guessShare: 1e9, lazyShare: 1e9, lazyPart: 1},
 	{budget: 1, firstStep: 1, few: 0, lazyShare: 1e9, lazyPart: 1},
 	{budget: 1, firstStep: 2, few: 3, lazyShare: -1, guessShare: 1, lazyPart: 0.3},
 	{budget: 1, firstStep: 1, few: 0, lazyShare: -1, lazyPart: 0.3},

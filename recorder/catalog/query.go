@@ -21,6 +21,8 @@ type match struct {
 	short  bool     // it is also in the row's own list
 }
 
+func isPrefix(m match) bool { return m.prefix }
+
 // cond is a condition on columns of r.
 type cond struct {
 	sql  string

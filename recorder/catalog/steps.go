@@ -62,8 +62,7 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 	if lazy {
 		return w.c.e.sorted(ctx, w.c.db, w.c.e.within(q, from, to), w.orderBy(), most)
 	}
-	err = q.Where("r.key >= ? AND r.key < ?", from, to).OrderExpr("r."+w.orderBy()).Limit(most).Scan(ctx, &list)
-	return list, err
+	return w.scan(ctx, q.Where("r.key >= ? AND r.key < ?", from, to).OrderExpr("r."+w.orderBy()), most)
 }
 
 // edge is the last key of a span that was looked at.
@@ -97,7 +96,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
-	err := q.Offset(w.c.pace.firstStep).Limit(1).Scan(ctx, &key)
+	err := q.Offset(w.step).Limit(1).Scan(ctx, &key)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return math.MaxInt64, nil
@@ -200,7 +199,7 @@ func (w *walk) durations(ctx context.Context) (lo, hi int64, err error) {
 // byDuration reads rows in order of their durations, some of them at a time.
 func (w *walk) byDuration(ctx context.Context) (hits, error) {
 	at, after := hit{w.s.key, w.s.realMS}, w.s.after
-	for rows := w.c.pace.firstStep; ; {
+	for rows := w.step; ; {
 		began := time.Now()
 		end, err := w.durationAt(ctx, at, after, rows)
 		if err != nil {
@@ -213,8 +212,8 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 		if end != nil {
 			q = w.upTo(q, *end)
 		}
-		var list []hit
-		if err := q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Limit(int64(w.n+1-len(w.out.list))).Scan(ctx, &list); err != nil {
+		list, err := w.scan(ctx, q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()), int64(w.n+1-len(w.out.list)))
+		if err != nil {
 			return w.failed(err)
 		}
 		if w.take(list) || end == nil || w.spent(*end) {
