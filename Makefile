@@ -59,6 +59,11 @@ restart: ## kill the daemon under 100 calls, with both engines
 	@.ci/deps.sh build test
 	TRUNKTAP_MANY=1 go test -count=1 -timeout 10m -run 'TestLiveRestartMany' -v ./cmd/trunktap
 
+.PHONY: systemd
+systemd: ## run the unit by a systemd of its own, in namespaces, and restart, kill and hang the daemon under calls (as root, two minutes)
+	@.ci/deps.sh build test
+	TRUNKTAP_SYSTEMD=1 go test -count=1 -timeout 10m -run 'TestLiveSystemd' -v ./cmd/trunktap
+
 .PHONY: kills
 kills: ## kill the daemon KILLS (1000) times at random moments of 50 calls that come and go
 	@.ci/deps.sh build test

@@ -52,6 +52,13 @@ func liveRestart(t *testing.T, engine string, n, kills int) {
 	if engine == "kernel" && !canKernel(d) {
 		t.Skip("the kernel engine cannot be had here")
 	}
+	liveRestartOf(d, engine, agents, n, slices.Repeat([]func(){d.kill}, kills))
+}
+
+// liveRestartOf ends a daemon by each of ends in the middle of n calls.
+func liveRestartOf(d *liveDaemon, engine string, agents [][2]*siptest.Agent, n int, ends []func()) {
+	t, kills := d.t, len(ends)
+	t.Helper()
 	d.start()
 	calls := make([]*crashCall, n)
 	for i := range calls {
@@ -64,10 +71,10 @@ func liveRestart(t *testing.T, engine string, n, kills int) {
 	}
 	var killed time.Time
 	var ready time.Duration
-	for range kills {
+	for _, end := range ends {
 		time.Sleep(1500 * time.Millisecond)
-		d.kill()
 		killed = time.Now()
+		end()
 		d.start()
 		ready = time.Since(killed)
 	}

@@ -187,6 +187,7 @@ type liveDaemon struct {
 	base   string // of its HTTP interface
 
 	token  string
+	unit   *liveUnit // nil: cmd is the daemon
 	cmd    *exec.Cmd
 	exited chan error
 }
@@ -280,6 +281,12 @@ func (d *liveDaemon) start() {
 // startTo starts the daemon and waits until it gives an answer.
 func (d *liveDaemon) startTo(path string) {
 	d.t.Helper()
+	if d.unit != nil {
+		d.unit.systemctl("start", "trunktap")
+		d.within(liveReadyLimit, "the daemon is ready", func() error { return d.get(path, nil) })
+		d.readToken()
+		return
+	}
 	log := must(os.OpenFile(d.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600))(d.t)
 	defer func() { _ = log.Close() }() // the daemon has its own descriptor of it
 	d.cmd = exec.Command(d.binary, "serve", "--config", d.config)
@@ -297,6 +304,11 @@ func (d *liveDaemon) startTo(path string) {
 		}
 		return d.get(path, nil)
 	})
+	d.readToken()
+}
+
+func (d *liveDaemon) readToken() {
+	d.t.Helper()
 	token := must(os.ReadFile(filepath.Join(d.cfg.Dir, "api-token")))(d.t)
 	d.token = strings.TrimSpace(string(token))
 }
@@ -314,6 +326,10 @@ func (d *liveDaemon) kill() {
 // stop ends the daemon as an operator does.
 func (d *liveDaemon) stop() {
 	d.t.Helper()
+	if d.unit != nil {
+		d.unit.systemctl("stop", "trunktap")
+		return
+	}
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		d.t.Fatal(err)
 	}
