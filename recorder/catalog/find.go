@@ -31,10 +31,11 @@ type pace struct {
 	// guessShare is the same for beginnings of words, of which the newest rows tell how
 	// common they are: the index of terms reads all that begin so.
 	guessShare float64
+	rowShare   float64 // of beginnings that the rows themselves tell
 	lazyPart   float64 // of all keys, that the first span taken from the index of terms holds at most
 }
 
-var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, guessShare: 100, lazyPart: 0.02}
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02}
 
 // searcher is how an engine searches.
 type searcher interface {

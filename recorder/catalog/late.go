@@ -15,26 +15,44 @@ const (
 
 // common tells whether many of the newest rows have what the search asks for the beginnings of.
 func (w *walk) common(ctx context.Context) bool {
+	late := prefixes(w.s.must)
+	if len(late) == 0 {
+		return w.commonRows(ctx)
+	}
 	var list []hit
 	err := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).
 		OrderExpr("r.key DESC").Limit(lateStep).Scan(ctx, &list)
 	if err != nil {
 		return false
 	}
-	some := walk{c: w.c, late: prefixes(w.s.must)}
+	some := walk{c: w.c, late: late}
 	list, err = some.keep(ctx, list, lateStep)
 	return err == nil && float64(len(list))*w.c.pace.guessShare >= lateStep
 }
 
+// commonRows tells the same where the rows themselves have it.
+func (w *walk) commonRows(ctx context.Context) bool {
+	newest := w.c.db.NewSelect().TableExpr("recordings AS r").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).OrderExpr("r.key DESC").Limit(w.c.pace.firstStep)
+	some := walk{c: w.c, s: w.s}
+	some.lookLate()
+	var n int64
+	err := some.s.inRows(w.c.e, w.c.db.NewSelect().TableExpr("(?) AS r", newest).ColumnExpr("count(*)"), true).Scan(ctx, &n)
+	return err == nil && float64(n)*w.c.pace.rowShare >= float64(w.c.pace.firstStep)
+}
+
+// prefixes are those that manifests alone tell.
 func prefixes(must []match) []match {
-	return slices.DeleteFunc(slices.Clone(must), func(m match) bool { return !m.prefix })
+	return slices.DeleteFunc(slices.Clone(must), func(m match) bool { return !m.prefix || m.inRow })
 }
 
 // lookLate leaves beginnings of words out of what is searched for, to be looked up in manifests.
 func (w *walk) lookLate() {
 	s := *w.s
 	s.must = slices.DeleteFunc(slices.Clone(s.must), isPrefix)
-	w.s, w.late, w.step = &s, prefixes(w.s.must), min(w.step, lateStep)
+	w.late = prefixes(w.s.must)
+	if w.s = &s; len(w.late) > 0 {
+		w.step = min(w.step, lateStep)
+	}
 }
 
 // scan reads the first rows that q selects, at most so many, and looks into their manifests when

@@ -17,6 +17,7 @@ import (
 type match struct {
 	term   string
 	or     []string // instead of term
+	inRow  bool     // what the row has itself tells exactly whether it is there
 	prefix bool     // it is the beginning of one
 	short  bool     // it is also in the row's own list
 }
@@ -321,7 +322,7 @@ func (s *search) grams(part string) {
 	r := []rune(part)
 	if len(r) < gramLen {
 		if r[len(r)-1] != '$' && (len(r) == gramLen-1 || r[0] == '^') {
-			s.must = append(s.must, match{term: term(termGram, part), prefix: true})
+			s.must = append(s.must, match{term: term(termGram, part), prefix: true, inRow: true})
 		}
 		return
 	}
