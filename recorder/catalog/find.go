@@ -24,6 +24,7 @@ type pace struct {
 	budget    time.Duration
 	firstStep int64 // rows
 	few       int64 // rows that are sorted rather than walked through
+	fewApart  int64 // of the index of terms, each of which may lie in a page of its own
 	// lazyShare is of how many rows one has the terms where those of a span of keys or a
 	// class of durations are taken from the index of terms. Where more have them, a walk
 	// through the rows meets them soon.
@@ -35,7 +36,7 @@ type pace struct {
 	lazyPart   float64 // of all keys, that the first span taken from the index of terms holds at most
 }
 
-var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02}
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, fewApart: 500, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02}
 
 // searcher is how an engine searches.
 type searcher interface {

@@ -59,10 +59,6 @@ func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings AS r")
 }
 
-// fewOf is by how much dearer it is to take a row from the index of terms here than from
-// an index in its order: each may lie in a page of its own.
-const fewOf = 10
-
 // few asks the planner, whose statistics know the most common terms.
 func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, _ func() bool) share {
 	var plan []byte
@@ -82,7 +78,7 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace,
 	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
 	var all float64
 	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
-	return share{few: rows*fewOf <= float64(p.few), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, isPrefix)}
+	return share{few: rows <= float64(p.fewApart), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, isPrefix)}
 }
 
 func (e *postgresEngine) tooSlow(err error) bool {

@@ -88,9 +88,9 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, c
 	defer cancel()
 	var n int64
 	sub := db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("1").Where("t.recordings_terms MATCH ?", matchOf(s.must)).
-		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(p.few + 1)
+		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(p.fewApart + 1)
 	err := db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
-	if err == nil && n <= p.few {
+	if err == nil && n <= p.fewApart {
 		return share{few: true}
 	}
 	for _, m := range s.must {

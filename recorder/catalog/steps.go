@@ -205,7 +205,7 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 		if err != nil {
 			return w.out, err
 		}
-		q := w.base(false).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
+		q := w.rows(w.c.e.byDurations(w.c.db)).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
 		if after {
 			q = w.behind(q, at)
 		}
@@ -240,7 +240,7 @@ func (w *walk) upTo(q *bun.SelectQuery, h hit) *bun.SelectQuery {
 
 // durationAt is the row that comes so many behind another, in order of duration; nil: there are fewer.
 func (w *walk) durationAt(ctx context.Context, at hit, after bool, rows int64) (*hit, error) {
-	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key", "r.real_ms")
+	q := w.c.e.byDurations(w.c.db).Column("r.key", "r.real_ms")
 	if after {
 		q = w.behind(q, at)
 	}

@@ -84,18 +84,43 @@ func TestSQLiteSortsNothing(t *testing.T) {
 		func() *bun.SelectQuery { return c.e.keysByTerms(c.db, must) },
 	} {
 		for _, order := range []string{"key ASC", "key DESC"} {
-			var plan []struct {
-				ID, Parent, Notused int
-				Detail              string
-			}
-			if err := c.db.NewRaw("EXPLAIN QUERY PLAN ?", c.e.within(q(), 1, 1000).OrderExpr(order).Limit(3)).Scan(t.Context(), &plan); err != nil {
-				t.Fatal(err)
-			}
-			for _, p := range plan {
-				if strings.Contains(p.Detail, "TEMP B-TREE") {
-					t.Errorf("%s: %s", order, p.Detail)
+			for _, detail := range plan(t, c, c.e.within(q(), 1, 1000).OrderExpr(order).Limit(3)) {
+				if strings.Contains(detail, "TEMP B-TREE") {
+					t.Errorf("%s: %s", order, detail)
 				}
 			}
 		}
 	}
+}
+
+// TestSQLiteWalksDurations: their index is gone through, and not all keys that are asked for.
+func TestSQLiteWalksDurations(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	s, err := c.plan.compile(&recorder.Query{Trunk: "a", Order: recorder.OrderLongest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := walk{c: c, s: s}
+	q := w.rows(c.e.byDurations(c.db)).Where("r.key >= ? AND r.key < ?", s.lo, s.hi).OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Limit(3)
+	for _, detail := range plan(t, c, q) {
+		if strings.Contains(detail, "TEMP B-TREE") || !strings.Contains(detail, "recordings_duration") {
+			t.Error(detail)
+		}
+	}
+}
+
+// plan is how SQLite means to run a query.
+func plan(t *testing.T, c *Catalog, q *bun.SelectQuery) (details []string) {
+	t.Helper()
+	var plan []struct {
+		ID, Parent, Notused int
+		Detail              string
+	}
+	if err := c.db.NewRaw("EXPLAIN QUERY PLAN ?", q).Scan(t.Context(), &plan); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range plan {
+		details = append(details, p.Detail)
+	}
+	return details
 }
