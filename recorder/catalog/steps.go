@@ -129,8 +129,9 @@ func (w *walk) adapt(span int64, took time.Duration) int64 {
 	return span
 }
 
-// firstClasses are read at once: the longest and the shortest calls are few.
-const firstClasses = 2 * classesPerOctave
+// stepClasses are read at once. Never more of them: from class to class there may be many
+// times as many rows.
+const stepClasses = classesPerOctave
 
 // byClass reads rows in order of their durations, from the index of terms, some
 // classes of durations at a time.
@@ -141,15 +142,14 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 	}
 	after := hit{w.s.key, w.s.realMS}
 	from, to := classOf(lo), classOf(hi)+1
-	for n := int64(firstClasses); from < to; {
-		a, b := from, min(to, satAdd(from, n))
+	for from < to {
+		a, b := from, min(to, from+stepClasses)
 		if w.s.desc() {
-			a, b = max(from, satSub(to, n)), to
+			a, b = max(from, to-stepClasses), to
 			to = a
 		} else {
 			from = b
 		}
-		began := time.Now()
 		q := w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, append(slices.Clone(w.s.must), classes(a, b))), false)
 		if w.s.lo != math.MinInt64 || w.s.hi != math.MaxInt64 {
 			q = w.c.e.within(q, w.s.lo, w.s.hi)
@@ -164,7 +164,6 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		if w.take(list) || from < to && w.spent(w.classEdge(a, b)) {
 			break
 		}
-		n = w.adapt(n, time.Since(began))
 	}
 	return w.out, nil
 }
