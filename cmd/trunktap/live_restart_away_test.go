@@ -81,7 +81,7 @@ func away(t *testing.T, d *liveDaemon, client siptest.SRCConfig, dialect siptest
 func gapsOf(m *recorder.Manifest, ch int) (ms int64) {
 	for _, g := range m.Gaps {
 		if g.Channel == ch {
-			ms += int64(g.DurationMS)
+			ms += g.DurationMS
 		}
 	}
 	return ms
