@@ -56,7 +56,7 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit, err error) {
 	most := int64(w.n + 1 - len(w.out.list))
 	q := w.base(lazy)
-	if lazy && len(w.s.where) == 0 && len(w.s.not) == 0 {
+	if lazy && w.bare() {
 		q = w.c.e.keysByTerms(w.c.db, w.s.must)
 	}
 	if lazy {
@@ -64,6 +64,9 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 	}
 	return w.scan(ctx, q.Where("r.key >= ? AND r.key < ?", from, to).OrderExpr("r."+w.orderBy()), most)
 }
+
+// bare tells whether the terms tell all that is asked for.
+func (w *walk) bare() bool { return len(w.s.where) == 0 && len(w.s.not) == 0 }
 
 // edge is the last key of a span that was looked at.
 func edge(desc bool, from, to int64) int64 {
@@ -93,6 +96,11 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 		// The estimate may be far too low, and what it promises be most of the table.
 		part := min(2*float64(w.n)/float64(have.rows), w.c.pace.lazyPart)
 		return max(int64(float64(hi-lo)*part), 1), nil
+	}
+	if have.lazy && w.bare() {
+		// FTS5 ends with the page. Where nothing has all terms it looks through their lists
+		// before it minds a span: then it is better to know it at once.
+		return math.MaxInt64, nil
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64

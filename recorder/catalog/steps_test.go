@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/uptrace/bun"
@@ -37,7 +38,7 @@ func TestTooSlow(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		q := recorder.Query{Kind: recorder.KindTrunk}
+		q := recorder.Query{Kind: recorder.KindTrunk, DurationMax: 24 * time.Hour}
 		for _, q.Order = range []string{recorder.OrderNewest, recorder.OrderOldest, recorder.OrderLongest, recorder.OrderShortest} {
 			c.pace = paceDefault
 			c.pace.budget = testBudget
