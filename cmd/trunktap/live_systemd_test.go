@@ -62,6 +62,9 @@ func newLiveUnit(t *testing.T) (u *liveUnit, dir string) {
 	if os.Getenv("TRUNKTAP_SYSTEMD") == "" {
 		t.Skip("TRUNKTAP_SYSTEMD is not set: make systemd runs it, as root")
 	}
+	if _, err := os.Stat("/lib/systemd/systemd"); err != nil || os.Getuid() != 0 {
+		t.Skip("it needs root, and systemd")
+	}
 	dir = must(os.MkdirTemp("/srv", "trunktap"))(t) // the unit has a /tmp of its own
 	root := dir
 	t.Cleanup(func() {
@@ -259,6 +262,9 @@ func TestLiveSystemd(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			u, dir := newLiveUnit(t)
 			d, agents := u.daemon(dir, engine)
+			if engine == "kernel" && !canKernel(d) {
+				t.Skip("the kernel engine cannot be had here")
+			}
 			liveRestartOf(d, engine, agents, 8, []func(){
 				func() { u.systemctl("restart", "trunktap") },
 				func() { u.systemctl("kill", "--signal", "KILL", "trunktap") },
