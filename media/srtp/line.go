@@ -19,6 +19,8 @@ type Line struct {
 	cfg    *Config
 	agreed [2]agreement
 	open   *exchange
+
+	associations *[2]uint32 // how many DTLS associations there were, of all forks
 }
 
 // agreement is what is agreed with one side. A value.
@@ -89,7 +91,14 @@ type exchange struct {
 }
 
 // NewLine returns the state before the first offer.
-func NewLine(c *Config) *Line { return &Line{cfg: c} }
+func NewLine(c *Config) *Line { return &Line{cfg: c, associations: new([2]uint32)} }
+
+// Fork returns a line that goes its own way from here: another dialog of the same call,
+// with answers and offers of its own. Keys that both have are wiped with either.
+func (l *Line) Fork() *Line {
+	fork := *l
+	return &fork
+}
 
 func (l *Line) side(s media.Side) SideConfig { return l.cfg.Sides[s] }
 
@@ -201,7 +210,7 @@ func (l *Line) acceptDTLS(from media.Side, a *agreement, offer Media) (Media, er
 		prefer = a.dtls.role
 	}
 	role, _ := offer.Setup.role(prefer) // method has seen that it is usable
-	fresh := a.dtls.agree(role, offer, cfg.SHA1)
+	fresh := l.associate(from, &a.dtls, role, offer)
 	a.become(KeyedDTLS)
 	answer := Media{Profile: offer.Profile, Fingerprints: []Fingerprint{l.cfg.Fingerprint}, Setup: role.setup()}
 	if offer.TLSID != "" {
@@ -225,15 +234,17 @@ func (l *Line) identify(a *association, fresh bool) error {
 	return err
 }
 
-// agree notes what the peer announced, and whether that makes a new association
+// associate notes what a peer announced, and whether that makes a new association
 // (RFC 8842 section 4).
-func (a *association) agree(role Role, m Media, sha1 bool) (fresh bool) {
-	remote := Checkable(m.Fingerprints, sha1)
+func (l *Line) associate(with media.Side, a *association, role Role, m Media) (fresh bool) {
+	remote := Checkable(m.Fingerprints, l.side(with).SHA1)
 	fresh = a.stale || a.number == 0 || a.role != role || !slices.EqualFunc(a.remote, remote, Fingerprint.Equal) ||
 		a.peerID != m.TLSID || m.Moved && m.TLSID == ""
 	a.role, a.remote, a.peerID, a.stale = role, remote, m.TLSID, false
 	if fresh {
-		a.number++
+		last := &l.associations[with]
+		*last = max(*last, a.number) + 1
+		a.number = *last
 	}
 	return fresh
 }
@@ -383,7 +394,7 @@ func (l *Line) settleDTLS(to media.Side, b *agreement, answer Media) error {
 		b.dtls = was.dtls
 		b.dtls.local = local
 	}
-	b.dtls.agree(role, answer, cfg.SHA1)
+	l.associate(to, &b.dtls, role, answer)
 	return nil
 }
 
@@ -449,5 +460,5 @@ func (l *Line) Wipe() {
 			c.Wipe()
 		}
 	}
-	*l = Line{cfg: l.cfg}
+	*l = Line{cfg: l.cfg, associations: l.associations}
 }

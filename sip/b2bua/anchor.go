@@ -26,15 +26,16 @@ type anchor struct {
 	log   *slog.Logger
 	later func(func()) // does something as the owner; from any goroutine
 
-	neg       *sdp.Negotiation
-	lines     []line              // by index of the m= line
-	offers    [2]*sdp.Description // latest offer, by who made it
-	tentative *agreed             // by an early answer to a re-INVITE
-	agreed    *agreed             // applied last
-	streams   []media.Stream      // that go on
-	overlays  overlays
-	opened    bool      // something was agreed or offered before
-	changed   time.Time // of the latest agreement
+	neg      *sdp.Negotiation
+	lines    []line         // by index of the m= line
+	root, in *branch        // what is said in no dialog yet, and in the current one
+	branches []*branch      // all
+	applied  *sdp.Agreement // by which media flows
+	early    bool           // and that may be another dialog's still
+	streams  []media.Stream // that go on
+	overlays overlays
+	opened   bool      // something was agreed or offered before
+	changed  time.Time // of the latest agreement
 }
 
 // line is the relay's part of one m= line.
@@ -46,20 +47,17 @@ type line struct {
 	sec    *protection // nil: SRTP is not ended here, or it never was audio
 }
 
-// agreed is an offer with its answer.
-type agreed struct {
-	from          media.Side // who answered
-	offer, answer *sdp.Description
-}
-
 // errLines refuses a description.
 var errLines = fmt.Errorf("session description with more than %d media", streamsMax)
 
 func newAnchor(r *relay.Relay, trunk *sip.Trunk, tap *guard.Guard, log *slog.Logger) *anchor {
-	return &anchor{
+	a := &anchor{
 		relay: r, trunk: trunk, tap: tap, log: log,
 		neg: sdp.NewNegotiation(),
 	}
+	a.root = &branch{talk: a.neg.Dialog}
+	a.in, a.branches = a.root, []*branch{a.root}
+	return a
 }
 
 // askOffer notes a request that leaves the offer to the other side.
@@ -85,7 +83,6 @@ func (a *anchor) offer(from media.Side, body []byte) ([]byte, error) {
 	a.moved(from, d)
 	a.hearICE(from, d)
 	a.neg.OfferParsed(from, d)
-	a.offers[from] = d
 	if !a.opened {
 		a.opened = true
 		a.expectEarly(from, d)
@@ -207,7 +204,7 @@ func types(formats []media.Format) []uint8 {
 // answer takes a side's answer and returns what the other side is to see of it.
 // early: the call, or the re-INVITE, has no final response yet. What the
 // recorder cannot make sense of never becomes an error of the call.
-func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answered bool) ([]byte, error) {
+func (a *anchor) answer(from media.Side, body []byte, at time.Time, early bool) ([]byte, error) {
 	d, err := sdp.Parse(body)
 	if err != nil {
 		return nil, fmt.Errorf("answer of the %s side: %w", from, err)
@@ -230,16 +227,18 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 		}
 		return nil, err
 	}
-	if offer := a.offers[from.Other()]; offer != nil {
-		pair := &agreed{from: from, offer: offer, answer: d}
-		if early && answered {
-			a.tentative = pair
-		} else {
-			a.apply(pair)
-		}
+	a.agree(res, at)
+	return out, nil
+}
+
+// agree puts in force what was agreed, which res tells of.
+func (a *anchor) agree(res sdp.Result, at time.Time) {
+	early := !a.neg.Confirmed()
+	if p := a.neg.Agreed(); p != nil && (p != a.applied || early != a.early) {
+		a.early = early
+		a.apply(p)
 	}
 	a.tell(res, at)
-	return out, nil
 }
 
 // reaffirmed takes the answer of a side to a refresh of ours, which offered it what it
@@ -247,12 +246,13 @@ func (a *anchor) answer(from media.Side, body []byte, at time.Time, early, answe
 // asked, so what that would have to agree to is left as it is.
 func (a *anchor) reaffirmed(from media.Side, body []byte, at time.Time) {
 	d, err := sdp.Parse(body)
-	if err != nil || a.agreed == nil {
+	p := a.neg.Agreed()
+	if err != nil || p == nil {
 		a.log.Debug("answer to a session refresh passed over", "side", from, "error", err)
 		return
 	}
-	was, other := a.agreed.answer, a.agreed.offer
-	if a.agreed.from != from {
+	was, other := p.Answer, p.Offer
+	if p.Offerer == from {
 		was, other = other, was
 	}
 	if bytes.Equal(d.Bytes(), was.Bytes()) {
@@ -273,8 +273,7 @@ func (a *anchor) reaffirmed(from media.Side, body []byte, at time.Time) {
 		a.log.Debug("answer to a session refresh passed over", "side", from, "error", err)
 		return
 	}
-	a.apply(&agreed{from: from, offer: other, answer: d})
-	a.tell(res, at)
+	a.agree(res, at)
 }
 
 // own is what an m= line says of its protection.
@@ -283,26 +282,34 @@ func own(d *sdp.Description, i int) []string {
 	return append(slices.Clip(session), line...)
 }
 
-// confirm takes a 2xx to an INVITE without a description.
+// confirm takes a 2xx to an INVITE without a description. An offer that no early answer
+// has answered is not agreed to.
 func (a *anchor) confirm(from media.Side, at time.Time) {
+	res := a.neg.Confirm(at)
+	if a.neg.Offered(from.Other()) != nil {
+		a.reject(from.Other())
+	}
 	a.settled()
-	res, err := a.neg.Answer(from, nil, at, false)
-	if err != nil {
-		a.log.Debug("nothing to confirm", "error", err)
-		return
-	}
-	if a.tentative != nil {
-		a.apply(a.tentative)
-		a.tentative = nil
-	}
-	a.tell(res, at)
+	a.agree(res, at)
 }
 
-// reject drops the open offer of a side.
+// reject drops the open offer that a side made in an INVITE.
 func (a *anchor) reject(from media.Side) {
 	a.neg.RejectFrom(from)
+	a.withdrawn(from)
+}
+
+// rejectWithin drops one of an UPDATE or a PRACK, maybe within an INVITE that goes on.
+func (a *anchor) rejectWithin(from media.Side) {
+	a.neg.RejectWithin(from)
+	a.withdrawn(from)
+}
+
+func (a *anchor) withdrawn(from media.Side) {
 	a.rejectProtection(from)
-	a.offers[from], a.tentative = nil, nil
+	if a.neg.Offered(media.External) != nil || a.neg.Offered(media.Internal) != nil {
+		return // and may want the streams
+	}
 	for i := range a.lines {
 		l := &a.lines[i]
 		if l.next != nil {
@@ -313,13 +320,16 @@ func (a *anchor) reject(from media.Side) {
 }
 
 // apply lets the media flow as agreed.
-func (a *anchor) apply(p *agreed) {
-	a.agreed = p
-	offered, list := p.offer.Media(), p.answer.Media()
+func (a *anchor) apply(p *sdp.Agreement) {
+	a.applied = p
+	offered, list := p.Offer.Media(), p.Answer.Media()
+	answerer := p.Offerer.Other()
 	for i := range min(len(offered), len(a.lines)) {
 		l := &a.lines[i]
 		if i >= len(list) || offered[i].Rejected || list[i].Rejected {
-			a.closeLine(i)
+			if !a.early { // another dialog may want it
+				a.closeLine(i)
+			}
 			continue
 		}
 		o, w := offered[i], list[i]
@@ -332,8 +342,8 @@ func (a *anchor) apply(p *agreed) {
 		}
 		a.protectStream(i)
 		mux := o.RTCPMux && w.RTCPMux
-		l.stream.SetRemote(p.from.Other(), remoteOf(o, mux, w.Formats))
-		l.stream.SetRemote(p.from, remoteOf(w, mux, o.Formats))
+		l.stream.SetRemote(p.Offerer, remoteOf(o, mux, w.Formats))
+		l.stream.SetRemote(answerer, remoteOf(w, mux, o.Formats))
 	}
 }
 
@@ -428,11 +438,12 @@ func (a *anchor) sending() bool {
 func (a *anchor) close() {
 	for i := range a.lines {
 		a.closeLine(i)
-		if p := a.lines[i].sec; p != nil {
-			p.line.Wipe()
-			a.lines[i].sec = nil
-		}
+	}
+	a.leave()
+	for _, b := range a.branches {
+		b.wipe()
 	}
 	a.neg = sdp.NewNegotiation()
-	a.offers, a.tentative, a.streams = [2]*sdp.Description{}, nil, nil
+	a.root = &branch{talk: a.neg.Dialog}
+	a.in, a.branches, a.applied, a.streams = a.root, nil, nil, nil
 }

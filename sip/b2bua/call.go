@@ -98,7 +98,8 @@ type call struct {
 type dialogState struct {
 	dialog.Dialog
 	numbers
-	to string // the callee's name and tag as its To has it
+	to    string  // the callee's name and tag as its To has it
+	media *branch // nil: nothing was said about media in it
 }
 
 func newCall(b *B2BUA, req *sip.Message, peer sip.Peer, table *tableUse) *call {
@@ -395,6 +396,7 @@ func (c *call) clientFailed(ex *exchange, cl *dialog.Client, timedOut bool, now 
 		c.noteHop(hopOutcome{failed: true}, now)
 		c.nextHop(now)
 	case timedOut && ex.method != sip.Invite && ex.method != sip.Bye:
+		c.inviteOver(ex)
 		ex.dropped = true // nobody waits for a 408 any more (RFC 4320 section 4.1)
 	case timedOut && ex.method == sip.Bye:
 		c.refuse(ex, now, 200, "OK")

@@ -24,8 +24,7 @@ type exchange struct {
 	refresh  bool // it is ours, of a session timer
 	reinvite bool // counts as the requester's INVITE in the dialog
 	offered  bool // the request carries an offer
-	late     bool // the request asked for an offer
-	lateOpen bool // and that has come, the answer not yet
+	late     lateness
 
 	sent      *sip.Message // what was sent last, of a call whose challenges we may answer
 	answers   int          // times that it was sent again with credentials
@@ -41,6 +40,12 @@ type exchange struct {
 	held      bool // its party has no connection: the request waits for one
 	retried   bool // it was tried on another way to the party
 	holding   *alarm
+}
+
+// lateness is how far an INVITE is that leaves the offer to the other side.
+type lateness struct {
+	asked bool
+	open  bool // the offer has come, the answer not yet
 }
 
 // alarm is something to do at a time.

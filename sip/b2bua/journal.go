@@ -72,9 +72,16 @@ type savedSetup struct {
 type savedMedia struct {
 	Lines    []savedLine
 	Answerer media.Side
-	Offer    string
+	Offer    string // empty: nothing is agreed
 	Answer   string
 	Holding  [2]bool
+	Late     *savedLate `json:",omitempty"`
+}
+
+// savedLate is an offer in a 2xx to an INVITE without one, to which the ACK has the answer.
+type savedLate struct {
+	From  media.Side
+	Offer string
 }
 
 // savedLine is the place of a stream at the relay; without ports there is none.
@@ -156,7 +163,7 @@ func (c *call) journal() {
 		c.journalEarly()
 		return
 	}
-	if c.media.secures() && !c.b.cfg.JournalSealed {
+	if c.media.secures() && (!c.b.cfg.JournalSealed || !c.ended && c.media.neg.Agreed() == nil) { // keys that are only offered are not kept
 		c.unjournalled()
 		return
 	}
@@ -221,6 +228,7 @@ func (c *call) save() *journalled {
 		j.Ended = journal.Wall(c.chronicle.over)
 	} else {
 		j.Media = c.media.save()
+		j.Media.Late = c.saveLate()
 		if j.Media.secured() {
 			j.V = secureVersion
 		}
@@ -270,11 +278,10 @@ func (t *timers) save() *[2]savedTimer {
 
 // save returns what was agreed last, and where its media passes.
 func (a *anchor) save() (m savedMedia) {
-	if a.agreed == nil {
-		return m
+	if p := a.neg.Agreed(); p != nil {
+		m.Answerer = p.Offerer.Other()
+		m.Offer, m.Answer = string(p.Offer.Bytes()), string(p.Answer.Bytes())
 	}
-	m.Answerer = a.agreed.from
-	m.Offer, m.Answer = string(a.agreed.offer.Bytes()), string(a.agreed.answer.Bytes())
 	m.Holding = [2]bool{a.neg.Holding(media.External), a.neg.Holding(media.Internal)}
 	for i := range a.lines {
 		var l savedLine
@@ -288,6 +295,21 @@ func (a *anchor) save() (m savedMedia) {
 		m.Lines = append(m.Lines, l)
 	}
 	return m
+}
+
+// saveLate returns the offer that waits for an ACK. Of SRTP that is ended here it is not
+// kept: what was agreed before goes on.
+func (c *call) saveLate() *savedLate {
+	for _, ex := range c.exchanges {
+		if ex.method != sip.Invite || ex != c.setup && ex.dlg != c.answered || !c.lateness(ex).open || c.media.secures() {
+			continue
+		}
+		side := c.at(ex.from.Other())
+		if d := c.media.neg.Offered(side); d != nil {
+			return &savedLate{From: side, Offer: string(d.Bytes())}
+		}
+	}
+	return nil
 }
 
 // end is the state of a party's end of a dialog.

@@ -51,7 +51,7 @@ func (c *call) saveExchanges() (list []savedExchange) {
 
 func (ex *exchange) save(cl *dialog.Client, now time.Time) (s savedExchange, ok bool) {
 	s = savedExchange{
-		From: ex.from, Method: ex.method, Seq: ex.seq, Cancelled: ex.cancelled, Refresh: ex.refresh, LateOpen: ex.lateOpen,
+		From: ex.from, Method: ex.method, Seq: ex.seq, Cancelled: ex.cancelled, Refresh: ex.refresh, LateOpen: ex.late.open,
 	}
 	final := cl.Final()
 	if ex.server != nil {
@@ -119,7 +119,7 @@ func (c *call) restoreExchange(s *savedExchange, now time.Time) error {
 	if s.From > dialog.Callee {
 		return errJournal
 	}
-	ex := &exchange{from: s.From, method: s.Method, seq: s.Seq, dlg: c.answered, refresh: s.Refresh, lateOpen: s.LateOpen}
+	ex := &exchange{from: s.From, method: s.Method, seq: s.Seq, dlg: c.answered, refresh: s.Refresh, late: lateness{open: s.LateOpen}}
 	if s.Request != "" {
 		if err := c.restoreServer(ex, s); err != nil {
 			return err

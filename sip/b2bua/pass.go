@@ -21,6 +21,9 @@ func (c *call) takeInDialog(m *sip.Message, now time.Time) {
 	case d == nil, c.ended && offers(m.Method):
 		c.refuse(ex, now, 481, "Call/Transaction Does Not Exist")
 		return
+	case c.lost(d) && (offers(m.Method) || m.Method == sip.Prack && len(m.Body) > 0): // its media would take the place of the call's
+		c.refuse(ex, now, 481, "Call/Transaction Does Not Exist")
+		return
 	case c.busy() && !c.hangsUp(ex), c.tooMany(m, now):
 		c.refuse(ex, now, 503, "Service Unavailable", sip.RetryAfter())
 		return
@@ -246,6 +249,7 @@ func (c *call) tooLate(ex *exchange, res *sip.Message, now time.Time) bool {
 	case ex.method == sip.Bye:
 		c.refuse(ex, now, 200, "OK")
 	case !ex.answered():
+		c.inviteOver(ex)
 		ex.dropped = true
 	}
 	return true
@@ -274,9 +278,18 @@ func (c *call) inviteOver(ex *exchange) {
 		ex.dlg.InviteDone(ex.from)
 		ex.reinvite = false
 	}
-	if ex != c.setup && (ex.offered || ex.late) {
-		ex.offered, ex.late = false, false
+	if ex == c.setup || !ex.offered && !ex.late.asked {
+		return
+	}
+	ex.offered, ex.late = false, lateness{}
+	switch {
+	case c.lost(ex.dlg):
+	case ex.method == sip.Invite:
+		c.within(ex.dlg)
 		c.media.reject(c.at(ex.from))
+	default:
+		c.within(ex.dlg)
+		c.media.rejectWithin(c.at(ex.from))
 	}
 }
 
@@ -327,29 +340,32 @@ func (c *call) refuseAck(ex *exchange, d *dialogState, ack *sip.Message, now tim
 // requestBody anchors the description in a request, if there is one, and
 // returns the body for the far end.
 func (c *call) requestBody(ex *exchange, m *sip.Message, now time.Time) ([]byte, error) {
+	if c.ended {
+		return m.Body, nil
+	}
 	side := c.at(ex.from)
 	body, replace, ok := description(m)
+	c.within(ex.dlg)
+	late := c.lateness(ex)
 	var out []byte
 	var err error
 	switch {
-	case c.ended:
-		return m.Body, nil
 	case m.Method == sip.Invite && !ok:
-		ex.late = true
+		late.asked = true
 		c.media.askOffer(side)
 		return m.Body, nil
-	case m.Method == sip.Ack && ex.late && !ok:
-		ex.late = false
+	case m.Method == sip.Ack && late.asked && !ok:
+		*late = lateness{}
 		c.media.reject(side)
 		return m.Body, nil
 	case !ok:
 		return m.Body, nil
-	case m.Method == sip.Ack && ex.lateOpen:
-		ex.lateOpen = false
-		out, err = c.media.answer(side, body, now, false, c.answered != nil)
-	case m.Method == sip.Prack && c.setup.lateOpen && ex.from == c.setup.from:
-		c.setup.lateOpen, c.setup.late = false, false
-		out, err = c.media.answer(side, body, now, true, false)
+	case m.Method == sip.Ack && late.open:
+		late.open = false
+		out, err = c.media.answer(side, body, now, false)
+	case m.Method == sip.Prack && late.open:
+		*late = lateness{}
+		out, err = c.media.answer(side, body, now, c.answered == nil)
 	case offers(m.Method), m.Method == sip.Prack:
 		ex.offered = true
 		out, err = c.media.offer(side, body)
@@ -365,27 +381,36 @@ func (c *call) requestBody(ex *exchange, m *sip.Message, now time.Time) ([]byte,
 // responseBody is requestBody for a response. What cannot be read passes as it
 // is: the answer to a call is not ours to withhold.
 func (c *call) responseBody(ex *exchange, res *sip.Message, now time.Time) []byte {
-	side := c.at(ex.from.Other())
-	early := res.Status < 200
 	if res.Status >= 300 || c.ended {
 		return res.Body
 	}
+	side := c.at(ex.from.Other())
+	early := res.Status < 200
 	body, replace, ok := description(res)
+	if c.lost(ex.dlg) {
+		return nil
+	}
+	c.withinResponse(ex, res)
+	late := c.lateness(ex)
 	var out []byte
 	var err error
 	switch {
-	case !ok && ex.method == sip.Invite && !early && !ex.late:
+	case !ok && ex.method == sip.Invite && !early && !late.asked:
 		c.media.confirm(side, now)
+		return res.Body
+	case !ok && ex.offered && ex.method != sip.Invite:
+		ex.offered = false // it was not answered, so it is not agreed to
+		c.media.rejectWithin(side.Other())
 		return res.Body
 	case !ok:
 		return res.Body
-	case ex.method == sip.Invite && ex.late:
-		ex.lateOpen = true
+	case ex.method == sip.Invite && late.asked:
+		late.open = true
 		out, err = c.media.offer(side, body)
 	case ex.method == sip.Invite:
-		out, err = c.media.answer(side, body, now, early, ex != c.setup)
+		out, err = c.media.answer(side, body, now, early)
 	case ex.offered:
-		out, err = c.media.answer(side, body, now, c.answered == nil, false)
+		out, err = c.media.answer(side, body, now, c.answered == nil)
 	default:
 		return res.Body
 	}

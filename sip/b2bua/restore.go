@@ -264,6 +264,9 @@ func (c *call) restoreDialog(j *journalled, now time.Time) {
 	ex := c.setup
 	ex.dlg, ex.ackDue = d, true
 	c.b.reachable(c, d)
+	if late := j.Media.Late; late != nil && late.From == c.at(dialog.Callee) && j.Media.Offer == "" {
+		c.media.in.late = lateness{asked: true, open: true}
+	}
 	if p := j.Pending; p.Branch != "" {
 		c.restoreAnswered(ex, p, now)
 		return
@@ -322,22 +325,26 @@ func (c *call) restoreTimers(saved *[2]savedTimer, now time.Time) {
 // restore opens the streams where they were and lets media flow as agreed.
 func (a *anchor) restore(m savedMedia, now time.Time) error {
 	a.opened, a.changed = true, now
-	if m.Offer == "" {
-		return nil // nothing was anchored
+	var late *sdp.Description
+	var err error
+	if m.Late != nil {
+		if late, err = sdp.Parse([]byte(m.Late.Offer)); err != nil || m.Late.From > media.Internal {
+			return fmt.Errorf("%w: the offer that its ACK answers", errJournal)
+		}
+	}
+	if m.Offer == "" { // nothing was agreed
+		return a.restoreLate(m, late)
 	}
 	offer, err := sdp.Parse([]byte(m.Offer))
 	if err != nil {
 		return fmt.Errorf("%w: its offer: %w", errJournal, err)
 	}
 	answer, err := sdp.Parse([]byte(m.Answer))
-	if err != nil || len(m.Lines) > streamsMax || m.Answerer > media.Internal {
+	if err != nil || m.Answerer > media.Internal {
 		return fmt.Errorf("%w: its answer", errJournal)
 	}
-	for i, l := range m.Lines {
-		a.lines = append(a.lines, line{})
-		if err := a.restoreLine(i, l, offer.Media()); err != nil {
-			return fmt.Errorf("anchor media %d where it was: %w", i, err)
-		}
+	if err := a.restoreLines(m, offer); err != nil {
+		return err
 	}
 	a.neg.Restore(m.Holding)
 	a.neg.OfferParsed(m.Answerer.Other(), offer)
@@ -345,8 +352,38 @@ func (a *anchor) restore(m savedMedia, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	a.apply(&agreed{from: m.Answerer, offer: offer, answer: answer})
-	a.tell(res, now)
+	a.agree(res, now)
+	return a.restoreLate(m, late)
+}
+
+// restoreLate lets an offer wait for the answer in its ACK again.
+func (a *anchor) restoreLate(m savedMedia, late *sdp.Description) error {
+	if late == nil {
+		return nil
+	}
+	if m.Offer == "" {
+		if err := a.restoreLines(m, late); err != nil {
+			return err
+		}
+	}
+	a.askOffer(m.Late.From.Other())
+	if err := a.open(late); err != nil {
+		return err
+	}
+	a.neg.OfferParsed(m.Late.From, late)
+	return nil
+}
+
+func (a *anchor) restoreLines(m savedMedia, offered *sdp.Description) error {
+	if len(m.Lines) > streamsMax {
+		return fmt.Errorf("%w: %d media", errJournal, len(m.Lines))
+	}
+	for i, l := range m.Lines {
+		a.lines = append(a.lines, line{})
+		if err := a.restoreLine(i, l, offered.Media()); err != nil {
+			return fmt.Errorf("anchor media %d where it was: %w", i, err)
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package b2bua
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -260,5 +261,45 @@ func TestRefusedIsForgotten(t *testing.T) {
 		if len(j.States()) != 0 {
 			t.Error("the entry outlives its call")
 		}
+	})
+}
+
+// TestRestoredLateOffer: it dies between an offer in a 200 and the answer in the ACK.
+func TestRestoredLateOffer(t *testing.T) {
+	inAllRestarts(t, func(t *testing.T, w *bench, restart func() *Restored) {
+		a := begin(w.a, outside, "late@x", "")
+		w.a.want("100")
+		p := w.p.take(inside)
+		w.p.reply(p.invite, 200, "pbx", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8000))
+		first := w.a.want("200")
+		w.a.skip = false
+		restart()
+		again := w.a.want("200 INVITE")
+		w.a.skip = true
+		if string(again.Body) != string(first.Body) {
+			t.Errorf("another offer:\n%s\nwant:\n%s", again.Body, first.Body)
+		}
+		answered := func(number, caller int) {
+			w.a.send(a.us, a.requestAt("ACK", number, nil, sdpOf(carrier.Addr(), caller)))
+			ack := w.p.want("ACK")
+			if !strings.Contains(string(ack.Body), "IN IP4 10.0.0.1\r\n") || strings.Contains(string(ack.Body), strconv.Itoa(caller)) {
+				t.Errorf("answer in ACK is not anchored:\n%s", ack.Body)
+			}
+		}
+		a.remote, a.target = again.Get("To"), contactURIOf(t, again)
+		answered(1, 7000)
+		w.agreedIn(1, "after the restart", 7000, 8000)
+		a.send("INVITE", []string{w.a.contact()}, "")
+		re := w.p.want("INVITE")
+		w.a.want("100 INVITE")
+		w.p.reply(re, 200, "", []string{w.p.contact()}, sdpOf(pbx.Addr(), 8300))
+		w.a.want("200 INVITE")
+		w.a.skip = false
+		restart()
+		w.a.want("200 INVITE")
+		w.a.skip = true
+		answered(a.cseq, 7300)
+		w.agreedIn(2, "after the restart in a re-INVITE", 7300, 8300)
+		w.hangUp(a)
 	})
 }

@@ -113,7 +113,7 @@ func (a *anchor) protectAnswer(from media.Side, d *sdp.Description) ([]*sdp.Prot
 			continue
 		}
 		p := a.lines[i].sec
-		if p.offerer == from { // it repeats what was agreed before an offer of its own side
+		if p.offerer == from || !p.open && p.shown.Profile != "" { // it repeats what was agreed before an offer of its own side, or of one that was refused
 			out[i] = p.write(p.shown)
 			continue
 		}
@@ -219,14 +219,15 @@ func (c *call) vet(ex *exchange, res *sip.Message) error {
 	}
 	side := c.at(ex.from.Other())
 	body, _, ok := description(res)
-	if !ok || ex.method != sip.Invite && !ex.offered {
+	if !ok || ex.method != sip.Invite && !ex.offered || c.lost(ex.dlg) {
 		return nil
 	}
+	c.withinResponse(ex, res)
 	d, err := sdp.Parse(body)
 	if err != nil {
 		return err
 	}
-	if ex.method == sip.Invite && ex.late {
+	if ex.method == sip.Invite && c.lateness(ex).asked {
 		_, err = c.media.protectOffer(side, d)
 	} else {
 		_, err = c.media.protectAnswer(side, d)

@@ -74,6 +74,12 @@ func TestSecureLateOffer(t *testing.T) {
 // TestSecureForks lets two branches answer early with keys of their own, each of
 // which speaks; the first of them takes the call.
 func TestSecureForks(t *testing.T) {
+	for name, repeats := range map[string]bool{"the answer repeats the description": true, "the answer has none": false} {
+		t.Run(name, func(t *testing.T) { secureForks(t, repeats) })
+	}
+}
+
+func secureForks(t *testing.T, repeats bool) {
 	inBubble(t, withSRTP(srtp.Off, srtp.Required), func(w *bench) {
 		a := begin(w.a, outside, "forked", sdpOf(carrier.Addr(), 7000))
 		w.a.want("100")
@@ -122,11 +128,13 @@ func TestSecureForks(t *testing.T) {
 		w.p.reply(p.invite, 183, "two", []string{w.p.contact()}, body2)
 		w.a.want("183")
 		speak(second, m2, m.a, 2)
+		if !repeats {
+			body1 = ""
+		}
 		w.p.reply(p.invite, 200, "one", []string{w.p.contact()}, body1)
 		ok := w.a.want("200")
 		w.acked(a, p, ok)
-		speak(first, m.p, m.a, 3)
-		plain := rtpPacket(9, 0)
+		plain := rtpPacket(9, 0) // before anything of it comes: the address is that of its description
 		_, _ = m.a.WriteToUDPAddrPort(plain, netip.MustParseAddrPort("192.0.2.1:20000"))
 		synctest.Wait()
 		got := make([]byte, 2000)
@@ -137,6 +145,7 @@ func TestSecureForks(t *testing.T) {
 		if back, err := first.in.RTP(got[:n], got[:n], time.Now()); err != nil || !bytes.Equal(back, plain) {
 			w.t.Errorf("the branch that took the call cannot decrypt: %v", err)
 		}
+		speak(first, m.p, m.a, 3)
 		w.hangUp(a)
 	})
 }
@@ -323,4 +332,48 @@ func TestSecureSenderRestarts(t *testing.T) {
 			w.t.Error(err)
 		}
 	})
+}
+
+// TestSecureUpdateRefusedEarly: an UPDATE that is refused before the answer leaves the
+// keys of the early one, which the answer repeats.
+func TestSecureUpdateRefusedEarly(t *testing.T) {
+	for name, repeats := range map[string]bool{"the answer repeats the description": true, "the answer has none": false} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, withSRTP(srtp.Off, srtp.Required), func(w *bench) {
+				a := begin(w.a, outside, "refused", sdpOf(carrier.Addr(), 7000))
+				w.a.want("100")
+				p := w.p.take(inside)
+				s := &securePeer{t: w.t}
+				line, err := s.x.Accept(said(w.t, p.invite).Crypto, srtp.Terms{})
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				s.use()
+				body := strings.Replace(sdpOf(pbx.Addr(), 8000, attributes([]srtp.Crypto{line})...), "RTP/AVP", "RTP/SAVP", 1)
+				w.p.reply(p.invite, 183, "one", []string{w.p.contact()}, body)
+				f := forkOf(w.t, a, w.a.want("183"))
+				f.send("UPDATE", []string{w.a.contact()}, sdpOf(carrier.Addr(), 7300))
+				w.p.reply(w.p.want("UPDATE"), 491, "", nil, "")
+				w.a.want("491 UPDATE")
+				if !repeats {
+					body = ""
+				}
+				w.p.reply(p.invite, 200, "one", []string{w.p.contact()}, body)
+				w.acked(f, p, w.a.want("200 INVITE"))
+				m, plain, buf := w.mediaPair(), rtpPacket(1, 0), make([]byte, 2000)
+				wire, err := s.out.RTP(buf, plain)
+				if err != nil {
+					w.t.Fatal(err)
+				}
+				_, _ = m.p.WriteToUDPAddrPort(wire, netip.MustParseAddrPort("10.0.0.1:20000"))
+				synctest.Wait()
+				got := make([]byte, 2000)
+				if n, _, err := m.a.ReadFromUDPAddrPort(got); err != nil || !bytes.Equal(got[:n], plain) {
+					w.t.Errorf("not decrypted: %v", err)
+				}
+				f.cseq = 50
+				w.hangUp(f)
+			})
+		})
+	}
 }

@@ -368,16 +368,18 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 		c.fail(ex, now, 487, "Request Terminated")
 		return
 	}
+	d := c.fork(res)
 	if err := c.vet(ex, res); err != nil {
 		c.refuseSetup(ex, res, err, now)
 		return
 	}
 	ex.wait.stop()
-	d := c.fork(res)
 	if d == nil {
 		c.dismiss(ex, res, now)
 		return
 	}
+	c.within(d)
+	c.media.chosen()
 	end := dialog.FromResponse(res) // counts anew, RFC 3261 section 13.2.2.4
 	end.Seq = d.Ends[dialog.Callee].Seq
 	d.Ends[dialog.Callee] = end

@@ -9,14 +9,14 @@ import (
 
 // holds brings the holders up to date after a confirmed exchange and reports
 // who began and who ended.
-func (n *Negotiation) holds(a *agreement, at time.Time) []suppress.Signal {
+func (n *Negotiation) holds(a *Agreement, at time.Time) []suppress.Signal {
 	pairs := a.audio()
 	if len(pairs) == 0 {
 		return nil
 	}
 	var now [2]bool
-	now[a.offerer] = all(pairs, func(offer, _ *Media) bool { return offer.holds() })
-	answerer := a.offerer.Other()
+	now[a.Offerer] = all(pairs, func(offer, _ *Media) bool { return offer.holds() })
+	answerer := a.Offerer.Other()
 	was := n.holding[answerer]
 	now[answerer] = all(pairs, func(offer, answer *Media) bool {
 		return answer.holds() && (was || !mirrors(offer, answer))

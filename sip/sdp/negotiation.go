@@ -39,27 +39,17 @@ type Result struct {
 // any audio nothing changes. Holds are reported when they change, from the
 // answer of the call on.
 type Negotiation struct {
-	offers [2]*Description // open offers, by who made them
-	late   [2]bool         // that side asked the other to make the offer
-	newest media.Side      // who made the latest open offer or request for one
+	*Dialog
 
-	agreed    *agreement     // what is in force
-	tentative *agreement     // an early answer to a re-INVITE: in force when it is confirmed
 	confirmed bool           // the call is answered
 	streams   []media.Stream // in order of their ids
 	others    []media.OtherMedia
 	holding   [2]bool
 }
 
-// agreement is an offer with its answer.
-type agreement struct {
-	offerer       media.Side
-	offer, answer *Description
-}
-
 // NewNegotiation returns the state before anything was said.
 func NewNegotiation() *Negotiation {
-	return &Negotiation{}
+	return &Negotiation{Dialog: &Dialog{}}
 }
 
 // Holding tells whether a side holds by what was agreed.
@@ -84,7 +74,7 @@ func (n *Negotiation) Offer(from media.Side, body []byte) error {
 
 // OfferParsed is Offer for a body that was read already.
 func (n *Negotiation) OfferParsed(from media.Side, d *Description) {
-	if other := from.Other(); n.agreed != nil && n.offers[other] == n.agreed.offer {
+	if other := from.Other(); n.agreed != nil && n.offers[other] == n.agreed.Offer {
 		n.offers[other] = nil // answered, or there could be no further offer (RFC 6337 section 2.2)
 	}
 	n.offers[from], n.newest = d, from
@@ -115,7 +105,7 @@ func (n *Negotiation) AnswerParsed(from media.Side, answer *Description, at time
 	if offer == nil {
 		return n.answerWithoutOffer(from, answer, at, early)
 	}
-	a := &agreement{offerer: from.Other(), offer: offer, answer: answer}
+	a := &Agreement{Offerer: from.Other(), Offer: offer, Answer: answer}
 	if early && n.confirmed {
 		n.tentative = a
 		return Result{}, nil
@@ -133,8 +123,8 @@ func (n *Negotiation) answerWithoutOffer(from media.Side, d *Description, at tim
 	case n.late[from.Other()]:
 		n.OfferParsed(from, d)
 		return Result{}, nil
-	case n.agreed != nil && n.agreed.offerer != from && n.agreed.answer.body == d.body,
-		n.agreed != nil && n.agreed.offerer == from && !n.confirmed && n.offers[from] != nil:
+	case n.agreed != nil && n.agreed.Offerer != from && n.agreed.Answer.body == d.body,
+		n.agreed != nil && n.agreed.Offerer == from && !n.confirmed && n.offers[from] != nil:
 		// The 200 that repeats a description after an UPDATE went the other way (RFC 6337 section 3.1).
 		if early {
 			return Result{}, nil
@@ -154,8 +144,8 @@ func (n *Negotiation) Confirm(at time.Time) Result {
 	if a == nil || n.confirmed && n.tentative == nil {
 		return Result{}
 	}
-	if n.offers[a.offerer] == a.offer {
-		n.close(a.offerer)
+	if n.offers[a.Offerer] == a.Offer {
+		n.close(a.Offerer)
 	}
 	return n.agree(a, at, true)
 }
@@ -164,7 +154,8 @@ func (n *Negotiation) Confirm(at time.Time) Result {
 // it goes on (RFC 3264 section 4). Where offers crossed (491), use RejectFrom.
 func (n *Negotiation) Reject() { n.RejectFrom(n.newest) }
 
-// RejectFrom drops the open offer of that side, or its request for one.
+// RejectFrom drops the open offer of that side, or its request for one, and what an
+// early answer to it said.
 func (n *Negotiation) RejectFrom(side media.Side) {
 	if n.late[side] {
 		n.close(side.Other())
@@ -172,15 +163,25 @@ func (n *Negotiation) RejectFrom(side media.Side) {
 	n.close(side)
 }
 
-// close forgets an offer that was answered or refused.
-func (n *Negotiation) close(offerer media.Side) {
-	n.offers[offerer], n.late = nil, [2]bool{}
-	n.tentative = nil
-	n.newest = offerer.Other()
+// RejectWithin drops the offer of that side which it made in an UPDATE or a PRACK. An
+// INVITE that is still open within which it came goes on as if that had never been:
+// its early answer stays, and so does its offer for the final one.
+func (n *Negotiation) RejectWithin(side media.Side) {
+	n.offers[side] = nil
+	if n.newest == side {
+		n.newest = side.Other()
+	}
+	a := n.tentative
+	if a == nil && !n.confirmed {
+		a = n.agreed
+	}
+	if a != nil {
+		n.offers[a.Offerer], n.newest = a.Offer, a.Offerer
+	}
 }
 
 // agree puts an agreement in force and finds what it changed.
-func (n *Negotiation) agree(a *agreement, at time.Time, final bool) Result {
+func (n *Negotiation) agree(a *Agreement, at time.Time, final bool) Result {
 	n.agreed, n.tentative = a, nil
 	n.confirmed = n.confirmed || final
 	var res Result
@@ -217,10 +218,10 @@ func sameStream(a, b media.Stream) bool {
 }
 
 // audio returns the pairs of audio descriptions that both sides accept.
-func (a *agreement) audio() [][2]*Media {
+func (a *Agreement) audio() [][2]*Media {
 	var pairs [][2]*Media
-	for i := range min(len(a.offer.media), len(a.answer.media)) {
-		o, w := &a.offer.media[i], &a.answer.media[i]
+	for i := range min(len(a.Offer.media), len(a.Answer.media)) {
+		o, w := &a.Offer.media[i], &a.Answer.media[i]
 		if o.Kind == "audio" && w.Kind == "audio" && o.rtp() && w.rtp() && !o.Rejected && !w.Rejected {
 			pairs = append(pairs, [2]*Media{o, w})
 		}
@@ -230,14 +231,14 @@ func (a *agreement) audio() [][2]*Media {
 
 func (m *Media) rtp() bool { return strings.Contains(strings.ToUpper(m.Proto), "RTP/") }
 
-func (a *agreement) streams(at time.Time, early bool) []media.Stream {
+func (a *Agreement) streams(at time.Time, early bool) []media.Stream {
 	pairs := a.audio()
 	list := make([]media.Stream, 0, 2*len(pairs))
 	for _, p := range pairs {
 		offer, answer := p[0], p[1]
 		for _, side := range [2]media.Side{media.External, media.Internal} {
 			sender, receiver, formats := answer, offer, accepted(offer.Formats, answer.Formats)
-			if side == a.offerer {
+			if side == a.Offerer {
 				sender, receiver, formats = offer, answer, answer.Formats
 			}
 			s := media.Stream{

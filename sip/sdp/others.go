@@ -10,13 +10,13 @@ import (
 const otherFormatsBytesMax = 128
 
 // others returns what both sides accept beside audio over RTP; nil is the usual.
-func (a *agreement) others() (list []media.OtherMedia) {
-	for i := range min(len(a.offer.media), len(a.answer.media)) {
-		o, w := &a.offer.media[i], &a.answer.media[i]
+func (a *Agreement) others() (list []media.OtherMedia) {
+	for i := range min(len(a.Offer.media), len(a.Answer.media)) {
+		o, w := &a.Offer.media[i], &a.Answer.media[i]
 		if o.Rejected || w.Rejected || w.Kind == "audio" && w.rtp() {
 			continue
 		}
-		list = append(list, media.OtherMedia{Line: i, Kind: w.Kind, Proto: w.Proto, Formats: a.answer.formatNames(i)})
+		list = append(list, media.OtherMedia{Line: i, Kind: w.Kind, Proto: w.Proto, Formats: a.Answer.formatNames(i)})
 	}
 	return list
 }
