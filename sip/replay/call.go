@@ -34,13 +34,14 @@ type call struct {
 
 	leg, others []pair // where its messages pass, and where copies of them do
 	seen        []*transaction
-	early       map[string][]byte // answers of early dialogs by To tag
 
 	sdp   *sdp.Negotiation
-	half  *half          // what is known while one description is missing
-	media [2][]sdp.Media // of the latest description of each side
-	bytes [2]int         // of those descriptions
-	held  int            // bytes of all that is kept of bodies
+	root  *sdp.Dialog            // before the INVITE has made dialogs
+	early map[string]*sdp.Dialog // early dialogs by the callee's tag; each has its own offers and answers
+	half  *half                  // what is known while one description is missing
+	media [2][]sdp.Media         // of the latest description of each side
+	bytes [2]int                 // of those descriptions
+	held  int                    // bytes of all that is kept of bodies
 	flows map[media.StreamID]*flow
 	keys  []*srtp.Watch // by m= line
 }

@@ -59,6 +59,11 @@ func (t *tracker) request(c *call, m *message, sender media.Side) {
 		return
 	}
 	body := description(m)
+	tag := m.toTag
+	if sender != c.caller {
+		tag = m.fromTag
+	}
+	t.within(c, tag, len(body))
 	switch m.Method {
 	case sip.Invite:
 		tx.offered, tx.late = body != nil, body == nil
@@ -109,10 +114,12 @@ func (t *tracker) prack(c *call, tx *transaction, sender media.Side, body []byte
 	if body == nil {
 		return
 	}
-	if invite := c.lastInvite(sender); invite != nil && invite.late {
-		invite.late = false
-		t.agree(c, sender, body, !c.answered)
-		return
+	open := c.sdp.Offered(sender.Other())
+	if invite := c.lastInvite(sender); invite != nil && invite.late && open != nil {
+		if a := c.sdp.Agreed(); a == nil || a.Offer != open { // else it has its answer
+			t.agree(c, sender, body, !c.answered)
+			return
+		}
 	}
 	tx.offered = true
 	t.offer(c, sender, body)
@@ -183,6 +190,9 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 	initial := tx.cseq == c.cseq && tx.sender == c.caller && c.toTag == ""
 	callee := tx.sender.Other()
 	body := description(m)
+	if tx.sender == c.caller {
+		t.within(c, m.toTag, len(body))
+	}
 	if tx.unknown && body != nil && m.Status < 300 {
 		t.missing(c, callee, body)
 	}
@@ -190,27 +200,39 @@ func (t *tracker) invited(c *call, tx *transaction, m *message) {
 	case m.Status >= 300 && initial:
 		t.end(c, t.now, media.CauseFailed)
 	case m.Status >= 300:
-		c.reject(tx.sender)
+		c.reject(tx.sender, tx.method)
 	case m.Status >= 200:
 		if initial {
 			c.toTag = m.toTag
-			if body == nil && len(c.early) > 1 { // another branch of the fork may have spoken last
-				body = c.early[m.toTag]
-			}
 			t.answer(c)
 		}
 		t.tellResponse(c, m, callee)
 		t.agree(c, callee, body, false)
 	case body != nil:
-		if c.early == nil {
-			c.early = map[string][]byte{}
-		}
-		if _, known := c.early[m.toTag]; initial && (known || len(c.early) < forksMax) {
-			t.hold(c, len(body)-len(c.early[m.toTag]))
-			c.early[m.toTag] = body
-		}
 		t.agree(c, callee, body, true)
 	}
+}
+
+// within makes a dialog the one that is spoken in, by the callee's tag; more are the
+// bytes that will be kept of it. From the answer on there is one alone.
+func (t *tracker) within(c *call, tag string, more int) {
+	if c.toTag != "" || tag == "" {
+		return
+	}
+	d := c.early[tag]
+	if d == nil {
+		if len(c.early) >= forksMax {
+			return
+		}
+		if c.early == nil {
+			c.early = map[string]*sdp.Dialog{}
+		}
+		c.sdp.Switch(c.root)
+		d = c.sdp.Fork()
+		c.early[tag] = d
+		t.hold(c, more)
+	}
+	c.sdp.Switch(d)
 }
 
 // updated takes a response to UPDATE or PRACK.
@@ -219,8 +241,8 @@ func (t *tracker) updated(c *call, tx *transaction, m *message) {
 	t.tellResponse(c, m, tx.sender.Other())
 	switch {
 	case m.Status < 200:
-	case m.Status >= 300 && tx.offered:
-		c.reject(tx.sender)
+	case tx.offered && (m.Status >= 300 || body == nil): // an answer that is none agrees to nothing
+		c.reject(tx.sender, tx.method)
 	case m.Status < 300 && body != nil && (tx.offered || tx.unknown):
 		if tx.unknown {
 			t.missing(c, tx.sender.Other(), body)

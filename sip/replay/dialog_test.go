@@ -257,3 +257,58 @@ func TestCallsInProgress(t *testing.T) {
 		}
 	})
 }
+
+// TestForksHaveTheirOwn: of two forks that have agreed, each on its own and also to
+// offers of theirs, the media is that of the one that answers.
+func TestForksHaveTheirOwn(t *testing.T) {
+	bob2, bob2M := dlg{"call-1", "a1", "b2"}, netip.MustParseAddrPort("10.0.0.6:8000")
+	moved := netip.MustParseAddrPort("10.0.0.5:6006")
+	second := []string{"stream 0 external 198.51.100.1:4000>10.0.0.6:8000 early", "stream 1 internal 10.0.0.6:8000>198.51.100.1:4000 early"}
+	for name, write := range map[string]func(s *script) []string{
+		"the forks offer": func(s *script) []string {
+			s.sip(0, alice, bob, d1.first(1, "")).
+				sip(100, bob, alice, d1.res(183, "INVITE", 1, sdpOf(bobM))).
+				sip(110, alice, bob, d1.req("PRACK", 2, sdpOf(aliceM))).
+				sip(120, bob, alice, bob2.res(183, "INVITE", 1, sdpOf(bob2M))).
+				sip(130, alice, bob, bob2.req("PRACK", 3, sdpOf(aliceM))).
+				sip(200, bob, alice, d1.res(200, "INVITE", 1, ""))
+			return []string{"110 " + streamA + " early", "110 " + streamB + " early", "130 " + second[0], "130 " + second[1], "200 answered", "200 " + streamA, "200 " + streamB}
+		},
+		"one moves by UPDATE": func(s *script) []string {
+			back := d1.swap()
+			s.sip(0, alice, bob, d1.first(1, sdpOf(aliceM))).
+				sip(100, bob, alice, d1.res(183, "INVITE", 1, sdpOf(bobM))).
+				sip(110, bob, alice, back.req("UPDATE", 7, sdpOf(moved))).
+				sip(115, alice, bob, back.res(200, "UPDATE", 7, sdpOf(aliceM))).
+				sip(120, bob, alice, bob2.res(183, "INVITE", 1, sdpOf(bob2M))).
+				sip(200, bob, alice, d1.res(200, "INVITE", 1, ""))
+			at := func(v string) string { return strings.Replace(v, "10.0.0.5:6000", moved.String(), 1) }
+			return []string{
+				"100 " + streamA + " early", "100 " + streamB + " early", "115 " + at(streamA) + " early", "115 " + at(streamB) + " early",
+				"120 " + second[0], "120 " + second[1], "200 answered", "200 " + at(streamA), "200 " + at(streamB),
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScript(t)
+			want := write(s)
+			s.sip(400, alice, bob, d1.req("BYE", 9, "")).expect(Config{}, append(want, "400 ended bye", "rtp 0/0 rtcp 0/0")...)
+		})
+	}
+}
+
+// TestUpdateWithinReinvite: an UPDATE that comes to nothing takes nothing from the
+// re-INVITE around it.
+func TestUpdateWithinReinvite(t *testing.T) {
+	moved, other := netip.MustParseAddrPort("198.51.100.1:4004"), netip.MustParseAddrPort("198.51.100.1:4008")
+	for _, status := range []int{200, 488} { // neither has an answer
+		at := func(v string) string { return strings.Replace(v, "198.51.100.1:4000", moved.String(), 1) }
+		newScript(t).call(d1).sip(300, alice, bob, d1.req("INVITE", 2, sdpOf(moved))).
+			sip(310, bob, alice, d1.res(183, "INVITE", 2, sdpOf(bobM))).
+			sip(320, alice, bob, d1.req("UPDATE", 4, sdpOf(other))).
+			sip(330, bob, alice, d1.res(status, "UPDATE", 4, "")).
+			sip(340, bob, alice, d1.res(200, "INVITE", 2, "")).
+			sip(400, alice, bob, d1.req("BYE", 9, "")).
+			expect(Config{}, "200 answered", "200 "+streamA, "200 "+streamB, "340 "+at(streamA), "340 "+at(streamB), "400 ended bye", "rtp 0/0 rtcp 0/0")
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
+	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
 
@@ -55,9 +56,14 @@ func (c *call) eachProtection(body []byte, take func(*srtp.Watch, srtp.Media)) {
 	}
 }
 
-// reject drops a side's open offer.
-func (c *call) reject(from media.Side) {
-	c.sdp.RejectFrom(from)
+// reject drops a side's open offer of an INVITE, or of an UPDATE or PRACK, maybe within
+// an INVITE that goes on.
+func (c *call) reject(from media.Side, method string) {
+	if method == sip.Invite {
+		c.sdp.RejectFrom(from)
+	} else {
+		c.sdp.RejectWithin(from)
+	}
 	for _, w := range c.keys {
 		w.Reject(from)
 	}

@@ -79,6 +79,7 @@ func (t *tracker) open(m *message, caller, callee netip.AddrPort) *call {
 		tap: tap, state: state, last: t.now, leg: []pair{{caller, callee}},
 		sdp: sdp.NewNegotiation(), flows: map[media.StreamID]*flow{},
 	}
+	c.root = c.sdp.Dialog
 	t.begin(c)
 	return c
 }
@@ -142,7 +143,7 @@ func (t *tracker) end(c *call, at time.Time, cause media.Cause) {
 	t.active.Remove(c.el)
 	c.ended, c.last = true, t.now
 	t.held -= c.held
-	c.tap, c.state, c.sdp, c.flows, c.half, c.early, c.held, c.followed = nil, nil, nil, nil, nil, nil, 0, nil
+	c.tap, c.state, c.sdp, c.flows, c.half, c.root, c.early, c.held, c.followed = nil, nil, nil, nil, nil, nil, nil, 0, nil
 	c.media = [2][]sdp.Media{}
 	c.el = t.ended.PushBack(c)
 }
