@@ -96,6 +96,11 @@ func TestDigitsOfEveryMethod(t *testing.T) {
 // events4733 are events in packets of their own source order: sequence numbers
 // behind those of typed, which they come beside.
 func events4733(side media.Side, keys ...key) (out []step) {
+	return events4733After(side, 0, keys...)
+}
+
+// events4733After is events4733 that come so much later.
+func events4733After(side media.Side, delayMS int, keys ...key) (out []step) {
 	for n, k := range keys {
 		code := byte(strings.IndexByte("0123456789*#ABCD", k.digit))
 		for i := range 5 {
@@ -103,7 +108,7 @@ func events4733(side media.Side, keys ...key) (out []step) {
 			if i == 4 {
 				end = 0x80
 			}
-			t, dur := at(k.ms+20*i+1), (i+1)*160
+			t, dur := at(k.ms+20*i+1+delayMS), (i+1)*160
 			wire := packet(101, uint16(5*n+i), uint32(8*k.ms), 0x2000+uint32(side), []byte{code, end | 10, byte(dur >> 8), byte(dur)})
 			out = append(out, step{at: t, do: func(c *testCall) { c.put(side, t, wire) }})
 		}

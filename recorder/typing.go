@@ -23,6 +23,13 @@ const (
 	// infoDelay is how long an INFO may be under way: T1, after which one that
 	// was lost is sent again (RFC 3261 section 17.1.2.1), and its way.
 	infoDelay = 700 * time.Millisecond
+	// sameMoment is how far two accounts of one key may lie apart beyond what each
+	// says of itself: what the network does to signalling and media. Two keys are taken
+	// for one only when the better account of the first was lost as well.
+	sameMoment = 250 * time.Millisecond
+	// countedMax bounds the keys of which a better account may still come: more than
+	// anybody types within sameKey.
+	countedMax = 16
 )
 
 // method is how a digit came. Of one key that comes in several ways the greater
@@ -52,6 +59,7 @@ type typist struct {
 
 	listener
 	held    []heldDigit
+	counted []heldDigit // for codes, latest last; a better account may still come
 	presses []suppress.Press
 }
 
@@ -61,6 +69,9 @@ type heldDigit struct {
 	from        int64 // ns: the key may have gone down from here on
 	digit       byte
 	method      method
+
+	counts int64 // ns: where it counts for codes, by the first account of it
+	cut    bool  // it belongs to a code that was typed
 }
 
 func newTypist(p Plan, side media.Side) typist {
@@ -138,24 +149,72 @@ func (t *typist) begin(c *core, d heldDigit) bool {
 		return false
 	}
 	t.best = d.method
-	if d.method > methodInband {
-		t.withdraw(c, d)
-	}
 	if t.codes == nil {
+		t.withdraw(c, d)
 		t.tell(c, d)
 		return true
 	}
+	if t.again(c, d) {
+		return true
+	}
+	t.withdraw(c, d)
+	d.counts = d.at
 	t.held = append(t.held, d)
+	t.remember(d)
 	m, ok := t.codes.Begin(d.digit, d.at) // ends a key that is still down
 	t.take(c, m, ok)
 	return true
 }
 
+// remember keeps a key of which a better account may come.
+func (t *typist) remember(d heldDigit) {
+	t.counted = slices.DeleteFunc(t.counted, func(o heldDigit) bool { return o.arrival < d.arrival-2*int64(sameKey) })
+	if len(t.counted) == countedMax {
+		t.counted = slices.Delete(t.counted, 0, 1)
+	}
+	if d.method < methodRFC4733 {
+		t.counted = append(t.counted, d)
+	}
+}
+
+// again takes a better account of a key that was counted already, which is not counted
+// once more: events of RFC 4733 are looked at in the order of their numbers and so later
+// than an INFO that came after them. False when there is no such key.
+func (t *typist) again(c *core, d heldDigit) bool {
+	i := slices.IndexFunc(t.counted, func(o heldDigit) bool {
+		return o.digit == d.digit && o.method < d.method &&
+			o.from-int64(sameMoment) <= d.arrival && d.from <= o.arrival+int64(sameMoment)
+	})
+	if i < 0 {
+		return false
+	}
+	o := t.counted[i]
+	t.counted = slices.Delete(t.counted, i, i+1)
+	at := d.at
+	if o.method == methodInband { // it is heard from there on
+		at = min(at, o.counts)
+	}
+	d.cut, d.counts = o.cut, t.codes.Move(o.counts, at)
+	t.remember(d)
+	if o.cut {
+		return true // it is listed nowhere
+	}
+	for h := range t.held {
+		if t.held[h].counts == o.counts {
+			t.held[h] = d
+			return true
+		}
+	}
+	t.withdraw(c, d)
+	t.tell(c, d)
+	return true
+}
+
 // withdraw forgets what told of the same key before, in a lesser way.
 func (t *typist) withdraw(c *core, d heldDigit) {
-	t.held = slices.DeleteFunc(t.held, func(o heldDigit) bool {
-		return o.digit == d.digit && o.method < d.method && max(o.at-d.at, d.at-o.at) <= int64(sameKey)
-	})
+	if d.method == methodInband {
+		return
+	}
 	for _, r := range c.recs {
 		r.withdraw(r.channel(t.side), d)
 	}
@@ -177,7 +236,10 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 		t.keep(c, m) // the question is answered: these are digits like others
 		return
 	}
-	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return d.at >= m.FromNS && d.at <= m.ToNS })
+	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool { return within(m, d) })
+	for i := range t.counted {
+		t.counted[i].cut = t.counted[i].cut || within(m, t.counted[i])
+	}
 	say := func(e suppress.Event, ns int64) {
 		c.typed = append(c.typed, suppress.Signal{
 			V: 1, Event: e, At: c.timeOf(ns), Received: c.timeOf(c.look), Source: sourceDTMF, Party: t.side.String(),
@@ -192,10 +254,15 @@ func (t *typist) take(c *core, m suppress.CodeMatch, ok bool) {
 	say(suppress.DTMFEnd, m.ToNS)
 }
 
+// within tells whether a key is of a code.
+func within(m suppress.CodeMatch, d heldDigit) bool {
+	return d.counts >= m.FromNS && d.counts <= m.ToNS
+}
+
 // keep passes on the digits of a code that means nothing now.
 func (t *typist) keep(c *core, m suppress.CodeMatch) {
 	t.held = slices.DeleteFunc(t.held, func(d heldDigit) bool {
-		if d.at < m.FromNS || d.at > m.ToNS {
+		if !within(m, d) {
 			return false
 		}
 		t.tell(c, d)
@@ -220,7 +287,7 @@ func (t *typist) release(c *core) {
 	t.presses = t.codes.Take(t.presses[:0])
 	for _, p := range t.presses {
 		for i, d := range t.held {
-			if d.at == p.FromNS && d.digit == p.Digit {
+			if d.counts == p.FromNS && d.digit == p.Digit {
 				t.tell(c, d)
 				t.held = slices.Delete(t.held, i, i+1)
 				break

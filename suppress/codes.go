@@ -132,6 +132,22 @@ func (c *Codes) Begin(digit byte, fromNS int64) (CodeMatch, bool) {
 	return m, ok
 }
 
+// Move says that a digit which may be part of a code began at isNS and not at wasNS. It
+// returns where the digit is now: what would change the order of digits, and a digit that
+// is no part of a code, stay.
+func (c *Codes) Move(wasNS, isNS int64) int64 {
+	i := slices.IndexFunc(c.held[:c.count], func(p Press) bool { return p.FromNS == wasNS })
+	if i < 0 || i > 0 && isNS <= c.held[i-1].FromNS || i+1 < c.count && isNS >= c.held[i+1].FromNS {
+		return wasNS
+	}
+	p := &c.held[i]
+	p.FromNS = isNS
+	if p.ToNS != 0 {
+		p.ToNS = max(p.ToNS, isNS)
+	}
+	return isNS
+}
+
 // End takes the end of the key that began last, and returns the code that is
 // complete by it.
 func (c *Codes) End(toNS int64) (CodeMatch, bool) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -317,4 +318,29 @@ func FuzzCodes(f *testing.F) {
 			c.Take(nil)
 		}
 	})
+}
+
+// TestCodesMove: a digit of which is known better when it began is the same digit.
+func TestCodesMove(t *testing.T) {
+	const ms = int64(time.Millisecond)
+	c := NewCodes([]Code{{Digits: "*1", Event: PauseStart}})
+	c.Begin('7', 100*ms)
+	c.Begin('*', 1000*ms)
+	c.End(1100 * ms)
+	for _, m := range []struct{ was, is, want int64 }{
+		{1000, 900, 900}, {900, 1200, 1200}, {900, 800, 900}, {100, 50, 100},
+	} {
+		if got := c.Move(m.was*ms, m.is*ms); got != m.want*ms {
+			t.Errorf("%d moved to %d is at %d, want %d", m.was, m.is, got/ms, m.want)
+		}
+	}
+	c.Begin('1', 1300*ms)
+	for _, m := range []struct{ was, is, want int64 }{{1300, 1200, 1300}, {1200, 1300, 1200}, {1300, 1250, 1250}} {
+		if got := c.Move(m.was*ms, m.is*ms); got != m.want*ms {
+			t.Errorf("%d moved to %d is at %d, want %d", m.was, m.is, got/ms, m.want)
+		}
+	}
+	if m, ok := c.End(1400 * ms); !ok || m.FromNS != 1200*ms || m.ToNS != 1400*ms {
+		t.Errorf("%+v %v", m, ok)
+	}
 }

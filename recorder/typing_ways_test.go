@@ -1,0 +1,77 @@
+package recorder
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trunktap/trunktap/media"
+	"github.com/trunktap/trunktap/suppress"
+)
+
+// TestKeyInSeveralWays: a key of which tones, INFO and RFC 4733 tell, in whichever
+// order, is one key for codes, too; and two keys are two.
+func TestKeyInSeveralWays(t *testing.T) {
+	in := media.Internal
+	infoAt := func(after int, down time.Duration) func(...key) []step {
+		return func(keys ...key) (out []step) {
+			for _, k := range keys {
+				out = append(out, info(in, k.ms+after, k.digit, down))
+			}
+			return out
+		}
+	}
+	events := func(delay int) func(...key) []step {
+		return func(keys ...key) []step { return events4733After(in, delay, keys...) }
+	}
+	voice := func(...key) []step { return typed(in, 6000, false) }
+	tones := func(keys ...key) []step { return typed(in, 6000, true, keys...) }
+	for name, ways := range map[string][]func(...key) []step{
+		"INFO when it goes down, events later":     {voice, infoAt(0, 0), events(60)},
+		"INFO that tells how long, events later":   {voice, infoAt(10, 100*time.Millisecond), events(120)},
+		"events, INFO when it is up":               {voice, infoAt(100, 100*time.Millisecond), events(0)},
+		"events, INFO late":                        {voice, infoAt(400, 100*time.Millisecond), events(0)},
+		"tones, INFO when it is up":                {tones, infoAt(110, 100*time.Millisecond)},
+		"tones, INFO late":                         {tones, infoAt(300, 0)},
+		"INFO, tones":                              {tones, infoAt(0, 0)},
+		"tones, events later":                      {tones, events(140)},
+		"tones, INFO, events in the end":           {tones, infoAt(70, 0), events(140)},
+		"INFO, tones, and events in the end":       {tones, infoAt(0, 0), events(140)},
+		"events whose beginning is late, and INFO": {voice, infoAt(20, 0), events(180)},
+	} {
+		for _, c := range []struct {
+			keys   []key
+			listed string
+			codes  bool
+		}{
+			{[]key{{500, '2'}, {1000, '1'}}, "2 1", false},
+			{[]key{{1000, '1'}, {1300, '2'}, {1600, '1'}}, "1 2 1", false},
+			{[]key{{1000, '1'}, {1600, '1'}}, "", true},
+			{[]key{{1000, '2'}, {1600, '1'}, {2200, '1'}}, "2", true},
+			{[]key{{1000, '1'}, {4000, '1'}}, "1 1", false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				plan := testPlan()
+				plan.Codes[in] = []suppress.Code{{Digits: "11", Event: suppress.PauseStart}}
+				all := [][]step{answered(6000), talk(media.External, 0, 6000, constant(0x20))}
+				for _, way := range ways {
+					all = append(all, way(c.keys...))
+				}
+				sink, m := replayed(t, plan, script(all...))
+				checkAccount(t, m, sink)
+				var got []string
+				for _, d := range m.DTMF {
+					got = append(got, d.Digit)
+				}
+				if g := strings.Join(got, " "); g != c.listed {
+					t.Errorf("%v: listed %q, want %q", c.keys, g, c.listed)
+				}
+				if code := len(m.Windows) > 0; code != c.codes {
+					t.Errorf("%v: windows %+v", c.keys, m.Windows)
+				} else if code && c.listed == "" && strings.Contains(name, "tones") && m.Windows[0].RealMS > 1000 {
+					t.Errorf("the first tone is heard, windows %+v", m.Windows)
+				}
+			})
+		}
+	}
+}
