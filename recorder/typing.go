@@ -72,6 +72,7 @@ type heldDigit struct {
 
 	counts int64 // ns: where it counts for codes, by the first account of it
 	cut    bool  // it belongs to a code that was typed
+	heard  bool  // a tone has told of it
 }
 
 func newTypist(p Plan, side media.Side) typist {
@@ -191,7 +192,7 @@ func (t *typist) again(c *core, d heldDigit) bool {
 	o := t.counted[i]
 	t.counted = slices.Delete(t.counted, i, i+1)
 	at := d.at
-	if o.method == methodInband { // it is heard from there on
+	if d.heard = o.heard || o.method == methodInband; d.heard { // from there on
 		at = min(at, o.counts)
 	}
 	d.cut, d.counts = o.cut, t.codes.Move(o.counts, at)
