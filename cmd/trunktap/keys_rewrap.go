@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,7 +23,8 @@ const (
 	rewrapSaveEvery   = 5 * time.Second // how far it is
 	rewrapAgain       = 30 * time.Second
 	rewrapFindingsMax = 100
-	rewrapBytesMax    = 64 << 10
+	rewrapDetailBytes = 300 // of a finding that is kept
+	rewrapBytesMax    = 512 << 10
 )
 
 // rewrapRun is a job as it outlives the process.
@@ -30,8 +33,9 @@ type rewrapRun struct {
 	By    api.Actor       `json:"by"`
 	Began time.Time       `json:"began"`
 
-	Active string `json:"active,omitempty"` // key that wraps; another one begins anew
-	Behind string `json:"behind,omitempty"` // what was done
+	Active string               `json:"active,omitempty"` // key that wraps; another one begins anew
+	Behind string               `json:"behind,omitempty"` // what was done
+	So     archive.RewrapReport `json:"so,omitzero"`      // and what came of it
 }
 
 // rewrapJob is the one job of a daemon.
@@ -79,11 +83,24 @@ func rangeWhat(from, to time.Time) string {
 }
 
 func (w *keyWork) save(run rewrapRun) error {
+	run.So = bounded(run.So)
 	js, err := json.Marshal(run)
 	if err != nil {
 		return err
 	}
 	return vfs.WriteFile(vfs.OS{}, w.rewrapFile(), js)
+}
+
+// bounded is a report that fits the file: the findings that are left out are counted.
+func bounded(r archive.RewrapReport) archive.RewrapReport {
+	n := min(len(r.Findings), rewrapFindingsMax)
+	r.Dropped += len(r.Findings) - n
+	r.Findings = slices.Clone(r.Findings[:n])
+	for i := range r.Findings {
+		d := &r.Findings[i].Detail
+		*d = strings.ToValidUTF8((*d)[:min(len(*d), rewrapDetailBytes)], "")
+	}
+	return r
 }
 
 // beginRewrap runs a job in a goroutine of its own.
@@ -129,14 +146,15 @@ func (w *keyWork) rewrap(ctx context.Context, run rewrapRun) {
 
 func (w *keyWork) rewrapOnce(ctx context.Context, run *rewrapRun) error {
 	if active, err := w.sealer().ActiveKey(ctx); err == nil && active != run.Active {
-		run.Active, run.Behind = active, ""
+		run.Active, run.Behind, run.So = active, "", archive.RewrapReport{}
 	}
 	saved := time.Now()
-	q := archive.RewrapQuery{From: run.Order.From, To: run.Order.To, PerSecond: run.Order.PerSecond, Behind: run.Behind}
-	q.At = func(mark string, r *archive.RewrapReport) {
-		w.job.set(func(s *api.RewrapState) { s.State, s.Error = "running", ""; rewrapTake(s, *r) })
+	q := archive.RewrapQuery{From: run.Order.From, To: run.Order.To, PerSecond: run.Order.PerSecond, Behind: run.Behind, So: run.So}
+	q.At = func(mark string, r archive.RewrapReport) {
+		w.job.set(func(s *api.RewrapState) { s.State, s.Error = "running", ""; rewrapTake(s, r) })
+		run.Behind, run.So = mark, r
 		if time.Since(saved) >= rewrapSaveEvery {
-			saved, run.Behind = time.Now(), mark
+			saved = time.Now()
 			_ = w.save(*run) // else more is looked at again
 		}
 	}
@@ -172,7 +190,9 @@ func (w *keyWork) endRewrap(ctx context.Context, run rewrapRun, err error) {
 	case err != nil:
 		state = "failed"
 	}
-	if state != "waiting" {
+	if state == "waiting" {
+		_ = w.save(run) // else more is looked at again
+	} else {
 		_ = vfs.OS{}.Remove(w.rewrapFile()) // else it is run again, and finds nothing to do
 	}
 	s := w.job.end(state, err)

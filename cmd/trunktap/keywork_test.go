@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/segment"
 )
 
 // mustKeyWork opens the keys of a site with one recording; it keeps the traces.
@@ -109,6 +114,53 @@ func TestRewrapJob(t *testing.T) {
 		t.Error("a job that is done is kept")
 	}
 	wantTrace(t, *traces, audit.KindKeyRewrapped, audit.ResultDone)
+}
+
+// TestRewrapKeepsItsFindings: what could not be rewrapped is told in the end, also of a
+// job that went on in another process.
+func TestRewrapKeepsItsFindings(t *testing.T) {
+	w, id, traces := mustKeyWork(t)
+	var lost string
+	_ = filepath.WalkDir(strings.TrimPrefix(w.cfg.Storage.URL, "file://"), func(p string, _ fs.DirEntry, _ error) error {
+		if filepath.Base(p) == segment.KeyFile {
+			lost = p
+		}
+		return nil
+	})
+	mustWrite(t, lost, "{}")
+	if _, err := w.Rewrap(t.Context(), api.RewrapOrder{PerSecond: 1}, testActor); err != nil {
+		t.Fatal(err)
+	}
+	waitRewrap(t, w, func(s api.RewrapState) bool { return s.Failed == 1 }) // told at once, and then there is a pause
+	if err := w.stopRewrap(); err != nil {
+		t.Fatal(err)
+	}
+	again := offlineWork(w.cfg, w.archive)
+	again.trace = w.trace
+	if err := again.resumeRewrap(); err != nil {
+		t.Fatal(err)
+	}
+	s := waitRewrap(t, again, func(s api.RewrapState) bool { return s.State == "done" })
+	if s.Failed != 1 || len(s.Findings) != 1 || s.Findings[0].Recording != id {
+		t.Errorf("%+v", s)
+	}
+	wantTrace(t, *traces, audit.KindKeyRewrapped, audit.ResultFailed)
+}
+
+// TestRewrapMarkIsBounded: however much has failed, what is kept of it fits the file.
+func TestRewrapMarkIsBounded(t *testing.T) {
+	var r archive.RewrapReport
+	for i := range 500 {
+		r.Findings = append(r.Findings, archive.Finding{Recording: fmt.Sprint(i), Detail: strings.Repeat("\x00\u20ac", 1000)})
+	}
+	got := bounded(r)
+	js, err := json.Marshal(got)
+	if err != nil || len(js) > rewrapBytesMax/2 || len(got.Findings)+got.Dropped != 500 {
+		t.Errorf("%d bytes, %d and %d, %v", len(js), len(got.Findings), got.Dropped, err)
+	}
+	if len(r.Findings) != 500 || len(r.Findings[0].Detail) != 4000 {
+		t.Error("the report itself was cut")
+	}
 }
 
 // TestRetireAndShredTraces: what is refused, not there or done is told, and without

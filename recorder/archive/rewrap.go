@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,11 +18,13 @@ type RewrapQuery struct {
 	From, To  time.Time // origin of the recordings, as in recorder.Query; zero: all
 	PerSecond int       // recordings at most; 0: 200
 
-	// Behind goes on behind a recording, by what At was told in a run before: the
-	// recordings of the spool are looked at all the same. At is called after each
-	// recording of a store; nil: nobody listens.
+	// Behind goes on behind a recording and So with the report up to it, by what At was
+	// told in a run before: the recordings of the spool are looked at all the same. At
+	// is called after each recording of a store, with a report that leaves those of
+	// the spool out; nil: nobody listens.
 	Behind string
-	At     func(mark string, r *RewrapReport)
+	So     RewrapReport
+	At     func(mark string, r RewrapReport)
 }
 
 // mark is where a run is, in the order in which Rewrap takes recordings.
@@ -55,7 +58,8 @@ var errNoRewrap = errors.New("the keys cannot be wrapped anew")
 // step. It may be ended anywhere and run again, beside readers and recordings;
 // what is wrapped by the active key already costs a look.
 func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) (RewrapReport, error) {
-	r := RewrapReport{Findings: []Finding{}}
+	r := q.So
+	r.Findings = []Finding{}
 	s, ok := a.sealer.(rewrapper)
 	if !ok || a.cfg.ReadOnly {
 		return r, errNoRewrap
@@ -64,35 +68,56 @@ func (a *Archive) Rewrap(ctx context.Context, q RewrapQuery, progress Progress) 
 	if r.Active, err = s.ActiveKey(ctx); err != nil {
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
-	var bad findings
-	total := a.rewrapTotal(ctx, q)
+	var spooled RewrapReport
+	var bad, badSpooled findings
+	for _, f := range q.So.Findings {
+		bad.add(f)
+	}
+	bad.dropped += q.So.Dropped
+	total := int64(r.Recordings) + a.rewrapTotal(ctx, q)
 	per := time.Second / time.Duration(cmpOr(q.PerSecond, rewrapPerSecond))
 	err = a.eachManifest(ctx, func(p place) error {
 		if !q.takes(a, p) {
 			return ctx.Err()
 		}
-		began := time.Now()
-		r.Recordings++
-		if err := a.rewrapOne(ctx, s, p, &r); err != nil {
+		began, into, found := time.Now(), &r, &bad
+		if a.isSpooled(p.id()) {
+			into, found = &spooled, &badSpooled
+		}
+		into.Recordings++
+		if err := a.rewrapOne(ctx, s, p, into); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if stopsAll(err) {
 				return fmt.Errorf("recording %s: %w", p.id(), err)
 			}
-			bad.addErr(p.id(), segment.KeyFile, err)
+			found.addErr(p.id(), segment.KeyFile, err)
 		}
-		progress.tell(int64(r.Recordings), max(total, int64(r.Recordings)))
-		if q.At != nil && !a.isSpooled(p.id()) {
-			q.At(p.mark(), &r)
+		done := int64(r.Recordings + spooled.Recordings)
+		progress.tell(done, max(total, done))
+		if q.At != nil && into == &r {
+			r.Findings, r.Dropped = bad.list, bad.dropped
+			q.At(p.mark(), r)
 		}
 		return pause(ctx, per-time.Since(began))
 	})
-	r.Findings, r.Dropped = append(r.Findings, bad.list...), bad.dropped
+	r.add(spooled)
+	r.Findings = slices.Concat([]Finding{}, bad.list, badSpooled.list)
+	r.Dropped = bad.dropped + badSpooled.dropped
 	if err != nil {
 		return r, fmt.Errorf("rewrap: %w", err)
 	}
 	return r, nil
+}
+
+// add takes the counts of another report in.
+func (r *RewrapReport) add(o RewrapReport) {
+	r.Recordings += o.Recordings
+	r.Rewrapped += o.Rewrapped
+	r.Current += o.Current
+	r.Live += o.Live
+	r.Shredded += o.Shredded
 }
 
 // rewrapTotal tells how many recordings a run will look at, by the account of the

@@ -18,6 +18,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 	"github.com/trunktap/trunktap/recorder/seal"
+	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
@@ -355,42 +356,57 @@ func TestKeyUsesLive(t *testing.T) {
 	}
 }
 
-// TestRewrapGoesOn: a run that was ended goes on where it was.
+// TestRewrapGoesOn: a run that was ended goes on where it was, and tells in the end what
+// one run would have told.
 func TestRewrapGoesOn(t *testing.T) {
 	keys, err := seal.OpenLocal(seal.LocalConfig{Path: "/k/keys.json", FS: vfstest.NewMem()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := Open(Config{StoreDir: "/data/store", SpoolDir: "/data/spool", FS: vfstest.NewMem(), Sealer: keys, Catalog: newMemCatalog()})
+	mem := vfstest.NewMem()
+	a, err := Open(Config{StoreDir: "/data/store", SpoolDir: "/data/spool", FS: mem, Sealer: keys, Catalog: newMemCatalog()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 5 {
 		record(t, a, newTestCall(idOf(i), codec.WAVPCMU))
 	}
+	record(t, a, newTestCall(idOf(5), codec.WAVPCMU))
+	lost := "/data/store/" + newTestCall(idOf(1), codec.WAVPCMU).prefix() + "/" + segment.KeyFile
+	content, err := vfs.ReadFile(mem, lost, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vfs.WriteFile(mem, lost, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := keys.Rotate(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var mark string
-	first, err := a.Rewrap(ctx, RewrapQuery{PerSecond: 1e6, At: func(m string, r *RewrapReport) {
-		if mark = m; r.Recordings == 2 {
+	var so RewrapReport
+	first, err := a.Rewrap(ctx, RewrapQuery{PerSecond: 1e6, At: func(m string, r RewrapReport) {
+		if mark, so = m, r; r.Recordings == 3 {
 			cancel()
 		}
 	}}, nil)
-	if !errors.Is(err, context.Canceled) || first.Rewrapped != 2 {
+	if !errors.Is(err, context.Canceled) || first.Rewrapped != 2 || len(so.Findings) != 1 {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	last := int64(0)
-	rest, err := a.Rewrap(context.Background(), RewrapQuery{PerSecond: 1e6, Behind: mark}, func(_, total int64) { last = total })
-	if err != nil || rest.Rewrapped != 3 || rest.Recordings != 3 || last != 3 {
-		t.Errorf("%+v of %d, %v", rest, last, err)
+	done, last := int64(0), int64(0)
+	rest, err := a.Rewrap(context.Background(), RewrapQuery{PerSecond: 1e6, Behind: mark, So: so}, func(n, total int64) { done, last = n, total })
+	if err != nil || rest.Rewrapped != 5 || rest.Recordings != 6 || done != 6 || last != 6 || len(rest.Findings) != 1 || rest.Findings[0].Recording != idOf(1) {
+		t.Errorf("%+v, %d of %d, %v", rest, done, last, err)
+	}
+	if err := vfs.WriteFile(mem, lost, content); err != nil {
+		t.Fatal(err)
 	}
 	began := time.Now()
 	if _, err := a.Rewrap(context.Background(), RewrapQuery{PerSecond: 50}, nil); err != nil || time.Since(began) < 5*time.Second/50 {
 		t.Errorf("%v in %v", err, time.Since(began))
 	}
-	if r := mustVerify(t, a, "rewrapped"); r.Recordings != 5 || strings.TrimSpace(mark) == "" {
+	if r := mustVerify(t, a, "rewrapped"); r.Recordings != 6 || strings.TrimSpace(mark) == "" {
 		t.Errorf("%+v", r)
 	}
 }
