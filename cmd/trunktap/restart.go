@@ -27,6 +27,7 @@ const phonesAway = time.Minute
 // restart is what goes on of a process before this one.
 type restart struct {
 	journal *journal.Journal // nil: calls end with the process
+	copies  *keyCopies       // of its key
 
 	// Sessions ask in their own goroutines, and recordings in those that write.
 	mu    sync.Mutex // guards all following
@@ -55,7 +56,7 @@ func (d *daemon) startJournal(context.Context) error {
 	}
 	keys.forget(runOf(j.Wrapped()))
 	sealed := keys.sealLater(j, d.log)
-	r.journal, r.left, r.forks = j, left.Calls, splitForks(left.Calls)
+	r.journal, r.copies, r.left, r.forks = j, keys.copies, left.Calls, splitForks(left.Calls)
 	d.closers = append(d.closers, func() error {
 		sealed()
 		err := j.Close()
@@ -293,4 +294,7 @@ func restartMetrics(gauge func(name, help string, f func() float64), unsigned fu
 	gauge("journal_calls", "Calls that a process after this one would know of: those that are answered would go on, others be ended.", func() float64 { return float64(c.Calls.Load()) })
 	unsigned("journal_refused_total", "Entries of the journal of calls beyond its limits.", &c.Refused)
 	unsigned("journal_write_errors_total", "Failed writes of the journal of calls.", &c.WriteErrors)
+	gauge("journal_key_in_memory", "1: a copy of the key of the journal of calls is in memory that outlives the process.", func() float64 { return truth(r.copies.memory.Load()) })
+	gauge("journal_key_sealed", "1: a copy of the key of the journal of calls is in it, sealed with the keys of recordings. With neither copy no call survives a restart.",
+		func() float64 { return truth(r.copies.sealed.Load()) })
 }

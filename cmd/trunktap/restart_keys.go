@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,13 @@ type journalKeys struct {
 	dir    string // in a memory file system; empty: none
 	base   string // of the names of files there
 	late   *lateKey
+	copies *keyCopies
+}
+
+// keyCopies tells where copies of the key are that another process would find.
+type keyCopies struct {
+	memory, sealed atomic.Bool
+	keepFailed     error // why there is none in memory; not for changes after New
 }
 
 const (
@@ -72,12 +80,16 @@ func (k journalKeys) New() (journal.Key, []byte, error) {
 	if err != nil {
 		w.Run = ""
 	}
+	k.copies.memory.Store(err == nil)
+	k.copies.keepFailed = err
 	if serr := k.seal(context.Background(), &w, b); serr != nil {
 		if k.late == nil && err != nil {
 			return nil, nil, errors.Join(serr, err)
 		}
 		w.WrappedKey, w.Own = recorder.WrappedKey{}, nil
 		k.late.note(w, b, serr)
+	} else {
+		k.copies.sealed.Store(true)
 	}
 	key, err := newOwnKey(b)
 	if err != nil {
@@ -200,10 +212,10 @@ func runOf(wrapped []byte) string {
 func newJournalKeys(sealer recorder.Sealer, dir, path string) (journalKeys, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
-		return journalKeys{sealer: sealer, late: &lateKey{}}, err
+		return journalKeys{sealer: sealer, late: &lateKey{}, copies: &keyCopies{}}, err
 	}
 	sum := sha256.Sum256([]byte(abs))
-	k := journalKeys{sealer: sealer, late: &lateKey{}, base: "trunktap-journal-" + hex.EncodeToString(sum[:6])}
+	k := journalKeys{sealer: sealer, late: &lateKey{}, copies: &keyCopies{}, base: "trunktap-journal-" + hex.EncodeToString(sum[:6])}
 	switch dir {
 	case "none":
 		return k, nil

@@ -64,10 +64,13 @@ func TestJournalKeys(t *testing.T) {
 		{name: "cut", made: absent{}, open: absent{}, dir: dir, harm: func(f string) error { return os.Truncate(f, 7) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			k := journalKeys{sealer: c.made, dir: c.dir, base: "journal"}
+			k := journalKeys{sealer: c.made, dir: c.dir, base: "journal", copies: &keyCopies{}}
 			key, wrapped, err := k.New()
 			if err != nil {
 				t.Fatal(err)
+			}
+			if memory, own := k.copies.memory.Load(), k.copies.sealed.Load(); memory != (c.dir != "") || own != (c.made == sealer) {
+				t.Errorf("copies: in memory %t, sealed %t", memory, own)
 			}
 			defer k.forget("")
 			sealed := must(key.Seal([]byte("state"), []byte("bind")))(t)

@@ -35,6 +35,9 @@ func (l *lateKey) note(w wrappedJournalKey, key []byte, err error) {
 // sealLater has the key of a journal sealed as soon as that can be done, if it could not
 // when the journal was begun. Who calls stop waits for it.
 func (k journalKeys) sealLater(j *journal.Journal, log *slog.Logger) (stop func()) {
+	if err := k.copies.keepFailed; err != nil && k.dir != "" {
+		log.Warn("calls would not survive a restart while the key service of recordings is away: no copy of the journal's key is in memory; see restart.key_dir", "error", err)
+	}
 	if k.late == nil || k.late.key == nil {
 		return func() {}
 	}
@@ -70,6 +73,7 @@ func (k journalKeys) sealAgain(ctx context.Context, j *journal.Journal) bool {
 		}
 		if wrapped, err := json.Marshal(w); err == nil {
 			j.Rewrap(wrapped)
+			k.copies.sealed.Store(true)
 			return true
 		}
 	}

@@ -42,12 +42,18 @@ func TestJournalSealedLater(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if k.copies.sealed.Load() || k.copies.memory.Load() {
+				t.Errorf("%s: a copy is told of that is not there", name)
+			}
 			stop := k.sealLater(j, slog.New(slog.DiscardHandler))
 			j.Put("call", []byte("state"))
 			time.Sleep(2 * sealAgainMost)
 			stop()
 			if err := j.Close(); err != nil {
 				t.Error(err)
+			}
+			if got := k.copies.sealed.Load(); got != (name == "back") {
+				t.Errorf("%s: sealed %t", name, got)
 			}
 			if b := k.late.key; string(b) != string(make([]byte, len(b))) {
 				t.Error("the key was not wiped")
