@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -205,6 +206,9 @@ func (r *rebuild) flush(ctx context.Context) error {
 		return ctx.Err()
 	}
 	rows, faults, err := r.read(ctx, batch)
+	if err == nil {
+		err = keysAway(rows, faults)
+	}
 	if err != nil {
 		return err
 	}
@@ -287,6 +291,16 @@ func (r *rebuild) read(ctx context.Context, places []place) ([]recorder.Row, []e
 		return nil, nil, fmt.Errorf("none of %d manifests can be read: %w", away, faults[0])
 	}
 	return good, faults, nil
+}
+
+// keysAway is the error of a batch of which nothing could be opened because a key service
+// does not answer. What comes behind would be found to be wrong as well, and none of it is.
+func keysAway(rows []recorder.Row, faults []error) error {
+	i := slices.IndexFunc(faults, func(err error) bool { return errors.Is(err, recorder.ErrKeyUnreachable) })
+	if len(rows) > 0 || i < 0 {
+		return nil
+	}
+	return fmt.Errorf("the keys of recordings cannot be had; run it again when their service answers, or without it in keys.former when it is gone for good: %w", faults[i])
 }
 
 // weighError says that the store failed, and not one recording.

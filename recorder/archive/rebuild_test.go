@@ -294,3 +294,37 @@ func FuzzRebuildMark(f *testing.F) {
 		}
 	})
 }
+
+// noService is a sealer whose key service answers so many times.
+type noService struct {
+	recorder.Sealer
+	left atomic.Int64
+}
+
+func (s *noService) OpenKey(ctx context.Context, id string, w recorder.WrappedKey) (recorder.DataKey, error) {
+	if s.left.Add(-1) < 0 {
+		return nil, recorder.ErrKeyUnreachable
+	}
+	return s.Sealer.OpenKey(ctx, id, w)
+}
+
+// TestRebuildWithoutKeys: a key service that goes away ends a rebuild, whenever that is, and
+// the run behind it ends with what one run would have ended with.
+func TestRebuildWithoutKeys(t *testing.T) {
+	disk, gone := rebuildDisk(t)
+	want := wholeRebuild(t, disk.CrashClone(1), gone)
+	for answers := range int64(9) {
+		mem, cat := disk.CrashClone(1), newMemCatalog()
+		cat.rows[gone.Manifest.ID] = gone
+		a := mustOpenOn(t, mem, cat)
+		away := &noService{Sealer: a.sealer}
+		away.left.Store(answers)
+		a.sealer = away
+		r, err := a.RebuildWith(context.Background(), smallSteps, nil)
+		if answers < 6 && (!errors.Is(err, recorder.ErrKeyUnreachable) || errors.Is(err, recorder.ErrTampered)) {
+			t.Errorf("%d answers: %+v, %v", answers, r, err)
+		}
+		_, err = mustOpenOn(t, mem, cat).RebuildWith(context.Background(), smallSteps, nil)
+		checkRebuilt(t, fmt.Sprint(answers, " answers"), cat, want, err)
+	}
+}
