@@ -8,7 +8,7 @@ declare -A packages=(
 	[bpf]="clang llvm libbpf-dev gcc"
 	[demo]="espeak-ng"
 	[bench]="rtpengine-daemon iproute2 util-linux"
-	[test]="postgresql sip-tester baresip-core linphone-cli espeak-ng ffmpeg flac tcpdump tshark opus-tools sox iproute2 softhsm2 unzip openssl"
+	[test]="postgresql sip-tester kamailio baresip-core linphone-cli espeak-ng ffmpeg flac tcpdump tshark opus-tools sox iproute2 softhsm2 unzip openssl"
 )
 
 wanted=()
@@ -71,7 +71,9 @@ if ! { apt update && apt install -y --no-install-recommends "${missing[@]}"; } <
 	exit 1
 fi
 
-# Debian starts what it installs; the benchmark starts its own.
-if [[ " ${missing[*]} " == *" rtpengine-daemon "* ]] && [ -d /run/systemd/system ]; then
-	"${root[@]}" systemctl disable --quiet --now rtpengine-daemon.service
-fi
+# Debian starts what it installs; benchmark and tests start their own, on other ports.
+for name in rtpengine-daemon kamailio; do
+	if [[ " ${missing[*]} " == *" $name "* ]] && [ -d /run/systemd/system ]; then
+		"${root[@]}" systemctl disable --quiet --now "$name.service"
+	fi
+done
