@@ -72,7 +72,7 @@ func mediaTable(c *Media) *node {
 		key("address", "The address advertised in SDP; per trunk and side by media_address. Without the key: the local address towards the peer.",
 			mediaAddress(&c.Address)).shown("203.0.113.10"),
 		key("ports", "The UDP ports of the relay.", ports(&c.Ports)).is("20000-29999").atStart(),
-		key("engine", "What moves the packets. kernel: an eBPF program, which needs Linux 6.6, CAP_BPF and CAP_NET_ADMIN. user: sockets alone. auto: kernel where it can be had, else user; the log says which and why.",
+		key("engine", "What moves the packets. kernel: an eBPF program, which needs Linux 5.15, CAP_BPF and CAP_NET_ADMIN. user: sockets alone. auto: kernel where it can be had, else user; the log says which and why.",
 			choice(&c.Engine, []string{"auto", "kernel", "user"}, nil)).is("auto").atStart(),
 		kernelTable(&c.Kernel),
 		key("coalesce_max", "How long the user engine lets packets gather when many come, so that one look finds several: at most so much is added to their delay, and with less than some 20 calls nothing. 0s: never.",
