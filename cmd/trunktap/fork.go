@@ -221,14 +221,19 @@ func (f *forks) register(reg *prometheus.Registry) {
 	add("packets_total", "RTP packets sent to other recorders.", func(c *src.Counters) *atomic.Uint64 { return &c.Packets })
 	add("send_errors_total", "Packets that could not be sent.", func(c *src.Counters) *atomic.Uint64 { return &c.SendErrors })
 	add("dropped_milliseconds_total", "Audio for which no recorder was there.", func(c *src.Counters) *atomic.Uint64 { return &c.DroppedMS })
-	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Namespace: "trunktap", Subsystem: "fork", Name: "calls", Help: "Copies that are going on.",
-	}, func() float64 {
-		if c := f.client.Load(); c != nil {
-			return float64(c.Counters().Live.Load())
-		}
-		return 0
-	}))
+	add("partial_total", "Answers by which a recorder takes one side of a call alone.", func(c *src.Counters) *atomic.Uint64 { return &c.Partial })
+	add("untaken_milliseconds_total", "Audio of a side that its recorder does not take.", func(c *src.Counters) *atomic.Uint64 { return &c.UntakenMS })
+	add("unreachable_total", "Recorders that were given up because their host refuses the audio (ICMP).", func(c *src.Counters) *atomic.Uint64 { return &c.Unreachable })
+	gauge := func(name, help string, of func(*src.Counters) *atomic.Int64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "trunktap", Subsystem: "fork", Name: name, Help: help}, func() float64 {
+			if c := f.client.Load(); c != nil {
+				return float64(of(c.Counters()).Load())
+			}
+			return 0
+		}))
+	}
+	gauge("calls", "Copies that are going on.", func(c *src.Counters) *atomic.Int64 { return &c.Live })
+	gauge("untaken_streams", "Sides of copies going on that their recorders do not take.", func(c *src.Counters) *atomic.Int64 { return &c.UntakenStreams })
 }
 
 // reloadForks replaces who gets copies, at a reload.

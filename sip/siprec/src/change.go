@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
@@ -76,8 +77,8 @@ func (l *leg) tooShort(res *sip.Message, now time.Time) {
 	}
 }
 
-// errLines says that an offer has not the lines of the session.
-var errLines = errors.New("it offers other streams than ours")
+// errLines says that a description has not the lines of the session.
+var errLines = errors.New("its streams are not ours")
 
 // changed takes a re-INVITE or UPDATE of the server: that refreshes the session, and says
 // where it wants to hear us. The streams stay ours. An error is the reason to refuse it.
@@ -92,13 +93,11 @@ func (l *leg) changed(req *sip.Message, now time.Time) (edit func(*sip.Message),
 			return nil, err
 		}
 		w, to, err := f.agree(req)
-		if err == nil && len(d.Media()) != len(labels) {
-			err = errLines
-		}
 		if err != nil {
 			return nil, err
 		}
-		f.connect(w, to)
+		l.told.paused = paused
+		l.connect(w, to)
 		codecs = []wire{*w}
 		for i, m := range d.Media() {
 			switch {
@@ -110,6 +109,7 @@ func (l *leg) changed(req *sip.Message, now time.Time) (edit func(*sip.Message),
 		}
 	} else if req.Method == sip.Invite { // the ACK answers
 		l.asked, _ = req.CSeq()
+		l.told.paused = paused
 	}
 	l.end.Refresh(req)
 	if v := req.Get("Session-Expires"); v != "" {
@@ -145,6 +145,29 @@ func (l *leg) takeACK(req *sip.Message) {
 	}
 	l.asked = 0
 	if w, to, err := l.f.agree(req); err == nil {
-		l.f.connect(w, to)
+		l.connect(w, to)
+	}
+}
+
+// connect lets audio flow to where the server says, unless it was told of a pause.
+func (l *leg) connect(w *wire, to [2]remote) {
+	l.pausing = l.told.paused
+	if !l.f.connect(w, to, l.pausing) {
+		return
+	}
+	for i := range to {
+		if !to[i].rtp.IsValid() {
+			l.f.c.cfg.Log.Warn("a recorder does not take a stream", "server", l.server.URI, "session", l.f.session.ID, "side", media.Side(i))
+		}
+	}
+}
+
+// stays takes a refusal to change the session: it is as it was. One that is paused so
+// for ever is none.
+func (l *leg) stays(status int, now time.Time) {
+	if l.pausing && !l.told.paused {
+		l.hangUp(now)
+		l.bye = nil
+		l.failed(fmt.Errorf("it answers %d to the end of a pause", status), now)
 	}
 }

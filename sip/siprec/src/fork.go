@@ -61,14 +61,18 @@ func (b *block) bytes() int64 { return int64(2 * (len(b.pcm[0]) + len(b.pcm[1]))
 
 // outlet makes packets of audio. It reads no clock.
 type outlet struct {
-	blocks []block
-	heldMS int64
-	held   *atomic.Int64 // bytes, of all forks
-	codec  *wire         // nil: no server takes audio at present
-	to     [2]remote
-	ssrc   [2]uint32
-	seq    [2]uint16
-	stamp  uint32 // of 0 ms, the same for both: they are one clock
+	blocks   []block
+	heldMS   int64
+	held     *atomic.Int64 // bytes, of all forks
+	codec    *wire         // nil: no server takes audio at present
+	to       [2]remote
+	pausing  bool // the server was told of a pause, and has not agreed to its end: audio waits
+	refusing refusing
+	untaken  int // streams that the server does not take
+	counters *Counters
+	ssrc     [2]uint32
+	seq      [2]uint16
+	stamp    uint32 // of 0 ms, the same for both: they are one clock
 
 	scale    [2]*resample.Resampler
 	scaleIn  int
@@ -107,7 +111,7 @@ func newFork(c *Client, s media.Session, servers []Server, wide bool) *Fork {
 		c:    c, id: rand.Uint64() | 1, session: s, servers: slices.Clone(servers),
 		inbox: make(chan event, inboxMax), done: make(chan struct{}),
 	}
-	f.out.stamp, f.out.held = rand.Uint32(), &c.held
+	f.out.stamp, f.out.held, f.out.counters = rand.Uint32(), &c.held, &c.counters
 	for i := range f.out.ssrc {
 		f.out.ssrc[i], f.out.seq[i] = rand.Uint32(), uint16(rand.Uint32())
 		f.out.g722[i] = codec.NewG722Encoder()
@@ -209,8 +213,9 @@ func (f *Fork) state() (parties []string, paused, ended bool) {
 	return slices.Clone(f.parties), f.paused, f.ended
 }
 
-// connect lets audio flow to a server, or to none.
-func (f *Fork) connect(w *wire, to [2]remote) {
+// connect lets audio flow to a server, or to none. pausing: not yet. It returns
+// whether a server takes less than it did.
+func (f *Fork) connect(w *wire, to [2]remote, pausing bool) (less bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := &f.out
@@ -218,14 +223,30 @@ func (f *Fork) connect(w *wire, to [2]remote) {
 		o.scale, o.scaleIn, o.pcm = [2]*resample.Resampler{}, 0, [2][]int16{}
 		o.nextMS = -1
 	}
-	o.codec, o.to, o.marker = w, to, true
+	if to != o.to {
+		o.refusing = refusing{}
+	}
+	o.codec, o.to, o.pausing, o.marker = w, to, pausing, true
+	untaken := 0
+	for i := range to {
+		if w != nil && !pausing && !to[i].rtp.IsValid() {
+			untaken++
+		}
+	}
+	less = untaken > o.untaken
+	if less && untaken == 1 {
+		o.counters.Partial.Add(1)
+	}
+	o.counters.UntakenStreams.Add(int64(untaken - o.untaken))
+	o.untaken = untaken
+	return less
 }
 
 // waiting tells whether audio waits that a server is there for.
 func (f *Fork) waiting() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.out.codec != nil && len(f.out.blocks) > 0
+	return f.out.codec != nil && (len(f.out.blocks) > 0 || len(f.out.pcm[0]) > 0)
 }
 
 // packet is one datagram to be sent.
@@ -239,13 +260,13 @@ func (f *Fork) due(dst []packet, now time.Time) []packet {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := &f.out
-	if o.codec == nil {
+	if o.codec == nil || o.pausing {
 		return dst
 	}
 	for {
 		n := packetMS * o.codec.rate / 1000
 		if len(o.pcm[0]) < n {
-			if !o.fill() {
+			if !o.fill() && !(f.ended && o.pad(n)) {
 				break
 			}
 			continue
@@ -273,10 +294,7 @@ func (o *outlet) fill() bool {
 	}
 	b := &o.blocks[0]
 	apart := b.realMS != o.nextMS
-	if apart && len(o.pcm[0]) > 0 { // a window lies between: the rest of the packet is silence
-		for i := range o.pcm {
-			o.pcm[i] = append(o.pcm[i], make([]int16, packetMS*o.codec.rate/1000-len(o.pcm[i]))...)
-		}
+	if apart && o.pad(packetMS*o.codec.rate/1000) { // a window lies between
 		return true
 	}
 	if apart {
@@ -294,6 +312,17 @@ func (o *outlet) fill() bool {
 		o.pcm[i] = o.scale[i].Process(o.pcm[i], b.pcm[i])
 	}
 	o.shift()
+	return true
+}
+
+// pad makes the rest of a packet of n samples silence; false when nothing of it is there.
+func (o *outlet) pad(n int) bool {
+	if len(o.pcm[0]) == 0 {
+		return false
+	}
+	for i := range o.pcm {
+		o.pcm[i] = append(o.pcm[i], make([]int16, max(0, n-len(o.pcm[i])))...)
+	}
 	return true
 }
 
@@ -327,6 +356,8 @@ func (o *outlet) pack(dst []packet, n int) []packet {
 				o.packets[i]++
 				o.octets[i] += uint32(len(data) - 12)
 			}
+		} else {
+			o.counters.UntakenMS.Add(packetMS)
 		}
 		o.pcm[i] = o.pcm[i][:copy(o.pcm[i], o.pcm[i][n:])]
 	}
@@ -406,15 +437,22 @@ func (c *Client) pace() {
 }
 
 func (c *Client) write(p packet) {
-	var err error
-	if c.udp != nil {
-		_, err = c.udp.WriteToUDPAddrPort(p.data, p.to)
-	} else {
-		_, err = c.media.WriteTo(p.data, net.UDPAddrFromAddrPort(p.to))
+	err := c.send(p)
+	if ofAnother(err) {
+		err = c.send(p) // the socket is of all servers, and this one's packet has not been sent
 	}
 	if err != nil {
 		c.counters.SendErrors.Add(1)
 		return
 	}
 	c.counters.Packets.Add(1)
+}
+
+func (c *Client) send(p packet) (err error) {
+	if c.udp != nil {
+		_, err = c.udp.WriteToUDPAddrPort(p.data, p.to)
+		return err
+	}
+	_, err = c.media.WriteTo(p.data, net.UDPAddrFromAddrPort(p.to))
+	return err
 }

@@ -284,7 +284,7 @@ func (l *leg) goOn(j *journalled, now time.Time) {
 	}
 	if i := slices.IndexFunc(wires, func(w wire) bool { return j.Codec != nil && w.payloadType == *j.Codec }); i >= 0 {
 		w := wires[i]
-		f.connect(&w, [2]remote{{j.RTP[0], j.RTCP[0]}, {j.RTP[1], j.RTCP[1]}})
+		l.connect(&w, [2]remote{{j.RTP[0], j.RTCP[0]}, {j.RTP[1], j.RTCP[1]}})
 	}
 	l.tell(now)
 	l.giveUp = now.Add(inviteWait)

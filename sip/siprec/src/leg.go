@@ -46,6 +46,7 @@ type leg struct {
 	changing  *dialog.Client
 	change    time.Time // when to tell; zero: nothing to tell
 	told      told
+	pausing   bool // the last that the server agreed to
 	ping      time.Time
 	pinging   *dialog.Client
 	bye       *dialog.Client
@@ -106,7 +107,7 @@ func (f *Fork) own() {
 		}
 	}
 	l.journal(time.Now())
-	f.connect(nil, [2]remote{})
+	f.connect(nil, [2]remote{}, false)
 	f.c.forget(f, l.callID)
 	for _, a := range l.met {
 		f.c.leave(a)
@@ -144,7 +145,7 @@ func (l *leg) failed(why error, now time.Time) {
 	f := l.f
 	f.c.cfg.Log.Warn("a recorder is given up", "server", l.server.URI, "session", f.session.ID, "error", why)
 	f.c.counters.Failovers.Add(1)
-	f.connect(nil, [2]remote{})
+	f.connect(nil, [2]remote{}, false)
 	l.setup, l.changing, l.pinging, l.giveUp, l.change, l.ping = nil, nil, nil, time.Time{}, time.Time{}, time.Time{}
 	l.timer, l.asked = sessionTimer{}, 0
 	if l.up && now.Sub(l.since) >= steadyAfter {
@@ -279,6 +280,8 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 				l.tooShort(res, now)
 			case 491, 500:
 				l.change = now.Add(time.Second)
+			default:
+				l.stays(res.Status, now)
 			}
 			return
 		}
@@ -309,7 +312,7 @@ func (l *leg) answered(cl *dialog.Client, res *sip.Message, now time.Time) {
 		l.f.c.counters.Established.Add(1)
 		l.ping = now.Add(pingEvery)
 	}
-	l.f.connect(w, to)
+	l.connect(w, to)
 }
 
 // acknowledge sends the ACK of a 2xx.
@@ -374,6 +377,8 @@ func (l *leg) due(now time.Time) {
 		l.failed(errors.New("it does not answer"), now)
 	case passed(l.retry):
 		l.begin(now)
+	case l.up && l.f.unheard():
+		l.deaf(now)
 	case passed(l.timer.at) && l.up && l.changing == nil:
 		l.refreshDue(now)
 	case passed(l.change) && l.up && l.changing == nil:
@@ -399,6 +404,9 @@ func (l *leg) news(now time.Time) {
 		l.drain = now.Add(drainWait)
 	case ended && !l.ending:
 		if now.Before(l.drain) && l.up && l.f.waiting() {
+			if l.told.paused && !paused && l.change.IsZero() { // it waits for that
+				l.change = now
+			}
 			return
 		}
 		l.finish(now)
@@ -432,7 +440,7 @@ func (l *leg) finish(now time.Time) {
 		l.over = true
 		return
 	}
-	l.f.connect(nil, [2]remote{})
+	l.f.connect(nil, [2]remote{}, false)
 	l.leave = now.Add(byeWait)
 	l.hangUp(now)
 	if l.bye == nil {

@@ -71,10 +71,11 @@ func (f *Fork) describe(version uint64, directions [2]string, codecs []wire) []b
 // errNoAudio means that a server takes none of the streams.
 var errNoAudio = errors.New("the server takes no audio")
 
-// agree reads a server's answer: the codec, and where each channel goes.
-func (f *Fork) agree(res *sip.Message) (*wire, [2]remote, error) {
+// agree reads a server's description: the codec, and where each channel goes. One
+// without our lines in their order (RFC 3264 section 6) does not say who is heard where.
+func (f *Fork) agree(m *sip.Message) (*wire, [2]remote, error) {
 	var to [2]remote
-	body, _, ok := sdp.SplitBody(res.Get("Content-Type"), res.Body)
+	body, _, ok := sdp.SplitBody(m.Get("Content-Type"), m.Body)
 	if !ok {
 		return nil, to, errNoAudio
 	}
@@ -82,25 +83,57 @@ func (f *Fork) agree(res *sip.Message) (*wire, [2]remote, error) {
 	if err != nil {
 		return nil, to, fmt.Errorf("answer of the server: %w", err)
 	}
-	var chosen *wire
-	for i, m := range d.Media() {
-		if i >= len(to) || m.Rejected || m.Secure {
-			continue
-		}
-		for _, w := range f.offered() {
-			if (chosen == nil || *chosen == w) && slices.ContainsFunc(m.Formats, func(x media.Format) bool { return x.PayloadType == w.payloadType }) {
-				chosen = &w
-				if wanted(&m) {
-					to[i] = remote{rtp: netip.AddrPortFrom(m.Addr, m.Port), rtcp: m.RTCP}
-				}
-				break
-			}
-		}
+	lines := d.Media()
+	if !inOrder(d) {
+		return nil, to, errLines
 	}
+	chosen := f.common(lines)
 	if chosen == nil {
 		return nil, to, errNoAudio
 	}
+	for i := range lines {
+		if takes(&lines[i], *chosen) && wanted(&lines[i]) {
+			to[i] = remote{rtp: netip.AddrPortFrom(lines[i].Addr, lines[i].Port), rtcp: lines[i].RTCP}
+		}
+	}
 	return chosen, to, nil
+}
+
+// inOrder tells whether the lines can be ours. A server may have labels of its own;
+// with ours in another order its streams are exchanged.
+func inOrder(d *sdp.Description) bool {
+	lines := d.Media()
+	if len(lines) != len(labels) {
+		return false
+	}
+	for i := range lines {
+		label, _ := d.Attribute(i, "label")
+		if at := slices.Index(labels[:], label); lines[i].Kind != "audio" || at >= 0 && at != i {
+			return false
+		}
+	}
+	return true
+}
+
+// common returns the codec that most of the lines take, of equals the first that we offer.
+func (f *Fork) common(lines []sdp.Media) (best *wire) {
+	most := 0
+	for _, w := range f.offered() {
+		n := 0
+		for i := range lines {
+			if takes(&lines[i], w) {
+				n++
+			}
+		}
+		if n > most {
+			best, most = &w, n
+		}
+	}
+	return best
+}
+
+func takes(m *sdp.Media, w wire) bool {
+	return !m.Rejected && !m.Secure && slices.ContainsFunc(m.Formats, func(x media.Format) bool { return x.PayloadType == w.payloadType })
 }
 
 // wanted tells whether a server wants to hear a stream now, at an address that

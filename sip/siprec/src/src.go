@@ -82,9 +82,14 @@ type Counters struct {
 	Packets     atomic.Uint64 // RTP
 	DroppedMS   atomic.Uint64 // audio that no server was there for
 	SendErrors  atomic.Uint64
+	Partial     atomic.Uint64 // answers that take one of both streams alone
+	Unreachable atomic.Uint64 // servers given up because their hosts refuse audio
+	UntakenMS   atomic.Uint64 // audio of a stream that its server does not take
 	Resumed     atomic.Uint64 // recording sessions of a process before that go on
 	Dismissed   atomic.Uint64 // recording sessions of a process before that were ended
 	Live        atomic.Int64  // forks going on
+
+	UntakenStreams atomic.Int64 // that their servers do not take at present
 }
 
 // Client sends recordings to servers.
@@ -163,6 +168,7 @@ func (c *Client) Start() error {
 	}
 	c.media, c.port = conn, ap.Port()
 	c.udp, _ = conn.(addrPortWriter)
+	askErrors(conn)
 	c.wg.Go(c.pace)
 	c.wg.Go(c.discard)
 	return nil
@@ -328,12 +334,17 @@ func (c *Client) handle(m *sip.Message) {
 	}
 }
 
-// discard reads what servers send: reports of what they received.
+// discard reads what servers send: reports of what they received. What their hosts
+// say of audio that nobody takes is an error of the reader.
 func (c *Client) discard() {
 	buf := make([]byte, 1500)
 	for {
-		if _, _, err := c.media.ReadFrom(buf); errors.Is(err, net.ErrClosed) || c.ctx.Err() != nil {
+		_, _, err := c.media.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) || c.ctx.Err() != nil {
 			return
+		}
+		if err != nil {
+			refusals(c.media, c.refused)
 		}
 	}
 }
