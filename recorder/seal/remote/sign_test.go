@@ -3,9 +3,11 @@ package remote
 import (
 	"bytes"
 	"crypto/ed25519"
+	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -165,4 +167,41 @@ func FuzzDecode(f *testing.F) {
 			t.Error("an error is taken for a result")
 		}
 	})
+}
+
+// TestVector: who builds a key manager by PROTOCOL.md can check signatures by its example,
+// which is what this code signs and believes.
+func TestVector(t *testing.T) {
+	doc, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodPost, "https://Keys.example:443/base/v1/wrap", strings.NewReader("{}"))
+	created := time.Unix(1800000000, 0)
+	p := newParams(requestComponents, "recorder-1", strings.Repeat("A", 24), created)
+	base := requestBase(r.Method, r.Host, r.URL.EscapedPath(), digest([]byte("{}")), p.raw)
+	asked := ed25519.Sign(testKey, base)
+	r.Header.Set(headerDigest, digest([]byte("{}")))
+	r.Header.Set(headerInput, label+"="+p.raw)
+	r.Header.Set(headerSignature, formatSignature(asked))
+	public := testKey.Public().(ed25519.PublicKey)
+	if s, err := ReadRequest(r, []byte("{}")); err != nil || !s.By(public) || !bytes.Equal(s.base, base) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	answer, h := []byte(`{"key":"7"}`), http.Header{}
+	SignResponse(h, http.StatusOK, answer, asked, "keys", testKey, created)
+	if err := verifyResponse(h, http.StatusOK, answer, asked, []ed25519.PublicKey{public}); err != nil {
+		t.Error(err)
+	}
+	signed := responseBase(http.StatusOK, digest(answer), asked, newParams(responseComponents, "keys", "", created).raw)
+	for what, want := range map[string]string{
+		"seed": hex.EncodeToString(testKey.Seed()), "public key": hex.EncodeToString(public), "what is signed of a request": string(base),
+		"signature of the request": headerSignature + ": " + r.Header.Get(headerSignature), "body of the answer": string(answer),
+		"fields of the answer":        headerInput + ": " + h.Get(headerInput) + "\n" + headerSignature + ": " + h.Get(headerSignature),
+		"what is signed of an answer": string(signed),
+	} {
+		if !strings.Contains(string(doc), want+"\n") && !strings.Contains(string(doc), "`"+want+"`") {
+			t.Errorf("PROTOCOL.md has another %s, want:\n%s", what, want)
+		}
+	}
 }
