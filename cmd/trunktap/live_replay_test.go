@@ -280,7 +280,10 @@ func TestLiveIPv6(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
-	hosts := v6Hosts(t, 2)
+	hosts, err := v6Hosts(t, 2)
+	if err != nil {
+		t.Skip(err)
+	}
 	var agents [2]*siptest.Agent
 	tc := liveTrunkConfig{Name: "v6", Format: recorder.FormatOggOpus}
 	for side, addr := range hosts {
@@ -304,8 +307,9 @@ func TestLiveIPv6(t *testing.T) {
 	d.stop()
 }
 
-// v6Hosts gives addresses of their own to loopback, until the end of the test.
-func v6Hosts(t *testing.T, n int) (out []netip.Addr) {
+// v6Hosts gives addresses of their own to loopback, until the end of the test. The
+// error says what this machine lacks for that.
+func v6Hosts(t *testing.T, n int) (out []netip.Addr, err error) {
 	t.Helper()
 	prefix := fmt.Sprintf("fd74:7470:%x:%x::", rand.Uint32()&0xffff, rand.Uint32()&0xffff) // at random: tests may run side by side
 	for i := range n {
@@ -320,7 +324,7 @@ func v6Hosts(t *testing.T, n int) (out []netip.Addr) {
 		}
 		// Without nodad nobody can bind to it until the kernel, some time later, takes it for its own.
 		if err := ip(t.Context(), "add", "nodad"); err != nil {
-			t.Skipf("IPv6 addresses on loopback need root, ip and a kernel with IPv6: %v", err)
+			return nil, fmt.Errorf("IPv6 addresses on loopback need root, ip and a kernel with IPv6: %w", err)
 		}
 		t.Cleanup(func() {
 			if err := ip(context.Background(), "del"); err != nil {
@@ -329,5 +333,5 @@ func v6Hosts(t *testing.T, n int) (out []netip.Addr) {
 		})
 		out = append(out, addr)
 	}
-	return out
+	return out, nil
 }

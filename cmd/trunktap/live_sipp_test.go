@@ -149,14 +149,18 @@ func sippRefusals() []*sippScene {
 func TestLiveSIPpScenes(t *testing.T) {
 	at := freeUDP(t, liveHost)
 	cfg := liveConfig{Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}}
-	scenes := sippScenes()
-	runs := make([]*sippRun, len(scenes))
-	for i, s := range scenes {
+	scenes, runs := []*sippScene{}, []*sippRun{}
+	for i, s := range sippScenes() {
 		r := &sippRun{sippScene: s, via: at}
 		hosts := []netip.Addr{liveAddr(byte(20 + 2*i)), liveAddr(byte(21 + 2*i))}
 		media := liveHost
 		if s.v6 {
-			hosts, media = v6Hosts(t, 2), netip.IPv6Loopback()
+			var err error
+			if hosts, err = v6Hosts(t, 2); err != nil {
+				t.Logf("%s is left out, alone: %v", s.name, err)
+				continue
+			}
+			media = netip.IPv6Loopback()
 			r.via = freeUDP(t, media)
 			cfg.Listen = append(cfg.Listen, "udp://"+r.via.String())
 		}
@@ -181,7 +185,7 @@ func TestLiveSIPpScenes(t *testing.T) {
 			}
 		}
 		cfg.Trunks = append(cfg.Trunks, tc)
-		runs[i] = r
+		scenes, runs = append(scenes, s), append(runs, r)
 	}
 	d := newLiveDaemon(t, cfg)
 	d.start()
