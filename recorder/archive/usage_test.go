@@ -77,9 +77,29 @@ func wantUsage(t testing.TB, a *Archive, what string) {
 	}
 }
 
-// TestUsageEqualsStored: whatever is recorded, carried, rewrapped, shredded and
-// given up, in whatever order, while the store fails or not: what the catalogue
-// accounts for is what is stored.
+// removeStored takes a recording out of its store, as somebody with a tool for stores does.
+func removeStored(t testing.TB, a *Archive, id string) {
+	t.Helper()
+	for _, s := range a.shelves {
+		var names []string
+		err := s.store.List(context.Background(), "2026/11/22/"+id+"/", func(i recorder.BlobInfo) error {
+			names = append(names, i.Name)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			if err := s.store.Delete(context.Background(), n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestUsageEqualsStored: whatever is recorded, carried, coded anew, rewrapped, shredded,
+// given up, swept, taken out of the store and found by a rebuild, in whatever order,
+// while the store fails or not: what the catalogue accounts for is what is stored.
 func TestUsageEqualsStored(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		mem := vfstest.NewMem()
@@ -96,7 +116,10 @@ func TestUsageEqualsStored(t *testing.T) {
 		far.unchecked = true // its keys are others
 		a, err := Open(Config{
 			StoreDir: "/data/store", SpoolDir: "/data/spool", FS: mem, Sealer: keys, Catalog: c, Node: "n1",
-			Stores: map[string]StoreConfig{"far": {Store: far}},
+			Stores: map[string]StoreConfig{"far": {Store: far}}, Deferred: DeferredConfig{Options: func(m *recorder.Manifest) (codec.Options, bool) {
+				again := m.ID[len(m.ID)-1]%3 == 0
+				return codec.Options{Bitrate: 24_000, Application: codec.OpusAudio}, again
+			}},
 		})
 		if err != nil {
 			r.Fatal(err)
@@ -140,8 +163,25 @@ func TestUsageEqualsStored(t *testing.T) {
 				}
 			},
 		}
-		for range rapid.IntRange(1, 12).Draw(r, "steps") {
-			name := rapid.SampledFrom([]string{"record", "record", "carry", "carry", "far", "rotate", "rewrap", "shred"}).Draw(r, "step")
+		steps["encode"] = func() { encodeAll(context.Background(), a) }
+		steps["sweep"] = func() { _, _ = a.Sweep(context.Background(), true) }
+		steps["rebuild"] = func() {
+			if _, err := a.RebuildWith(context.Background(), smallSteps, nil); err != nil && !far.down {
+				r.Fatal(err)
+			}
+		}
+		steps["remove"] = func() {
+			if len(ids) == 0 || far.down {
+				return
+			}
+			if id := rapid.SampledFrom(ids).Draw(r, "gone"); !a.isSpooled(id) {
+				removeStored(t, a, id)
+				steps["rebuild"]()
+			}
+		}
+		names := []string{"record", "record", "carry", "carry", "far", "rotate", "rewrap", "shred", "encode", "sweep", "rebuild", "remove"}
+		for range rapid.IntRange(1, 16).Draw(r, "steps") {
+			name := rapid.SampledFrom(names).Draw(r, "step")
 			steps[name]()
 			if !far.down {
 				if _, err := a.ShredDue(context.Background()); err != nil {
