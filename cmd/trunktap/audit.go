@@ -179,6 +179,9 @@ func epochIn(d audit.Dir, name string) (audit.Epoch, []string, error) {
 			return d.Epoch(name), all, nil
 		}
 	}
+	if name == "" {
+		return audit.Epoch{}, all, fmt.Errorf("there is no audit log yet, the daemon begins it: %w", recorder.ErrNotFound)
+	}
 	return audit.Epoch{}, all, fmt.Errorf("audit log %q: %w", name, recorder.ErrNotFound)
 }
 

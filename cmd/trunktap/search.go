@@ -84,14 +84,24 @@ func (s *searchFlags) query() (recorder.Query, error) {
 				v = m.Format(time.RFC3339Nano)
 			}
 			if err := f.Set(&q, v); err != nil {
-				return q, usagef("trunktap: --%w", err)
+				return q, flagError(err)
 			}
 		}
 	}
 	if err := q.Check(); err != nil {
-		return q, usagef("trunktap: --%w", err)
+		return q, flagError(err)
 	}
 	return q, nil
+}
+
+// flagError names fields as flags have them.
+func flagError(err error) error {
+	text := err.Error()
+	for i := range recorder.QueryFields {
+		f := &recorder.QueryFields[i]
+		text = strings.ReplaceAll(text, f.Name, flagName(f))
+	}
+	return usagef("trunktap: --%s", text)
 }
 
 // parameters are those of the API for a query.

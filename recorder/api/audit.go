@@ -181,7 +181,7 @@ func (s *Server) auditRoutes() {
 				return nil, aerr
 			}
 			if err != nil {
-				return nil, s.problem("prove an entry of the audit log", err)
+				return nil, s.problem(doProve, err)
 			}
 			return &proofAnswer{p}, nil
 		})
@@ -197,7 +197,7 @@ func (s *Server) audit(ctx context.Context, in *auditInput) (*auditAnswer, error
 		return nil, aerr
 	}
 	if err != nil {
-		return nil, s.problem("read the audit log", err)
+		return nil, s.problem(doReadLog, err)
 	}
 	return &auditAnswer{page}, nil
 }

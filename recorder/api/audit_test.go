@@ -81,7 +81,9 @@ func TestAccesses(t *testing.T) {
 		{"POST", "/v1/verify", `{"ids":["r1"]}`, 200, "access.verify", "r1", "served"},
 	} {
 		log.got, log.err = nil, nil
-		f.mustDo(t, c.method, c.path, c.body, c.status)
+		if body, _ := f.mustDo(t, c.method, c.path, c.body, c.status); c.status == 404 && strings.Contains(c.path, "audit") && !strings.Contains(body, "audit log") {
+			t.Errorf("%s %s: %s", c.method, c.path, body)
+		}
 		if len(log.got) == 0 {
 			t.Errorf("%s %s leaves no trace", c.method, c.path)
 			continue

@@ -164,7 +164,7 @@ func (s *Server) keyRoutes() {
 		func(ctx context.Context, in *retireInput) (*retireAnswer, error) {
 			out := &retireAnswer{}
 			out.Body.Retired = in.Body.Key
-			return out, s.keyProblem("retire a key", k.Retire(ctx, in.Body.Key, actorOf(ctx)))
+			return out, s.keyProblem(doRetire, k.Retire(ctx, in.Body.Key, actorOf(ctx)))
 		})
 	huma.Register(s.api, operation("shred", http.MethodPost, "/v1/recordings/{id}/shred", "Destroy the key of a recording: it can never be read again",
 		http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),

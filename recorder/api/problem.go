@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -86,6 +87,20 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	_ = json.NewEncoder(w).Encode(p) // the peer is gone
 }
 
+// missing is what is not found, where it is neither a call nor a recording.
+var missing = map[string]string{
+	doRetire:  "there is no such key",
+	doProve:   "there is no such entry in the audit log",
+	doReadLog: "there is no such audit log",
+}
+
+// What may be asked of keys and log, for problem.
+const (
+	doRetire  = "retire a key"
+	doProve   = "prove an entry of the audit log"
+	doReadLog = "read the audit log"
+)
+
 // problem turns an error of the recorder into one for the client and logs what
 // the operator has to know.
 func (s *Server) problem(doing string, err error) *Problem {
@@ -100,7 +115,7 @@ func (s *Server) problem(doing string, err error) *Problem {
 	case errors.As(err, &refused):
 		return newProblem(http.StatusConflict, "refused", refused.Why)
 	case errors.Is(err, recorder.ErrNotFound):
-		return newProblem(http.StatusNotFound, "not-found", "there is no such call or recording")
+		return newProblem(http.StatusNotFound, "not-found", cmp.Or(missing[doing], "there is no such call or recording"))
 	case errors.Is(err, recorder.ErrEnded):
 		return newProblem(http.StatusNotFound, "ended", "the call has ended")
 	case errors.Is(err, ErrCursor):
