@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,7 +27,8 @@ type sippScene struct {
 	third          string // calls from the caller's side, when the call is answered
 	back           string // answers on the caller's side what third calls, which is on the callee's side then
 	recordings     int
-	holds          int // windows of hold in all of them
+	holds          int           // windows of hold in all of them
+	limit          time.Duration // zero: a minute
 }
 
 const (
@@ -91,6 +93,12 @@ func sippScenes() []*sippScene {
 				"> INVITE sendrecv | Supported: timer | Session-Expires: 90;refresher=uac\n<? 180\n< 200 | Session-Expires ~ 90\n> ACK\n" +
 				"> UPDATE | Supported: timer | Session-Expires: 90;refresher=uac\n< 200 | Session-Expires ~ 90\n" + sippLeaves,
 			callee: sippAnswers + "< UPDATE\n> 200\n" + sippIsLeft, recordings: 1,
+		},
+		{ // nobody refreshes: the call ends a third of its interval before that is over (RFC 4028 section 10)
+			name: "session-expires", keys: []string{"session_timer: keep"}, limit: 2 * time.Minute,
+			caller: "> INVITE sendrecv | Supported: timer | Session-Expires: 90;refresher=uac\n<? 180\n< 200 | Session-Expires ~ 90;refresher=uac\n> ACK\n" +
+				"< BYE | Reason ~ session timer expired\n> 200\n",
+			callee: sippAnswers + "< BYE | Reason ~ session timer expired\n> 200\n", recordings: 1,
 		},
 		{
 			name: "late-offer", caller: "> INVITE\n<? 180\n< 200\n> ACK sendrecv\n" + sippLeaves,
@@ -249,7 +257,7 @@ func (r *sippRun) start(t *testing.T, n int) {
 	}
 	var err error
 	r.sipps[n], err = siptest.StartSIPp(t.Context(), siptest.SIPpConfig{
-		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1 || n == 3, Calls: calls, Limit: time.Minute,
+		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1 || n == 3, Calls: calls, Limit: cmp.Or(r.limit, time.Minute),
 		MediaPort: freeUDP(t, r.addr[n].Addr()).Port() &^ 1, Flow: flow, Tag: fmt.Sprint(r.name, n), CallID: fmt.Sprintf("%s-%d@live", r.name, n),
 	})
 	skipWithout(t, err)
