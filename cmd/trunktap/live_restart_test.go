@@ -17,7 +17,10 @@ import (
 )
 
 // restartCanary is a tone that is only spoken in secure pauses.
-const restartCanary = 2350.0 // Hz
+const (
+	restartCanary = 2350.0                 // Hz
+	restartMost   = 500 * time.Millisecond // from the kill, which a start follows at once, until media goes on through sockets
+)
 
 // TestLiveRestart kills the daemon in the middle of calls: they go on, and so do
 // their recordings.
@@ -60,6 +63,7 @@ func liveRestartOf(d *liveDaemon, engine string, agents [][2]*siptest.Agent, n i
 	t, kills := d.t, len(ends)
 	t.Helper()
 	d.start()
+	watched := machine()
 	calls := make([]*crashCall, n)
 	for i := range calls {
 		p := d.callAny(agents[i%2], [2]float64{400 + 10*float64(i%40), 1000 + 10*float64(i%40)})
@@ -84,7 +88,10 @@ func liveRestartOf(d *liveDaemon, engine string, agents [][2]*siptest.Agent, n i
 	if err := together(n, func(i int) error { return calls[i].afterRestart(ctx, d, i) }); err != nil {
 		t.Error(err)
 	}
-	restartPackets(t, engine, calls, killed, ready)
+	first := restartPackets(t, engine, calls, killed, ready)
+	if stood := watched.stood(killed, killed.Add(first)); engine == "user" && d.unit == nil && first > restartMost+stood {
+		t.Errorf("media goes on %s after the kill; the machine stood still for %s of it", first, stood)
+	}
 	recordings := d.recordings(n)
 	for i, c := range calls {
 		c.checkRestarted(d, recordings, i, kills)
@@ -106,8 +113,9 @@ func canKernel(d *liveDaemon) bool {
 	return strings.Contains(string(log), "kernel engine") && strings.Contains(string(log), "pinned=")
 }
 
-// restartPackets counts what the parties sent each other and did not get.
-func restartPackets(t *testing.T, engine string, calls []*crashCall, killed time.Time, ready time.Duration) {
+// restartPackets counts what the parties sent each other and did not get, and returns
+// after what time media went on, in the median.
+func restartPackets(t *testing.T, engine string, calls []*crashCall, killed time.Time, ready time.Duration) time.Duration {
 	t.Helper()
 	sent, missing, survived := 0, 0, 0
 	var first []time.Duration
@@ -135,6 +143,7 @@ func restartPackets(t *testing.T, engine string, calls []*crashCall, killed time
 	if engine == "kernel" && missing > 0 {
 		t.Errorf("%d packets are missing", missing)
 	}
+	return first[len(first)/2]
 }
 
 // States in which the daemon dies.
