@@ -211,7 +211,7 @@ func (d *Followed) Request(m *sip.Message) error {
 		err := d.offered(c.sdp)
 		l.rec.mu.Unlock()
 		l.offering = m.Method == sip.Invite && c.sdp == nil
-		l.rec.change(c, m.Arrival)
+		l.rec.change(l, c, m.Arrival)
 		return err
 	case "INFO", "MESSAGE":
 		l.takeMetadata(c, m.Arrival)
@@ -237,7 +237,7 @@ func (d *Followed) Final(m *sip.Message) error {
 	l.rec.mu.Lock()
 	err := d.offered(d.agreed)
 	l.rec.mu.Unlock()
-	l.rec.change(content{}, m.Arrival)
+	l.rec.change(l, content{}, m.Arrival)
 	return err
 }
 
@@ -257,7 +257,7 @@ func (d *Followed) Ack(m *sip.Message) error {
 	l.rec.mu.Lock()
 	err = l.accepted(p)
 	l.rec.mu.Unlock()
-	l.rec.change(c, m.Arrival)
+	l.rec.change(l, c, m.Arrival)
 	return err
 }
 

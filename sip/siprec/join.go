@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/trunktap/trunktap/sip"
+	"github.com/trunktap/trunktap/sip/sdp"
 )
 
 // joinKey is what two dialogs of one call have in common. Keys of one source mean
@@ -29,8 +30,8 @@ func joinKeys(s *Source, invite *sip.Message, c content) (lasting, passing []joi
 		if err != nil {
 			continue
 		}
-		for _, x := range m.Sessions {
-			add(&lasting, "session:", idKey(x.ID))
+		for _, id := range m.sessionsOf(c.sdp) {
+			add(&lasting, "session:", idKey(id))
 		}
 	}
 	if near, far := halves(invite); near+far != "" {
@@ -42,6 +43,37 @@ func joinKeys(s *Source, invite *sip.Message, c content) (lasting, passing []joi
 		}
 	}
 	return lasting, passing
+}
+
+// sessionsOf returns the sessions that the lines of a description belong to: those of their
+// streams, else those that are associated with the recording session, else all. A document
+// may tell of others, too, which a call came from or goes to.
+func (m *Metadata) sessionsOf(description []byte) (own []string) {
+	var all []string
+	for _, x := range m.Sessions {
+		all = append(all, x.ID)
+	}
+	known := func(id string) bool { return slices.ContainsFunc(all, func(x string) bool { return SameID(x, id) }) }
+	if d, err := sdp.Parse(description); err == nil {
+		for i := range d.Media() {
+			label, _ := d.Attribute(i, "label")
+			if st, ok := m.Labelled(clip(label)); ok && known(st.Session) {
+				own = append(own, st.Session)
+			}
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	for _, x := range m.Recordings {
+		if known(x.Session) && x.Disassociate.IsZero() {
+			own = append(own, x.Session)
+		}
+	}
+	if len(own) > 0 {
+		return own
+	}
+	return all
 }
 
 // recordingFor returns the recording that a new dialog belongs to: one that is

@@ -56,16 +56,17 @@ type savedLeg struct {
 	Seq, LocalSeq  uint32
 	Invite         string // the latest, without its body
 	InviteFlow     journal.Flow
-	Answer         string        `json:",omitempty"` // its 2xx, while the ACK is missing
-	Offering       bool          `json:",omitempty"`
-	Interval       time.Duration `json:",omitempty"`
-	Refreshes      bool          `json:",omitempty"` // we do
-	Refresh        time.Time     `json:",omitzero"`
-	Until          time.Time     `json:",omitzero"` // when it expires, where we refresh
-	Lines          []savedLine   `json:",omitempty"`
-	Over           time.Time     `json:",omitzero"` // it has ended: only repetitions are waited for
-	Bye            string        `json:",omitempty"`
-	ByeFlow        journal.Flow  `json:",omitzero"`
+	Answer         string            `json:",omitempty"` // its 2xx, while the ACK is missing
+	Offering       bool              `json:",omitempty"`
+	Interval       time.Duration     `json:",omitempty"`
+	Refreshes      bool              `json:",omitempty"` // we do
+	Refresh        time.Time         `json:",omitzero"`
+	Until          time.Time         `json:",omitzero"` // when it expires, where we refresh
+	Lines          []savedLine       `json:",omitempty"`
+	Labels         map[string]string `json:",omitempty"`
+	Over           time.Time         `json:",omitzero"` // it has ended: only repetitions are waited for
+	Bye            string            `json:",omitempty"`
+	ByeFlow        journal.Flow      `json:",omitzero"`
 }
 
 // savedLine is a line; without a port it was refused.
@@ -81,10 +82,11 @@ type savedLine struct {
 	Ptime        time.Duration  `json:",omitempty"`
 	ID           media.StreamID
 	Side         media.Side
-	SideBy       string   `json:",omitempty"`
-	SideKnown    bool     `json:",omitempty"`
-	Mixed        bool     `json:",omitempty"`
-	Senders      []string `json:",omitempty"`
+	SideBy       string        `json:",omitempty"`
+	SideKnown    bool          `json:",omitempty"`
+	Mixed        bool          `json:",omitempty"`
+	Senders      []string      `json:",omitempty"`
+	Parties      []Participant `json:",omitempty"` // of a stream that the snapshot has not: another dialog's document is later
 
 	Sec *savedProtection `json:",omitempty"`
 }
@@ -276,8 +278,13 @@ func (l *leg) save() *savedLeg {
 		}
 		return s
 	}
+	s.Labels = maps.Clone(l.streams)
 	for _, n := range l.lines {
-		s.Lines = append(s.Lines, n.save())
+		line := n.save()
+		if _, has := l.rec.known.Stream(n.place.stream); !has && n.place.stream != "" {
+			line.Parties = n.place.parties
+		}
+		s.Lines = append(s.Lines, line)
 	}
 	return s
 }

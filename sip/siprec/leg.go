@@ -67,7 +67,10 @@ type leg struct {
 
 	saved *savedLeg // guarded by the recording's mu
 	lines []*line   // see line
-	shown int       // of lines, in our description: as many as were offered; 0: all
+	// streams are the ids of those that its labels stand for, by what came in this dialog: labels of
+	// others are theirs. Empty: one label stands for several. Guarded like lines.
+	streams map[string]string
+	shown   int // of lines, in our description: as many as were offered; 0: all
 }
 
 func newLeg(s *Server, id uint64, source *Source, m *sip.Message) *leg {

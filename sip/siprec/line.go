@@ -267,6 +267,7 @@ func (l *leg) tracks() []track {
 	out := make([]track, len(l.lines))
 	for i, n := range l.lines {
 		out[i] = track{label: n.label, half: l.half, aor: l.halfAOR, was: n.place}
+		out[i].stream, out[i].bound = l.streams[n.label]
 		if n.fresh {
 			out[i].was = place{}
 		}

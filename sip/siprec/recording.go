@@ -74,7 +74,7 @@ func (r *recording) begin(l *leg, invite *sip.Message, c content) error {
 	if r.ended || len(r.legs) >= legsMax {
 		return fmt.Errorf("%w: the recording has ended", errObserver)
 	}
-	raw := r.learn(c)
+	raw := r.learn(l, c)
 	if len(r.legs) == 0 {
 		if err := r.observe(l, invite); err != nil {
 			return err
@@ -92,8 +92,8 @@ type document struct {
 	keep bool
 }
 
-// learn adds the metadata of a message to the snapshot.
-func (r *recording) learn(c content) []document {
+// learn adds the metadata of a message of a leg to the snapshot.
+func (r *recording) learn(l *leg, c content) []document {
 	var out []document
 	for _, p := range c.metadata {
 		m, err := Parse(p.content)
@@ -103,6 +103,7 @@ func (r *recording) learn(c content) []document {
 			continue
 		}
 		r.srv.counters.Metadata.Add(1)
+		l.bind(m, m.replaces(r.known))
 		next, missing := r.known.Merge(m)
 		if m.replaces(r.known) {
 			r.chronicle.partly = false
@@ -322,13 +323,13 @@ func (r *recording) conversation() []string {
 
 // change takes a message that belongs to a leg: new metadata, or descriptions that
 // have been agreed on.
-func (r *recording) change(c content, at time.Time) {
+func (r *recording) change(l *leg, c content, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.ended {
 		return
 	}
-	r.keep(r.learn(c), at)
+	r.keep(r.learn(l, c), at)
 	r.tell(at)
 }
 

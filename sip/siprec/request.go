@@ -2,6 +2,7 @@ package siprec
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,8 +50,11 @@ func (l *leg) take(m *sip.Message) {
 	switch {
 	case l.invite == nil:
 		l.setup(s, now)
-	case m.ToTag() == "" && m.Method == sip.Invite:
+	case m.ToTag() == "" && m.Method == sip.Invite && l.merged(s):
 		l.respond(s, 482, "Loop Detected")
+	case m.ToTag() == "" && m.Method == sip.Invite:
+		l.servers = l.servers[:len(l.servers)-1]
+		l.anew(m, now)
 	case l.ended, m.ToTag() != l.tag:
 		l.respond(s, 481, "Call/Transaction Does Not Exist")
 	case seq <= l.end.Seq:
@@ -60,6 +64,30 @@ func (l *leg) take(m *sip.Message) {
 		l.end.Flow = m.Flow
 		l.inDialog(s, now)
 	}
+}
+
+// merged says whether an INVITE of a new transaction is one that is being answered
+// already (RFC 3261 section 8.2.2.2).
+func (l *leg) merged(s *dialog.Server) bool {
+	if l.srv.follower != nil || !l.confirmed && !l.ended {
+		return true
+	}
+	seq, _ := s.Req.CSeq()
+	return slices.ContainsFunc(l.servers, func(o *dialog.Server) bool {
+		was, method := o.Req.CSeq()
+		return o != s && method == sip.Invite && was == seq && o.Req.ToTag() == ""
+	})
+}
+
+// anew takes an INVITE by which the client begins this dialog once more: it knows nothing of
+// this one any more, which ends without a BYE. That would be one of the other.
+func (l *leg) anew(m *sip.Message, now time.Time) {
+	if !l.ended {
+		l.log.Info("the client has begun the dialog anew", "since", l.started)
+		l.invite.Acked() // nobody will
+	}
+	l.finish(now, media.CauseTimeout)
+	l.srv.readmit(l, m)
 }
 
 // respond answers a request of the client.
@@ -263,7 +291,7 @@ func (l *leg) inDialog(s *dialog.Server, now time.Time) {
 func (l *leg) takeMetadata(c content, now time.Time) {
 	c.others = nil
 	if len(c.metadata) > 0 {
-		l.rec.change(c, now)
+		l.rec.change(l, c, now)
 	}
 }
 
@@ -294,7 +322,7 @@ func (l *leg) change(s *dialog.Server, now time.Time) {
 	if invite {
 		l.invite, l.offering = s, c.sdp == nil
 	}
-	l.rec.change(c, now)
+	l.rec.change(l, c, now)
 	headers := l.inviteHeaders(m, now)
 	if c.sdp != nil || invite {
 		l.answerWith(s, 200, "OK", l.described(), headers...)
@@ -331,7 +359,7 @@ func (l *leg) takeAck(m *sip.Message, now time.Time) {
 		l.hangUp(now, media.CauseFailed, "488", "no usable answer")
 		return
 	}
-	l.rec.change(c, now)
+	l.rec.change(l, c, now)
 	l.heard = now
 }
 

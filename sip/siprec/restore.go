@@ -193,6 +193,7 @@ func (s *Server) reviveLeg(r *recording, j *savedLeg) (*leg, error) {
 	m.Arrival, m.Flow = journal.Live(j.Started), j.InviteFlow.Flow()
 	l := newLeg(s, j.ID, r.source, m)
 	l.tag, l.sdpID, l.sdpVersion, l.cname, l.half, l.halfAOR = j.Tag, j.SDPID, j.Version, j.CNAME, j.Half, j.HalfAOR
+	l.streams = j.Labels
 	l.branches = j.Branches + 1<<16 // those that were not journalled are passed over
 	l.from, l.to, l.allows, l.offering = j.From, j.To, j.Allows, j.Offering
 	l.end = dialog.End{Target: j.Target, Routes: j.Routes, Flow: j.Flow.Flow(), Seq: j.Seq}
@@ -269,7 +270,7 @@ func (s *savedLine) line() *line {
 	return &line{
 		addr: s.Addr, kind: s.Kind, proto: s.Proto, label: s.Label, formats: s.Formats, direction: s.Direction, zero: s.Zero, mux: s.Mux,
 		remote: s.Remote, rtcp: s.RTCP, ptime: s.Ptime, id: s.ID, again: s.ID != 0, senders: s.Senders,
-		place: place{known: s.SideKnown, side: s.Side, by: strings.TrimSuffix(s.SideBy, pairedByOrder), mixed: s.Mixed},
+		place: place{known: s.SideKnown, side: s.Side, by: strings.TrimSuffix(s.SideBy, pairedByOrder), mixed: s.Mixed, parties: s.Parties},
 	}
 }
 

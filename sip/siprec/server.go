@@ -254,6 +254,16 @@ func (s *Server) admit(m *sip.Message) {
 	s.wg.Go(l.own)
 }
 
+// readmit begins another dialog in the place of one that its client knows no more.
+func (s *Server) readmit(l *leg, m *sip.Message) {
+	s.mu.Lock()
+	if s.legs[l.key] == l {
+		delete(s.legs, l.key)
+	}
+	s.mu.Unlock()
+	s.handle(m)
+}
+
 // refused tells of a session that is refused.
 func (s *Server) refused(m *sip.Message, source, cause string, status int) {
 	if s.cfg.CallRefused != nil && m.ToTag() == "" {

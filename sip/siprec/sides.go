@@ -98,6 +98,7 @@ type place struct {
 	by      string
 	mixed   bool
 	parties []Participant // who contribute to it
+	stream  string        // its id in the metadata, if it has one
 }
 
 // half is what a client says of a dialog of its own: that it carries the near or
@@ -115,7 +116,10 @@ type track struct {
 	label string
 	half  half
 	aor   string // of that half's party, as far as header fields tell
-	was   place  // what was found before, for a stream that nobody sends at the moment
+
+	stream string // what the label stands for, when the dialog has said so; empty: for several
+	bound  bool   // it has said so
+	was    place  // what was found before, for a stream that nobody sends at the moment
 }
 
 // arrange decides the sides of all streams of a recording. It depends on its
@@ -152,11 +156,17 @@ func (s *Source) arrange(m *Metadata, tracks []track) []place {
 // metadata, else in the order of the document.
 func (s *Source) contributors(m *Metadata, tracks []track, out []place) (byOrder bool) {
 	flows := len(m.Flows) > 0
+	claimed := claims(tracks)
 	for i, t := range tracks {
-		st, ok := m.Labelled(t.label)
+		st, ok := m.of(t, claimed)
 		if !ok && t.label == "" && i < len(m.Streams) && len(tracks) == len(m.Streams) {
 			st, ok = m.Streams[i], true // a client that labels nothing
 		}
+		if !ok && t.stream != "" { // the latest document is another dialog's, and tells nothing of it
+			out[i].stream, out[i].parties, out[i].mixed = t.stream, t.was.parties, t.was.mixed
+			continue
+		}
+		out[i].stream = st.ID
 		out[i].mixed = ok && st.Mixed
 		switch {
 		case t.half != wholeCall && t.aor != "":
@@ -180,6 +190,54 @@ func (s *Source) contributors(m *Metadata, tracks []track, out []place) (byOrder
 		}
 	}
 	return byOrder
+}
+
+// claims are the streams that lines of dialogs stand for by their own documents.
+func claims(tracks []track) map[string]bool {
+	out := map[string]bool{}
+	for _, t := range tracks {
+		if t.stream != "" {
+			out[idKey(t.stream)] = true
+		}
+	}
+	return out
+}
+
+// of returns the stream of a line. A label that its dialog has not told of is not that
+// of another one's line.
+func (m *Metadata) of(t track, claimed map[string]bool) (Stream, bool) {
+	if t.bound {
+		if t.stream == "" {
+			return Stream{}, false
+		}
+		return m.Stream(t.stream)
+	}
+	st, ok := m.Labelled(t.label)
+	if ok && claimed[idKey(st.ID)] {
+		return Stream{}, false
+	}
+	return st, ok
+}
+
+// bind takes over what a document of the dialog says its labels stand for; all: it says
+// everything.
+func (l *leg) bind(m *Metadata, all bool) {
+	if all || l.streams == nil {
+		l.streams = map[string]string{}
+	}
+	seen := map[string]bool{}
+	for _, s := range m.Streams {
+		was, has := l.streams[s.Label]
+		switch {
+		case s.Label == "" || !has && len(l.streams) >= metadataItemsMax:
+			continue
+		case seen[s.Label] && !SameID(was, s.ID):
+			l.streams[s.Label] = ""
+		default:
+			l.streams[s.Label] = s.ID
+		}
+		seen[s.Label] = true
+	}
 }
 
 // direct applies what tells the side of a stream by itself.

@@ -91,7 +91,7 @@ func (r *recording) held(n *line, p place) bool {
 		}
 		return false
 	}
-	st, ok := r.known.Labelled(n.label)
+	st, ok := r.known.Stream(p.stream)
 	if !ok || len(n.senders) == 0 || len(r.known.Senders(st.ID)) > 0 {
 		return false
 	}
