@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/trunktap/trunktap/media"
@@ -80,6 +81,42 @@ func TestFailoverOn503(t *testing.T) {
 		q.want("ACK")
 		if res := w.a.want("503"); res.Get("X-Own") != "yes" || res.Get("Retry-After") != "7" {
 			t.Errorf("not the last one's own:\n%s", res.Append(nil))
+		}
+	})
+}
+
+// TestCallsFollowWeights: next hops of one priority share the calls, and the other one
+// takes what one of them refuses.
+func TestCallsFollowWeights(t *testing.T) {
+	edit := twoHops(func(s *sip.Side) {
+		for i, weight := range []int{3, 1} {
+			s.NextHops[i].Priority, s.NextHops[i].Weight = 1, weight
+		}
+	})
+	inBubble(t, edit, func(w *bench) {
+		q := newPeer(t, w.net, pbx2)
+		defer q.close()
+		const calls = 400
+		first := map[*peer]int{}
+		for i := range calls {
+			begin(w.a, outside, fmt.Sprint("call", i), sdpOf(carrier.Addr(), 7000))
+			w.a.want("100")
+			synctest.Wait()
+			one, other := w.p, q
+			if len(q.in) > 0 {
+				one, other = q, w.p
+			}
+			first[one]++
+			for _, p := range []*peer{one, other} {
+				got := p.take(inside)
+				p.reply(got.invite, 503, "x", []string{"Retry-After: 0"}, "")
+				p.want("ACK")
+			}
+			w.a.want("503")
+			time.Sleep(time.Minute) // whom nobody heard of rests
+		}
+		if n := first[w.p]; n < 230 || n > 370 || n+first[q] != calls {
+			t.Errorf("%d and %d calls began at the first and the second, want three of one on one of the other", n, first[q])
 		}
 	})
 }
