@@ -201,6 +201,7 @@ func siprecMetrics(reg *prometheus.Registry, s *siprec.Server) {
 		"metadata_refused_total": {"Documents of metadata that could not be read; they are kept as they came.", &c.MetadataRefused},
 		"snapshots_total":        {"Snapshots of metadata that were requested.", &c.Snapshots},
 		"sides_unknown_total":    {"Dialogs with streams whose side could not be told.", &c.SidesUnknown},
+		"one_sided_total":        {"Dialogs whose parties rules put all on one side.", &c.OneSided},
 		"media_silent_total":     {"Dialogs ended because nothing was sent.", &c.MediaSilent},
 		"expired_total":          {"Dialogs ended because their session was not refreshed.", &c.Expired},
 		"unknown_total":          {"SIP messages of no known dialog.", &c.Unknown},

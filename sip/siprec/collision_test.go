@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
 	"github.com/trunktap/trunktap/media/srtp/dtls"
 	"github.com/trunktap/trunktap/sip/journal/journaltest"
@@ -152,6 +153,8 @@ func TestClientThatBeginsAnew(t *testing.T) {
 		r.send("BYE", "bye", 9, second, "")
 		r.want(200)
 		time.Sleep(time.Minute)
+		w.srv.mu.Lock()
+		defer w.srv.mu.Unlock()
 		if n := len(w.srv.byID); n != 0 || len(w.srv.legs) != 0 {
 			t.Errorf("%d dialogs, %d keys are left", n, len(w.srv.legs))
 		}
@@ -232,16 +235,19 @@ func TestFingerprintChanges(t *testing.T) {
 // What two dialogs say of one label is kept apart in the next process, too.
 func TestLabelsOfTwoDialogsOverRestart(t *testing.T) {
 	j := &journaltest.Mem{}
-	inBubble(t, journalling(j), func(w *bench) {
-		mine := told([]string{"S"}, "s1 1 S p1 "+agentAOR)
+	byValue := func(c *Config) {
+		c.Sources[0].InternalDomains, c.Sources[0].Sides = nil, []SideRule{{Value: "role=agent", Side: media.Internal}}
+	}
+	inBubble(t, func(c *Config) { journalling(j)(c); byValue(c) }, func(w *bench) {
+		mine := strings.Replace(told([]string{"S"}, "s1 1 S p1 "+agentAOR), "</participant>", `<x:role xmlns:x="urn:x">agent</x:role></participant>`, 1)
 		other := told([]string{"S"}, "s2 1 S p2 "+carrierAOR)
 		a, _ := w.dial("a", dialogOf(mine, "1"))
 		b, _ := w.dial("b", dialogOf(other, "1"))
 		before := strings.Split(w.log(), "\n")
-		if _, restored := w.killed(j, nil); len(restored.Sessions) != 1 {
+		if _, restored := w.killed(j, func(c *Config, _ map[string][]byte) { byValue(c) }); len(restored.Sessions) != 1 {
 			t.Fatalf("restored %+v", restored)
 		}
-		w.want(`answered`, `stream 1 "1" internal by domain sending true [`+agentAOR+`]`, `stream 2 "1" external by domain sending true [`+carrierAOR+`]`)
+		w.want(`answered`, `stream 1 "1" internal by rule sending true [`+agentAOR+`]`, `stream 2 "1" external by number sending true [`+carrierAOR+`]`)
 		for c, document := range map[*siptest.SRCDialog]string{a: mine, b: other} {
 			if _, err := c.Do(w.ctx, "INFO", TypeMetadata, []byte(document)); err != nil {
 				t.Fatal(err)

@@ -86,7 +86,7 @@ type savedLine struct {
 	SideKnown    bool          `json:",omitempty"`
 	Mixed        bool          `json:",omitempty"`
 	Senders      []string      `json:",omitempty"`
-	Parties      []Participant `json:",omitempty"` // of a stream that the snapshot has not: another dialog's document is later
+	Parties      []Participant `json:",omitempty"` // for when the snapshot does not tell of them any more
 
 	Sec *savedProtection `json:",omitempty"`
 }
@@ -280,11 +280,7 @@ func (l *leg) save() *savedLeg {
 	}
 	s.Labels = maps.Clone(l.streams)
 	for _, n := range l.lines {
-		line := n.save()
-		if _, has := l.rec.known.Stream(n.place.stream); !has && n.place.stream != "" {
-			line.Parties = n.place.parties
-		}
-		s.Lines = append(s.Lines, line)
+		s.Lines = append(s.Lines, n.save())
 	}
 	return s
 }
@@ -294,6 +290,10 @@ func (n *line) save() savedLine {
 		Addr: n.addr, Kind: n.kind, Proto: n.proto, Label: n.label, Formats: n.formats, Direction: n.direction, Zero: n.zero, Mux: n.mux,
 		Remote: n.remote, RTCP: n.rtcp, Ptime: n.ptime, ID: n.id,
 		Side: n.place.side, SideBy: n.place.by, SideKnown: n.place.known, Mixed: n.place.mixed, Senders: slices.Clone(n.senders),
+	}
+	for _, p := range n.place.parties {
+		p.Extensions = nil
+		s.Parties = append(s.Parties, p)
 	}
 	if n.stream != nil {
 		s.Port, s.Sec = n.stream.Local(relaySide), n.saveProtection()

@@ -232,6 +232,35 @@ func (l *leg) noteUnknown() {
 			return
 		}
 	}
+	if side, ok := l.oneSided(); ok {
+		l.srv.counters.OneSided.Add(1)
+		l.log.Warn("rules put all parties on one side: the other channel stays empty", "side", side)
+	}
+}
+
+// oneSided says whether rules put streams of several parties on one side, and none on the other.
+func (l *leg) oneSided() (side media.Side, ok bool) {
+	var first *line
+	for _, r := range l.rec.legs {
+		for _, n := range r.lines {
+			if !n.told {
+				continue
+			}
+			q, one := n.place.alone()
+			if !one || n.place.by != ByRule {
+				return 0, false
+			}
+			if first == nil {
+				first = n
+				continue
+			}
+			if n.place.side != first.place.side {
+				return 0, false
+			}
+			side, ok = n.place.side, ok || !isSame(q, first.place.parties[0])
+		}
+	}
+	return side, ok
 }
 
 // refuseInvite answers an INVITE that cannot be taken; the first one ends the dialog.

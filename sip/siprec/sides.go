@@ -128,6 +128,9 @@ func (s *Source) arrange(m *Metadata, tracks []track) []place {
 	out := make([]place, len(tracks))
 	byOrder := s.contributors(m, tracks, out)
 	for i, t := range tracks {
+		if out[i].known {
+			continue
+		}
 		s.direct(&out[i], t)
 		if p := &out[i]; !p.known && len(p.parties) == 0 && t.was.known {
 			p.know(t.was.side, t.was.by)
@@ -136,15 +139,10 @@ func (s *Source) arrange(m *Metadata, tracks []track) []place {
 	discriminate(out, s.byDomain)
 	discriminate(out, s.byCaller)
 	discriminate(out, byNumber)
+	accompany(out)
 	exclude(out)
-	unknown := 0
+	guess(out, tracks)
 	for i := range out {
-		if p := &out[i]; !p.known {
-			p.side, p.by = media.Internal, ByUnknown
-			if unknown++; unknown == 1 && !p.mixed && !taken(out, media.External) || p.mixed {
-				p.side = media.External
-			}
-		}
 		if byOrder && len(out[i].parties) > 0 && out[i].by != ByUnknown {
 			out[i].by += pairedByOrder
 		}
@@ -163,7 +161,11 @@ func (s *Source) contributors(m *Metadata, tracks []track, out []place) (byOrder
 			st, ok = m.Streams[i], true // a client that labels nothing
 		}
 		if !ok && t.stream != "" { // the latest document is another dialog's, and tells nothing of it
-			out[i].stream, out[i].parties, out[i].mixed = t.stream, t.was.parties, t.was.mixed
+			out[i] = t.was
+			out[i].stream, out[i].by = t.stream, strings.TrimSuffix(t.was.by, pairedByOrder)
+			if !t.was.known {
+				out[i].side, out[i].by = 0, ""
+			}
 			continue
 		}
 		out[i].stream = st.ID
@@ -242,18 +244,9 @@ func (l *leg) bind(m *Metadata, all bool) {
 
 // direct applies what tells the side of a stream by itself.
 func (s *Source) direct(p *place, t track) {
-	for i := range s.Sides {
-		r := &s.Sides[i]
-		if len(p.parties) == 0 && r.matches(t.label, nil) {
-			p.know(r.Side, ByRule)
-			return
-		}
-		for k := range p.parties {
-			if r.matches(t.label, &p.parties[k]) {
-				p.know(r.Side, ByRule)
-				return
-			}
-		}
+	if side, ok := s.ruled(t.label, p.parties); ok {
+		p.know(side, ByRule)
+		return
 	}
 	switch {
 	case p.mixed:
@@ -263,6 +256,34 @@ func (s *Source) direct(p *place, t track) {
 	case t.half == farEnd:
 		p.know(media.External, ByHalf)
 	}
+}
+
+// ruled returns the side that rules put a stream on: of each party the first rule counts.
+// Rules that put parties of one stream on both sides say nothing of it.
+func (s *Source) ruled(label string, parties []Participant) (side media.Side, ok bool) {
+	if len(parties) == 0 {
+		return s.rule(label, nil)
+	}
+	for k := range parties {
+		is, has := s.rule(label, &parties[k])
+		if has && ok && is != side {
+			return 0, false
+		}
+		if has {
+			side, ok = is, true
+		}
+	}
+	return side, ok
+}
+
+// rule returns the side of the first rule that matches.
+func (s *Source) rule(label string, p *Participant) (media.Side, bool) {
+	for i := range s.Sides {
+		if r := &s.Sides[i]; r.matches(label, p) {
+			return r.Side, true
+		}
+	}
+	return 0, false
 }
 
 func (p *place) know(side media.Side, by string) { p.known, p.side, p.by = true, side, by }
@@ -308,29 +329,6 @@ func taken(list []place, side media.Side) bool {
 		}
 	}
 	return false
-}
-
-// exclude puts the one stream that is left on the side that nobody is on.
-func exclude(list []place) {
-	open := -1
-	for i := range list {
-		if !list[i].known {
-			if open >= 0 {
-				return
-			}
-			open = i
-		}
-	}
-	if open < 0 || len(list) < 2 {
-		return
-	}
-	if ext, in := taken(list, media.External), taken(list, media.Internal); ext != in {
-		side := media.External
-		if ext {
-			side = media.Internal
-		}
-		list[open].know(side, ByOther)
-	}
 }
 
 func (s *Source) byDomain(p Participant) (media.Side, string, bool) {

@@ -167,6 +167,7 @@ type Counters struct {
 	MetadataRefused atomic.Uint64 // documents that could not be read, and were kept as they came
 	Snapshots       atomic.Uint64 // requests of ours for a snapshot
 	SidesUnknown    atomic.Uint64 // dialogs that began with streams whose side could not be told
+	OneSided        atomic.Uint64 // dialogs that began with streams of several parties, all of one side by rules
 	MediaSilent     atomic.Uint64 // dialogs ended because nothing was sent
 	Expired         atomic.Uint64 // dialogs ended because nobody refreshed the session
 	Unknown         atomic.Uint64 // messages of no known dialog or transaction
