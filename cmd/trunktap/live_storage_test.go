@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/store/s3test"
+	"github.com/trunktap/trunktap/sip/siptest"
 )
 
 // storedIn lists the objects of a bucket.
@@ -139,27 +141,42 @@ func TestLiveStore(t *testing.T) {
 	d.stop()
 }
 
-// TestLiveDiskLow: a disk that runs low keeps new calls from being recorded, and
-// the others are not harmed; with room it goes on.
+// TestLiveDiskLow: a disk that runs low keeps new calls from being recorded, or from
+// being taken where that is wanted, and the others are not harmed; with room it goes on.
 func TestLiveDiskLow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("real time: left out by -short")
 	}
+	for _, do := range []string{"stop-new", "refuse-calls"} {
+		t.Run(do, func(t *testing.T) { liveDiskLow(t, do) })
+	}
+}
+
+func liveDiskLow(t *testing.T, do string) {
 	dir := mountTmpfs(t, 300<<20)
 	trunks, agents := twoTrunks(t, recorder.FormatOggOpus)
 	d := newLiveDaemon(t, liveConfig{
 		Trunks: trunks, Listen: []string{"udp://" + freeUDP(t, liveHost).String()},
 		Store: filepath.Join(dir, "store"), Spool: filepath.Join(dir, "spool"),
-		Storage: []string{"on_disk_low: {warn: 60%, at: 40%, do: stop-new}"},
+		Storage: []string{"on_disk_low: {warn: 60%, at: 40%, do: " + do + "}"},
 	})
 	d.start()
 	before := d.call(agents[0], [2]float64{440, 660})
 	filler := filepath.Join(dir, "filler")
 	mustWrite(t, filler, strings.Repeat("x", 200<<20))
 	d.waitMetric("trunktap_recordings_admitted", func(v float64) bool { return v == 0 })
-	during := d.call(agents[0], [2]float64{500, 800})
+	all := []*livePair{before}
+	if do == "refuse-calls" {
+		_, err := agents[0][0].Call(t.Context(), "sip:desk@"+d.via().String(), d.via(), siptest.CallOptions{})
+		var rejected *siptest.RejectedError
+		if !errors.As(err, &rejected) || rejected.Response.Code != 503 {
+			t.Errorf("a new call: %v, want 503", err)
+		}
+	} else {
+		all = append(all, d.call(agents[0], [2]float64{500, 800}))
+	}
 	time.Sleep(1500 * time.Millisecond)
-	for _, c := range []*livePair{before, during} {
+	for _, c := range all {
 		if err := c.bye(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +198,7 @@ func TestLiveDiskLow(t *testing.T) {
 		}
 		checkAccount(t, m)
 	}
-	for _, c := range []*livePair{before, during, after} {
+	for _, c := range append(all, after) {
 		if p := c.packets(t); len(p) < 50 {
 			t.Errorf("%d packets", len(p))
 		}
