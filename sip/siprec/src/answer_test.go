@@ -223,3 +223,37 @@ func TestAPauseThatAServerDoesNotEnd(t *testing.T) {
 		w.bye(w.b)
 	})
 }
+
+// TestTheLastBeforeAWindow: what is less than a packet is sent when the window begins, not
+// behind it, and holds up no end.
+func TestTheLastBeforeAWindow(t *testing.T) {
+	inBubble(t, false, func(w *world) {
+		w.a.accept()
+		w.speak(0, 1000, 8000)
+		w.f.Audio(1000, 8000, tone(1000, 50, 8000))
+		time.Sleep(100 * time.Millisecond)
+		w.f.Suppressed()
+		w.a.accept()
+		time.Sleep(100 * time.Millisecond)
+		if n := len(w.a.heard(0)); n != 53 {
+			t.Errorf("%d packets before the window, want 53", n)
+		}
+		time.Sleep(700 * time.Millisecond)
+		w.f.Audio(2000, 8000, tone(2000, 30, 8000))
+		w.a.accept()
+		time.Sleep(500 * time.Millisecond)
+		p := w.a.heard(0)
+		if len(p) < 54 || p[53].Timestamp-p[0].Timestamp != 2000*8 || !p[53].Marker {
+			t.Errorf("%d packets behind the window", len(p)-53)
+		}
+		w.f.Suppressed()
+		w.a.accept()
+		ended := time.Now()
+		w.f.End()
+		w.a.reply(w.a.want(sip.Bye), 200, nil)
+		if d := time.Since(ended); d > 100*time.Millisecond {
+			t.Errorf("the BYE came %s after the end, in a window", d)
+		}
+		<-w.f.done
+	})
+}

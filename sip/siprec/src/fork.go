@@ -246,7 +246,16 @@ func (f *Fork) connect(w *wire, to [2]remote, pausing bool) (less bool) {
 func (f *Fork) waiting() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.out.codec != nil && (len(f.out.blocks) > 0 || len(f.out.pcm[0]) > 0)
+	return f.out.codec != nil && (len(f.out.blocks) > 0 || len(f.out.pcm[0]) > 0 && !f.out.pausing)
+}
+
+// rests makes a packet of n samples of what is left, when nothing follows it for now.
+func (f *Fork) rests(n int) bool {
+	if !f.ended && !f.paused || !f.out.pad(n) {
+		return false
+	}
+	f.out.nextMS = -1
+	return true
 }
 
 // packet is one datagram to be sent.
@@ -266,7 +275,7 @@ func (f *Fork) due(dst []packet, now time.Time) []packet {
 	for {
 		n := packetMS * o.codec.rate / 1000
 		if len(o.pcm[0]) < n {
-			if !o.fill() && !(f.ended && o.pad(n)) {
+			if !o.fill() && !f.rests(n) {
 				break
 			}
 			continue
@@ -438,7 +447,7 @@ func (c *Client) pace() {
 
 func (c *Client) write(p packet) {
 	err := c.send(p)
-	if ofAnother(err) {
+	for tries := 0; tries < sendTries && ofAnother(err); tries++ {
 		err = c.send(p) // the socket is of all servers, and this one's packet has not been sent
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 const (
 	refusedFor = 2 * time.Second // a host that refuses audio for so long hears nothing
+	sendTries  = 4               // of a packet in whose place the system told of others
 	refusedGap = 5 * time.Second // beyond which a refusal has nothing to do with the one before: systems send one a second
 )
 
