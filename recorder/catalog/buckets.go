@@ -94,6 +94,26 @@ func spansOf(from, to int64) []string {
 	return out
 }
 
+// spansAround are the terms of at most so many spans that hold all keys in [from, to), and
+// as few others as that allows; nil when they would hold about everything.
+func spansAround(from, to int64, most int) []string {
+	if out := spansOf(from, to); len(out) > 0 && len(out) <= most {
+		return out
+	}
+	first, last := floorDiv(from, hourUS)+hourZero, floorDiv(to-1, hourUS)+hourZero
+	for level := range hourLevels {
+		if last-first < int64(most) {
+			var out []string
+			for n := first; n <= last; n++ {
+				out = append(out, timeTerm(level, n))
+			}
+			return out
+		}
+		first, last = first/hoursFactor, last/hoursFactor
+	}
+	return nil
+}
+
 func floorDiv(a, b int64) int64 {
 	q := a / b
 	if a%b < 0 {

@@ -15,8 +15,10 @@ import (
 // partial and says so. Where few rows have the terms asked for, they are taken
 // from the index of terms instead.
 const (
-	countMax = 10_000
-	stepLong = 30 * time.Millisecond
+	countMax  = 10_000
+	stepLong  = 30 * time.Millisecond
+	firstTry  = 40 * time.Millisecond // until a first step begins again, by hours
+	stepLeast = 2 * time.Millisecond  // that a step may take
 )
 
 // pace is how a search goes through rows.
@@ -51,6 +53,12 @@ type searcher interface {
 	keysByTerms(db *bun.DB, must []match) *bun.SelectQuery
 	// byDurations selects from the rows, so that the index of durations is what is read.
 	byDurations(db *bun.DB) *bun.SelectQuery
+	// hours are terms that all keys in [from, to) have, beside those that are searched for.
+	hours(must []match, from, to int64) []match
+	// apart restricts a selection of byTerms to the hours of keys in [from, to), in place of
+	// hours: what is asked for is sought by itself, which is better where it is rare. False:
+	// it always is by hours.
+	apart(q *bun.SelectQuery, from, to int64) (*bun.SelectQuery, bool)
 	// few tells how many rows have the terms. Common tells whether, of the newest rows, many
 	// have what s asks for the beginnings of; it looks into their manifests.
 	few(ctx context.Context, db *bun.DB, s *search, p pace, common func() bool) share
@@ -59,7 +67,10 @@ type searcher interface {
 	// tooSlow tells of errors that say that a statement took too long.
 	tooSlow(err error) bool
 	// sorted runs a selection of byTerms, in order.
-	sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error)
+	sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, order string, limit int64) ([]hit, error)
+	// bounded lets f run statements of which each ends after so long, in the database as well, by an
+	// error that is too slow.
+	bounded(ctx context.Context, db *bun.DB, most time.Duration, f func(context.Context, bun.IDB) error) error
 }
 
 // share is how many rows have the terms of a search.
@@ -195,7 +206,10 @@ func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 	}
 	switch {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
-		return w.sorted(ctx, w.base(have.few))
+		if have.few {
+			return w.sorted(ctx, w.byTerms(s.must))
+		}
+		return w.sorted(ctx, w.rows(c.db.NewSelect().TableExpr("recordings AS r")))
 	case s.byDuration() && have.lazy:
 		return w.byClass(ctx)
 	case s.byDuration():
@@ -214,6 +228,7 @@ type walk struct {
 	step  int64   // rows of the first step
 	out   hits
 	moved bool // steps are behind it, up to out.last
+	hours bool // what is asked for is sought by hours, where that can be chosen
 }
 
 // shortTime tells whether the time asked for holds few rows.
@@ -235,12 +250,9 @@ func (w *walk) few(ctx context.Context, q *bun.SelectQuery) bool {
 	return err == nil && n <= w.c.pace.few
 }
 
-// base selects from rows, those that have the terms or all.
-func (w *walk) base(byTerms bool) *bun.SelectQuery {
-	if byTerms {
-		return w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, w.s.must), false)
-	}
-	return w.rows(w.c.db.NewSelect().TableExpr("recordings AS r"))
+// byTerms selects those that have terms and whose rows have the rest.
+func (w *walk) byTerms(must []match) *bun.SelectQuery {
+	return w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, must), false)
 }
 
 // rows restricts a selection of rows to those asked for.

@@ -114,12 +114,36 @@ func (e *sqliteEngine) tooSlow(err error) bool {
 
 const sqliteInterrupt = 9 // result code
 
+// hoursFew is how many spans of hours a search names: each costs a look for each row
+// that may match.
+const hoursFew = 6
+
+// hours keep FTS5 from going through all of its lists before it minds a span of keys: the
+// first row that has everything is one of the span, or there is none.
+func (e *sqliteEngine) hours(must []match, from, to int64) []match {
+	if or := spansAround(from, to, hoursFew); len(or) > 0 {
+		return append(slices.Clone(must), match{or: or})
+	}
+	return must
+}
+
+func (e *sqliteEngine) apart(q *bun.SelectQuery, _, _ int64) (*bun.SelectQuery, bool) {
+	return q, false
+}
+
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	return q.Where("t.rowid >= ? AND t.rowid < ?", from, to)
 }
 
-func (e *sqliteEngine) sorted(ctx context.Context, _ *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
+// bounded relies on the driver, which interrupts a statement whose context ends.
+func (e *sqliteEngine) bounded(ctx context.Context, db *bun.DB, most time.Duration, f func(context.Context, bun.IDB) error) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	return f(ctx, db)
+}
+
+func (e *sqliteEngine) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
 	var list []hit
-	err := q.OrderExpr(order).Limit(limit).Scan(ctx, &list)
+	err := q.Conn(db).OrderExpr(order).Limit(limit).Scan(ctx, &list)
 	return list, err
 }

@@ -57,7 +57,8 @@ func (w *walk) lookLate() {
 
 // scan reads the first rows that q selects, at most so many, and looks into their manifests when
 // there is something to be looked up late.
-func (w *walk) scan(ctx context.Context, q *bun.SelectQuery, most int64) (list []hit, err error) {
+func (w *walk) scan(ctx context.Context, db bun.IDB, q *bun.SelectQuery, most int64) (list []hit, err error) {
+	q = q.Conn(db)
 	if len(w.late) == 0 {
 		err = q.Limit(most).Scan(ctx, &list)
 		return list, err

@@ -24,17 +24,19 @@ var migrations embed.FS
 // Migrations of SQLite that this file does.
 const (
 	sqliteSearchVersion  = 5
-	sqliteClassesVersion = 6
+	sqliteClassesVersion = 6 // did what the next one does
+	sqliteHoursVersion   = 7
 )
 
 func migrateSQLite(ctx context.Context, db *sql.DB, plan numberPlan) error {
 	search := goose.NewGoMigration(sqliteSearchVersion, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
 		return searchable(ctx, bun.NewDB(db, sqlitedialect.New()), plan)
 	}}, nil)
-	classes := goose.NewGoMigration(sqliteClassesVersion, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
+	classes := goose.NewGoMigration(sqliteClassesVersion, &goose.GoFunc{RunDB: func(context.Context, *sql.DB) error { return nil }}, nil)
+	hours := goose.NewGoMigration(sqliteHoursVersion, &goose.GoFunc{RunDB: func(ctx context.Context, db *sql.DB) error {
 		return indexAgain(ctx, bun.NewDB(db, sqlitedialect.New()), plan)
 	}}, nil)
-	return migrate(ctx, db, goose.DialectSQLite3, "migrations/sqlite", goose.WithGoMigrations(search, classes))
+	return migrate(ctx, db, goose.DialectSQLite3, "migrations/sqlite", goose.WithGoMigrations(search, classes, hours))
 }
 
 // migratePostgres closes db. Of several daemons the first one migrates, the

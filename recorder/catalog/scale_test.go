@@ -136,7 +136,7 @@ func insertRows(t *testing.T, c *Catalog, rows []row, copy int) {
 		_, err1 := r1.Exec(r.Key, r.ID, r.OriginNS, r.Prefix, r.FromNumber, r.ToNumber, r.RealMS, r.AudioMS, r.SuppressedMS, r.GapMS, r.MOS, r.Loss, r.Windows,
 			" "+short+" ", r.Day, r.Trunk, r.User, r.Kind, r.Store, r.Node, r.Bytes, r.ManifestBytes, r.OtherBytes, r.Spooled)
 		_, err2 := r2.Exec(r.Key, r.manifest)
-		_, err3 := r3.Exec(r.Key, short+" "+strings.Join(r.Terms.other, " "))
+		_, err3 := r3.Exec(r.Key, strings.Join(slices.Concat(r.Terms.short, r.Terms.other, timeTerms(r.Key)), " "))
 		if err := errors.Join(err1, err2, err3); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func (e *sqliteEngine) saveTerms(ctx context.Context, tx bun.Tx, rows []row) err
 	}
 	defer func() { _ = stmt.Close() }() // its transaction tells what failed
 	for _, r := range rows {
-		all := strings.Join(r.Terms.short, " ") + " " + strings.Join(r.Terms.other, " ")
+		all := strings.Join(slices.Concat(r.Terms.short, r.Terms.other, timeTerms(r.Key)), " ")
 		if _, err := stmt.ExecContext(ctx, r.Key, all); err != nil {
 			return err
 		}

@@ -30,15 +30,22 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 		from, to := lo, hi
 		if w.s.desc() {
 			from = max(lo, satSub(hi, span))
-			hi = from
 		} else {
 			to = min(hi, satAdd(lo, span))
-			lo = to
 		}
 		began := time.Now()
 		list, err := w.span(ctx, have.lazy, from, to)
+		if w.tryByHours(err, have) {
+			span = max(span/8, 1)
+			continue
+		}
 		if err != nil {
 			return w.failed(err)
+		}
+		if w.s.desc() {
+			hi = from
+		} else {
+			lo = to
 		}
 		// What was looked at ends just before the next span.
 		if w.take(list) || lo < hi && w.spent(hit{Key: edge(w.s.desc(), from, to)}) {
@@ -55,14 +62,48 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 // span reads what is wanted of a span of keys.
 func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit, err error) {
 	most := int64(w.n + 1 - len(w.out.list))
-	q := w.base(lazy)
-	if lazy && w.bare() {
-		q = w.c.e.keysByTerms(w.c.db, w.s.must)
+	err = w.inTime(ctx, w.tries(lazy), func(ctx context.Context, db bun.IDB) error {
+		if !lazy {
+			q := w.rows(w.c.db.NewSelect().TableExpr("recordings AS r")).Where("r.key >= ? AND r.key < ?", from, to)
+			list, err = w.scan(ctx, db, q.OrderExpr("r."+w.orderBy()), most)
+			return err
+		}
+		list, err = w.c.e.sorted(ctx, db, w.c.e.within(w.spanTerms(from, to), from, to), w.orderBy(), most)
+		return err
+	})
+	return list, err
+}
+
+// spanTerms selects those of a span of keys by the index of terms.
+func (w *walk) spanTerms(from, to int64) *bun.SelectQuery {
+	if !w.hours {
+		if q, ok := w.c.e.apart(w.byTerms(w.s.must), from, to); ok {
+			return q
+		}
 	}
-	if lazy {
-		return w.c.e.sorted(ctx, w.c.db, w.c.e.within(q, from, to), w.orderBy(), most)
+	must := w.c.e.hours(w.s.must, from, to)
+	if w.bare() {
+		return w.c.e.keysByTerms(w.c.db, must)
 	}
-	return w.scan(ctx, q.Where("r.key >= ? AND r.key < ?", from, to).OrderExpr("r."+w.orderBy()), most)
+	return w.byTerms(must)
+}
+
+// tries tells whether the first step may be too slow, and be begun again by hours.
+func (w *walk) tries(lazy bool) bool {
+	if w.hours || w.moved || !lazy {
+		return false
+	}
+	_, ok := w.c.e.apart(w.c.db.NewSelect(), 0, 1)
+	return ok
+}
+
+// tryByHours tells whether a first step that failed is to be begun again, by hours.
+func (w *walk) tryByHours(err error, have share) bool {
+	if err == nil || !w.tries(have.lazy) || !w.c.e.tooSlow(err) {
+		return false
+	}
+	w.hours = true
+	return true
 }
 
 // bare tells whether the terms tell all that is asked for.
@@ -96,11 +137,6 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 		// The estimate may be far too low, and what it promises be most of the table.
 		part := min(2*float64(w.n)/float64(have.rows), w.c.pace.lazyPart)
 		return max(int64(float64(hi-lo)*part), 1), nil
-	}
-	if have.lazy && w.bare() {
-		// FTS5 ends with the page. Where nothing has all terms it looks through their lists
-		// before it minds a span: then it is better to know it at once.
-		return math.MaxInt64, nil
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
@@ -158,14 +194,15 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		} else {
 			from = b
 		}
-		q := w.s.inRows(w.c.e, w.c.e.byTerms(w.c.db, append(slices.Clone(w.s.must), classes(a, b))), false)
+		q := w.byTerms(append(slices.Clone(w.s.must), classes(a, b)))
 		if w.s.lo != math.MinInt64 || w.s.hi != math.MaxInt64 {
+			q, _ = w.c.e.apart(q, w.s.lo, w.s.hi)
 			q = w.c.e.within(q, w.s.lo, w.s.hi)
 		}
 		if w.s.after {
 			q = w.behind(q, after)
 		}
-		list, err := w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1-len(w.out.list)))
+		list, err := w.stepSorted(ctx, q)
 		if err != nil {
 			return w.failed(err)
 		}
@@ -174,6 +211,26 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		}
 	}
 	return w.out, nil
+}
+
+func (w *walk) stepSorted(ctx context.Context, q *bun.SelectQuery) (list []hit, err error) {
+	err = w.inTime(ctx, false, func(ctx context.Context, db bun.IDB) error {
+		list, err = w.c.e.sorted(ctx, db, q, w.orderBy(), int64(w.n+1-len(w.out.list)))
+		return err
+	})
+	return list, err
+}
+
+// inTime bounds a step that is not the first: without it the page is partial, and the next
+// one begins with it. The first is bounded if it can be begun in another way.
+func (w *walk) inTime(ctx context.Context, try bool, step func(context.Context, bun.IDB) error) error {
+	switch {
+	case w.moved:
+		return w.c.e.bounded(ctx, w.c.db, max(time.Until(w.until), stepLeast), step)
+	case try:
+		return w.c.e.bounded(ctx, w.c.db, firstTry, step)
+	}
+	return step(ctx, w.c.db)
 }
 
 // classEdge lies behind all rows of classes in [from, to).
@@ -208,18 +265,7 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 	at, after := hit{w.s.key, w.s.realMS}, w.s.after
 	for rows := w.step; ; {
 		began := time.Now()
-		end, err := w.durationAt(ctx, at, after, rows)
-		if err != nil {
-			return w.out, err
-		}
-		q := w.rows(w.c.e.byDurations(w.c.db)).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
-		if after {
-			q = w.behind(q, at)
-		}
-		if end != nil {
-			q = w.upTo(q, *end)
-		}
-		list, err := w.scan(ctx, q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()), int64(w.n+1-len(w.out.list)))
+		list, end, err := w.stepDurations(ctx, at, after, rows)
 		if err != nil {
 			return w.failed(err)
 		}
@@ -229,6 +275,26 @@ func (w *walk) byDuration(ctx context.Context) (hits, error) {
 		at, after = *end, true
 		rows = w.adapt(rows, time.Since(began))
 	}
+}
+
+// stepDurations reads what is wanted of so many rows behind one, and returns the last of
+// these rows; nil: there are fewer.
+func (w *walk) stepDurations(ctx context.Context, at hit, after bool, rows int64) (list []hit, end *hit, err error) {
+	err = w.inTime(ctx, false, func(ctx context.Context, db bun.IDB) error {
+		if end, err = w.durationAt(ctx, db, at, after, rows); err != nil {
+			return err
+		}
+		q := w.rows(w.c.e.byDurations(w.c.db)).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
+		if after {
+			q = w.behind(q, at)
+		}
+		if end != nil {
+			q = w.upTo(q, *end)
+		}
+		list, err = w.scan(ctx, db, q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()), int64(w.n+1-len(w.out.list)))
+		return err
+	})
+	return list, end, err
 }
 
 func (w *walk) way() bun.Safe {
@@ -246,8 +312,8 @@ func (w *walk) upTo(q *bun.SelectQuery, h hit) *bun.SelectQuery {
 }
 
 // durationAt is the row that comes so many behind another, in order of duration; nil: there are fewer.
-func (w *walk) durationAt(ctx context.Context, at hit, after bool, rows int64) (*hit, error) {
-	q := w.c.e.byDurations(w.c.db).Column("r.key", "r.real_ms")
+func (w *walk) durationAt(ctx context.Context, db bun.IDB, at hit, after bool, rows int64) (*hit, error) {
+	q := w.c.e.byDurations(w.c.db).Conn(db).Column("r.key", "r.real_ms")
 	if after {
 		q = w.behind(q, at)
 	}

@@ -3,12 +3,14 @@ package catalog
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/uptrace/bun"
+	"pgregory.net/rapid"
 
 	"github.com/trunktap/trunktap/recorder"
 )
@@ -19,7 +21,7 @@ type stalling struct {
 	n, done int
 }
 
-func (e *stalling) sorted(ctx context.Context, db *bun.DB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
+func (e *stalling) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
 	if e.done++; e.done%e.n == 0 {
 		return nil, context.DeadlineExceeded
 	}
@@ -124,4 +126,100 @@ func plan(t *testing.T, c *Catalog, q *bun.SelectQuery) (details []string) {
 		details = append(details, p.Detail)
 	}
 	return details
+}
+
+// endless is an engine whose steps behind the first would never end.
+type endless struct {
+	engine
+	statement string
+	done      int
+}
+
+func (e *endless) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
+	if e.done++; e.done == 1 {
+		return e.engine.sorted(ctx, db, q, order, limit)
+	}
+	var n int64
+	return nil, db.NewRaw(e.statement).Scan(ctx, &n)
+}
+
+// TestStepsEndWithTheirTime: a step that is not the first ends with the time of its page, at
+// the server as well, and its connection goes on.
+func TestStepsEndWithTheirTime(t *testing.T) {
+	eachEngine(t, func(t *testing.T, open func() *Catalog) {
+		c := open()
+		for i := range 40 {
+			r := testRow(i)
+			r.Manifest.RealMS = classLeast[i]
+			if err := c.Save(context.Background(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := backends(t, c)
+		slow := &endless{engine: c.e, statement: "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) SELECT count(*) FROM t"}
+		if before != nil {
+			slow.statement = "SELECT count(*) FROM pg_sleep(600)"
+		}
+		c.e, c.pace = slow, pace{budget: 300 * time.Millisecond, firstStep: 1, lazyShare: -1, lazyPart: 0.05}
+		for _, order := range []string{recorder.OrderNewest, recorder.OrderLongest} {
+			slow.done = 0
+			p, err := c.Find(context.Background(), recorder.Query{Kind: recorder.KindTrunk, DurationMax: 24 * time.Hour, Order: order})
+			if err != nil || slow.done < 2 || !p.Partial || p.Next == "" {
+				t.Errorf("%s: %d steps, partial %v, next %q, %v", order, slow.done, p.Partial, p.Next, err)
+			}
+		}
+		c.e = slow.engine
+		for pid := range backends(t, c) {
+			if !before[pid] {
+				t.Errorf("another connection was made, or a statement goes on in it")
+			}
+		}
+	})
+}
+
+// backends are the connections of PostgreSQL to this database, nil with SQLite.
+func backends(t *testing.T, c *Catalog) map[int64]bool {
+	t.Helper()
+	if _, ok := c.e.(*postgresEngine); !ok {
+		return nil
+	}
+	var list []int64
+	if err := c.db.NewRaw("SELECT pid FROM pg_stat_activity WHERE datname = current_database()").Scan(t.Context(), &list); err != nil {
+		t.Fatal(err)
+	}
+	out := map[int64]bool{}
+	for _, pid := range list {
+		out[pid] = true
+	}
+	return out
+}
+
+// TestSpansAround: the spans that are named hold all keys, are few, and not many times as
+// long as what is asked for.
+func TestSpansAround(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		from := rapid.Int64Range(-hourUS*50_000, hourUS*900_000).Draw(t, "from")
+		to := from + 1 + rapid.Int64Range(0, hourUS*rapid.SampledFrom([]int64{1, 30, 900, 60_000}).Draw(t, "hours")).Draw(t, "length")
+		most := rapid.IntRange(2, 12).Draw(t, "most")
+		or := spansAround(from, to, most)
+		if or == nil {
+			if (to-from)/hourUS < 4096 {
+				t.Fatal("nothing is named for a short span")
+			}
+			return
+		}
+		if len(or) > most {
+			t.Fatalf("%d spans, at most %d are wanted", len(or), most)
+		}
+		for _, key := range []int64{from, to - 1, from + (to-from)/2, rapid.Int64Range(from, to-1).Draw(t, "key")} {
+			if !slices.ContainsFunc(timeTerms(key), func(x string) bool { return slices.Contains(or, x) }) {
+				t.Fatalf("%d is in none of %v", key, or)
+			}
+		}
+		for _, far := range []int64{from - 16*(to-from+hourUS), to + 16*(to-from+hourUS)} {
+			if slices.ContainsFunc(timeTerms(far), func(x string) bool { return slices.Contains(or, x) }) {
+				t.Fatalf("%d is far from [%d, %d) and in %v", far, from, to, or)
+			}
+		}
+	})
 }

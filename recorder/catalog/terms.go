@@ -46,7 +46,7 @@ const (
 	termWord         = 'x'
 	termNumber       = '1' // whole
 	termClass        = '2' // of its duration
-	termTime         = '3' // hours of its key, of PostgreSQL alone
+	termTime         = '3' // hours of its key
 	termGram         = '0' // four characters of a number, which begins with ^ and ends with $
 )
 
@@ -93,7 +93,7 @@ func term(field rune, value string) string {
 type terms struct {
 	short []string // of fields with few values, which rows also have in themselves
 	other []string
-	key   int64 // of the row, whose hours are terms of PostgreSQL
+	key   int64 // of the row, whose hours are terms
 }
 
 // inRow tells whether terms of a field are among the short ones.
