@@ -60,7 +60,7 @@ restart: ## kill the daemon under 100 calls, with both engines
 	TRUNKTAP_MANY=1 go test -count=1 -timeout 10m -run 'TestLiveRestartMany' -v ./cmd/trunktap
 
 .PHONY: systemd
-systemd: ## run the unit by a systemd of its own, in namespaces, and restart, kill and hang the daemon under calls (as root, two minutes)
+systemd: ## run the unit by a systemd of its own, in namespaces, and restart, kill, hang, drain and reload the daemon under calls (as root, three minutes)
 	@.ci/deps.sh build test
 	TRUNKTAP_SYSTEMD=1 go test -count=1 -timeout 10m -run 'TestLiveSystemd' -v ./cmd/trunktap
 

@@ -46,6 +46,8 @@ for d in /run /tmp /var/tmp /var/log /var/lib /etc/systemd/system; do mount -t t
 chmod 1777 /tmp /var/tmp
 mkdir -p /var/lib/systemd /var/log/journal /run/lock /run/bpf
 mount -t bpf -o uid=` + unitUser + `,gid=` + unitUser + `,mode=0700 bpf /run/bpf
+umount /sys/fs/bpf 2>/dev/null || true # this machine's: its pins are not ours
+mount -t bpf -o nosuid,nodev,noexec,mode=0700 bpf /sys/fs/bpf # as systemd has it
 for f in passwd group; do mount --bind "$1/etc/$f" /etc/$f; done
 cp -r "$1"/units/. /etc/systemd/system/
 for u in systemd-udevd systemd-udev-trigger systemd-resolved systemd-networkd systemd-logind systemd-timesyncd systemd-tmpfiles-setup \
