@@ -18,6 +18,9 @@ var (
 	// Why a key-encryption key is not at hand; both are ErrKey.
 	ErrKeyUnreachable = fmt.Errorf("%w: the key service does not answer", ErrKey)
 	ErrKeyRevoked     = fmt.Errorf("%w: disabled, destroyed or not permitted", ErrKey)
+
+	// ErrUpgrading says that the catalogue's tables are being changed, which may take long.
+	ErrUpgrading = errors.New("the catalogue is being brought up to date after an upgrade: what is recorded meanwhile is listed when that is done")
 )
 
 // RefusedError says why a signal was not acted upon: what it asks for cannot be.

@@ -36,6 +36,7 @@ type serveCmd struct{ configFlag }
 
 const (
 	catchUpEvery   = 5 * time.Second  // rows that the catalogue could not take
+	catalogWait    = 5 * time.Second  // for the catalogue at the start; calls do not wait longer
 	publishTimeout = 20 * time.Second // at the end, for audio that is not yet published
 	apiTimeout     = 5 * time.Second  // at the end, for requests that are under way
 	recoverAtOnce  = 8                // recordings: they wait for the disk rather than compute
@@ -157,6 +158,7 @@ func (d *daemon) startArchive(ctx context.Context) (err error) {
 	r := &d.cfg.Recording
 	d.archive, err = openArchive(ctx, d.cfg, func(c *archive.Config) {
 		c.SyncPeriod, c.Notify, c.RecoverAtOnce = r.SyncPeriod, d.storageEvent, recoverAtOnce
+		c.CatalogWait = catalogWait
 		c.Deferred = archive.DeferredConfig{
 			Options: d.policy.deferred, RecordingsMax: r.Deferred.RecordingsMax, BytesMax: r.Deferred.BytesMax, Workers: r.Deferred.Workers,
 		}

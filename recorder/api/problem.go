@@ -128,6 +128,8 @@ func (s *Server) problem(doing string, err error) *Problem {
 		p := newProblem(http.StatusGone, "shredded", fmt.Sprintf("the recording was shredded at %s, reason: %s", shredded.At.UTC().Format(time.RFC3339), shredded.Reason))
 		p.Shredded = &Tombstone{shredded.Recording, shredded.Shredded}
 		return p
+	case errors.Is(err, recorder.ErrUpgrading):
+		return newProblem(http.StatusServiceUnavailable, "upgrading", recorder.ErrUpgrading.Error())
 	case errors.Is(err, recorder.ErrKeyRevoked):
 		s.cfg.Log.Error(doing, "error", err)
 		return newProblem(http.StatusServiceUnavailable, "key-revoked", "the key that opens the recording is disabled, destroyed or not permitted: "+

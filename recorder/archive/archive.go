@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	neturl "net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -87,6 +86,11 @@ type Config struct {
 	Node string
 	// CatalogOptions complete the catalogue's URL.
 	CatalogOptions catalog.Options
+	// CatalogWait is how long is waited, once, for a catalogue that is brought up to date; it
+	// counts as down then until that is done. Zero: as long as it takes.
+	CatalogWait time.Duration
+
+	openCatalog func(ctx context.Context, url string, o catalog.Options) (recorder.Catalog, error) // nil: catalog.OpenURL
 
 	// Trace takes entries for the log of an archive that has none (SetProof), durably.
 	// Nil: they are nowhere.
@@ -142,6 +146,15 @@ func Open(cfg Config) (*Archive, error) {
 	}
 	if err := a.openParts(); err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
+	}
+	if a.cfg.openCatalog == nil {
+		a.cfg.openCatalog = func(ctx context.Context, url string, o catalog.Options) (recorder.Catalog, error) {
+			c, err := catalog.OpenURL(ctx, url, o)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		}
 	}
 	a.catalogue.cfg, a.catalogue.open = &a.cfg, cfg.Catalog
 	a.catalogue.owned = cfg.Catalog == nil
@@ -218,62 +231,6 @@ func (a *Archive) durable(f vfs.File, dirs ...string) error {
 // spool returns a path below the spool.
 func (a *Archive) spool(elem ...string) string {
 	return filepath.Join(append([]string{a.cfg.SpoolDir}, elem...)...)
-}
-
-// lazyCatalog opens the catalogue when it is needed, and again after a failure.
-type lazyCatalog struct {
-	cfg   *Config // constant
-	owned bool    // constant: Close closes it
-
-	mu     sync.Mutex // guards all following
-	open   recorder.Catalog
-	down   bool // the last save failed: publishing does not try before CatchUp or Check has succeeded
-	closed bool
-}
-
-func (l *lazyCatalog) get(ctx context.Context) (recorder.Catalog, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open != nil {
-		return l.open, nil
-	}
-	if l.closed {
-		return nil, errors.New("archive is closed")
-	}
-	url := l.cfg.CatalogURL
-	if url == "" {
-		url = "sqlite://" + (&neturl.URL{Path: l.cfg.CatalogPath}).EscapedPath()
-	}
-	c, err := catalog.OpenURL(ctx, url, l.cfg.CatalogOptions)
-	if err != nil {
-		return nil, err
-	}
-	l.open = c
-	return c, nil
-}
-
-func (l *lazyCatalog) setDown(down bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.down = down
-}
-
-func (l *lazyCatalog) isDown() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.down
-}
-
-func (l *lazyCatalog) close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.open == nil || !l.owned {
-		return nil
-	}
-	err := l.open.Close()
-	l.open = nil
-	return err
 }
 
 // NotReady tells what cannot take a recording now.
