@@ -17,7 +17,7 @@ import (
 const (
 	countMax  = 10_000
 	stepLong  = 30 * time.Millisecond
-	firstTry  = 40 * time.Millisecond // until a first step begins again, by hours
+	firstTry  = 50 * time.Millisecond // until a first step begins again, by hours
 	stepLeast = 2 * time.Millisecond  // that a step may take
 )
 
@@ -56,9 +56,11 @@ type searcher interface {
 	// hours are terms that all keys in [from, to) have, beside those that are searched for.
 	hours(must []match, from, to int64) []match
 	// apart restricts a selection of byTerms to the hours of keys in [from, to), in place of
-	// hours: what is asked for is sought by itself, which is better where it is rare. False:
-	// it always is by hours.
-	apart(q *bun.SelectQuery, from, to int64) (*bun.SelectQuery, bool)
+	// hours: what is asked for is sought by itself, which is better where it is rare.
+	apart(q *bun.SelectQuery, from, to int64) *bun.SelectQuery
+	// wholeFirst tells whether what is asked for by itself is sought among all keys at once, on
+	// the first page, and by hours on those behind it.
+	wholeFirst() bool
 	// few tells how many rows have the terms. Common tells whether, of the newest rows, many
 	// have what s asks for the beginnings of; it looks into their manifests.
 	few(ctx context.Context, db *bun.DB, s *search, p pace, common func() bool) share
@@ -193,7 +195,7 @@ func (c *Catalog) read(ctx context.Context, list []hit) (map[int64]*found, error
 
 // run searches for up to n rows.
 func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
-	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget), step: c.pace.firstStep}
+	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget), step: c.pace.firstStep, hours: s.after && c.e.wholeFirst()}
 	if s.someDurations() && w.fewDurations(ctx) {
 		return w.sorted(ctx, w.rows(c.e.byDurations(c.db)))
 	}

@@ -113,12 +113,14 @@ func (e *postgresEngine) hours(must []match, from, to int64) []match {
 
 // apart lets GIN seek what is asked for through all lists, whatever the span, and only then the
 // hours: that is quick unless all of it is common and nothing has everything.
-func (e *postgresEngine) apart(q *bun.SelectQuery, from, to int64) (*bun.SelectQuery, bool) {
+func (e *postgresEngine) apart(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	if or := spansOf(from, to); len(or) > 0 {
 		q = q.Where("r.terms @@ ?::tsquery", tsquery([]match{{or: or}}))
 	}
-	return q, true
+	return q
 }
+
+func (e *postgresEngine) wholeFirst() bool { return false }
 
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	// Keys in this form are looked at in the rows: of their own index the planner would read

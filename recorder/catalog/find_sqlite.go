@@ -127,9 +127,10 @@ func (e *sqliteEngine) hours(must []match, from, to int64) []match {
 	return must
 }
 
-func (e *sqliteEngine) apart(q *bun.SelectQuery, _, _ int64) (*bun.SelectQuery, bool) {
-	return q, false
-}
+func (e *sqliteEngine) apart(q *bun.SelectQuery, _, _ int64) *bun.SelectQuery { return q }
+
+// wholeFirst: FTS5 ends with the page, and goes through its lists at once where nothing is found.
+func (e *sqliteEngine) wholeFirst() bool { return true }
 
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	return q.Where("t.rowid >= ? AND t.rowid < ?", from, to)

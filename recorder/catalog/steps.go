@@ -36,7 +36,9 @@ func (w *walk) byTime(ctx context.Context, have share) (hits, error) {
 		began := time.Now()
 		list, err := w.span(ctx, have.lazy, from, to)
 		if w.tryByHours(err, have) {
-			span = max(span/8, 1)
+			if span, err = w.spanByHours(ctx, span, lo, hi, have); err != nil {
+				return w.failed(err)
+			}
 			continue
 		}
 		if err != nil {
@@ -76,25 +78,23 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 
 // spanTerms selects those of a span of keys by the index of terms.
 func (w *walk) spanTerms(from, to int64) *bun.SelectQuery {
-	if !w.hours {
-		if q, ok := w.c.e.apart(w.byTerms(w.s.must), from, to); ok {
-			return q
-		}
+	must := w.s.must
+	if w.hours {
+		must = w.c.e.hours(must, from, to)
 	}
-	must := w.c.e.hours(w.s.must, from, to)
+	q := w.byTerms(must)
 	if w.bare() {
-		return w.c.e.keysByTerms(w.c.db, must)
+		q = w.c.e.keysByTerms(w.c.db, must)
 	}
-	return w.byTerms(must)
+	if !w.hours {
+		q = w.c.e.apart(q, from, to)
+	}
+	return q
 }
 
 // tries tells whether the first step may be too slow, and be begun again by hours.
 func (w *walk) tries(lazy bool) bool {
-	if w.hours || w.moved || !lazy {
-		return false
-	}
-	_, ok := w.c.e.apart(w.c.db.NewSelect(), 0, 1)
-	return ok
+	return lazy && !w.hours && !w.moved
 }
 
 // tryByHours tells whether a first step that failed is to be begun again, by hours.
@@ -104,6 +104,14 @@ func (w *walk) tryByHours(err error, have share) bool {
 	}
 	w.hours = true
 	return true
+}
+
+// spanByHours is the span to begin again with.
+func (w *walk) spanByHours(ctx context.Context, span, lo, hi int64, have share) (int64, error) {
+	if w.c.e.wholeFirst() {
+		return w.firstSpan(ctx, lo, hi, have)
+	}
+	return max(span/8, 1), nil
 }
 
 // bare tells whether the terms tell all that is asked for.
@@ -137,6 +145,9 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 		// The estimate may be far too low, and what it promises be most of the table.
 		part := min(2*float64(w.n)/float64(have.rows), w.c.pace.lazyPart)
 		return max(int64(float64(hi-lo)*part), 1), nil
+	}
+	if have.lazy && w.bare() && !w.hours && w.c.e.wholeFirst() {
+		return math.MaxInt64, nil
 	}
 	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
 	var key int64
@@ -196,7 +207,7 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		}
 		q := w.byTerms(append(slices.Clone(w.s.must), classes(a, b)))
 		if w.s.lo != math.MinInt64 || w.s.hi != math.MaxInt64 {
-			q, _ = w.c.e.apart(q, w.s.lo, w.s.hi)
+			q = w.c.e.apart(q, w.s.lo, w.s.hi)
 			q = w.c.e.within(q, w.s.lo, w.s.hi)
 		}
 		if w.s.after {
