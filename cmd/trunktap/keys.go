@@ -23,7 +23,7 @@ type keysCmd struct {
 	Init   keysInitCmd   `cmd:"" help:"Make the key file of mode local in a store that was used with keys of another mode."`
 	Rotate keysRotateCmd `cmd:"" help:"Make a new key-encryption key; older ones stay readable."`
 	Rewrap keysRewrapCmd `cmd:"" help:"Wrap the keys of recordings with the active key; audio is not touched."`
-	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording needs."`
+	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording of this node needs; other nodes that share the file are not asked."`
 }
 
 // keySource is where commands work on keys: the running daemon, or the archive

@@ -160,7 +160,7 @@ func (s *Server) keyRoutes() {
 			r, err := k.CancelRewrap(ctx, actorOf(ctx))
 			return &rewrapAnswer{r}, s.keyProblem("end rewrapping", err)
 		})
-	huma.Register(s.api, operation("keys-retire", http.MethodPost, "/v1/keys/retire", "Destroy an old key that no recording needs", http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),
+	huma.Register(s.api, operation("keys-retire", http.MethodPost, "/v1/keys/retire", "Destroy an old key that no recording of this node needs", http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),
 		func(ctx context.Context, in *retireInput) (*retireAnswer, error) {
 			out := &retireAnswer{}
 			out.Body.Retired = in.Body.Key

@@ -193,14 +193,21 @@ func (a *Archive) keep(id string) error {
 	return a.fsys.Rename(a.spool(goneDir, id), to)
 }
 
-// expireKept removes what was kept for long enough, or all of it.
+const keptPerLook = 64 // recordings: who looks at the disks has to come back
+
+// expireKept removes some of what was kept for long enough, or of all of it.
 func (a *Archive) expireKept(now time.Time, all bool) {
 	entries, err := a.fsys.ReadDir(a.spool(keptDir))
 	if err != nil || len(entries) == 0 {
 		return
 	}
+	removed := 0
 	for _, e := range entries {
+		if removed == keptPerLook {
+			return
+		}
 		if info, err := e.Info(); err != nil || all || now.Sub(info.ModTime()) > a.cfg.Uploads.KeepLocal {
+			removed++
 			_ = vfs.RemoveAll(a.fsys, a.spool(keptDir, e.Name())) // it is tried again
 		}
 	}

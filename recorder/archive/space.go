@@ -48,6 +48,7 @@ type SpaceConfig struct {
 
 const (
 	spaceEvery  = time.Second // how often it is looked at
+	probeWait   = 200 * time.Millisecond
 	expireEvery = time.Minute // how often something may be deleted
 	// thinAfter is how long the spool may be full before audio is given up for it: the
 	// queues in memory have room for so long.
@@ -96,8 +97,9 @@ type space struct {
 	ended   sync.WaitGroup
 
 	levels    map[string]Level
-	giving    int       // recordings that give way
-	fullSince time.Time // the spool has no room; zero: it has
+	probes    map[string]*probe // of disks that have not answered yet
+	giving    int               // recordings that give way
+	fullSince time.Time         // the spool has no room; zero: it has
 	behind    map[string]bool
 	expired   time.Time // when something was deleted last, or could have been
 }
@@ -183,8 +185,9 @@ func (a *Archive) watchSpace(ctx context.Context, now time.Time) {
 	s := SpaceState{SpoolBytes: a.spoolBytes.Load()}
 	worst := LevelFine
 	for i, dir := range a.disks() {
-		d, ok := a.look(dir)
+		d, ok := a.look(dir, i > 0)
 		if !ok {
+			worst = max(worst, a.space.levels[dir]) // as it was when that was known
 			continue
 		}
 		worst = max(worst, d.Level)
@@ -213,13 +216,52 @@ func (a *Archive) disks() []string {
 	return dirs
 }
 
-// look measures a disk, and tells of a change.
-func (a *Archive) look(dir string) (DiskState, bool) {
-	free, err := a.fsys.Free(dir)
-	if err != nil {
-		return DiskState{}, false // recording finds out what that means
+// probe measures the disk of a store, which may be that of another machine: a look does
+// not wait for one that hangs.
+type probe struct {
+	done        chan struct{} // closed when it has ended
+	free, total int64         // written before
+	err         error
+}
+
+// measure tells how much of a disk is free; false: that is not known now.
+func (a *Archive) measure(dir string, store bool) (free, total int64, ok bool) {
+	if !store {
+		free, err := a.fsys.Free(dir)
+		return free, vfs.Total(a.fsys, dir), err == nil // recording finds out what an error means
 	}
-	total := vfs.Total(a.fsys, dir)
+	sp := &a.space
+	if sp.probes == nil {
+		sp.probes = map[string]*probe{}
+	}
+	p := sp.probes[dir]
+	if p == nil {
+		p = &probe{done: make(chan struct{})}
+		sp.probes[dir] = p
+		go func() { // ends when the file system answers
+			defer close(p.done)
+			if p.free, p.err = a.fsys.Free(dir); p.err == nil {
+				p.total = vfs.Total(a.fsys, dir)
+			}
+		}()
+	}
+	late := time.NewTimer(probeWait)
+	defer late.Stop()
+	select {
+	case <-p.done:
+		delete(sp.probes, dir)
+		return p.free, p.total, p.err == nil
+	case <-late.C:
+		return 0, 0, false
+	}
+}
+
+// look measures a disk, and tells of a change.
+func (a *Archive) look(dir string, store bool) (DiskState, bool) {
+	free, total, ok := a.measure(dir, store)
+	if !ok {
+		return DiskState{}, false
+	}
 	sp := &a.space
 	if sp.levels == nil {
 		sp.levels = map[string]Level{}
