@@ -61,6 +61,17 @@ func waitRewrap(t *testing.T, w *keyWork, ok func(api.RewrapState) bool) api.Rew
 	}
 }
 
+// resumedRewrap is another process that goes on with a job, at its end.
+func resumedRewrap(t *testing.T, w *keyWork) (*keyWork, api.RewrapState) {
+	t.Helper()
+	again := offlineWork(w.cfg, w.archive)
+	again.trace = w.trace
+	if err := again.resumeRewrap(); err != nil {
+		t.Fatal(err)
+	}
+	return again, waitRewrap(t, again, func(s api.RewrapState) bool { return s.State == "done" })
+}
+
 // TestRewrapJob: one at a time, cancelled for good, kept over a restart, and each
 // leaves its traces.
 func TestRewrapJob(t *testing.T) {
@@ -98,12 +109,7 @@ func TestRewrapJob(t *testing.T) {
 	if err := w.stopRewrap(); err != nil { // the daemon stops
 		t.Fatal(err)
 	}
-	again := offlineWork(w.cfg, w.archive)
-	again.trace = w.trace
-	if err := again.resumeRewrap(); err != nil {
-		t.Fatal(err)
-	}
-	s := waitRewrap(t, again, func(s api.RewrapState) bool { return s.State == "done" })
+	again, s := resumedRewrap(t, w)
 	if s.Current != 1 || s.By != "me" || s.Failed > 0 {
 		t.Errorf("%+v", s)
 	}
@@ -135,12 +141,7 @@ func TestRewrapKeepsItsFindings(t *testing.T) {
 	if err := w.stopRewrap(); err != nil {
 		t.Fatal(err)
 	}
-	again := offlineWork(w.cfg, w.archive)
-	again.trace = w.trace
-	if err := again.resumeRewrap(); err != nil {
-		t.Fatal(err)
-	}
-	s := waitRewrap(t, again, func(s api.RewrapState) bool { return s.State == "done" })
+	_, s := resumedRewrap(t, w)
 	if s.Failed != 1 || len(s.Findings) != 1 || s.Findings[0].Recording != id {
 		t.Errorf("%+v", s)
 	}

@@ -28,18 +28,24 @@ func (e *stalling) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, o
 	return e.engine.sorted(ctx, db, q, order, limit)
 }
 
+// fillClasses saves a recording of each of the first classes of durations.
+func fillClasses(t *testing.T, c *Catalog) {
+	t.Helper()
+	for i := range 40 {
+		r := testRow(i)
+		r.Manifest.RealMS = classLeast[i]
+		if err := c.Save(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestTooSlow: a step that takes too long ends a page, which says that it is partial; the
 // pages behind it have the rest. The first step is an error.
 func TestTooSlow(t *testing.T) {
 	eachEngine(t, func(t *testing.T, open func() *Catalog) {
 		c := open()
-		for i := range 40 {
-			r := testRow(i)
-			r.Manifest.RealMS = classLeast[i]
-			if err := c.Save(context.Background(), r); err != nil {
-				t.Fatal(err)
-			}
-		}
+		fillClasses(t, c)
 		q := recorder.Query{Kind: recorder.KindTrunk, DurationMax: 24 * time.Hour}
 		for _, q.Order = range []string{recorder.OrderNewest, recorder.OrderOldest, recorder.OrderLongest, recorder.OrderShortest} {
 			c.pace = paceDefault
@@ -148,13 +154,7 @@ func (e *endless) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, or
 func TestStepsEndWithTheirTime(t *testing.T) {
 	eachEngine(t, func(t *testing.T, open func() *Catalog) {
 		c := open()
-		for i := range 40 {
-			r := testRow(i)
-			r.Manifest.RealMS = classLeast[i]
-			if err := c.Save(context.Background(), r); err != nil {
-				t.Fatal(err)
-			}
-		}
+		fillClasses(t, c)
 		before := backends(t, c)
 		slow := &endless{engine: c.e, statement: "WITH RECURSIVE t(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM t) SELECT count(*) FROM t"}
 		if before != nil {
