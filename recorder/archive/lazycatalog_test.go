@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,12 +66,12 @@ func TestCatalogUpgrade(t *testing.T) {
 // one begins it anew; one that fails is tried again.
 func TestCatalogUpgradeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		open := func(wait time.Duration) *Archive {
 			a, err := Open(Config{
 				StoreDir: "/data/store", SpoolDir: "/data/spool", FS: vfstest.NewMem(), Sealer: testSealer(), CatalogWait: wait,
 				openCatalog: func(ctx context.Context, _ string, _ catalog.Options) (recorder.Catalog, error) {
-					if tries++; tries == 2 {
+					if tries.Add(1) == 2 {
 						return nil, errors.New("no disk")
 					}
 					<-ctx.Done()
@@ -83,15 +84,15 @@ func TestCatalogUpgradeEnds(t *testing.T) {
 			return a
 		}
 		a := open(time.Second)
-		if err := a.Close(); err != nil || tries != 1 {
-			t.Errorf("%d tries, %v", tries, err)
+		if err := a.Close(); err != nil || tries.Load() != 1 {
+			t.Errorf("%d tries, %v", tries.Load(), err)
 		}
 		if _, err := a.Find(context.Background(), recorder.Query{}); err == nil || errors.Is(err, recorder.ErrUpgrading) {
 			t.Errorf("after the end: %v", err)
 		}
 		b := open(time.Second)
-		if _, err := b.Find(context.Background(), recorder.Query{}); !errors.Is(err, recorder.ErrUpgrading) || tries != 3 {
-			t.Errorf("after a failure: %d tries, %v", tries, err)
+		if _, err := b.Find(context.Background(), recorder.Query{}); !errors.Is(err, recorder.ErrUpgrading) || tries.Load() != 3 {
+			t.Errorf("after a failure: %d tries, %v", tries.Load(), err)
 		}
 		if err := b.Close(); err != nil {
 			t.Error(err)
