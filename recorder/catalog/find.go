@@ -53,8 +53,8 @@ type searcher interface {
 	keysByTerms(db *bun.DB, must []match) *bun.SelectQuery
 	// byDurations selects from the rows, so that the index of durations is what is read.
 	byDurations(db *bun.DB) *bun.SelectQuery
-	// hours are terms that all keys in [from, to) have, beside those that are searched for.
-	hours(must []match, from, to int64) []match
+	// hours are terms of which all keys in [from, to) have one; nil: there are too many.
+	hours(from, to int64) []string
 	// apart restricts a selection of byTerms to the hours of keys in [from, to), in place of
 	// hours: what is asked for is sought by itself, which is better where it is rare.
 	apart(q *bun.SelectQuery, from, to int64) *bun.SelectQuery

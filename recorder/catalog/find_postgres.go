@@ -104,17 +104,12 @@ func (e *postgresEngine) bounded(ctx context.Context, db *bun.DB, most time.Dura
 
 // hours stand in the same query as the other terms: GIN walks through the rarest, and looks
 // for the others there.
-func (e *postgresEngine) hours(must []match, from, to int64) []match {
-	if or := spansOf(from, to); len(or) > 0 {
-		return append(slices.Clone(must), match{or: or})
-	}
-	return must
-}
+func (e *postgresEngine) hours(from, to int64) []string { return spansOf(from, to) }
 
 // apart lets GIN seek what is asked for through all lists, whatever the span, and only then the
 // hours: that is quick unless all of it is common and nothing has everything.
 func (e *postgresEngine) apart(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
-	if or := spansOf(from, to); len(or) > 0 {
+	if or := e.hours(from, to); len(or) > 0 {
 		q = q.Where("r.terms @@ ?::tsquery", tsquery([]match{{or: or}}))
 	}
 	return q

@@ -79,8 +79,8 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 // spanTerms selects those of a span of keys by the index of terms.
 func (w *walk) spanTerms(from, to int64) *bun.SelectQuery {
 	must := w.s.must
-	if w.hours {
-		must = w.c.e.hours(must, from, to)
+	if or := w.c.e.hours(from, to); w.hours && len(or) > 0 {
+		must = append(slices.Clone(must), match{or: or})
 	}
 	q := w.byTerms(must)
 	if w.bare() {
