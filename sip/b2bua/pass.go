@@ -282,13 +282,13 @@ func (c *call) inviteOver(ex *exchange) {
 		return
 	}
 	ex.offered, ex.late = false, lateness{}
-	switch {
-	case c.lost(ex.dlg):
-	case ex.method == sip.Invite:
-		c.within(ex.dlg)
+	if c.lost(ex.dlg) {
+		return
+	}
+	c.within(ex.dlg)
+	if ex.method == sip.Invite {
 		c.media.reject(c.at(ex.from))
-	default:
-		c.within(ex.dlg)
+	} else {
 		c.media.rejectWithin(c.at(ex.from))
 	}
 }
