@@ -22,6 +22,7 @@ type sippScene struct {
 	name           string
 	outwards       bool // the PBX calls
 	tcp, v6        bool
+	tls            bool     // over TCP, with a forwarder before each party
 	keys           []string // of the trunk
 	caller, callee string
 	third          string // calls from the caller's side, when the call is answered
@@ -112,6 +113,7 @@ func sippScenes() []*sippScene {
 		{name: "ipv6", v6: true, caller: sippCalls + sippLeaves, callee: sippAnswers + sippIsLeft, recordings: 1},
 	}
 	scenes = append(scenes, sippRefusals()...)
+	scenes = append(scenes, sippSecured()...)
 	for _, tcp := range []bool{false, true} {
 		scenes = append(scenes, &sippScene{
 			name: map[bool]string{false: "large-udp", true: "large-tcp"}[tcp], tcp: tcp, recordings: 1,
@@ -157,6 +159,7 @@ func sippRefusals() []*sippScene {
 func TestLiveSIPpScenes(t *testing.T) {
 	at := freeUDP(t, liveHost)
 	cfg := liveConfig{Listen: []string{"udp://" + at.String(), "tcp://" + at.String()}}
+	secure := newSippSecure(t, &cfg)
 	scenes, runs := []*sippScene{}, []*sippRun{}
 	for i, s := range sippScenes() {
 		r := &sippRun{sippScene: s, via: at}
@@ -190,6 +193,11 @@ func TestLiveSIPpScenes(t *testing.T) {
 					hop += ";transport=tcp"
 				}
 				tc.Sides[who] = liveSide{Peer: hosts[who], NextHop: hop, Media: media}
+				if s.tls {
+					r.via = secure.at
+					r.forward[n] = secure.forward(who, r.addr[n])
+					tc.Sides[who].NextHop, tc.Sides[who].SRTP = r.forward[n].hop(), secure.side(who)
+				}
 			}
 		}
 		cfg.Trunks = append(cfg.Trunks, tc)
@@ -220,6 +228,9 @@ func TestLiveSIPpScenes(t *testing.T) {
 	}
 	t.Logf("%d scenes in %s", len(runs), time.Since(began).Round(time.Millisecond))
 	checkScenes(t, d.recordings(want), scenes)
+	for _, r := range runs {
+		r.checkSecured(t)
+	}
 	t.Log(strings.TrimSpace(d.command("verify")))
 	d.stop()
 }
@@ -230,6 +241,8 @@ type sippRun struct {
 	via   netip.AddrPort
 	addr  [4]netip.AddrPort
 	sipps [4]*siptest.SIPp
+
+	forward [4]*sippForward // of scenes over TLS
 }
 
 // start starts a party: 0 the caller, 1 the callee, 2 who calls besides, 3 who is called then.
@@ -255,9 +268,14 @@ func (r *sippRun) start(t *testing.T, n int) {
 	if n == 1 && r.third != "" && r.back == "" {
 		calls = 2
 	}
+	remote := r.via
+	var secure *siptest.SIPpSecure
+	if f := r.forward[n]; f != nil {
+		remote, secure = f.plain(), &siptest.SIPpSecure{Local: f.secure(), Remote: r.via}
+	}
 	var err error
 	r.sipps[n], err = siptest.StartSIPp(t.Context(), siptest.SIPpConfig{
-		Dir: dir, User: "desk", Addr: r.addr[n], Remote: r.via, TCP: r.tcp, Answer: n == 1 || n == 3, Calls: calls, Limit: cmp.Or(r.limit, time.Minute),
+		Dir: dir, User: "desk", Addr: r.addr[n], Remote: remote, Secure: secure, TCP: r.tcp, Answer: n == 1 || n == 3, Calls: calls, Limit: cmp.Or(r.limit, time.Minute),
 		MediaPort: freeUDP(t, r.addr[n].Addr()).Port() &^ 1, Flow: flow, Tag: fmt.Sprint(r.name, n), CallID: fmt.Sprintf("%s-%d@live", r.name, n),
 	})
 	skipWithout(t, err)

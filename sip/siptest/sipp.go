@@ -55,6 +55,15 @@ type SIPpConfig struct {
 
 	// Flow is what it does instead, see flowScenario, with this tag and Call-ID.
 	Flow, Tag, CallID string
+
+	// Secure is what a flow says of itself when a forwarder stands between: the
+	// package of SIPp has no TLS. Remote is the forwarder then.
+	Secure *SIPpSecure
+}
+
+// SIPpSecure are the ends over TLS that lie behind forwarders.
+type SIPpSecure struct {
+	Local, Remote netip.AddrPort // where this SIPp is reached, and whom it calls
 }
 
 // SIPp is a running SIPp.
@@ -126,6 +135,12 @@ func (c SIPpConfig) scenario() (string, error) {
 		text, err := flowScenario(c.Flow, c.User, c.Tag)
 		if err != nil {
 			return "", fmt.Errorf("scenario: %w", err)
+		}
+		if c.Secure != nil {
+			text = strings.NewReplacer(
+				"SIP/2.0/[transport]", "SIP/2.0/TLS", "transport=[transport]", "transport=tls",
+				"[local_ip]:[local_port]", c.Secure.Local.String(), "[remote_ip]:[remote_port]", c.Secure.Remote.String(),
+			).Replace(text)
 		}
 		file := filepath.Join(c.Dir, "flow.xml")
 		return file, os.WriteFile(file, []byte(text), 0o600)
