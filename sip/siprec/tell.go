@@ -25,7 +25,7 @@ func (r *recording) tell(at time.Time) {
 	for i, n := range lines {
 		r.place(n, places[i], at)
 	}
-	r.tellAttrs(at)
+	r.tellAttrs(places, at)
 	r.tellAgents(lines, at)
 	r.tellHold(lines, at)
 }
@@ -176,23 +176,62 @@ func userOf(p Participant) string {
 	return u
 }
 
+// own is the session that the recording is of, among those that a client names: what
+// it was transferred from, or is consulted about, it may name as well. It is that of
+// the first line whose stream has one, else the first one associated with the
+// recording session, else the first.
+func (m *Metadata) own(places []place) (Session, bool) {
+	named := func(id string) (Session, bool) {
+		i := slices.IndexFunc(m.Sessions, func(s Session) bool { return SameID(s.ID, id) })
+		if i < 0 {
+			return Session{}, false
+		}
+		return m.Sessions[i], true
+	}
+	for i := range places {
+		if st, ok := m.Stream(places[i].stream); ok && st.Session != "" {
+			if s, ok := named(st.Session); ok {
+				return s, true
+			}
+		}
+	}
+	for _, x := range m.Recordings {
+		if s, ok := named(x.Session); ok && x.Disassociate.IsZero() {
+			return s, true
+		}
+	}
+	if len(m.Sessions) > 0 {
+		return m.Sessions[0], true
+	}
+	return Session{}, false
+}
+
+// group is the id of the group that a session belongs to; one that says nothing of it
+// belongs to the first.
+func (m *Metadata) group(s Session) string {
+	if s.GroupRef != "" {
+		return s.GroupRef
+	}
+	if len(m.Groups) > 0 {
+		return m.Groups[0].ID
+	}
+	return ""
+}
+
 // tellAttrs tells what identifies the session at the client.
-func (r *recording) tellAttrs(at time.Time) {
+func (r *recording) tellAttrs(places []place, at time.Time) {
 	now := map[string]string{}
 	set := func(name, value string) {
 		if value != "" && len(value) <= fieldMax && r.attrs[name] != value && len(now) < attrsMax {
 			now[name] = value
 		}
 	}
-	for _, s := range r.known.Sessions {
-		set("siprec.session", s.ID)
-		for _, id := range s.SIPSessionIDs {
-			set("siprec.sip_session_id", id)
-		}
+	own, _ := r.known.own(places)
+	set("siprec.session", own.ID)
+	if n := len(own.SIPSessionIDs); n > 0 {
+		set("siprec.sip_session_id", own.SIPSessionIDs[n-1]) // an id is added when it changes
 	}
-	for _, g := range r.known.Groups {
-		set("siprec.group", g.ID)
-	}
+	set("siprec.group", r.known.group(own))
 	for _, name := range []string{"ucid", "UCID", "callId", "extTrackingID"} {
 		if v, ok := valueOf(r.known.Extensions, name); ok {
 			set("siprec."+strings.ToLower(name), v)
