@@ -27,6 +27,7 @@ type call struct {
 	tap      media.SessionTap // nil: not recorded, or ended
 	state    *callstate.Dialog
 	followed *siprec.Followed // of a recording session; it has no tap and state of its own
+	dialog   *recordingDialog // likewise; it outlives the end
 	answered bool
 	ended    bool
 	last     time.Time     // of its last packet; of its end

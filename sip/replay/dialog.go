@@ -12,11 +12,16 @@ import (
 // inCall takes a message of a call that is followed.
 func (t *tracker) inCall(c *call, m *message) {
 	sender, ok := c.sender(m)
+	attempt, anew := t.newAttempt(c, m), t.beginsAnew(c, m)
 	switch {
-	case !ok && !t.newAttempt(c, m):
+	case !ok && !attempt:
 		t.stats.OtherDialogs++ // the losing branch of a fork, or a leg with other tags
-	case t.newAttempt(c, m):
-		t.end(c, c.last, media.CauseFailed)
+	case attempt || anew:
+		at, cause := c.last, media.CauseFailed
+		if anew {
+			at, cause = t.now, media.CauseTimeout
+		}
+		t.end(c, at, cause)
 		t.bury(c)
 		if c = t.first(m); c != nil {
 			t.inCall(c, m)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/srtp"
@@ -61,6 +62,10 @@ func (t *tracker) openFollowed(m *message, source *siprec.Source, caller, callee
 	c := &call{
 		callID: m.CallID(), fromTag: m.fromTag, caller: media.External, cseq: m.cseq,
 		last: t.now, leg: []pair{{caller, callee}}, sdp: sdp.NewNegotiation(), flows: map[media.StreamID]*flow{},
+		dialog: &recordingDialog{},
+	}
+	if t.calls[c.callID] != nil {
+		c.dialog.key = dialogKey(c.callID, c.fromTag)
 	}
 	c.keysOffered(media.External, siprec.Description(m.Message))
 	followed, err := t.follower.Begin(source, m.Message, func(n int) siprec.Path { return t.path(c, n) })
@@ -73,6 +78,59 @@ func (t *tracker) openFollowed(m *message, source *siprec.Source, caller, callee
 	c.followed = followed
 	t.begin(c)
 	return c
+}
+
+// recordingDialog is what a dialog with a recording server has besides a call's. A
+// client may name several dialogs by one Call-ID, as the server knows them by their
+// From tags too.
+type recordingDialog struct {
+	key     string    // in tracker.calls; empty: the Call-ID
+	settled time.Time // when its INVITE was answered
+}
+
+func dialogKey(callID, tag string) string { return callID + "\x00" + tag }
+
+// key is where the tracker finds the call.
+func (c *call) key() string {
+	if c.dialog != nil && c.dialog.key != "" {
+		return c.dialog.key
+	}
+	return c.callID
+}
+
+// find returns the call of a message, nil when it is none's so far.
+func (t *tracker) find(m *message) *call {
+	c := t.calls[m.CallID()]
+	if t.follower == nil || c != nil && (c.dialog == nil || c.fromTag == m.fromTag || c.fromTag == m.toTag) {
+		return c
+	}
+	for _, tag := range [2]string{m.fromTag, m.toTag} {
+		if d := t.calls[dialogKey(m.CallID(), tag)]; d != nil {
+			return d
+		}
+	}
+	if m.toTag == "" && t.source(m, m.src) != nil {
+		return nil
+	}
+	return c
+}
+
+// unmerged tells whether an INVITE of the Call-ID and From tag of a recording dialog is
+// not that dialog's own on another way (RFC 3261 section 8.2.2.2): its transaction is
+// over, or it was another one.
+func (t *tracker) unmerged(c *call, m *message) bool {
+	return c.dialog != nil && (m.cseq != c.cseq || t.now.Sub(c.dialog.settled) >= sip.TransactionTimeout)
+}
+
+// beginsAnew tells whether a client that has lost a recording dialog begins it once
+// more: the server of package siprec ends the dialog of before then.
+func (t *tracker) beginsAnew(c *call, m *message) bool {
+	if c.followed == nil || !c.followed.Answered() || m.Method != sip.Invite || m.toTag != "" || m.fromTag != c.fromTag || !t.unmerged(c, m) {
+		return false
+	}
+	own := fit(c.leg, m.src, m.dst)
+	return own > 0 && own >= fit(c.others, m.src, m.dst) && (own >= 2 || t.follower.Source(m.src.Addr()) != nil) &&
+		!slices.ContainsFunc(c.seen, func(tx *transaction) bool { return tx.branch == m.branch })
 }
 
 // followedRequest takes a request that is new to a recording dialog.
@@ -116,7 +174,7 @@ func (t *tracker) followedResponse(c *call, tx *transaction, m *message) {
 		t.keysFollowed(c, media.Internal, body)
 	}
 	if tx.method == sip.Invite && !c.followed.Answered() {
-		c.toTag = m.toTag
+		c.toTag, c.dialog.settled = m.toTag, t.now
 		err = c.followed.Answer(m.Message)
 		t.answer(c)
 	} else {

@@ -25,7 +25,7 @@ type tracker struct {
 	stats   Stats
 	err     error // of the observer
 
-	calls    map[string]*call // by Call-ID: open ones and tombstones
+	calls    map[string]*call // by Call-ID (but see recordingDialog): open ones and tombstones
 	active   list.List        // of *call, the longest silent first
 	ended    list.List        // of *call, in order of their ends
 	held     int              // bytes of descriptions in all calls
@@ -95,7 +95,7 @@ func (t *tracker) makeRoom() {
 // begin follows a call from now on.
 func (t *tracker) begin(c *call) {
 	c.el = t.active.PushBack(c)
-	t.calls[c.callID] = c
+	t.calls[c.key()] = c
 	t.stats.Calls++
 }
 
@@ -173,8 +173,8 @@ func (t *tracker) expire() {
 // bury removes a tombstone.
 func (t *tracker) bury(c *call) {
 	t.ended.Remove(c.el)
-	if t.calls[c.callID] == c {
-		delete(t.calls, c.callID)
+	if key := c.key(); t.calls[key] == c {
+		delete(t.calls, key)
 	}
 }
 
@@ -193,7 +193,7 @@ func (t *tracker) close(cause media.Cause) {
 
 // message finds the call of a message and takes it.
 func (t *tracker) message(m *message) {
-	c := t.calls[m.CallID()]
+	c := t.find(m)
 	if c != nil && c.ended {
 		if !t.again(c, m) {
 			return
@@ -213,7 +213,7 @@ func (t *tracker) message(m *message) {
 // again tells whether m begins a new call after one of the same Call-ID has
 // ended: a request sent again with credentials has a higher CSeq (RFC 3261 section 22.2).
 func (t *tracker) again(c *call, m *message) bool {
-	return m.Method == sip.Invite && m.toTag == "" && (m.fromTag != c.fromTag || m.cseq > c.cseq) &&
+	return m.Method == sip.Invite && m.toTag == "" && (m.fromTag != c.fromTag || m.cseq > c.cseq || t.unmerged(c, m)) &&
 		!slices.ContainsFunc(c.seen, func(tx *transaction) bool { return tx.branch == m.branch })
 }
 

@@ -69,7 +69,7 @@ func (l *leg) take(m *sip.Message) {
 // merged says whether an INVITE of a new transaction is one that is being answered
 // already (RFC 3261 section 8.2.2.2).
 func (l *leg) merged(s *dialog.Server) bool {
-	if l.srv.follower != nil || !l.confirmed && !l.ended {
+	if !l.confirmed && !l.ended {
 		return true
 	}
 	seq, _ := s.Req.CSeq()
