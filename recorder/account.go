@@ -54,7 +54,7 @@ func (r *recording) manifestSince(since int64) *Manifest {
 	m.RealMS, m.AudioMS = r.sealedMS, r.gate.AudioMS(r.sealedMS)-r.owedMS
 	m.Segments, m.Windows, m.Gaps = append([]Segment{}, r.seg.done...), r.windows(), r.gaps(since)
 	m.Streams, m.Signals = r.rows(), append([]ManifestSignal{}, r.signals...)
-	m.UnrecordedMedia = r.unrecorded()
+	m.UnrecordedMedia, m.Copies = r.unrecorded(), r.copies()
 	m.Attrs, m.Refused, m.SinceMS = maps.Clone(r.attrs), maps.Clone(r.account.refused), since
 	m.Labels, m.RawMetadata = r.labels(), slices.Clip(r.docs.raw)
 	first, _ := slices.BinarySearchFunc(r.dtmf, since, func(d Digit, ms int64) int { return cmp.Compare(d.RealMS, ms) })

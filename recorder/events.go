@@ -124,10 +124,14 @@ func (r *Recorder) published(call string, m *Manifest) {
 		r.done = append(r.done, m)
 		r.mu.Unlock()
 	}
-	r.events.publish(Event{Type: "recording.published", At: m.Call.End, Call: call, Data: map[string]any{
+	data := map[string]any{
 		"recording": m.ID, "kind": m.Kind, "user": m.User,
 		"real_ms": m.RealMS, "audio_ms": m.AudioMS, "segments": len(m.Segments), "gaps": len(m.Gaps), "windows": len(m.Windows),
-	}})
+	}
+	if len(m.Copies) > 0 {
+		data["copies"] = copySums(m)
+	}
+	r.events.publish(Event{Type: "recording.published", At: m.Call.End, Call: call, Data: data})
 }
 
 // discarded tells that a recording is not kept.

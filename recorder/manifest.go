@@ -65,6 +65,8 @@ type Manifest struct {
 
 	UnrecordedMedia []UnrecordedMedia `json:"unrecorded_media,omitempty"`
 
+	Copies []Copy `json:"copies,omitempty"` // at other recorders
+
 	Attrs map[string]string `json:"attrs,omitempty"` // from attrs.set
 
 	Labels      []Label       `json:"labels,omitempty"`       // of a recording session: which stream is on which channel, and why

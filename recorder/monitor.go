@@ -29,6 +29,10 @@ type monitoring struct {
 	rec *Recorder
 	m   Monitor
 	raw bool
+
+	copied    []Copy // as last told
+	throughMS int64  // position of that
+	changes   uint64
 }
 
 // listen asks for the monitor of a session.
@@ -38,7 +42,8 @@ func (r *Recorder) listen(s media.Session, p *Plan) (l monitoring) {
 	}
 	defer l.lost(r)
 	if m := r.cfg.Monitor(s); m != nil {
-		l = monitoring{r, m, m.Raw()}
+		l = monitoring{rec: r, m: m, raw: m.Raw()}
+		l.ask()
 	}
 	return l
 }
@@ -46,7 +51,14 @@ func (r *Recorder) listen(s media.Session, p *Plan) (l monitoring) {
 // lost is deferred around what a monitor does.
 func (l *monitoring) lost(r *Recorder) {
 	if fault := recover(); fault != nil {
+		m := l.m
 		l.m = nil
+		if m != nil {
+			func() {
+				defer func() { _ = recover() }() // nothing is expected of it any more
+				m.End()
+			}()
+		}
 		r.stats.MonitorsFailed.Add(1)
 		r.cfg.Log.Error("the copy of a call ends: its monitor panicked", "fault", fault)
 	}

@@ -227,6 +227,9 @@ func (r *recording) close() {
 	r.finishSegment()
 	m := r.manifest()
 	r.rate(m)
+	if w, ok := r.out.(*writer); ok {
+		w.late = r.late()
+	}
 	switch {
 	case r.resumed && r.beforeMS+m.AudioMS >= r.plan.DiscardBelow.Milliseconds():
 		r.out.publish(m)

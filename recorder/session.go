@@ -240,6 +240,7 @@ func (s *session) process(cutoff time.Time, all bool) (ended bool) {
 	}
 	s.tellTyped()
 	s.tellPreroll()
+	s.tellCopies()
 	s.publishState()
 	for _, a := range s.answers { // whoever hears it finds the state as told
 		a.to <- a.effect
@@ -477,14 +478,6 @@ func (s *session) publishState() {
 
 func (a LiveRecording) equal(b LiveRecording) bool {
 	return a.ID == b.ID && slices.Equal(a.Reasons, b.Reasons)
-}
-
-func words(reasons []suppress.Reason) []string {
-	out := make([]string, 0, len(reasons))
-	for _, r := range reasons {
-		out = append(out, string(r))
-	}
-	return out
 }
 
 func (s *session) live() LiveCall {

@@ -78,3 +78,11 @@ func (r *recording) noteSignal(sig suppress.Signal, mine suppress.Effect, e effe
 	}
 	r.signals = append(r.signals, x)
 }
+
+func words(reasons []suppress.Reason) []string {
+	out := make([]string, 0, len(reasons))
+	for _, r := range reasons {
+		out = append(out, string(r))
+	}
+	return out
+}

@@ -42,7 +42,7 @@ func Stitch(before, after *Manifest) *Manifest {
 	}
 	m.Streams = stitchStreams(before.Streams, after.Streams)
 	m.Signals = append(slices.Clone(before.Signals), after.Signals...)
-	m.UnrecordedMedia = stitchUnrecorded(before, after)
+	m.UnrecordedMedia, m.Copies = stitchUnrecorded(before, after), stitchCopies(before, after.Copies)
 	m.Attrs = stitchAttrs(before.Attrs, after.Attrs)
 	m.Labels, m.RawMetadata = stitchLabels(before, after), stitchRaw(before.RawMetadata, after.RawMetadata)
 	m.Refused = stitchCounts(before.Refused, after.Refused)

@@ -37,6 +37,7 @@ type writer struct {
 	over      bool      // published or discarded
 	atOnce    bool      // what comes now had waited for consent
 	before    *Manifest // what a process before had recorded; nil: nothing
+	late      *lateCopies
 
 	// guarded by mu
 	mu      sync.Mutex
@@ -53,8 +54,9 @@ type writer struct {
 	sink     Sink
 	segment  SegmentWriter
 	finished map[int]Segment
-	tries    int  // of the operation under way that failed
-	failed   bool // synchronous: given up
+	tries    int       // of the operation under way that failed
+	failed   bool      // synchronous: given up
+	copiesBy time.Time // when copies are waited for no more
 }
 
 // errStopped ends the writing of what could not be published in time.
@@ -78,6 +80,7 @@ type op struct {
 	seg     Segment
 	account *Manifest
 	why     string
+	late    *lateCopies // of opPublish
 	bytes   int64
 	atOnce  bool // bytes are charged to the budget of all calls alone
 }
@@ -224,7 +227,9 @@ func (w *writer) abandon() {
 
 func (w *writer) publish(m *Manifest) { w.publishWhole(w.stitched(m)) }
 
-func (w *writer) publishWhole(m *Manifest) { w.push(op{kind: opPublish, account: m}, true) }
+func (w *writer) publishWhole(m *Manifest) {
+	w.push(op{kind: opPublish, account: m, late: w.late}, true)
+}
 
 // discard gives the recording up; why is for whoever looks for it.
 func (w *writer) discard(why string) { w.push(op{kind: opDiscard, why: why}, true) }
@@ -246,6 +251,9 @@ func (w *writer) serve() {
 		w.state = writerServed
 		o := w.queue[0] // a copy: push moves the queue
 		w.mu.Unlock()
+		if w.waitsForCopies(&o) {
+			return
+		}
 		err := w.try(&o)
 		switch {
 		case err == nil && w.tries > 0:
@@ -410,7 +418,7 @@ func (w *writer) do(o *op) error {
 		}
 		w.segment = nil
 	case opPublish:
-		m := w.fill(o.account)
+		m := w.settled(w.fill(o.account), o.late)
 		if err := w.sink.Publish(m); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}

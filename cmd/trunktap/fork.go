@@ -133,7 +133,11 @@ type copier struct {
 	begun   bool
 	over    bool
 	list    []*src.Fork // of each group; nil: it has none
+	missed  missed      // by groups that have none once it has begun
 }
+
+// missed is audio that went to no copy at all: there were too many.
+type missed struct{ fromMS, toMS, ms int64 }
 
 // begin calls the recorders once there is something to tell: a call that is not
 // answered, or not consented to, they never hear of.
@@ -167,6 +171,11 @@ func (c *copier) Raw() bool { return c.plan.windows }
 // Audio implements recorder.Monitor.
 func (c *copier) Audio(realMS int64, rate int, ch [2][]int16) {
 	c.begin(rate)
+	if c.missed.ms == 0 {
+		c.missed.fromMS = realMS
+	}
+	ms := int64(len(ch[0]) * 1000 / rate)
+	c.missed.toMS, c.missed.ms = realMS+ms, c.missed.ms+ms
 	c.each(func(f *src.Fork) { f.Audio(realMS, rate, ch) })
 }
 

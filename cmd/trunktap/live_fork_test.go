@@ -170,6 +170,10 @@ func TestLiveFork(t *testing.T) {
 		if len(m.Windows) != 1 {
 			t.Errorf("windows %+v", m.Windows)
 		}
+		if len(m.Copies) != 1 {
+			t.Fatalf("copies %+v", m.Copies)
+		}
+		checkCopy(t, m, &m.Copies[0], [2]int{len(other.pcm(0)) / 8, len(other.pcm(1)) / 8})
 	}
 	for ch, hz := range c.hz {
 		pcm := other.pcm(ch)
@@ -187,6 +191,24 @@ func TestLiveFork(t *testing.T) {
 		t.Errorf("the pause is told as\n%s", text)
 	}
 	d.stop()
+}
+
+// checkCopy holds that an account of a copy that began late says what came of it, and
+// that it came to its end.
+func checkCopy(t *testing.T, m *recorder.Manifest, k *recorder.Copy, heardMS [2]int) {
+	t.Helper()
+	if len(k.Servers) != 2 || k.ThroughMS != m.RealMS || len(k.Spans) < 4 {
+		t.Fatalf("copy %+v of a recording of %d ms", k, m.RealMS)
+	}
+	for side := range 2 {
+		first, last := k.Spans[side], k.Spans[len(k.Spans)-2+side]
+		if k.SentMS[side]+k.UnsentMS[side] != m.AudioMS || first.Unsent != "no_server" || last.Server != k.Servers[1] || last.EndRealMS != m.RealMS {
+			t.Errorf("side %d: copy %+v of a recording of %d ms", side, k, m.AudioMS)
+		}
+		if got := int64(heardMS[side]); got < last.EndRealMS-last.RealMS-20 || got > last.EndRealMS-last.RealMS+20 {
+			t.Errorf("side %d: %d ms came, by time stamps, of %+v", side, got, last)
+		}
+	}
 }
 
 // tenths counts the tenths of a second in which a tone is heard.

@@ -59,6 +59,7 @@ func TestLiveRestartFork(t *testing.T) {
 		if m.Call.EndCause != "bye" || len(m.Segments) != 3 {
 			t.Errorf("end cause %q, %d segments", m.Call.EndCause, len(m.Segments))
 		}
+		checkRestartedCopy(t, m)
 	}
 	other.checkOneSession(t)
 	for ch, hz := range c.hz {
@@ -76,6 +77,26 @@ func TestLiveRestartFork(t *testing.T) {
 		}
 	}
 	d.stop()
+}
+
+// checkRestartedCopy holds that the account of a copy goes on over restarts: what was
+// sent before and after, and that nobody knows of what was under way.
+func checkRestartedCopy(t *testing.T, m *recorder.Manifest) {
+	t.Helper()
+	if len(m.Copies) != 1 {
+		t.Fatalf("copies %+v", m.Copies)
+	}
+	c := m.Copies[0]
+	unknown := int64(0)
+	for _, s := range c.Spans {
+		if s.Unsent == recorder.CopyUnknown {
+			unknown += s.EndRealMS - s.RealMS
+		}
+	}
+	t.Logf("copy %+v", c)
+	if last := c.Spans[len(c.Spans)-1]; last.Server == "" || last.EndRealMS != m.RealMS || c.ThroughMS != m.RealMS || unknown == 0 || unknown > 2*2*2500 {
+		t.Errorf("of a recording of %d ms the copy has %+v", m.RealMS, c)
+	}
 }
 
 // checkOneSession demands one dialog, with CSeq numbers that rise, and packets of one

@@ -183,11 +183,35 @@ func describe(m *recorder.Manifest) string {
 		a.line(fmt.Sprintf("%08x", s.SSRC), s.Channel, s.Codec, s.Packets, s.Lost, s.Late, s.Duplicate, s.Reordered, s.Recovered, fmt.Sprintf("%.1f", s.SkewPPM))
 	}
 	a.quality(m)
+	most := a.copies(m)
 	_ = a.w.Flush() // never fails
-	if n := max(len(m.Segments), len(m.Windows), len(m.Signals), len(m.Gaps), len(m.Streams)); n > rowsShown {
+	if n := max(len(m.Segments), len(m.Windows), len(m.Signals), len(m.Gaps), len(m.Streams), most); n > rowsShown {
 		fmt.Fprintf(&a.b, "(tables cut at %d rows, --json has all)\n", rowsShown)
 	}
 	return a.b.String()
+}
+
+// copies are what other recorders were sent. It returns the rows of the longest table.
+func (a *account) copies(m *recorder.Manifest) (most int) {
+	for _, c := range m.Copies {
+		most = max(most, len(c.Spans))
+		for _, s := range c.Spans[:a.table(len(c.Spans), "COPY", "REAL", "TO", "SENT TO", "NOT SENT")] {
+			a.line(s.Side, picture.Clock(s.RealMS, true), picture.Clock(s.EndRealMS, true), dash(s.Server), dash(s.Unsent))
+		}
+	}
+	return most
+}
+
+// copied says how much of a recording a copy has.
+func copied(m *recorder.Manifest, c *recorder.Copy) string {
+	sent := func(side int) string {
+		return fmt.Sprintf("%s of %s", picture.Clock(c.SentMS[side], true), picture.Clock(c.SentMS[side]+c.UnsentMS[side], true))
+	}
+	out := fmt.Sprintf("%s: external %s, internal %s", strings.Join(c.Servers, ", "), sent(0), sent(1))
+	if c.ThroughMS < m.RealMS {
+		out += "; what follows " + picture.Clock(c.ThroughMS, true) + " is not known"
+	}
+	return out
 }
 
 // quality is how the streams arrived, one row a source.
@@ -241,6 +265,9 @@ func (a *account) head(m *recorder.Manifest) {
 		a.line(fmt.Sprintf("channel %d", i), strings.TrimSuffix(c.Side+", "+c.Party, ", "))
 	}
 	a.line("digits", len(m.DTMF))
+	for i := range m.Copies {
+		a.line("sent to", copied(m, &m.Copies[i]))
+	}
 	for _, key := range slices.Sorted(maps.Keys(m.Refused)) {
 		a.line("not listed", fmt.Sprintf("%d of %s: beyond a limit", m.Refused[key], key))
 	}

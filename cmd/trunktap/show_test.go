@@ -190,3 +190,19 @@ func TestSeveralRecordingsOfOneCall(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// What copies lack is shown.
+func TestShowOfCopies(t *testing.T) {
+	text := describe(&recorder.Manifest{RealMS: 60_000, Copies: []recorder.Copy{{
+		Servers: []string{"sip:a@192.0.2.1", "sip:b@192.0.2.2"}, SentMS: [2]int64{57_980, 41_000}, UnsentMS: [2]int64{2020, 19_000}, ThroughMS: 59_000,
+		Spans: []recorder.CopySpan{{Side: "external", EndRealMS: 2020, Unsent: "no_server"}, {Side: "external", RealMS: 2020, EndRealMS: 60_000, Server: "sip:b@192.0.2.2"}},
+	}}})
+	for _, want := range []string{
+		"sent to", "sip:a@192.0.2.1, sip:b@192.0.2.2: external 0:57.9 of 1:00.0, internal 0:41.0 of 1:00.0; what follows 0:59.0 is not known",
+		"COPY", "no_server", "0:02.0",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+}

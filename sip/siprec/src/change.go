@@ -152,7 +152,7 @@ func (l *leg) takeACK(req *sip.Message) {
 // connect lets audio flow to where the server says, unless it was told of a pause.
 func (l *leg) connect(w *wire, to [2]remote) {
 	l.pausing = l.told.paused
-	if !l.f.connect(w, to, l.pausing) {
+	if !l.f.connect(l.listed, w, to, l.pausing) {
 		return
 	}
 	for i := range to {

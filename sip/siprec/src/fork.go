@@ -88,6 +88,10 @@ type outlet struct {
 
 	lastStamp uint32
 
+	ledger ledger
+	server string // by its name in the list
+	endMS  int64  // behind the audio in pcm, the silence that fills its packet left out
+
 	silentUntil time.Time // until then nothing begins with silence; zero: it may
 	g722        [2]codec.G722Encoder
 }
@@ -127,12 +131,16 @@ func (f *Fork) Audio(realMS int64, rate int, ch [2][]int16) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ended {
+	if f.ended { // the client closed
+		f.out.ledger.lost(realMS, realMS+int64(len(ch[0])*1000/rate), UnsentEnded)
 		return
 	}
 	f.setPaused(false)
 	o := &f.out
-	if realMS, ch = o.trimmed(realMS, rate, ch); len(ch[0]) == 0 {
+	from := realMS
+	realMS, ch = o.trimmed(realMS, rate, ch)
+	o.ledger.lost(from, realMS, UnsentRestart)
+	if len(ch[0]) == 0 {
 		return
 	}
 	o.blocks = append(o.blocks, block{realMS, rate, [2][]int16{slices.Clone(ch[0]), slices.Clone(ch[1])}})
@@ -144,10 +152,15 @@ func (f *Fork) Audio(realMS int64, rate int, ch [2][]int16) {
 	}
 	if o.heldMS > most && o.codec != nil { // what comes is not to be due later and later
 		most /= 2
-		o.base, o.pcm, o.nextMS = time.Time{}, [2][]int16{}, -1
+		o.dropPCM(UnsentBehind)
+		o.base, o.nextMS = time.Time{}, -1
+	}
+	why := UnsentBehind
+	if o.codec == nil {
+		why = UnsentNoServer
 	}
 	for o.heldMS > most && len(o.blocks) > 1 {
-		f.c.counters.DroppedMS.Add(uint64(o.shift()))
+		f.c.counters.DroppedMS.Add(uint64(o.drop(why)))
 	}
 }
 
@@ -215,14 +228,16 @@ func (f *Fork) state() (parties []string, paused, ended bool) {
 
 // connect lets audio flow to a server, or to none. pausing: not yet. It returns
 // whether a server takes less than it did.
-func (f *Fork) connect(w *wire, to [2]remote, pausing bool) (less bool) {
+func (f *Fork) connect(server string, w *wire, to [2]remote, pausing bool) (less bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	o := &f.out
 	if w == nil || o.codec == nil || *w != *o.codec {
-		o.scale, o.scaleIn, o.pcm = [2]*resample.Resampler{}, 0, [2][]int16{}
+		o.dropPCM(UnsentNoServer)
+		o.scale, o.scaleIn = [2]*resample.Resampler{}, 0
 		o.nextMS = -1
 	}
+	o.server = server
 	if to != o.to {
 		o.refusing = refusing{}
 	}
@@ -258,10 +273,13 @@ func (f *Fork) rests(n int) bool {
 	return true
 }
 
-// packet is one datagram to be sent.
+// packet is one datagram to be sent, with the audio that is in it; a report has none.
 type packet struct {
-	to   netip.AddrPort
-	data []byte
+	to           netip.AddrPort
+	data         []byte
+	side         int
+	fromMS, toMS int64
+	server       string
 }
 
 // due appends what is to be sent by now.
@@ -293,6 +311,7 @@ func (f *Fork) due(dst []packet, now time.Time) []packet {
 		o.reported = now
 		dst = o.report(dst, now)
 	}
+	o.ledger.flying += len(dst)
 	return dst
 }
 
@@ -313,6 +332,7 @@ func (o *outlet) fill() bool {
 		o.scaleTo(b.rate)
 	}
 	o.nextMS = b.realMS + int64(len(b.pcm[0])*1000/b.rate)
+	o.endMS = o.nextMS
 	for i := range o.pcm {
 		if o.scale[i] == nil {
 			o.pcm[i] = append(o.pcm[i], b.pcm[i]...)
@@ -353,6 +373,7 @@ func (o *outlet) scaleTo(rate int) {
 // pack makes a packet of n samples for each channel.
 func (o *outlet) pack(dst []packet, n int) []packet {
 	stamp := o.stamp + uint32(o.pcmMS*int64(o.codec.clock)/1000)
+	endMS := min(o.pcmMS+packetMS, o.endMS)
 	for i := range o.pcm {
 		samples := o.pcm[i][:n]
 		if o.to[i].rtp.IsValid() {
@@ -361,12 +382,13 @@ func (o *outlet) pack(dst []packet, n int) []packet {
 			}
 			o.seq[i]++
 			if data, err := (&rtp.Packet{Header: h, Payload: o.codec.encode(&o.g722[i], samples)}).Marshal(); err == nil {
-				dst = append(dst, packet{o.to[i].rtp, data})
+				dst = append(dst, packet{o.to[i].rtp, data, i, o.pcmMS, endMS, o.server})
 				o.packets[i]++
 				o.octets[i] += uint32(len(data) - 12)
 			}
 		} else {
 			o.counters.UntakenMS.Add(packetMS)
+			o.ledger.note(i, o.pcmMS, endMS, "", UnsentUntaken)
 		}
 		o.pcm[i] = o.pcm[i][:copy(o.pcm[i], o.pcm[i][n:])]
 	}
@@ -410,7 +432,7 @@ func (o *outlet) report(dst []packet, now time.Time) []packet {
 			}}},
 		}
 		if data, err := rtcp.Marshal(all); err == nil {
-			dst = append(dst, packet{o.to[i].rtcp, data})
+			dst = append(dst, packet{to: o.to[i].rtcp, data: data})
 		}
 	}
 	return dst
@@ -422,6 +444,7 @@ func (c *Client) pace() {
 	defer t.Stop()
 	var forks []*Fork
 	var out []packet
+	var failed []bool
 	for {
 		select {
 		case <-c.ctx.Done():
@@ -436,25 +459,29 @@ func (c *Client) pace() {
 		c.mu.Unlock()
 		now := time.Now()
 		for _, f := range forks {
-			out = f.due(out[:0], now)
+			out, failed = f.due(out[:0], now), failed[:0]
 			for _, p := range out {
-				c.write(p)
+				failed = append(failed, !c.write(p))
+			}
+			if len(out) > 0 {
+				f.wrote(out, failed)
 			}
 		}
 		clear(forks)
 	}
 }
 
-func (c *Client) write(p packet) {
+func (c *Client) write(p packet) bool {
 	err := c.send(p)
 	for tries := 0; tries < sendTries && ofAnother(err); tries++ {
 		err = c.send(p) // the socket is of all servers, and this one's packet has not been sent
 	}
 	if err != nil {
 		c.counters.SendErrors.Add(1)
-		return
+		return false
 	}
 	c.counters.Packets.Add(1)
+	return true
 }
 
 func (c *Client) send(p packet) (err error) {

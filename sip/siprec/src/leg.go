@@ -107,17 +107,21 @@ func (f *Fork) own() {
 		}
 	}
 	l.journal(time.Now())
-	f.connect(nil, [2]remote{}, false)
+	l.settle()
+	f.connect("", nil, [2]remote{}, false)
 	f.c.forget(f, l.callID)
 	for _, a := range l.met {
 		f.c.leave(a)
 	}
-	f.mu.Lock()
-	f.ended = true
-	for len(f.out.blocks) > 0 {
-		f.out.shift()
+}
+
+// settle says that no more audio is sent.
+func (l *leg) settle() {
+	why := UnsentNoServer
+	if l.up {
+		why = UnsentEnded
 	}
-	f.mu.Unlock()
+	l.f.settle(why)
 }
 
 // begin calls the next server.
@@ -145,7 +149,7 @@ func (l *leg) failed(why error, now time.Time) {
 	f := l.f
 	f.c.cfg.Log.Warn("a recorder is given up", "server", l.server.URI, "session", f.session.ID, "error", why)
 	f.c.counters.Failovers.Add(1)
-	f.connect(nil, [2]remote{}, false)
+	f.connect("", nil, [2]remote{}, false)
 	l.setup, l.changing, l.pinging, l.giveUp, l.change, l.ping = nil, nil, nil, time.Time{}, time.Time{}, time.Time{}
 	l.timer, l.asked = sessionTimer{}, 0
 	if l.up && now.Sub(l.since) >= steadyAfter {
@@ -427,6 +431,7 @@ func (l *leg) tell(now time.Time) {
 // finish ends the recording session with the call.
 func (l *leg) finish(now time.Time) {
 	l.ending = true
+	l.settle()
 	l.retry, l.change = time.Time{}, time.Time{}
 	if l.setup != nil {
 		if l.setup.Provisional() && l.setup.Req != nil {
@@ -440,7 +445,7 @@ func (l *leg) finish(now time.Time) {
 		l.over = true
 		return
 	}
-	l.f.connect(nil, [2]remote{}, false)
+	l.f.connect("", nil, [2]remote{}, false)
 	l.leave = now.Add(byeWait)
 	l.hangUp(now)
 	if l.bye == nil {

@@ -47,10 +47,10 @@ const (
 	retryMost    = time.Minute
 	byeWait      = 2 * time.Second
 	closeWait    = 3 * time.Second
-	steadyAfter  = 10 * time.Second      // a session that lasted so long has not failed: its end is no reason to wait
-	drainWait    = time.Second           // for audio that waits when the call ends
-	cushion      = 60 * time.Millisecond // by which packets are sent later than they could be
-	reportsEvery = 5 * time.Second       // sender reports, RFC 3550 section 6.2
+	steadyAfter  = 10 * time.Second                       // a session that lasted so long has not failed: its end is no reason to wait
+	drainWait    = (bufferMSMax + 500) * time.Millisecond // for audio that waits when the call ends: all of it
+	cushion      = 60 * time.Millisecond                  // by which packets are sent later than they could be
+	reportsEvery = 5 * time.Second                        // sender reports, RFC 3550 section 6.2
 )
 
 // Config of a Client.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,8 @@ type world struct {
 	c    *Client
 	a, b *server
 	f    *Fork
+
+	fails atomic.Bool // nothing of media is sent
 }
 
 func session() media.Session {
@@ -49,10 +52,14 @@ func inBubbleWith(t *testing.T, wide bool, edit func(*Server), f func(*world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := mediatest.NewNet(1)
+		w := &world{t: t}
 		c, err := New(Config{
 			Address: ours, Listen: []sip.Listen{{Network: "udp", Addr: netip.AddrPortFrom(ours, 5070)}},
-			Net:  sip.Net{ListenPacket: func(_ string, a netip.AddrPort) (net.PacketConn, error) { return n.Listen(a) }},
-			Open: func(a netip.Addr) (net.PacketConn, error) { return n.Listen(netip.AddrPortFrom(a, 30000)) },
+			Net: sip.Net{ListenPacket: func(_ string, a netip.AddrPort) (net.PacketConn, error) { return n.Listen(a) }},
+			Open: func(a netip.Addr) (net.PacketConn, error) {
+				conn, err := n.Listen(netip.AddrPortFrom(a, 30000))
+				return failing{conn, &w.fails}, err
+			},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -60,7 +67,7 @@ func inBubbleWith(t *testing.T, wide bool, edit func(*Server), f func(*world)) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, c: c, a: newServer(t, n, first), b: newServer(t, n, second)}
+		w.c, w.a, w.b = c, newServer(t, n, first), newServer(t, n, second)
 		defer w.b.close()
 		defer w.a.close()
 		defer func() {
@@ -277,22 +284,28 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// leave ends the session that an INVITE has begun.
+func (s *server) leave(invite *sip.Message) {
+	s.t.Helper()
+	bye := &sip.Message{Method: sip.Bye, URI: "sip:x@" + ours.String()}
+	for _, h := range []string{
+		fmt.Sprintf("Via: SIP/2.0/UDP %s;branch=z9hG4bKbye", s.addr), "From: " + invite.Get("To") + ";tag=" + s.tag, "To: " + invite.Get("From"),
+		"Call-ID: " + invite.CallID(), "CSeq: 1 BYE",
+	} {
+		name, value, _ := strings.Cut(h, ": ")
+		bye.Add(name, value)
+	}
+	s.send(bye, invite.Flow.Remote)
+	if res := s.want("response"); res.Status != 200 {
+		s.t.Errorf("BYE is answered %d", res.Status)
+	}
+}
+
 func TestAServerThatLeavesOrDies(t *testing.T) {
 	inBubble(t, false, func(w *world) {
 		invite := w.a.accept()
 		w.speak(0, 500, 8000)
-		bye := &sip.Message{Method: sip.Bye, URI: "sip:x@" + ours.String()}
-		for _, h := range []string{
-			"Via: SIP/2.0/UDP 192.0.2.50;branch=z9hG4bKbye", "From: " + invite.Get("To") + ";tag=" + w.a.tag, "To: " + invite.Get("From"),
-			"Call-ID: " + invite.CallID(), "CSeq: 1 BYE",
-		} {
-			name, value, _ := strings.Cut(h, ": ")
-			bye.Add(name, value)
-		}
-		w.a.send(bye, invite.Flow.Remote)
-		if res := w.a.want("response"); res.Status != 200 {
-			t.Errorf("BYE is answered %d", res.Status)
-		}
+		w.a.leave(invite)
 		w.b.accept()
 		w.speak(500, 1000, 8000)
 		if len(w.b.heard(0)) == 0 {
