@@ -239,6 +239,10 @@ type Options struct {
 	// Suites that each side's DTLS may agree on; see dtls.Config.
 	Suites [2][]srtp.Suite
 
+	// Forks says that the far ends of a side may be several until Decided is called,
+	// and that the one of an earlier Protect may come back, with its DTLS association.
+	Forks bool
+
 	// Failed is told when a side has no keys because its DTLS handshake failed; see
 	// dtls.Config. It must not wait and not close the stream. May be nil.
 	Failed func(media.Side, error)

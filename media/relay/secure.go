@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 // control: an endpoint's goroutine pushes while control waits for it.
 type securing struct {
 	on      atomic.Bool            // some side is not Clear: the kernel gets no flow
+	forking atomic.Bool            // Decided was not called
 	changes atomic.Pointer[change] // the latest first
 
 	agreed agreedKeys
@@ -38,10 +40,11 @@ type secured struct {
 	in          atomic.Pointer[srtp.Unprotector] // stored by the packet path, loaded by Stats too
 	out         atomic.Pointer[srtp.Protector]
 
-	endpoint atomic.Pointer[dtls.Endpoint]  // stored by control; nil: no DTLS yet
-	peer     atomic.Pointer[netip.AddrPort] // where DTLS comes from, stored by the packet path
-	refused  refusals
-	apart    apart
+	shaker  atomic.Pointer[shaker]    // stored by control; nil: no DTLS yet
+	others  atomic.Pointer[[]*shaker] // likewise: of other forks
+	refused refusals
+	apart   apart
+	parked  []parked
 }
 
 // refusals counts what could not be decrypted, and protected.
@@ -75,6 +78,8 @@ type change struct {
 	receive, send *srtp.Keys // nil: those there are stay
 	restart       bool
 	resumed       bool // another process has used the keys
+	forked        bool // the association before may come back
+	decided       bool // none does any more; this alone
 	before        *change
 }
 
@@ -120,6 +125,7 @@ func (s *Stream) protectSide(side media.Side, e srtp.End) error {
 	s.sec.ends[side] = e
 	s.push(&change{
 		side: side, mode: e.Mode, association: e.Association, receive: receive, send: send, restart: e.Restarts(former),
+		forked: s.sec.forking.Load(),
 	})
 	if err != nil {
 		s.sec.ends[side].Receive, s.sec.ends[side].Send = srtp.Crypto{}, srtp.Crypto{}
@@ -128,11 +134,11 @@ func (s *Stream) protectSide(side media.Side, e srtp.End) error {
 	if e.Mode != srtp.KeyedDTLS {
 		return nil
 	}
-	endpoint, err := s.endpoint(side)
+	sh, err := s.shakerOf(side, e.Association)
 	if err != nil {
 		return err
 	}
-	endpoint.Start(dtls.Association{Number: e.Association, Role: e.Role, Fingerprints: e.Fingerprints})
+	sh.endpoint.Start(dtls.Association{Number: e.Association, Role: e.Role, Fingerprints: e.Fingerprints})
 	return s.shakeRTCP(side)
 }
 
@@ -150,46 +156,27 @@ func (s *Stream) push(c *change) {
 	}
 }
 
-// endpoint returns the side's end of DTLS, made when it is first needed.
-func (s *Stream) endpoint(side media.Side) (*dtls.Endpoint, error) {
-	sec := &s.sec.sides[side]
-	if e := sec.endpoint.Load(); e != nil {
-		return e, nil
-	}
-	if s.relay.cfg.Certificate == nil {
-		return nil, errors.New("DTLS needs a certificate")
-	}
-	e, err := dtls.New(dtls.Config{
-		Certificate: s.relay.cfg.Certificate, Suites: s.suites[side],
-		Send:        func(b []byte) error { return s.sendDTLS(side, b) },
-		Established: func(k dtls.Keys) { s.established(side, kindRTP, k) },
-		Failed: func(err error) {
-			s.relay.cfg.Log.Warn("DTLS handshake failed: the side has no media", "side", side, "local", s.ends[side].local, "error", err)
-			if s.failed != nil {
-				s.failed(side, err)
-			}
-		},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("begin DTLS: %w", err)
-	}
-	sec.endpoint.Store(e)
-	return e, nil
-}
+var errNoCertificate = errors.New("DTLS needs a certificate")
 
 var errNoWay = errors.New("the peer's address is not known")
 
 // sendDTLS sends a datagram of a handshake: to where the side's media comes from,
-// else its handshake, else where its SDP wants it.
-func (s *Stream) sendDTLS(side media.Side, b []byte) error {
+// else its handshake, else where its SDP wants it. Where media came from before the
+// far end was there it is not.
+func (s *Stream) sendDTLS(sh *shaker, side media.Side, b []byte) error {
 	var to netip.AddrPort
-	if r := s.route.Load(); r.known[side] {
+	var former *netip.AddrPort
+	current := s.sec.sides[side].shaker.Load() == sh
+	if r := s.route.Load(); current && r.known[side] {
 		to = r.remote[side].RTP
 	}
-	if p := s.sec.sides[side].peer.Load(); p != nil {
+	if w := sh.want.Load(); w != nil {
+		to, former = w.rtp, w.former
+	}
+	if p := sh.peer.Load(); p != nil {
 		to = *p
 	}
-	if p := s.stats[side].source.Load(); p != nil && p.IsValid() {
+	if p := s.stats[side].source.Load(); current && p != nil && p != former && p.IsValid() {
 		to = *p
 	}
 	if !sendable(to) {
@@ -213,8 +200,15 @@ func (s *Stream) rekey() {
 }
 
 func (sec *secured) take(c *change) {
+	if c.decided {
+		sec.forget()
+		return
+	}
 	if c.established {
-		if sec.mode != srtp.KeyedDTLS || sec.association != c.association {
+		if current := sec.mode == srtp.KeyedDTLS && sec.association == c.association; !current && c.forked {
+			sec.parkKeys(c)
+			return
+		} else if !current {
 			wipe(c.receive, c.send)
 			return
 		}
@@ -223,7 +217,13 @@ func (sec *secured) take(c *change) {
 			return
 		}
 	} else {
+		if c.forked && sec.mode == srtp.KeyedDTLS && (c.mode != srtp.KeyedDTLS || c.association != sec.association) {
+			sec.park()
+		}
 		sec.mode, sec.association = c.mode, c.association
+		if c.forked && c.mode == srtp.KeyedDTLS {
+			sec.unpark(c.association)
+		}
 	}
 	if sec.mode == srtp.Clear {
 		sec.wipe()
@@ -309,15 +309,19 @@ func (sec *secured) wipeOut() {
 }
 
 // closeEndpoints ends the handshakes, before the sockets go.
-func (s *Stream) closeEndpoints() (err error) {
+func (s *Stream) closeEndpoints() {
 	for i := range s.sec.sides {
-		for _, e := range []*dtls.Endpoint{s.sec.sides[i].endpoint.Load(), s.sec.sides[i].apart.endpoint.Load()} {
-			if e != nil {
-				err = errors.Join(err, e.Close())
-			}
+		var all []*shaker
+		if list := s.sec.sides[i].others.Load(); list != nil {
+			all = *list
+		}
+		if sh := s.sec.sides[i].shaker.Load(); sh != nil {
+			all = append(slices.Clone(all), sh)
+		}
+		for _, sh := range all {
+			s.closeShaker(sh)
 		}
 	}
-	return err
 }
 
 // forgetKeys zeroes all keys. The packet path is through with the stream.
@@ -325,6 +329,7 @@ func (s *Stream) forgetKeys() {
 	s.rekey()
 	for i := range s.sec.sides {
 		s.sec.sides[i].wipe()
+		s.sec.sides[i].forget()
 	}
 	s.sec.ends = [2]srtp.End{}
 	s.sec.agreed.wipe()
@@ -406,20 +411,24 @@ func (s *Stream) deliver(r *route, side media.Side, k kind, from netip.AddrPort,
 		s.deliverRTCP(r, side, from, wire)
 		return
 	}
-	sec, e := &s.sec.sides[side], s.sec.sides[side].endpoint.Load()
-	if e == nil || !r.known[side] {
+	sec, sh := &s.sec.sides[side], s.sec.sides[side].shaker.Load()
+	if sh == nil || !r.known[side] {
 		return
 	}
 	from = latch.Unmap(from)
+	if o := sec.ofFork(func(x *shaker) bool { return x.at(from) }); o != nil {
+		o.endpoint.Deliver(wire)
+		return
+	}
 	if source, latched := s.ends[side].latch.Source(); latched && source != from && r.remote[side].RTP != from {
 		s.stats[side].rejectedSource.Add(1)
 		return
 	}
-	if p := sec.peer.Load(); p == nil || *p != from {
+	if p := sh.peer.Load(); p == nil || *p != from {
 		peer := from
-		sec.peer.Store(&peer)
+		sh.peer.Store(&peer)
 	}
-	e.Deliver(wire)
+	sh.endpoint.Deliver(wire)
 }
 
 // protect returns what a side is sent of a plain packet: the packet itself, or it

@@ -3,6 +3,7 @@ package relay
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/trunktap/trunktap/media"
@@ -17,8 +18,9 @@ type Handshake struct {
 	Receive, Send srtp.Crypto
 }
 
-// handshakes are the latest of a side: of RTP, and without rtcp-mux of RTCP alone.
-type handshakes [2]Handshake
+// handshakes are those of a side, the latest last: of RTP, and without rtcp-mux of RTCP
+// alone. There is more than one while a call forks.
+type handshakes [2][]Handshake
 
 // agreedKeys keeps what handshakes agreed on, for whoever wants to go on with the
 // stream in another process. An endpoint's goroutine writes it while control, which
@@ -31,8 +33,33 @@ type agreedKeys struct {
 func (a *agreedKeys) note(side media.Side, i kind, k dtls.Keys) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sides[side][i].wipe()
-	a.sides[side][i] = Handshake{k.Association, k.Receive.Line(), k.Send.Line()}
+	list := &a.sides[side][i]
+	drop(list, func(h *Handshake) bool { return h.Association == k.Association })
+	if len(*list) >= forksMax {
+		first := (*list)[0].Association
+		drop(list, func(h *Handshake) bool { return h.Association == first })
+	}
+	*list = append(*list, Handshake{k.Association, k.Receive.Line(), k.Send.Line()})
+}
+
+// keep forgets all associations of a side but one.
+func (a *agreedKeys) keep(side media.Side, association uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for i := range a.sides[side] {
+		drop(&a.sides[side][i], func(h *Handshake) bool { return h.Association != association })
+	}
+}
+
+// drop wipes and removes some of a list.
+func drop(list *[]Handshake, which func(*Handshake) bool) {
+	*list = slices.DeleteFunc(*list, func(h Handshake) bool {
+		if !which(&h) {
+			return false
+		}
+		h.wipe()
+		return true
+	})
 }
 
 func (a *agreedKeys) wipe() {
@@ -40,7 +67,7 @@ func (a *agreedKeys) wipe() {
 	defer a.mu.Unlock()
 	for side := range a.sides {
 		for i := range a.sides[side] {
-			a.sides[side][i].wipe()
+			drop(&a.sides[side][i], func(*Handshake) bool { return true })
 		}
 	}
 }
@@ -51,16 +78,22 @@ func (h *Handshake) wipe() {
 	*h = Handshake{}
 }
 
-// Handshakes returns what DTLS has agreed on with each side, by media.Side: for RTP,
-// and for RTCP where that has a handshake of its own. The lines have keys of their own.
+// Handshakes returns what DTLS has agreed on in the associations that count, by
+// media.Side: for RTP, and for RTCP where that has a handshake of its own. The lines
+// have keys of their own.
 func (s *Stream) Handshakes() (out [2][2]Handshake) {
+	s.mu.Lock()
+	ends := s.sec.ends
+	s.mu.Unlock()
 	a := &s.sec.agreed
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for side := range a.sides {
-		for i, h := range a.sides[side] {
-			if h.Association > 0 {
-				out[side][i] = Handshake{h.Association, h.Receive.Clone(), h.Send.Clone()}
+		for i, list := range a.sides[side] {
+			for _, h := range list {
+				if h.Association > 0 && h.Association == ends[side].Association {
+					out[side][i] = Handshake{h.Association, h.Receive.Clone(), h.Send.Clone()}
+				}
 			}
 		}
 	}
@@ -119,7 +152,7 @@ func (s *Stream) resumeHandshake(side media.Side, i kind, h Handshake) error {
 // established hands over the keys of a handshake.
 func (s *Stream) established(side media.Side, i kind, k dtls.Keys) {
 	s.sec.agreed.note(side, i, k)
-	s.push(&change{side: side, established: true, rtcp: i == kindRTCP, association: k.Association, receive: k.Receive, send: k.Send, restart: true})
+	s.push(&change{side: side, established: true, rtcp: i == kindRTCP, association: k.Association, receive: k.Receive, send: k.Send, restart: true, forked: s.sec.forking.Load()})
 	if s.keyed != nil {
 		s.keyed()
 	}
@@ -136,12 +169,9 @@ type SavedHandshake struct {
 
 // SaveHandshakes returns what Handshakes does of the associations that count.
 func (s *Stream) SaveHandshakes() (out SavedHandshakes) {
-	s.mu.Lock()
-	ends := s.sec.ends
-	s.mu.Unlock()
 	for side, list := range s.Handshakes() {
 		for i, h := range list {
-			if h.Association > 0 && h.Association == ends[side].Association {
+			if h.Association > 0 {
 				out[side][i] = SavedHandshake{h.Association, h.Receive.Attribute(), h.Send.Attribute()}
 			}
 			h.wipe()

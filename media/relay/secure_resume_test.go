@@ -65,7 +65,7 @@ func TestResume(t *testing.T) {
 				if want := c.former[media.External][kindRTP]; h.Association != want.Association || want.Association > 0 && !(h.Receive.SameKeys(want.Receive) && h.Send.SameKeys(want.Send)) {
 					e.Errorf("handshake %d, want %d, or other keys", h.Association, want.Association)
 				}
-				if s.sec.sides[media.External].endpoint.Load() != nil {
+				if s.sec.sides[media.External].shaker.Load() != nil {
 					e.Error("a handshake has begun")
 				}
 			})
@@ -83,9 +83,9 @@ func TestHandshakesForgotten(t *testing.T) {
 		t.Fatal(err1, err2)
 	}
 	a.note(media.External, kindRTP, dtls.Keys{Association: 1, Receive: k1, Send: k2})
-	kept := a.sides[media.External][kindRTP].Receive.Keys[0].Key
+	kept := a.sides[media.External][kindRTP][0].Receive.Keys[0].Key
 	a.wipe()
-	if kept.Len() != 0 || a.sides[media.External][kindRTP].Association != 0 {
+	if kept.Len() != 0 || len(a.sides[media.External][kindRTP]) != 0 {
 		t.Error("the keys are still there")
 	}
 }

@@ -3,7 +3,6 @@ package relay
 import (
 	"fmt"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/trunktap/trunktap/media"
 	"github.com/trunktap/trunktap/media/latch"
@@ -14,12 +13,8 @@ import (
 // Without rtcp-mux a side that does DTLS has an association of its own for RTCP, on
 // the port of RTCP (RFC 5764 section 3).
 
-// apart is what a side has for RTCP alone.
+// apart are the keys that a side has for RTCP alone. It belongs to the packet path.
 type apart struct {
-	endpoint atomic.Pointer[dtls.Endpoint]  // stored by control; nil: none is wanted
-	peer     atomic.Pointer[netip.AddrPort] // where its DTLS comes from, stored by the packet path
-
-	// of the packet path
 	in  *srtp.Unprotector
 	out *srtp.Protector
 }
@@ -53,23 +48,26 @@ func (s *Stream) shakeRTCP(side media.Side) error {
 	if end.Mode != srtp.KeyedDTLS || s.sec.resumed[side] == end.Association || !r.known[side] || r.remote[side].Mux || !s.rtp {
 		return nil
 	}
-	a := &s.sec.sides[side].apart
-	e := a.endpoint.Load()
+	sh := s.sec.sides[side].shaker.Load()
+	if sh == nil {
+		return nil
+	}
+	e := sh.rtcp.Load()
 	if e == nil {
 		var err error
-		if e, err = s.rtcpEndpoint(side); err != nil {
+		if e, err = s.rtcpEndpoint(sh, side); err != nil {
 			return err
 		}
-		a.endpoint.Store(e)
+		sh.rtcp.Store(e)
 	}
 	e.Start(dtls.Association{Number: end.Association, Role: end.Role, Fingerprints: end.Fingerprints})
 	return nil
 }
 
-func (s *Stream) rtcpEndpoint(side media.Side) (*dtls.Endpoint, error) {
+func (s *Stream) rtcpEndpoint(sh *shaker, side media.Side) (*dtls.Endpoint, error) {
 	e, err := dtls.New(dtls.Config{
 		Certificate: s.relay.cfg.Certificate, Suites: s.suites[side],
-		Send:        func(b []byte) error { return s.sendRTCPHandshake(side, b) },
+		Send:        func(b []byte) error { return s.sendRTCPHandshake(sh, side, b) },
 		Established: func(k dtls.Keys) { s.established(side, kindRTCP, k) },
 		Failed: func(err error) { // many have no RTCP at all: the call is as good without
 			s.relay.cfg.Log.Debug("DTLS handshake for RTCP failed: the side has none", "side", side, "local", s.ends[side].local, "error", err)
@@ -83,12 +81,12 @@ func (s *Stream) rtcpEndpoint(side media.Side) (*dtls.Endpoint, error) {
 
 // sendRTCPHandshake sends a datagram to where the side's handshake for RTCP comes from,
 // else to where its SDP wants RTCP.
-func (s *Stream) sendRTCPHandshake(side media.Side, b []byte) error {
+func (s *Stream) sendRTCPHandshake(sh *shaker, side media.Side, b []byte) error {
 	var to netip.AddrPort
-	if r := s.route.Load(); r.known[side] {
+	if r := s.route.Load(); r.known[side] && s.sec.sides[side].shaker.Load() == sh {
 		to = rtcpAddress(&r.remote[side])
 	}
-	if p := s.sec.sides[side].apart.peer.Load(); p != nil {
+	if p := sh.rtcpPeer.Load(); p != nil {
 		to = *p
 	}
 	if !sendable(to) {
@@ -100,23 +98,27 @@ func (s *Stream) sendRTCPHandshake(side media.Side, b []byte) error {
 // deliverRTCP gives a datagram to the handshake for RTCP. It comes from a host that the
 // side's SDP or its media names.
 func (s *Stream) deliverRTCP(r *route, side media.Side, from netip.AddrPort, wire []byte) {
-	a := &s.sec.sides[side].apart
-	e := a.endpoint.Load()
-	if e == nil || !r.known[side] {
+	sec := &s.sec.sides[side]
+	sh := sec.shaker.Load()
+	if sh == nil || sh.rtcp.Load() == nil || !r.known[side] {
 		return
 	}
 	from = latch.Unmap(from)
+	if o := sec.ofFork(func(x *shaker) bool { p := x.rtcpPeer.Load(); return p != nil && *p == from }); o != nil {
+		o.rtcp.Load().Deliver(wire) // it has come from there before
+		return
+	}
 	source, latched := s.ends[side].latch.Source()
 	wanted := rtcpAddress(&r.remote[side])
 	if from != wanted && from.Addr() != r.remote[side].RTP.Addr() && !(latched && from.Addr() == source.Addr()) {
 		s.stats[side].rejectedSource.Add(1)
 		return
 	}
-	if p := a.peer.Load(); p == nil || *p != from {
+	if p := sh.rtcpPeer.Load(); p == nil || *p != from {
 		peer := from
-		a.peer.Store(&peer)
+		sh.rtcpPeer.Store(&peer)
 	}
-	e.Deliver(wire)
+	sh.rtcp.Load().Deliver(wire)
 }
 
 // opener is what decrypts a packet of a side; nil: there are no keys for it.

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -177,6 +176,7 @@ type Stats [2]SideStats
 
 func newStream(r *Relay, opt Options) *Stream {
 	s := &Stream{relay: r, rtp: opt.RTP, receiveOnly: opt.ReceiveOnly, suites: opt.Suites, failed: opt.Failed, keyed: opt.Keyed}
+	s.sec.forking.Store(opt.Forks)
 	for i := range s.ends {
 		s.ends[i].latch.Any = !opt.RTP
 	}
@@ -211,7 +211,9 @@ func (s *Stream) setRemote(side media.Side, m Remote) (others []*Stream) {
 	}
 	s.cross.asked[side] = m
 	others = s.relay.name(s, side, named)
+	was := s.route.Load().remote[side].RTP
 	s.reroute(side)
+	s.wants(side, was)
 	if err := s.shakeRTCP(side); err != nil {
 		s.relay.cfg.Log.Warn("the side has no RTCP", "side", side, "error", err)
 	}
@@ -259,7 +261,8 @@ func (s *Stream) close() (others []*Stream, err error) {
 	s.closed = true
 	s.endOffload()
 	s.sayBye()
-	err = errors.Join(s.closeEndpoints(), s.relay.engine.detach(s))
+	s.closeEndpoints()
+	err = s.relay.engine.detach(s)
 	s.forgetKeys()
 	others = append(s.relay.name(s, media.External, netip.AddrPort{}), s.relay.name(s, media.Internal, netip.AddrPort{})...)
 	s.relay.retire(s)

@@ -35,6 +35,7 @@ type anchor struct {
 	streams  []media.Stream // that go on
 	overlays overlays
 	opened   bool      // something was agreed or offered before
+	decided  bool      // one dialog has the call: no other one of a fork comes back
 	changed  time.Time // of the latest agreement
 }
 
@@ -114,7 +115,7 @@ func (a *anchor) open(d *sdp.Description) error {
 }
 
 func (a *anchor) options(m sdp.Media) relay.Options {
-	opt := relay.Options{RTP: isRTP(m)}
+	opt := relay.Options{RTP: isRTP(m), Forks: !a.decided}
 	if a.secures() {
 		for side := range opt.Suites {
 			opt.Suites[side] = a.trunk.SRTP.Sides[side].Suites

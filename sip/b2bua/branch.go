@@ -3,6 +3,7 @@ package b2bua
 import (
 	"slices"
 
+	"github.com/trunktap/trunktap/media/relay"
 	"github.com/trunktap/trunktap/sip"
 	"github.com/trunktap/trunktap/sip/sdp"
 )
@@ -64,6 +65,19 @@ func (a *anchor) chosen() {
 	for _, b := range a.branches {
 		if b != a.in {
 			b.talk = nil
+		}
+	}
+}
+
+// decide says that the current branch has the call, and that what it agreed to is in
+// force.
+func (a *anchor) decide() {
+	a.decided = true
+	for i := range a.lines {
+		for _, s := range []*relay.Stream{a.lines[i].stream, a.lines[i].next} {
+			if s != nil {
+				s.Decided()
+			}
 		}
 	}
 }

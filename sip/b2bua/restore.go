@@ -343,6 +343,7 @@ func (a *anchor) restore(m savedMedia, now time.Time) error {
 	if err != nil || m.Answerer > media.Internal {
 		return fmt.Errorf("%w: its answer", errJournal)
 	}
+	a.decided = true // forks that were early are not known any more
 	if err := a.restoreLines(m, offer); err != nil {
 		return err
 	}

@@ -397,6 +397,7 @@ func (c *call) accepted(ex *exchange, res *sip.Message, now time.Time) {
 	c.tellResponse(res, c.at(dialog.Callee))
 	c.timersAgreed(ex, res, now)
 	c.passResponse(ex, res, now)
+	c.media.decide()
 	c.after(callMax, now, func(now time.Time) { c.hangUp(now, media.CauseTimeout, "408", "call too long") })
 	c.watchSilence(now)
 }
