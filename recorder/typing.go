@@ -26,6 +26,16 @@ const (
 	// sameMoment is how far two accounts of one key may lie apart beyond what each
 	// says of itself: what the network does to signalling and media. Two keys are taken
 	// for one only when the better account of the first was lost as well.
+	//
+	// There are phones that send both (Yealink has "RFC2833 + SIP INFO"). Events begin
+	// as soon as a key is recognised (RFC 4733 section 2.5.1.2), INFO is sent then or,
+	// with its Duration, when the key is up: it is INFO that comes late, and that is
+	// told by what it says of itself. An event that begins later than this after its INFO
+	// takes media that is so far behind signalling, of which no peer is known (2026-11);
+	// then the first key of a side counts twice, and no other, as INFO is not listened
+	// to behind it. A greater reach would take two quick keys for one where the event of
+	// the first and the INFO of the second are missing, and so miss a code; a key too
+	// many at most begins a pause.
 	sameMoment = 250 * time.Millisecond
 	// countedMax bounds the keys of which a better account may still come: more than
 	// anybody types within sameKey.

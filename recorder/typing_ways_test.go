@@ -75,3 +75,40 @@ func TestKeyInSeveralWays(t *testing.T) {
 		}
 	}
 }
+
+// TestMediaFarBehindSignalling: where media comes more than a quarter of a second behind
+// the signalling, the INFO and the event of the first key are taken for two. It is the
+// first one alone: who has sent an event is not listened to in INFO. So codes are found
+// all the same; and of two keys that lie so near together none is passed over.
+func TestMediaFarBehindSignalling(t *testing.T) {
+	in := media.Internal
+	for name, c := range map[string]struct {
+		code string
+		keys []key
+		lost int // of the first events
+		want bool
+	}{
+		"another digit follows":          {"12", []key{{1000, '1'}, {2000, '2'}}, 0, true},
+		"the code comes later":           {"11", []key{{1000, '3'}, {2000, '1'}, {2600, '1'}}, 0, true},
+		"one key of it comes later":      {"11", []key{{1000, '3'}, {2000, '1'}}, 0, false},
+		"the event of the first is lost": {"11", []key{{1000, '1'}, {1550, '1'}}, 1, true}, // INFO tells when a key is up
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan := testPlan()
+			plan.Codes[in] = []suppress.Code{{Digits: c.code, Event: suppress.PauseStart}}
+			delay, up, down := 400, 0, time.Duration(0)
+			if c.lost > 0 {
+				delay, up, down = 0, 200, 200*time.Millisecond
+			}
+			all := [][]step{answered(6000), talk(media.External, 0, 6000, constant(0x20)), typed(in, 6000, false), events4733After(in, delay, c.keys[c.lost:]...)}
+			for _, k := range c.keys {
+				all = append(all, []step{info(in, k.ms+up, k.digit, down)})
+			}
+			sink, m := replayed(t, plan, script(all...))
+			checkAccount(t, m, sink)
+			if found := len(m.Windows) > 0; found != c.want {
+				t.Errorf("the code is found: %v; windows %+v, digits %+v", found, m.Windows, m.DTMF)
+			}
+		})
+	}
+}
