@@ -330,15 +330,26 @@ type shipped struct {
 	Size int64 `json:"size"`
 }
 
-// Shipped returns how many entries the node has put into the store, by its own word.
-func (e Epoch) Shipped() int64 { return e.shipped().Size }
+// Shipped returns how many entries the node has put into the store, by its own word; 0
+// where that is not known.
+func (e Epoch) Shipped() int64 {
+	s, _ := e.shipped()
+	return s.Size
+}
 
-func (e Epoch) shipped() (s shipped) {
+// shipped is zero where nothing is known: the store tells then.
+func (e Epoch) shipped() (s shipped, err error) {
 	js, err := vfs.ReadFile(e.fsys, filepath.Join(e.path, shippedFile), 4096)
-	if err != nil || json.Unmarshal(js, &s) != nil {
-		return shipped{}
+	if errors.Is(err, fs.ErrNotExist) {
+		return shipped{}, nil
 	}
-	return s
+	if err != nil {
+		return shipped{}, err
+	}
+	if json.Unmarshal(js, &s) != nil || s.Size < 0 {
+		return shipped{}, nil
+	}
+	return s, nil
 }
 
 // rootAt returns the root of the tree at a size, and how many entries it has.

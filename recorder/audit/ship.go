@@ -98,17 +98,24 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 	if err != nil || last.signed == nil {
 		return err
 	}
-	from := e.shipped().Size
+	done, err := e.shipped()
+	if err != nil {
+		return err
+	}
+	from := done.Size
 	for from < last.c.Size {
-		content, n, err := e.chunk(ctx, from, last)
+		n, err := s.stored(ctx, e.Name, from)
 		if err != nil {
 			return err
 		}
-		if err := s.fresh(ctx, e.Name, from); err != nil {
-			return err
-		}
-		if err := s.cfg.Store.Put(ctx, chunkName(s.cfg.Identity.Node(), e.Name, from), content); err != nil {
-			return err
+		if n <= from {
+			var content []byte
+			if content, n, err = e.chunk(ctx, from, last); err != nil {
+				return err
+			}
+			if err := s.cfg.Store.Put(ctx, chunkName(s.cfg.Identity.Node(), e.Name, from), content); err != nil {
+				return err
+			}
 		}
 		from = n
 		js, err := json.Marshal(shipped{from})
@@ -124,23 +131,27 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 	return s.retain(e)
 }
 
-// fresh refuses to write over more than this log has: then the disk was put
-// back to an older state, and what the store has is the proof.
-func (s *shipper) fresh(ctx context.Context, epoch string, from int64) error {
+// stored tells how far the object goes that the store has of the entries from an index
+// on: it is not written again, since others begin behind it. At most from: there is
+// none, or none with a checkpoint of its own, which is the same each time it is
+// written. It is an error when it has more than this log: then the disk was put back to
+// an older state, and what the store has is the proof.
+func (s *shipper) stored(ctx context.Context, epoch string, from int64) (int64, error) {
 	name := chunkName(s.cfg.Identity.Node(), epoch, from)
 	b, err := s.cfg.Store.Open(ctx, name)
 	if errors.Is(err, recorder.ErrNotFound) {
-		return nil
+		return from, nil
 	}
 	if err != nil {
-		return err
+		return from, err
 	}
 	defer func() { _ = b.Close() }() // only read
 	there, err := readBlob(b)
 	if err != nil {
-		return err
+		return from, err
 	}
 	_, points := splitChunk(there)
+	end := from
 	for _, p := range points {
 		c, err := peekCheckpoint(p)
 		if err != nil {
@@ -148,10 +159,11 @@ func (s *shipper) fresh(ctx context.Context, epoch string, from int64) error {
 		}
 		root, size, err := OpenDir(s.cfg.FS, s.cfg.Dir).Epoch(epoch).rootAt(c.Size)
 		if err != nil || root != c.Root {
-			return fmt.Errorf("%s: the store has a log of %d entries that differs from the one here, of %d: the disk was put back to an older state", name, c.Size, size)
+			return from, fmt.Errorf("%s: the store has a log of %d entries that differs from the one here, of %d: the disk was put back to an older state", name, c.Size, size)
 		}
+		end = max(end, c.Size)
 	}
-	return nil
+	return end, nil
 }
 
 // retain removes files of entries that the store has, beyond the room for them.
@@ -174,8 +186,11 @@ func (s *shipper) retain(e Epoch) error {
 		sizes[i] = info.Size()
 		total += sizes[i]
 	}
-	done := e.shipped().Size
-	for i := 0; i+1 < len(firsts) && total > s.cfg.LocalBytesMax && firsts[i+1] <= done; i++ {
+	done, err := e.shipped()
+	if err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(firsts) && total > s.cfg.LocalBytesMax && firsts[i+1] <= done.Size; i++ {
 		if err := s.cfg.FS.Remove(filepath.Join(e.path, entriesFile(firsts[i]))); err != nil {
 			return err
 		}

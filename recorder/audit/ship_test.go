@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
@@ -157,5 +160,75 @@ func TestRetention(t *testing.T) {
 	l = mustLog(t, mem, func(c *Config) { c.Now = (&clock{t: t0.Add(time.Hour)}).now })
 	if err := errors.Join(l.Append(context.Background(), Entry{Kind: KindGet}), l.Close()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestShipForgets: a node that does not know any more what it has put into the store
+// goes on behind what is there, and writes nothing over it.
+func TestShipForgets(t *testing.T) {
+	for what, forget := range map[string]func(t *testing.T, mem *vfstest.Mem, name string){
+		"lost": func(t *testing.T, mem *vfstest.Mem, name string) {
+			if err := mem.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"torn": func(t *testing.T, mem *vfstest.Mem, name string) {
+			if err := vfs.WriteFile(mem, name, []byte(`{"si`)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"behind": func(t *testing.T, mem *vfstest.Mem, name string) {
+			if err := vfs.WriteFile(mem, name, []byte(`{"size":0}`)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		mem, st := vfstest.NewMem(), &memStore{}
+		write := func() *Log {
+			l := mustLog(t, mem, func(c *Config) { c.Store = st })
+			fill(t, l, 2)
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		write()
+		write()
+		before := maps.Clone(st.objects)
+		for _, name := range mem.Files() {
+			if strings.HasSuffix(name, "/"+shippedFile) {
+				forget(t, mem, name)
+			}
+		}
+		l := write()
+		for name, content := range before {
+			if !bytes.Equal(st.objects[name], content) {
+				t.Errorf("%s: %s was written over", what, name)
+			}
+		}
+		entries, findings := checkStored(t, st)
+		if len(findings) != 0 || int64(len(entries)) != l.Stats().ShippedSize.Load() || len(before) < 3 {
+			t.Errorf("%s: %d entries of %d, %+v", what, len(entries), l.Stats().ShippedSize.Load(), findings)
+		}
+	}
+}
+
+// TestShipUnreadable: what cannot be read now is not taken for what was forgotten.
+func TestShipUnreadable(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	l := mustLog(t, mem, func(c *Config) { c.Store = st })
+	fill(t, l, 2)
+	if err := errors.Join(l.CheckpointNow(), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f := &vfstest.Faults{FS: mem, Err: syscall.EIO}
+	d := OpenDir(f, "/audit")
+	epochs, err := d.Epochs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.At = f.Ops() + 1
+	if s, err := d.Epoch(epochs[0]).shipped(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
