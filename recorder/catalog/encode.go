@@ -179,6 +179,14 @@ func (p numberPlan) encodeRow(r *recorder.Row) (row, error) {
 	return out, nil
 }
 
+// encodeTerms is what encodeRow makes of terms alone, for a row that is there.
+func (p numberPlan) encodeTerms(key int64, r *recorder.Row) row {
+	m := &r.Manifest
+	out := row{Key: key}
+	out.Terms.terms = termsOf(r, measure(m), p.numberOf(m.Call.From), p.numberOf(m.Call.To))
+	return out
+}
+
 // found is a row as a listing reads it.
 type found struct {
 	Key           int64  `bun:"key"`

@@ -292,12 +292,20 @@ func (w *walk) sorted(ctx context.Context, q *bun.SelectQuery) (hits, error) {
 	if w.s.after && w.s.byDuration() {
 		q = w.behind(q, hit{w.s.key, w.s.realMS})
 	}
-	list, err := w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1))
+	list, err := w.sort(ctx, q)
 	if err != nil {
 		return hits{}, err
 	}
 	w.take(list)
 	return w.out, nil
+}
+
+// sort reads the first rows of those that q selects, in order.
+func (w *walk) sort(ctx context.Context, q *bun.SelectQuery) ([]hit, error) {
+	if len(w.late) > 0 {
+		return w.scan(ctx, w.c.db, q.OrderExpr(w.orderBy()), int64(w.n+1))
+	}
+	return w.c.e.sorted(ctx, w.c.db, q, w.orderBy(), int64(w.n+1))
 }
 
 // keys are those that are still to be looked at.

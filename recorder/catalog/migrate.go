@@ -160,12 +160,7 @@ func indexAgain(ctx context.Context, db *bun.DB, plan numberPlan) error {
 				if err != nil {
 					continue
 				}
-				x, err := plan.encodeRow(&r)
-				if err != nil {
-					return err
-				}
-				x.Key = batch[i].Key
-				rows = append(rows, x)
+				rows = append(rows, plan.encodeTerms(batch[i].Key, &r))
 			}
 			if err := e.saveTerms(ctx, tx, rows); err != nil {
 				return err

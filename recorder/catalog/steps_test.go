@@ -223,3 +223,27 @@ func TestSpansAround(t *testing.T) {
 		}
 	})
 }
+
+// TestSortedLate: where beginnings of words are looked up in manifests, and few rows are of
+// the time asked for, these are not all that is found.
+func TestSortedLate(t *testing.T) {
+	eachEngine(t, func(t *testing.T, open func() *Catalog) {
+		c := open()
+		var rows []recorder.Row
+		for i := range 40 {
+			r := testRow(i)
+			r.Manifest.Attrs = map[string]string{"note": []string{"alpha", "beta"}[i%2]}
+			rows = append(rows, r)
+		}
+		if err := c.SaveAll(context.Background(), rows); err != nil {
+			t.Fatal(err)
+		}
+		for _, order := range []string{recorder.OrderShortest, recorder.OrderLongest} {
+			q := recorder.Query{Text: "al*", To: epoch.Add(1000 * time.Hour), Order: order, Limit: 3}
+			got := pages(t, c, q)
+			if d := gocmp.Diff(sorted(naive(rows, q)), sorted(got)); d != "" || len(got) != 20 {
+				t.Errorf("%s (-want +got):\n%s", order, d)
+			}
+		}
+	})
+}
