@@ -80,9 +80,10 @@ var mayImport = map[string][]string{
 	"recorder/catalog/pgtest":  {},
 	"recorder/audit":           {"recorder", "recorder/vfs"},
 	"recorder/evidence":        {"recorder", "recorder/audit", "media/codec"},
+	"recorder/retention":       {"recorder"},
 	"recorder/plain":           {"recorder", "recorder/segment", "recorder/vfs", "media/codec"},
 	"recorder/archive": {
-		"recorder", "recorder/audit", "recorder/evidence", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
+		"recorder", "recorder/audit", "recorder/evidence", "recorder/retention", "recorder/segment", "recorder/seal", "recorder/store", "recorder/catalog", "recorder/vfs",
 		"media", "media/codec", "media/codec/flac", "media/codec/mp3",
 	},
 	"recorder/api": {"recorder", "suppress"},

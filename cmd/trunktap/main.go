@@ -34,6 +34,7 @@ type commands struct {
 	Export    exportCmd    `cmd:"" help:"Write a recording to a file that players open."`
 	Verify    verifyCmd    `cmd:"" help:"Verify that recordings are whole and unaltered."`
 	Sweep     sweepCmd     `cmd:"" help:"Look for what nobody owns in stores and spool, and for what is missing."`
+	Retention retentionCmd `cmd:"" help:"Show which recordings need not be kept any more; the daemon deletes them."`
 	Audit     auditCmd     `cmd:"" help:"The tamper-evident log of what was published, deleted and accessed."`
 	Rebuild   rebuildCmd   `cmd:"" help:"Make the catalogue anew from the store."`
 	Keyserver keyserverCmd `cmd:"" help:"Run a key manager of your own, for keys of mode remote."`

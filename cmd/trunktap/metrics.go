@@ -53,7 +53,7 @@ func newMetrics(d *daemon) prometheus.Gatherer {
 	counter("deferred_kept_total", "Recordings that stay as they are for want of room to wait.", &e.Kept)
 	counter("deferred_errors_total", "Attempts to code a recording that failed; they are made again.", &e.Failed)
 
-	reg.MustRegister(newStorageMetrics(d.archive), newSweepMetrics(d.archive), newKeyMetrics(d.sealer(), &d.rotation))
+	reg.MustRegister(newStorageMetrics(d.archive), newSweepMetrics(d.archive), newRetentionMetrics(d.archive), newKeyMetrics(d.sealer(), &d.rotation))
 	counter("pauses_orphaned_total", "Secure pauses that stay on because the source that began them was lost.", &r.PausesOrphaned)
 	keyWorkMetrics(reg, d.keys)
 	stateMetrics(reg, d)

@@ -182,6 +182,7 @@ func (d *daemon) startRecovery() {
 	ended, cfg := make(chan struct{}), d.cfg // a reload replaces it
 	d.archive.StartSpace()
 	d.startSweep()
+	d.startRetention()
 	d.watchStores()
 	go func() {
 		defer close(ended)
@@ -233,7 +234,7 @@ func (d *daemon) tellState(cfg *config.Config) {
 func (d *daemon) catchUp(ctx context.Context) {
 	t := time.NewTicker(catchUpEvery)
 	defer t.Stop()
-	behind, unshredded := false, false
+	behind, unshredded, undeleted := false, false, false
 	for {
 		n, err := d.archive.CatchUp(context.Background())
 		switch {
@@ -246,6 +247,7 @@ func (d *daemon) catchUp(ctx context.Context) {
 		d.linkUp()
 		d.recoverKeyless(ctx)
 		unshredded = d.shredDue(unshredded)
+		undeleted = d.deleteDue(undeleted)
 		select {
 		case <-ctx.Done():
 			return

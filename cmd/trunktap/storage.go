@@ -37,6 +37,7 @@ func storageConfig(cfg *config.Config, c *archive.Config) {
 	c.Space = archive.SpaceConfig{
 		SpoolMax: archive.Share(s.SpoolMax), Warn: archive.Share(s.OnDiskLow.Warn), Low: archive.Share(s.OnDiskLow.At), Do: s.OnDiskLow.Do,
 	}
+	c.Retention = retentionConfig(&cfg.Retention)
 	for _, r := range s.Regions {
 		if c.Stores == nil {
 			c.Stores = map[string]archive.StoreConfig{}
@@ -113,7 +114,7 @@ func (d *daemon) stopDeferred() error {
 func (d *daemon) storageEvent(event string, data map[string]any) {
 	level, about := d.log.Warn, "storage"
 	switch event {
-	case "store.up", "storage.recovered", seal.EventRestored, seal.EventRotated, "key.retired", "key.rewrapped", "recording.shredded":
+	case "store.up", "storage.recovered", seal.EventRestored, seal.EventRotated, "key.retired", "key.rewrapped", "recording.shredded", "recording.deleted":
 		level = d.log.Info
 	}
 	if strings.HasPrefix(event, "key.") {

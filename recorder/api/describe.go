@@ -28,6 +28,8 @@ var Events = []struct{ Kinds, Doc string }{
 	{"key.restored", "the key service answers again, and recordings go on: data.away says after how long"},
 	{"key.rotated, key.rotation_failed", "another key wraps what is new (data.key, data.before), or none could be made when it was due"},
 	{"key.retired, key.rewrapped", "an old key was destroyed (data.key), or keys of recordings were wrapped anew (data.rewrapped, data.failed)"},
+	{"recording.deleted", "a recording was deleted because it need not be kept any more: data.recording, data.reason"},
+	{"storage.made_room", "recordings were deleted before their time to make room on a disk that is low: data.recordings, data.bytes"},
 	{"recording.shredded", "the key of a recording was destroyed: data.recording, data.reason"},
 	{"next_hop.down, next_hop.up", "a next hop of a trunk does not answer, or does again"},
 	{"call.refused", "a call that the daemon refused itself: data has trunk, cause, status, from, to, sip_call_id; data.missed counts those of the trunk that were not told before it"},

@@ -31,12 +31,13 @@ const (
 	goneDir       = "gone" // what its store has, on its way out
 	keptDir       = "kept" // segments that its store has, kept for a while
 	shreddingDir  = "shredding"
+	deletingDir   = "deleting"
 )
 
 // reserved tells whether a name in the spool can be no recording's.
 func reserved(name string) bool {
 	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir ||
-		name == unlinkedDir || name == shreddingDir
+		name == unlinkedDir || name == shreddingDir || name == deletingDir
 }
 
 // Config says where an archive lies.
@@ -60,9 +61,12 @@ type Config struct {
 	Uploads UploadConfig
 	Space   SpaceConfig
 
+	// Retention says what Expire deletes; without rules nothing.
+	Retention RetentionConfig
+
 	// Notify is told what an operator may have to mend: the events store.down,
-	// store.up, upload.failed, upload.behind, storage.low, storage.recovered and
-	// recording.shredded. It
+	// store.up, upload.failed, upload.behind, storage.low, storage.recovered,
+	// recording.shredded and recording.deleted. It
 	// must not wait.
 	Notify func(event string, data map[string]any)
 
@@ -121,7 +125,10 @@ type Archive struct {
 
 	keyLocks [64]sync.Mutex // of the files with keys, by recording; before mu
 
-	shredding sync.Mutex // held while an order to shred is carried out; before keyLocks
+	expiring sync.Mutex // held by the one run of Expire that deletes; before shredding
+	retained retained
+
+	shredding sync.Mutex // held while an order to shred or to delete is carried out; before keyLocks
 	notes     sync.Mutex // guards the notes of rows, and noted
 	noted     int64      // Unix ns of the last of them
 
@@ -334,19 +341,25 @@ func (a *Archive) load(ctx context.Context, id string) (*recorder.Manifest, plac
 // manifest reads the manifest in a place; id is whose it must be, empty: anyone's
 // whose folder it is.
 func (a *Archive) manifest(ctx context.Context, id string, p place) (*recorder.Manifest, error) {
+	o, err := a.opened(ctx, id, p)
+	return o.Manifest, err
+}
+
+// opened is manifest with what stands beside it.
+func (a *Archive) opened(ctx context.Context, id string, p place) (segment.Opened, error) {
 	b, err := a.open(ctx, p, segment.ManifestFile)
 	if err != nil {
-		return nil, fmt.Errorf("recording %s: %w", id, err)
+		return segment.Opened{}, fmt.Errorf("recording %s: %w", id, err)
 	}
 	defer func() { _ = b.Close() }() // only read
-	m, head, err := segment.OpenManifest(ctx, b, a.keys(p))
+	o, err := segment.OpenLinked(ctx, b, a.keys(p))
 	if err != nil {
-		return nil, err
+		return segment.Opened{}, err
 	}
-	if id != "" && m.ID != id || head.Prefix != p.prefix {
-		return nil, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, p.prefix, m.ID, head.Prefix, recorder.ErrTampered)
+	if m := o.Manifest; id != "" && m.ID != id || o.Header.Prefix != p.prefix {
+		return segment.Opened{}, fmt.Errorf("recording %s: in %s lies the manifest of recording %s, folder %s: %w", id, p.prefix, m.ID, o.Header.Prefix, recorder.ErrTampered)
 	}
-	return m, nil
+	return o, nil
 }
 
 // pin keeps the segments of a recording from being replaced under a reader,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -42,6 +43,12 @@ type memCatalog struct {
 }
 
 func newMemCatalog() *memCatalog { return &memCatalog{rows: map[string]recorder.Row{}} }
+
+func (c *memCatalog) clone() *memCatalog {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &memCatalog{rows: maps.Clone(c.rows)}
+}
 
 func (c *memCatalog) fail(err error) {
 	c.mu.Lock()
@@ -91,11 +98,17 @@ func (c *memCatalog) Find(_ context.Context, q recorder.Query) (recorder.Page, e
 func (c *memCatalog) Delete(_ context.Context, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.dead != nil && c.dead() {
+		return vfstest.ErrCrashed
+	}
+	if c.err != nil {
+		return c.err
+	}
 	if _, ok := c.rows[id]; !ok {
 		return recorder.ErrNotFound
 	}
 	delete(c.rows, id)
-	return c.err
+	return nil
 }
 
 func (c *memCatalog) Check(context.Context) error {

@@ -32,7 +32,7 @@ type word struct {
 }
 
 // marks are what is known of a recording.
-type marks uint8
+type marks uint16
 
 const (
 	markLogged   marks = 1 << iota // a log speaks of it
@@ -43,6 +43,7 @@ const (
 	markStored                     // a store has it with its manifest
 	markRow                        // the catalogue has it
 	markWanted                     // it is to be named
+	markLeaving                    // its deletion was begun, and no entry says that it was done
 )
 
 // entryAt is an entry of a log: the number of the log, and its own in 40 bits.
@@ -94,6 +95,9 @@ func (l *ledger) take(log entryAt, e audit.Entry) {
 			l.words[k] = word{link: l.digest(e.Link.SHA256), entry: at, at: uint32(e.At.Unix()), is: markLogged | markLinked}
 		}
 	case audit.KindDeleted, audit.KindShredded:
+		if e.Kind == audit.KindDeleted && (e.Result == audit.ResultBegun || e.Result == audit.ResultRefused) {
+			l.mark(e.Recording, markLeaving, e.Result == audit.ResultBegun)
+		}
 		if !e.Done() {
 			return // it was asked for, and may not have happened
 		}
@@ -101,7 +105,7 @@ func (l *ledger) take(log entryAt, e audit.Entry) {
 		if !ok {
 			w = word{entry: at, at: uint32(e.At.Unix()), is: markLogged}
 		}
-		w.is &^= markDeleted | markShredded
+		w.is &^= markDeleted | markShredded | markLeaving
 		if e.Kind == audit.KindDeleted {
 			w.is |= markDeleted
 		} else {
@@ -149,9 +153,9 @@ func (l *ledger) seen(id string) {
 	}
 }
 
-// gone tells whether a recording was published, never deleted, and not seen.
+// gone tells whether a recording was published, never deleted nor about to be, and not seen.
 func (w word) gone() bool {
-	return w.is&(markLinked|markDeleted|markSeen) == markLinked
+	return w.is&(markLinked|markDeleted|markLeaving|markSeen) == markLinked
 }
 
 func (w word) time() time.Time { return time.Unix(int64(w.at), 0) }

@@ -309,13 +309,14 @@ type weighError struct{ err error }
 func (e *weighError) Error() string { return e.err.Error() }
 
 func (r *rebuild) rowOf(ctx context.Context, p place) (recorder.Row, error) {
-	m, err := r.a.known(ctx, "", p)
+	m, node, err := r.a.known(ctx, "", p)
 	if err != nil {
 		return recorder.Row{}, err
 	}
 	row := p.row(m, r.a.isSpooled(p.id()))
+	row.Node = node
 	if old, err := r.c.Get(ctx, m.ID); err == nil {
-		row.Node = old.Node // the manifest does not tell who recorded it
+		row.Node = old.Node // who signed it may have adopted it
 	}
 	if err := r.a.weigh(ctx, &row); err != nil {
 		return row, &weighError{err}

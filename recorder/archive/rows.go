@@ -146,14 +146,15 @@ func (a *Archive) saveQueued(ctx context.Context, q queuedRow) error {
 	p := place{s, q.Prefix}
 	for {
 		spooled := a.isSpooled(p.id())
-		m, err := a.known(ctx, q.Recording, p)
+		m, node, err := a.known(ctx, q.Recording, p)
 		if err != nil {
 			return err
 		}
 		row := p.row(m, spooled)
+		row.Node = node
 		if c, err := a.catalogue.get(ctx); err == nil {
 			if old, err := c.Get(ctx, m.ID); err == nil {
-				row.Node = old.Node // the manifest does not tell who recorded it
+				row.Node = old.Node // who signed it may have adopted it
 			}
 		}
 		if err := a.weigh(ctx, &row); err != nil {

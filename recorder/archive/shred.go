@@ -243,14 +243,15 @@ func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
 }
 
 // known is what the catalogue may know of a recording: its manifest, or that it
-// was shredded.
-func (a *Archive) known(ctx context.Context, id string, p place) (*recorder.Manifest, error) {
-	m, err := a.manifest(ctx, id, p)
+// was shredded; and the node that signed for it, if one did.
+func (a *Archive) known(ctx context.Context, id string, p place) (_ *recorder.Manifest, node string, _ error) {
+	o, err := a.opened(ctx, id, p)
 	var gone *recorder.ShreddedError
 	if errors.As(err, &gone) && gone.Recording == p.id() {
-		return tombstone(p, segment.KeyRecord{Shredded: &gone.Shredded}), nil
+		rec, _ := a.keys(p).record(ctx, p.id()) // read just now
+		return tombstone(p, segment.KeyRecord{Shredded: &gone.Shredded}), linkedBy([]byte(rec.Link)), nil
 	}
-	return m, err
+	return o.Manifest, linkedBy(o.Link), err
 }
 
 // tombstone is the manifest of which nothing is left: what its folder tells.

@@ -3,7 +3,6 @@ package archive
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,16 +39,12 @@ type SpaceConfig struct {
 	Warn     Share  // less free space than that is an event
 	Low      Share  // and less than that has consequences
 	Do       string // which; empty: stop-new
-
-	// Expired deletes what its retention lets go, and tells how many recordings that
-	// were. Nil: there is no retention, and nothing is ever deleted.
-	Expired func(context.Context) (int, error)
 }
 
 const (
 	spaceEvery  = time.Second // how often it is looked at
 	probeWait   = 200 * time.Millisecond
-	expireEvery = time.Minute // how often something may be deleted
+	expireEvery = time.Minute // how often it is tried again to delete something when nothing could be
 	// thinAfter is how long the spool may be full before audio is given up for it: the
 	// queues in memory have room for so long.
 	thinAfter     = 10 * time.Second
@@ -101,7 +96,8 @@ type space struct {
 	giving    int               // recordings that give way
 	fullSince time.Time         // the spool has no room; zero: it has
 	behind    map[string]bool
-	expired   time.Time // when something was deleted last, or could have been
+	making    *making   // room is being made; nil: it is not
+	barren    time.Time // when making room came to nothing; zero: it did not
 }
 
 // liveSpool is what a recording that goes on takes up in the spool.
@@ -184,19 +180,22 @@ func (a *Archive) Space() SpaceState {
 func (a *Archive) watchSpace(ctx context.Context, now time.Time) {
 	s := SpaceState{SpoolBytes: a.spoolBytes.Load()}
 	worst := LevelFine
+	var low []DiskState
 	for i, dir := range a.disks() {
 		d, ok := a.look(dir, i > 0)
 		if !ok {
 			worst = max(worst, a.space.levels[dir]) // as it was when that was known
 			continue
 		}
-		worst = max(worst, d.Level)
+		if worst = max(worst, d.Level); d.Level == LevelLow {
+			low = append(low, d)
+		}
 		s.Disks = append(s.Disks, d)
 		if i == 0 {
 			s.Going, s.Thinned = a.thin(d, s.SpoolBytes, now)
 		}
 	}
-	a.act(ctx, worst, now)
+	a.act(ctx, worst, low, now)
 	if r := a.space.refusal.Load(); r != nil {
 		s.Refusing = r.Why
 	}
@@ -302,32 +301,21 @@ func (c SpaceConfig) level(was Level, free, total int64) Level {
 }
 
 // act does what is to be done at a level.
-func (a *Archive) act(ctx context.Context, worst Level, now time.Time) {
+func (a *Archive) act(ctx context.Context, worst Level, low []DiskState, now time.Time) {
+	room := a.madeRoom(now)
 	if worst < LevelLow {
 		a.space.refusal.Store(nil)
+		a.space.barren = time.Time{}
 		return
 	}
 	do := cmp.Or(a.cfg.Space.Do, DoStopNew)
-	if do == DoDeleteExpired && a.deleteExpired(ctx, now) {
+	if do == DoDeleteExpired && (room || a.makeRoom(ctx, low, now)) {
 		a.space.refusal.Store(nil)
 		return
 	}
 	a.space.refusal.Store(&recorder.NotAdmitted{
 		Why: "the disk is low: no recording begins before there is more room", RefuseCall: do == DoRefuseCalls,
 	})
-}
-
-// deleteExpired makes room, and tells whether it did so within the last time.
-func (a *Archive) deleteExpired(ctx context.Context, now time.Time) bool {
-	if a.cfg.Space.Expired == nil || now.Sub(a.space.expired) < expireEvery {
-		return a.cfg.Space.Expired != nil && a.space.refusal.Load() == nil
-	}
-	a.space.expired = now
-	n, err := a.cfg.Space.Expired(ctx)
-	if err != nil {
-		a.notify("storage.low", map[string]any{"level": LevelLow.String(), "error": fmt.Sprintf("delete what is expired: %v", err)})
-	}
-	return n > 0
 }
 
 // going is a recording that goes on, as thinning sees it.

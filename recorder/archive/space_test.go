@@ -131,26 +131,6 @@ func TestDiskLow(t *testing.T) {
 	}
 }
 
-// TestDeleteExpired: what its retention lets go makes room; where that is nothing,
-// no recording begins.
-func TestDeleteExpired(t *testing.T) {
-	left := 2
-	a, mem, _ := lowArchive(t, SpaceConfig{Low: Share{Percent: 10}, Do: DoDeleteExpired, Expired: func(context.Context) (int, error) {
-		if left--; left < 0 {
-			return 0, errors.New("nothing is")
-		}
-		return 1, nil
-	}})
-	mem.SetFree(1)
-	now := time.Now()
-	for i := range 4 {
-		a.watchSpace(context.Background(), now.Add(time.Duration(i)*2*expireEvery))
-		if err := a.Admit(); (err != nil) != (i >= 2) {
-			t.Errorf("round %d: %v", i, err)
-		}
-	}
-}
-
 // TestSpoolFull: recordings give way by priority and age, one after the other, and
 // come back when there is room.
 func TestSpoolFull(t *testing.T) {

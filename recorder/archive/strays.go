@@ -181,7 +181,7 @@ func (w *sweeping) shelf(s *shelf) error {
 
 // folder looks at what lies in the folder of one recording.
 func (w *sweeping) folder(p place, objects []recorder.BlobInfo) {
-	if len(objects) == 0 || w.beingTaken(p.id()) {
+	if len(objects) == 0 || w.beingTaken(p.id()) || w.a.deleting(p.id()) {
 		return
 	}
 	has := map[string]bool{}
@@ -337,7 +337,7 @@ func (w *sweeping) row(s *shelf, r recorder.Row) {
 			return
 		}
 	}
-	if w.beingTaken(id) {
+	if w.beingTaken(id) || w.a.deleting(id) {
 		return
 	}
 	if r.Store == s.name && w.a.has(w.ctx, place{s, r.Prefix}) {

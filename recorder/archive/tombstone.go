@@ -165,6 +165,8 @@ func (v *verification) gone(id string, err error) error {
 		return err
 	}
 	switch {
+	case v.a.deleting(id):
+		v.notes.addf(id, "", FaultDeleted, "it is being deleted")
 	case log == "":
 		v.found.addErr(id, "", err)
 	case last.Kind == audit.KindDeleted:

@@ -240,6 +240,10 @@ func (v *verification) folder(p place, names []string) error {
 	if v.beingTaken(id) {
 		return nil
 	}
+	if v.leaving(id) {
+		v.notes.addf(id, "", FaultDeleted, "it is being deleted: %d objects are left", len(names))
+		return nil
+	}
 	for _, n := range names {
 		v.found.addf(id, n, FaultOrphan, "%s has no manifest", p.prefix)
 	}
@@ -252,13 +256,18 @@ func (v *verification) beingTaken(id string) bool {
 	return v.a.isLive(id) || v.a.inSpool(id)
 }
 
+// leaving tells whether a recording is on its way out: nothing of it is missed.
+func (v *verification) leaving(id string) bool {
+	return v.a.deleting(id) || v.led.has(id, markLeaving)
+}
+
 // rows compares the catalogue with the store.
 func (v *verification) rows() error {
 	c, err := v.a.catalogue.get(v.ctx)
 	if err == nil {
 		err = eachRow(v.ctx, c, func(r recorder.Row) {
 			id := r.Manifest.ID
-			if !v.down[r.Store] && !v.led.has(id, markStored) && !v.there(r) && !v.beingTaken(id) {
+			if !v.down[r.Store] && !v.led.has(id, markStored) && !v.there(r) && !v.beingTaken(id) && !v.leaving(id) {
 				v.found.addf(id, "", FaultNoObject, "the catalogue has it in %s, the store has not", r.Prefix)
 			}
 			v.led.mark(id, markRow, true)

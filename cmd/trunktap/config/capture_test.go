@@ -285,8 +285,8 @@ func TestExampleListsUncommented(t *testing.T) {
 		lines = append(lines, line)
 	}
 	c := mustParse(t, strings.Join(lines, "\n"))
-	want := []string{"tls", "dns", "tls", "auth", "register", "tls", "auth", "register", "fork_auth", "rules", "stations", "siprec", "headers", "user_to_user", "ami", "esl", "regions"}
-	if d := gocmp.Diff(want, lists); d != "" || len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || len(c.Signals.UserToUser) != 1 {
+	want := []string{"tls", "dns", "tls", "auth", "register", "tls", "auth", "register", "fork_auth", "rules", "stations", "siprec", "headers", "user_to_user", "ami", "esl", "regions", "rules"}
+	if d := gocmp.Diff(want, lists); d != "" || len(c.Stations) != 1 || len(c.Trunks[0].Recording.Rules) != 1 || len(c.Signals.UserToUser) != 1 || len(c.Retention.Rules) != 1 {
 		t.Errorf("%s %+v", d, c)
 	}
 }

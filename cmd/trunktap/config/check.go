@@ -32,6 +32,7 @@ func (d *decoder) check(c *Config) {
 	d.checkPorts(c)
 	d.checkPaths(c)
 	d.checkStorage(c)
+	d.checkRetention(c)
 	d.checkCapture(c)
 	d.checkSignals(c)
 	d.checkSIPREC(c)

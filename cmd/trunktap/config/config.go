@@ -24,15 +24,16 @@ type Config struct {
 	StationBase  StationRecording // what stations do not say themselves
 	StationsFrom string           // auto | legs | state; see StationsByState
 
-	Capture Capture
-	SIPREC  SIPREC
-	Signals Signals
-	Storage Storage
-	Catalog Catalog
-	Keys    Keys
-	Audit   Audit
-	API     API
-	Limits  Limits
+	Capture   Capture
+	SIPREC    SIPREC
+	Signals   Signals
+	Storage   Storage
+	Retention Retention
+	Catalog   Catalog
+	Keys      Keys
+	Audit     Audit
+	API       API
+	Limits    Limits
 
 	Restart  Restart
 	Shutdown Shutdown

@@ -91,7 +91,8 @@ func TestDefaults(t *testing.T) {
 			StoreAt: StoreAt{URL: "file:///var/lib/trunktap/recordings", Dir: "/var/lib/trunktap/recordings", Lock: ObjectLock{Mode: "none"}, PartSize: 8 << 20},
 			Spool:   "/var/lib/trunktap/spool", Uploads: 4, Growing: true, SweepEvery: 24 * time.Hour, OnDiskLow: OnDiskLow{Warn: Share{Percent: 10}, At: Share{Percent: 2}, Do: "stop-new"},
 		},
-		Catalog: Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db", ConnsMax: 4, Timeout: 5 * time.Second},
+		Retention: Retention{Every: time.Hour, DeletionsMax: 10_000},
+		Catalog:   Catalog{URL: "sqlite:///var/lib/trunktap/catalog.db", Path: "/var/lib/trunktap/catalog.db", ConnsMax: 4, Timeout: 5 * time.Second},
 		Keys: Keys{
 			Mode: "local", File: "/var/lib/trunktap/keys.json", RotatedFile: "/var/lib/trunktap/keys-rotated.json",
 			OnUnreachable: "continue", OnRevoked: "stop", Cache: KeyCache{Renew: time.Hour, For: 24 * time.Hour, Check: time.Minute}, Timeout: 5 * time.Second, Tries: 3,

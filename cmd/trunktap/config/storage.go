@@ -83,7 +83,7 @@ func storageTable(s *Storage) *node {
 		key("on_disk_low", "What becomes of new recordings when little space is free; the state ends when a fifth more is.", object(
 			key("warn", "Less free space than this is told: event storage.low.", share(&s.OnDiskLow.Warn)).is(`"10%"`),
 			key("at", "Less free space than this has consequences.", share(&s.OnDiskLow.At)).is(`"2%"`),
-			key("do", "stop-new: calls that begin are not recorded, as on_failure says. refuse-calls: they are refused. delete-expired: what its retention lets go is deleted; nothing has a retention in this version, so it is stop-new.",
+			key("do", "stop-new: calls that begin are not recorded, as on_failure says. refuse-calls: they are refused. delete-expired: what may give way by retention.rules is deleted, the oldest first; where nothing may, stop-new.",
 				choice(&s.OnDiskLow.Do, []string{"stop-new", "refuse-calls", "delete-expired"}, nil)).is("stop-new"),
 		)),
 		key("regions", "Further stores by name. A recording whose trunk or station names one lies there and nowhere else.",

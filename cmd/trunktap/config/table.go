@@ -33,6 +33,7 @@ func table(c *Config) *node {
 		recordingTable(&c.Recording),
 		signalsTable(&c.Signals),
 		storageTable(&c.Storage),
+		retentionTable(&c.Retention),
 		catalogTable(&c.Catalog),
 		keysTable(&c.Keys),
 		auditTable(&c.Audit),

@@ -1,0 +1,239 @@
+package archive
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
+	"github.com/trunktap/trunktap/recorder/vfs"
+)
+
+// deleteOrder is a recording that is to be deleted. It is durable in the spool until
+// all of it is gone, from everywhere.
+type deleteOrder struct {
+	Recording string    `json:"recording"`
+	Prefix    string    `json:"prefix"`
+	Store     string    `json:"store,omitempty"`
+	Why       string    `json:"why"`
+	By        string    `json:"by"`
+	At        time.Time `json:"at"`
+	Begun     bool      `json:"begun,omitempty"` // its manifest may be gone: there is no way back
+}
+
+func (o deleteOrder) entry(result string) audit.Entry {
+	return audit.Entry{Kind: audit.KindDeleted, Recording: o.Recording, Who: o.By, What: o.Why, Result: result}
+}
+
+func (a *Archive) deleteFile(id string) string { return a.spool(deletingDir, id+".json") }
+
+// deleting tells whether a recording is on its way out.
+func (a *Archive) deleting(id string) bool {
+	_, err := a.fsys.Stat(a.deleteFile(id))
+	return err == nil
+}
+
+// delete deletes a recording, its row and what is kept of it here. The log says so
+// before the first object goes and behind the last. The manifest goes first: what
+// comes to nothing there (*store.LockedError) changes nothing. errBusy while something
+// is being done to the recording. With another error the rest waits for DeleteDue.
+func (a *Archive) delete(ctx context.Context, p place, o deleteOrder) error {
+	ctx = context.WithoutCancel(ctx) // what is begun is ended
+	if err := a.mayTrace(); err != nil {
+		return err
+	}
+	a.shredding.Lock()
+	defer a.shredding.Unlock()
+	if a.inUse(p.id()) {
+		return errBusy
+	}
+	if err := a.saveDelete(o); err != nil {
+		return err
+	}
+	return a.carryOutDelete(ctx, p, o)
+}
+
+// inUse tells whether a recording is being made, read or changed.
+func (a *Archive) inUse(id string) bool {
+	if a.isLive(id) || a.inSpool(id) || a.isSpooled(id) || a.pinned(id) || a.ordered(id) || a.deferred.waits(id) {
+		return true
+	}
+	j, err := a.readJob(id)
+	return err != nil || j != nil
+}
+
+func (a *Archive) saveDelete(o deleteOrder) error {
+	js, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if err := vfs.MkdirAll(a.fsys, a.spool(deletingDir)); err != nil {
+		return err
+	}
+	return vfs.WriteFile(a.fsys, a.deleteFile(o.Recording), js)
+}
+
+func (a *Archive) dropDelete(o deleteOrder) error {
+	if err := a.fsys.Remove(a.deleteFile(o.Recording)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// carryOutDelete does what is left to do of an order, and forgets it.
+func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) error {
+	if !o.Begun {
+		if err := a.trace(ctx, o.entry(audit.ResultBegun)); err != nil {
+			return errors.Join(err, a.dropDelete(o)) // nothing was done
+		}
+		o.Begun = true
+		if err := a.saveDelete(o); err != nil {
+			return err
+		}
+	}
+	defer a.lockKey(p.id())()
+	a.files.drop(p.id())
+	if err := a.deleteObjects(ctx, p); err != nil {
+		var locked *store.LockedError
+		if errors.As(err, &locked) && a.has(ctx, p) { // it is whole
+			e := o.entry(audit.ResultRefused)
+			e.What += ": " + locked.Error()
+			return errors.Join(err, a.trace(ctx, e), a.dropDelete(o))
+		}
+		return err
+	}
+	if err := a.forget(ctx, p); err != nil {
+		return err
+	}
+	if err := a.trace(ctx, o.entry(audit.ResultDone)); err != nil {
+		return err
+	}
+	a.notify("recording.deleted", map[string]any{"recording": o.Recording, "reason": o.Why})
+	return a.dropDelete(o)
+}
+
+// deleteObjects deletes what is stored of a recording: its manifest first, then its
+// key, then all else. What is gone is no error.
+func (a *Archive) deleteObjects(ctx context.Context, p place) error {
+	if err := a.deleteManifest(ctx, p); err != nil {
+		return err
+	}
+	names := []string{segment.KeyFile}
+	err := p.store.List(ctx, p.prefix+"/", func(i recorder.BlobInfo) error {
+		dir, base := path.Split(i.Name)
+		if path.Clean(dir) == p.prefix && base != segment.KeyFile { // else of one whose folder lies in this one
+			names = append(names, base)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := p.store.Delete(ctx, p.object(name)); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteManifest deletes a manifest when nobody is about to replace it.
+func (a *Archive) deleteManifest(ctx context.Context, p place) error {
+	a.proof.replacing.Lock()
+	defer a.proof.replacing.Unlock()
+	err := p.store.Delete(ctx, p.object(segment.ManifestFile))
+	if errors.Is(err, recorder.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// forget removes what is known of a recording, and what is kept of it here.
+func (a *Archive) forget(ctx context.Context, p place) error {
+	id := p.id()
+	a.notes.Lock()
+	err := a.fsys.Remove(a.spool(rowsDir, id+".json"))
+	a.notes.Unlock()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := a.fsys.Remove(a.spool(unlinkedDir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := vfs.RemoveAll(a.fsys, a.spool(keptDir, id)); err != nil {
+		return err
+	}
+	c, err := a.catalogue.get(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.Delete(ctx, id); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// DeleteDue ends the deletions that a crash or a fault cut short, and returns how many.
+// It is to be called at start and every minute or so.
+func (a *Archive) DeleteDue(ctx context.Context) (int, error) {
+	entries, err := a.fsys.ReadDir(a.spool(deletingDir))
+	if err != nil || a.cfg.ReadOnly {
+		return 0, nil //nolint:nilerr // there is none, or it is tried again
+	}
+	n := 0
+	var failed error
+	for _, e := range entries {
+		if ctx.Err() != nil {
+			break
+		}
+		name := a.spool(deletingDir, e.Name())
+		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
+			_ = a.fsys.Remove(name) // torn by a crash, promised to nobody
+			continue
+		}
+		done, err := a.deleteDue(ctx, name)
+		if done {
+			n++
+		}
+		failed = errors.Join(failed, err)
+	}
+	return n, failed
+}
+
+func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
+	a.shredding.Lock()
+	defer a.shredding.Unlock()
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // carried out just now
+	}
+	if err != nil {
+		return false, err
+	}
+	var o deleteOrder
+	if err := json.Unmarshal(js, &o); err != nil {
+		return false, fmt.Errorf("order to delete %s: %w", name, err)
+	}
+	if !o.Begun {
+		return false, a.fsys.Remove(name) // nothing was done, and rules may be others now
+	}
+	s, err := a.shelf(o.Store)
+	if err == nil {
+		err = a.checkName(o.Recording, o.Prefix)
+	}
+	if err == nil {
+		err = a.carryOutDelete(context.WithoutCancel(ctx), place{s, o.Prefix}, o)
+	}
+	if err != nil {
+		return false, fmt.Errorf("delete recording %s: %w", o.Recording, err)
+	}
+	return true, nil
+}

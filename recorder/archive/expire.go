@@ -1,0 +1,263 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/retention"
+	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
+)
+
+// RetentionConfig says how long recordings are kept.
+type RetentionConfig struct {
+	Policy retention.Policy
+	Nodes  []string // whose recordings are deleted, besides this node's own
+
+	// DeletionsMax is how many recordings one run deletes; the next one goes on. It
+	// leaves time to stop what a wrong clock or a slip in the rules would delete.
+	// 0: 10,000.
+	DeletionsMax int
+}
+
+const (
+	deletionsMax = 10_000
+	expirePage   = 500 // rows that are looked at together
+	// lockedAgain is when one is tried again whose lock tells no end.
+	lockedAgain = 24 * time.Hour
+	lockedMax   = 100_000 // recordings whose locks are remembered
+)
+
+// whyRetention is who deletes what need not be kept any more.
+const whyRetention = "retention"
+
+// ExpireQuery says what is to be deleted.
+type ExpireQuery struct {
+	// Stores has the names of those in which room is wanted: what may give way goes.
+	// Nil: what is due goes, in all of them.
+	Stores []string
+	// Bytes is how much is enough; 0: there is no such bound.
+	Bytes int64
+	// DryRun deletes nothing. Each is told what would go, and since when; nil: nobody is.
+	DryRun bool
+	Each   func(m *recorder.Manifest, storeName string, due time.Time)
+}
+
+// ExpireReport is what a run has done.
+type ExpireReport struct {
+	At      time.Time `json:"at"`
+	TookMS  int64     `json:"took_ms"`
+	Room    bool      `json:"room,omitempty"` // it was run because a disk is low
+	Deleted int       `json:"deleted"`
+	Bytes   int64     `json:"bytes"` // of them
+
+	// Recordings that are due and stay for now.
+	Busy       int  `json:"busy"`       // they are being read or changed
+	Locked     int  `json:"locked"`     // the store keeps them from being deleted
+	Unreadable int  `json:"unreadable"` // their account cannot be read: how long they are to be kept is not known
+	Missing    int  `json:"missing"`    // the catalogue has them, and their store has not
+	More       bool `json:"more"`       // the bound of one run was reached
+}
+
+// expiring is one run of Expire.
+type expiring struct {
+	a   *Archive
+	ctx context.Context
+	q   ExpireQuery
+	now time.Time
+	low bool
+	ExpireReport
+}
+
+// errEnough ends a run.
+var errEnough = errors.New("enough")
+
+// Expire deletes the recordings of this node that need not be kept any more, the
+// oldest first. The catalogue says which may be meant, their own authentic accounts
+// how long they are kept: what cannot be read stays. The error tells what ended the
+// run before its time; the report holds what was done until then.
+func (a *Archive) Expire(ctx context.Context, q ExpireQuery) (ExpireReport, error) {
+	x := &expiring{a: a, ctx: ctx, q: q, now: time.Now(), low: q.Stores != nil}
+	x.At, x.Room = x.now.UTC().Round(0), x.low
+	if !q.DryRun {
+		a.expiring.Lock()
+		defer a.expiring.Unlock()
+	}
+	err := x.run()
+	x.TookMS = time.Since(x.now).Milliseconds()
+	if !q.DryRun {
+		a.retained.note(x.ExpireReport)
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	if err != nil {
+		return x.ExpireReport, fmt.Errorf("retention: %w", err)
+	}
+	return x.ExpireReport, nil
+}
+
+func (x *expiring) run() error {
+	if x.a.cfg.ReadOnly && !x.q.DryRun {
+		return errors.New("archive is read-only")
+	}
+	least, any := x.a.cfg.Retention.Policy.Least(x.low)
+	if !any {
+		return nil
+	}
+	c, err := x.a.catalogue.get(x.ctx)
+	if err != nil {
+		return err
+	}
+	// Nothing that begins later has ended by then. A row's time is its origin.
+	q := recorder.Query{To: x.now.Add(-least).Add(time.Millisecond), Order: recorder.OrderOldest, Limit: expirePage}
+	for {
+		page, err := c.Find(x.ctx, q)
+		if err != nil {
+			return err
+		}
+		for i := range page.Rows {
+			if err := x.row(&page.Rows[i]); err != nil {
+				return err
+			}
+		}
+		if page.Next == "" {
+			return nil
+		}
+		q.Cursor = page.Next
+	}
+}
+
+// own tells whether a node's recordings are deleted here.
+func (x *expiring) own(node string) bool {
+	return node == x.a.cfg.Node || slices.Contains(x.a.cfg.Retention.Nodes, node)
+}
+
+// row deletes what a row of the catalogue is about, if it is due.
+func (x *expiring) row(r *recorder.Row) error {
+	if err := x.ctx.Err(); err != nil {
+		return err
+	}
+	if x.low && !slices.Contains(x.q.Stores, r.Store) || r.Spooled || !x.own(r.Node) {
+		return nil
+	}
+	if _, ok := x.due(&r.Manifest, r.Store); !ok {
+		return nil
+	}
+	if x.a.retained.isLocked(r.Manifest.ID, x.now) {
+		x.Locked++
+		return nil
+	}
+	s, err := x.a.shelf(r.Store)
+	if err != nil {
+		return nil //nolint:nilerr // a store that is configured no more is not ours to clear
+	}
+	p := place{s, r.Prefix}
+	if x.a.checkName(r.Manifest.ID, r.Prefix) != nil {
+		x.Unreadable++
+		return nil
+	}
+	m, err := x.account(p)
+	switch {
+	case errors.Is(err, recorder.ErrNotFound):
+		x.Missing++
+		return nil
+	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
+		x.Unreadable++
+		return nil
+	case err != nil:
+		return err // whatever comes next meets it as well
+	case m == nil:
+		return nil
+	}
+	due, ok := x.due(m, p.name)
+	if !ok {
+		return nil
+	}
+	if x.q.DryRun {
+		if x.q.Each != nil {
+			x.q.Each(m, p.name, due)
+		}
+		return x.count(r)
+	}
+	return x.delete(p, r, m, due)
+}
+
+func (x *expiring) due(m *recorder.Manifest, storeName string) (time.Time, bool) {
+	return x.a.cfg.Retention.Policy.Due(m, storeName, x.low, x.now)
+}
+
+// account reads the account of a recording that the store has; nil: it is another
+// node's, as its link tells.
+func (x *expiring) account(p place) (*recorder.Manifest, error) {
+	m, node, err := x.a.known(x.ctx, p.id(), p)
+	if err != nil || node != "" && !x.own(node) {
+		return nil, err
+	}
+	return m, nil
+}
+
+// linkedBy is the node that says it signed a link; empty: there is none.
+func linkedBy(link []byte) string {
+	if link == nil {
+		return ""
+	}
+	text, err := audit.LinkText(link)
+	if err != nil {
+		return ""
+	}
+	l, err := audit.ParseLink(text)
+	if err != nil {
+		return ""
+	}
+	return l.Node
+}
+
+func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due time.Time) error {
+	why := "it need not be kept since " + due.UTC().Format(time.RFC3339)
+	if x.low {
+		why = "a disk is low, and it may give way since " + due.UTC().Format(time.RFC3339)
+	}
+	err := x.a.delete(x.ctx, p, deleteOrder{
+		Recording: m.ID, Prefix: p.prefix, Store: p.name, Why: why, By: whyRetention, At: x.now.UTC().Round(0),
+	})
+	var locked *store.LockedError
+	switch {
+	case errors.Is(err, errBusy):
+		x.Busy++
+		return nil
+	case errors.As(err, &locked):
+		x.Locked++
+		x.a.retained.lock(m.ID, locked.Until, x.now)
+		return nil
+	case err != nil:
+		return err
+	}
+	return x.count(r)
+}
+
+// count counts one that was deleted, or would be.
+func (x *expiring) count(r *recorder.Row) error {
+	x.Deleted++
+	x.Bytes += r.ManifestBytes + r.OtherBytes
+	for _, s := range r.Manifest.Segments {
+		x.Bytes += s.Bytes
+	}
+	if x.q.Bytes > 0 && x.Bytes >= x.q.Bytes {
+		return errEnough
+	}
+	most := x.a.cfg.Retention.DeletionsMax
+	if most <= 0 {
+		most = deletionsMax
+	}
+	if x.Deleted >= most && !x.q.DryRun {
+		x.More = true
+		return errEnough
+	}
+	return nil
+}
