@@ -69,7 +69,7 @@ func (d *daemon) startRetention() {
 func (d *daemon) expire(ctx context.Context, failing bool) bool {
 	r, err := d.archive.Expire(ctx, archive.ExpireQuery{})
 	if r.Deleted > 0 || r.Unreadable > 0 {
-		d.log.Info("deleted recordings that need not be kept any more", "recordings", r.Deleted, "bytes", r.Bytes, "busy", r.Busy, "locked", r.Locked, "unreadable", r.Unreadable, "more", r.More)
+		d.log.Info("deleted recordings that need not be kept any more", "recordings", r.Deleted, "bytes", r.Bytes, "busy", r.Busy, "locked", r.Locked, "unreadable", r.Unreadable, "failed", r.Failed, "more", r.More)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -199,6 +199,7 @@ func (m *retentionMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.kept, float64(r.Last.Locked), "locked")
 	gauge(m.kept, float64(r.Last.Unreadable), "unreadable")
 	gauge(m.kept, float64(r.Last.Missing), "missing")
+	gauge(m.kept, float64(r.Last.Failed), "failed")
 	gauge(m.at, float64(r.Last.At.Unix()))
 	gauge(m.more, map[bool]float64{true: 1}[r.Last.More])
 }

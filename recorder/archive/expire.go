@@ -28,6 +28,8 @@ type RetentionConfig struct {
 const (
 	deletionsMax = 10_000
 	expirePage   = 500 // rows that are looked at together
+	// expireFailures in a row are not of single recordings: the run ends.
+	expireFailures = 10
 	// lockedAgain is when one is tried again whose lock tells no end.
 	lockedAgain = 24 * time.Hour
 	lockedMax   = 100_000 // recordings whose locks are remembered
@@ -61,6 +63,7 @@ type ExpireReport struct {
 	Locked     int  `json:"locked"`     // the store keeps them from being deleted
 	Unreadable int  `json:"unreadable"` // their account cannot be read: how long they are to be kept is not known
 	Missing    int  `json:"missing"`    // the catalogue has them, and their store has not
+	Failed     int  `json:"failed"`     // their store or the disk failed; what was begun goes on later
 	More       bool `json:"more"`       // the bound of one run was reached
 }
 
@@ -72,6 +75,8 @@ type expiring struct {
 	now time.Time
 	low bool
 	ExpireReport
+	last   error // of Failed
+	inARow int   // failures since the last one that succeeded
 }
 
 // errEnough ends a run.
@@ -93,8 +98,8 @@ func (a *Archive) Expire(ctx context.Context, q ExpireQuery) (ExpireReport, erro
 	if !q.DryRun {
 		a.retained.note(x.ExpireReport)
 	}
-	if errors.Is(err, errEnough) {
-		err = nil
+	if err == nil || errors.Is(err, errEnough) {
+		err = x.last
 	}
 	if err != nil {
 		return x.ExpireReport, fmt.Errorf("retention: %w", err)
@@ -158,21 +163,14 @@ func (x *expiring) row(r *recorder.Row) error {
 		return nil //nolint:nilerr // a store that is configured no more is not ours to clear
 	}
 	p := place{s, r.Prefix}
-	if x.a.checkName(r.Manifest.ID, r.Prefix) != nil {
-		x.Unreadable++
-		return nil
+	if err := x.a.checkName(r.Manifest.ID, r.Prefix); err != nil {
+		return x.failed(errors.Join(recorder.ErrTampered, err)) // the catalogue is
 	}
 	m, err := x.account(p)
-	switch {
-	case errors.Is(err, recorder.ErrNotFound):
-		x.Missing++
-		return nil
-	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
-		x.Unreadable++
-		return nil
-	case err != nil:
-		return err // whatever comes next meets it as well
-	case m == nil:
+	if err != nil {
+		return x.failed(err)
+	}
+	if m == nil {
 		return nil
 	}
 	due, ok := x.due(m, p.name)
@@ -186,6 +184,27 @@ func (x *expiring) row(r *recorder.Row) error {
 		return x.count(r)
 	}
 	return x.delete(p, r, m, due)
+}
+
+// failed counts what cannot be read or deleted, and ends the run when that is not of one
+// recording alone.
+func (x *expiring) failed(err error) error {
+	switch {
+	case errors.Is(err, recorder.ErrNotFound):
+		x.Missing++
+		return nil
+	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
+		x.Unreadable++
+		return nil
+	case errors.Is(err, recorder.ErrKeyUnreachable), errors.Is(err, audit.ErrUnavailable), x.ctx.Err() != nil:
+		return err // whatever comes next meets it as well
+	}
+	x.Failed++
+	x.last = err
+	if x.inARow++; x.inARow >= expireFailures {
+		return err
+	}
+	return nil
 }
 
 func (x *expiring) due(m *recorder.Manifest, storeName string) (time.Time, bool) {
@@ -236,13 +255,14 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 		x.a.retained.lock(m.ID, locked.Until, x.now)
 		return nil
 	case err != nil:
-		return err
+		return x.failed(err)
 	}
 	return x.count(r)
 }
 
 // count counts one that was deleted, or would be.
 func (x *expiring) count(r *recorder.Row) error {
+	x.inARow = 0
 	x.Deleted++
 	x.Bytes += r.ManifestBytes + r.OtherBytes
 	for _, s := range r.Manifest.Segments {

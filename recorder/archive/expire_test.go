@@ -432,3 +432,39 @@ func TestExpireShredded(t *testing.T) {
 	}
 	_ = l.Close()
 }
+
+// TestExpireOneBad: one recording that cannot be read keeps none behind it from going;
+// many in a row end the run.
+func TestExpireOneBad(t *testing.T) {
+	for _, c := range []struct{ bad, deleted, failed int }{{1, 14, 1}, {9, 6, 9}, {12, 0, expireFailures}} {
+		mem, cat := vfstest.NewMem(), newMemCatalog()
+		dir, err := store.OpenDir(store.DirConfig{Root: "/data/store", FS: mem})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := retaining(t, mem, cat, allSoon, func(cfg *Config) { cfg.StoreDir, cfg.Store = "", badStore{dir, c.bad} })
+		for i := range 15 {
+			record(t, a, newTestCall(idOf(i), codec.WAVPCMU))
+		}
+		drainUploads(t, a, "bad")
+		r, err := a.Expire(context.Background(), ExpireQuery{})
+		if r.Deleted != c.deleted || r.Failed != c.failed || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%d bad: %+v, %v", c.bad, r, err)
+		}
+	}
+}
+
+// badStore cannot read the manifests of its first recordings.
+type badStore struct {
+	recorder.Store
+	bad int
+}
+
+func (s badStore) Open(ctx context.Context, name string) (recorder.Blob, error) {
+	for i := range s.bad {
+		if strings.Contains(name, idOf(i)) && strings.HasSuffix(name, "recording.trm") {
+			return nil, fmt.Errorf("read %s: %w", name, syscall.EIO)
+		}
+	}
+	return s.Store.Open(ctx, name)
+}
