@@ -23,7 +23,7 @@ type keysCmd struct {
 	Init   keysInitCmd   `cmd:"" help:"Make the key file of mode local in a store that was used with keys of another mode."`
 	Rotate keysRotateCmd `cmd:"" help:"Make a new key-encryption key; older ones stay readable."`
 	Rewrap keysRewrapCmd `cmd:"" help:"Wrap the keys of recordings with the active key; audio is not touched."`
-	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that no recording of this node needs; other nodes that share the file are not asked."`
+	Retire keysRetireCmd `cmd:"" help:"Destroy an old key-encryption key that nothing of this node needs; refused beside other nodes until these were asked."`
 }
 
 // keySource is where commands work on keys: the running daemon, or the archive
@@ -31,7 +31,7 @@ type keysCmd struct {
 type keySource interface {
 	List(ctx context.Context, uses bool) (api.KeyList, error)
 	Rotate(ctx context.Context, by api.Actor) (api.KeyRotation, error)
-	Retire(ctx context.Context, key string, by api.Actor) error
+	Retire(ctx context.Context, o api.RetireOrder, by api.Actor) error
 	Shred(ctx context.Context, id string, o api.ShredOrder, by api.Actor) (api.ShredResult, error)
 }
 
@@ -114,9 +114,9 @@ func (r remoteKeys) Rotate(ctx context.Context, _ api.Actor) (k api.KeyRotation,
 }
 
 // Retire implements keySource.
-func (r remoteKeys) Retire(ctx context.Context, key string, _ api.Actor) error {
+func (r remoteKeys) Retire(ctx context.Context, o api.RetireOrder, _ api.Actor) error {
 	var out struct{}
-	return r.post(ctx, "/v1/keys/retire", map[string]string{"key": key}, &out)
+	return r.post(ctx, "/v1/keys/retire", o, &out)
 }
 
 // Shred implements keySource.
@@ -300,13 +300,14 @@ func (c *keysRewrapCmd) print(e *env, s api.RewrapState) error {
 
 type keysRetireCmd struct {
 	configFlag
-	Key string `arg:"" help:"Name of the key, as keys ls shows it."`
+	Key             string `arg:"" help:"Name of the key, as keys ls shows it."`
+	OtherNodesAsked bool   `help:"Say that no call and no upload of another node that shares the key file needs the key; without it retiring is refused where the store or the catalogue knows other nodes."`
 }
 
 // Run destroys a key that nothing needs, as far as the whole store tells.
 func (c *keysRetireCmd) Run(e *env) error {
 	return c.withKeySource(e, func(src keySource) error {
-		if err := src.Retire(e.ctx, c.Key, commandActor()); err != nil {
+		if err := src.Retire(e.ctx, api.RetireOrder{Key: c.Key, OtherNodesAsked: c.OtherNodesAsked}, commandActor()); err != nil {
 			return fmt.Errorf("retire key %s: %w", clean(c.Key), err)
 		}
 		_, err := fmt.Fprintf(e.stdout, "%s is destroyed\n", clean(c.Key))

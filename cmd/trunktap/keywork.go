@@ -209,10 +209,14 @@ func (r keyRotation) what() string {
 }
 
 // Retire implements api.Keys. What cannot be undone is in the log before it is done.
-func (w *keyWork) Retire(ctx context.Context, key string, by api.Actor) error {
+func (w *keyWork) Retire(ctx context.Context, o api.RetireOrder, by api.Actor) error {
+	key, what := o.Key, o.Key
 	err := w.mayRetire(ctx, key)
 	if err == nil {
-		e := audit.Entry{Kind: audit.KindKeyRetired, Who: by.Who, From: by.From, What: key, Result: audit.ResultBegun}
+		what, err = w.othersAsked(ctx, o)
+	}
+	if err == nil {
+		e := audit.Entry{Kind: audit.KindKeyRetired, Who: by.Who, From: by.From, What: what, Result: audit.ResultBegun}
 		if err := w.trace(ctx, e); err != nil {
 			return noTrace(err)
 		}
@@ -221,7 +225,39 @@ func (w *keyWork) Retire(ctx context.Context, key string, by api.Actor) error {
 	if err == nil && w.tell != nil {
 		w.tell("key.retired", map[string]any{"key": key})
 	}
-	return w.done(ctx, audit.KindKeyRetired, key, by, err)
+	return w.done(ctx, audit.KindKeyRetired, what, by, err)
+}
+
+const otherNodesShown = 10
+
+// othersAsked returns what the log tells of an order. Calls that go on at other nodes
+// and what waits in their spools are seen by nobody here: an operator has to ask
+// there, and to say that he has.
+func (w *keyWork) othersAsked(ctx context.Context, o api.RetireOrder) (what string, err error) {
+	nodes, err := w.archive.Nodes(ctx)
+	nodes = slices.DeleteFunc(nodes, func(name string) bool { return name == w.cfg.NodeName() || name == nodeName(w.cfg) })
+	names := strings.Join(nodes[:min(len(nodes), otherNodesShown)], ", ")
+	if n := len(nodes) - otherNodesShown; n > 0 {
+		names += fmt.Sprintf(" and %d more", n)
+	}
+	if o.OtherNodesAsked {
+		what = o.Key + " (other nodes were asked, who retires it says"
+		if names != "" {
+			what += ": " + names
+		}
+		if err != nil {
+			what += "; which there are could not be told: " + err.Error()
+		}
+		return what + ")", nil
+	}
+	const ask = "ask there whether calls or uploads need it, then say so: --other-nodes-asked"
+	switch {
+	case names != "":
+		return o.Key, &recorder.RefusedError{Why: "other nodes may need key " + o.Key + ", and are not seen from here: " + names + "; " + ask}
+	case err != nil:
+		return o.Key, fmt.Errorf("%w: %w", &recorder.RefusedError{Why: "it cannot be told whether there are other nodes that may need key " + o.Key + "; " + ask}, err)
+	}
+	return o.Key, nil
 }
 
 // noTrace says that nothing was done, for want of a trace.

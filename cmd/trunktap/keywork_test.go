@@ -16,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/recorder/api"
 	"github.com/trunktap/trunktap/recorder/archive"
 	"github.com/trunktap/trunktap/recorder/audit"
+	"github.com/trunktap/trunktap/recorder/catalog"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
@@ -174,7 +175,7 @@ func TestRetireAndShredTraces(t *testing.T) {
 	}
 	old := list.Active
 	for key, result := range map[string]string{old: audit.ResultRefused, "17": "not-found"} {
-		if err := w.Retire(t.Context(), key, testActor); err == nil {
+		if err := w.Retire(t.Context(), api.RetireOrder{Key: key}, testActor); err == nil {
 			t.Errorf("%s was retired", key)
 		}
 		wantTrace(t, *traces, audit.KindKeyRetired, result)
@@ -182,7 +183,7 @@ func TestRetireAndShredTraces(t *testing.T) {
 	if _, err := w.Rotate(t.Context(), testActor); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Retire(t.Context(), old, testActor); err == nil || !strings.Contains(err.Error(), "rewrap first") {
+	if err := w.Retire(t.Context(), api.RetireOrder{Key: old}, testActor); err == nil || !strings.Contains(err.Error(), "rewrap first") {
 		t.Errorf("retired under a recording: %v", err)
 	}
 	if r, err := w.archive.Rewrap(t.Context(), archive.RewrapQuery{}, nil); err != nil || r.Rewrapped != 1 {
@@ -190,14 +191,14 @@ func TestRetireAndShredTraces(t *testing.T) {
 	}
 	keep := w.trace
 	w.trace = func(context.Context, audit.Entry) error { return audit.ErrUnavailable }
-	if err := w.Retire(t.Context(), old, testActor); !errors.Is(err, api.ErrAudit) {
+	if err := w.Retire(t.Context(), api.RetireOrder{Key: old}, testActor); !errors.Is(err, api.ErrAudit) {
 		t.Errorf("retired without a trace: %v", err)
 	}
 	if _, err := w.Rewrap(t.Context(), api.RewrapOrder{}, testActor); !errors.Is(err, api.ErrAudit) {
 		t.Errorf("rewrapped without a trace: %v", err)
 	}
 	w.trace = keep
-	if err := w.Retire(t.Context(), old, testActor); err != nil {
+	if err := w.Retire(t.Context(), api.RetireOrder{Key: old}, testActor); err != nil {
 		t.Fatal(err)
 	}
 	wantTrace(t, *traces, audit.KindKeyRetired, audit.ResultDone)
@@ -206,6 +207,63 @@ func TestRetireAndShredTraces(t *testing.T) {
 	}
 	if _, err := w.Shred(t.Context(), "20261122T163608Z-00000000000000ff", api.ShredOrder{Reason: "case"}, testActor); !errors.Is(err, recorder.ErrNotFound) {
 		t.Errorf("one that is not there: %v", err)
+	}
+}
+
+// TestRetireBesideOtherNodes: what goes on at nodes that share the key file is not
+// seen from here, so a key stays until an operator says that he has asked there.
+func TestRetireBesideOtherNodes(t *testing.T) {
+	w, id, traces := mustKeyWork(t)
+	r, err := w.Rotate(t.Context(), testActor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := r.Before
+	if r, err := w.archive.Rewrap(t.Context(), archive.RewrapQuery{}, nil); err != nil || r.Rewrapped != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	retire := func(asked bool, want ...string) {
+		t.Helper()
+		err := w.Retire(t.Context(), api.RetireOrder{Key: old, OtherNodesAsked: asked}, testActor)
+		text := fmt.Sprint(err)
+		if asked {
+			text = (*traces)[len(*traces)-1].What
+		}
+		if refused := (*recorder.RefusedError)(nil); asked != (err == nil) || !asked && !errors.As(err, &refused) {
+			t.Errorf("asked %t: %v", asked, err)
+		}
+		for _, part := range want {
+			if !strings.Contains(text, part) {
+				t.Errorf("asked %t: %q does not tell of %q", asked, text, part)
+			}
+		}
+	}
+	chunk := "audit/rec-b/00000000000000000001/0000000000000001.log"
+	own := "audit/" + w.cfg.NodeName() + "/00000000000000000001/0000000000000001.log"
+	for _, name := range []string{chunk, own} {
+		if err := w.archive.Store().Put(t.Context(), name, []byte("a log")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retire(false, ": rec-b;", "--other-nodes-asked")
+	wantTrace(t, *traces, audit.KindKeyRetired, audit.ResultRefused)
+	if err := w.archive.Store().Delete(t.Context(), chunk); err != nil {
+		t.Fatal(err)
+	}
+	c, err := catalog.OpenURL(t.Context(), w.cfg.Catalog.URL, catalogOptions(w.cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := c.Get(t.Context(), id)
+	row.Node = "rec-c"
+	if err = errors.Join(err, c.Save(t.Context(), row), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	retire(false, ": rec-c;", "--other-nodes-asked")
+	retire(true, old, "rec-c", "asked")
+	wantTrace(t, *traces, audit.KindKeyRetired, audit.ResultDone)
+	if begun := (*traces)[len(*traces)-2]; begun.Result != audit.ResultBegun || !strings.Contains(begun.What, "rec-c") {
+		t.Errorf("%+v", begun)
 	}
 }
 

@@ -38,7 +38,7 @@ type Keys interface {
 	// CancelRewrap ends the job; what was wrapped stays so.
 	CancelRewrap(ctx context.Context, by Actor) (RewrapState, error)
 	// Retire destroys a key that no recording needs.
-	Retire(ctx context.Context, key string, by Actor) error
+	Retire(ctx context.Context, o RetireOrder, by Actor) error
 	// Shred destroys the key of a recording.
 	Shred(ctx context.Context, id string, o ShredOrder, by Actor) (ShredResult, error)
 }
@@ -77,6 +77,12 @@ type RewrapOrder struct {
 	PerSecond int       `json:"per_second,omitempty" minimum:"1" maximum:"1000" default:"50" doc:"Recordings at most."`
 }
 
+// RetireOrder says which key is destroyed.
+type RetireOrder struct {
+	Key             string `json:"key" minLength:"1" maxLength:"256"`
+	OtherNodesAsked bool   `json:"other_nodes_asked,omitempty" doc:"Who asks says that no call and no upload of another node that shares the key file needs the key. Without it retiring is refused where a store or the catalogue knows other nodes. The audit log tells of it."`
+}
+
 // RewrapState is how a job stands.
 type RewrapState struct {
 	State     string    `json:"state" enum:"idle,running,waiting,done,cancelled,failed" doc:"waiting: the key service is not there; it is asked again. A daemon that is stopped goes on at its next start."`
@@ -113,12 +119,8 @@ type (
 		Uses bool `query:"uses" doc:"Whether every recording is asked which key it needs; that may take long."`
 	}
 	rewrapInput struct{ Body RewrapOrder }
-	retireInput struct {
-		Body struct {
-			Key string `json:"key" minLength:"1" maxLength:"256"`
-		}
-	}
-	shredInput struct {
+	retireInput struct{ Body RetireOrder }
+	shredInput  struct {
 		ID   string `path:"id" maxLength:"128"`
 		Body ShredOrder
 	}
@@ -160,11 +162,11 @@ func (s *Server) keyRoutes() {
 			r, err := k.CancelRewrap(ctx, actorOf(ctx))
 			return &rewrapAnswer{r}, s.keyProblem("end rewrapping", err)
 		})
-	huma.Register(s.api, operation("keys-retire", http.MethodPost, "/v1/keys/retire", "Destroy an old key that no recording of this node needs", http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),
+	huma.Register(s.api, operation("keys-retire", http.MethodPost, "/v1/keys/retire", "Destroy an old key that nothing of this node needs", http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),
 		func(ctx context.Context, in *retireInput) (*retireAnswer, error) {
 			out := &retireAnswer{}
 			out.Body.Retired = in.Body.Key
-			return out, s.keyProblem(doRetire, k.Retire(ctx, in.Body.Key, actorOf(ctx)))
+			return out, s.keyProblem(doRetire, k.Retire(ctx, in.Body, actorOf(ctx)))
 		})
 	huma.Register(s.api, operation("shred", http.MethodPost, "/v1/recordings/{id}/shred", "Destroy the key of a recording: it can never be read again",
 		http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity),

@@ -37,8 +37,10 @@ func (f *fakeKeys) CancelRewrap(_ context.Context, by Actor) (RewrapState, error
 	return RewrapState{State: "cancelled"}, f.err
 }
 
-func (f *fakeKeys) Retire(_ context.Context, key string, by Actor) error {
-	f.by, f.got = by, key
+func (f *fakeKeys) Retire(_ context.Context, o RetireOrder, by Actor) error {
+	if f.by, f.got = by, o.Key; o.OtherNodesAsked {
+		f.got += " others asked"
+	}
 	return f.err
 }
 
@@ -60,6 +62,7 @@ func TestKeys(t *testing.T) {
 		{"GET", "/v1/keys/rewrap", "", `"state":"idle"`, ""},
 		{"POST", "/v1/keys/rewrap/cancel", "", `"state":"cancelled"`, ""},
 		{"POST", "/v1/keys/retire", `{"key":"7"}`, `"retired":"7"`, "7"},
+		{"POST", "/v1/keys/retire", `{"key":"7","other_nodes_asked":true}`, `"retired":"7"`, "7 others asked"},
 		{"POST", "/v1/recordings/r1/shred", `{"reason":"case 1"}`, `"reason":"case 1"`, "r1 case 1"},
 	} {
 		*keys = fakeKeys{}

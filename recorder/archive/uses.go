@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
@@ -147,4 +151,26 @@ func (k *keyUses) list() map[string]KeyUse {
 		out[name] = *u
 	}
 	return out
+}
+
+// Nodes returns the names of nodes that have a log in a store, and those of the
+// catalogue's recordings, this one's among them. What cannot be read is told by the
+// error: then there may be more.
+func (a *Archive) Nodes(ctx context.Context) ([]string, error) {
+	nodes := map[string]bool{}
+	var failed error
+	for _, s := range a.shelves {
+		err := s.store.List(ctx, audit.StorePrefix, func(i recorder.BlobInfo) error {
+			node, _, _ := strings.Cut(strings.TrimPrefix(i.Name, audit.StorePrefix), "/")
+			nodes[node] = true
+			return ctx.Err()
+		})
+		failed = errors.Join(failed, err)
+	}
+	rows, err := a.Usage(ctx, recorder.UsageQuery{Group: []string{"node"}})
+	for _, r := range rows {
+		nodes[r.Node] = true
+	}
+	delete(nodes, "") // from before rows had one
+	return slices.Sorted(maps.Keys(nodes)), errors.Join(failed, err)
 }
