@@ -88,6 +88,7 @@ bits: ## flip each bit of a recording, its log and its bundle in turn: verify fi
 stores: ## run the suite of stores against the emulators of Azure and Google Cloud Storage, too (installs them)
 	@.ci/deps.sh build
 	TRUNKTAP_STORES=1 go test -count=1 -timeout 20m -run 'Azure|GCS|S3' -v ./recorder/store/bucket
+	go test -count=1 -timeout 20m -run 'RebuildS3|AttacksS3' -v ./recorder/archive
 
 .PHONY: model
 model: ## compare MODEL_SEQUENCES (10000000) random signal sequences with the naive model of the rules
