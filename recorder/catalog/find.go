@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -36,9 +37,10 @@ type pace struct {
 	guessShare float64
 	rowShare   float64 // of beginnings that the rows themselves tell
 	lazyPart   float64 // of all keys, that the first span taken from the index of terms holds at most
+	expand     int     // terms that the beginning of one may stand for, to be sought each by itself
 }
 
-var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, fewApart: 500, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02}
+var paceDefault = pace{budget: 80 * time.Millisecond, firstStep: 2000, few: 10_000, fewApart: 500, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02, expand: 128}
 
 // searcher is how an engine searches.
 type searcher interface {
@@ -61,6 +63,10 @@ type searcher interface {
 	// wholeFirst tells whether what is asked for by itself is sought among all keys at once, on
 	// the first page, and by hours on those behind it.
 	wholeFirst() bool
+	// expand puts the terms that begin so, if these are at most so many, in the place of
+	// beginnings, where single terms are found sooner. Wide: what is asked for is looked up by
+	// the index of terms alone, since to look for it in each of some rows costs too much.
+	expand(ctx context.Context, db *bun.DB, must []match, most int) (_ []match, wide bool)
 	// few tells how many rows have the terms. Common tells whether, of the newest rows, many
 	// have what s asks for the beginnings of; it looks into their manifests.
 	few(ctx context.Context, db *bun.DB, s *search, p pace, common func() bool) share
@@ -196,7 +202,13 @@ func (c *Catalog) read(ctx context.Context, list []hit) (map[int64]*found, error
 // run searches for up to n rows.
 func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 	w := walk{c: c, s: s, n: n, until: time.Now().Add(c.pace.budget), step: c.pace.firstStep, hours: s.after && c.e.wholeFirst()}
-	if s.someDurations() && w.fewDurations(ctx) {
+	wide := false
+	if slices.ContainsFunc(s.must, isPrefix) {
+		x := *s
+		x.must, wide = c.e.expand(ctx, c.db, s.must, c.pace.expand)
+		s, w.s = &x, &x
+	}
+	if s.someDurations() && !wide && w.fewDurations(ctx) {
 		return w.sorted(ctx, w.rows(c.e.byDurations(c.db)))
 	}
 	var have share
@@ -210,6 +222,9 @@ func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 	case s.byDuration() && (have.few || w.shortTime(ctx)):
 		if have.few {
 			return w.sorted(ctx, w.byTerms(s.must))
+		}
+		if wide && !have.late {
+			return w.sorted(ctx, c.e.within(w.byTerms(s.must), s.lo, s.hi))
 		}
 		return w.sorted(ctx, w.rows(c.db.NewSelect().TableExpr("recordings AS r")))
 	case s.byDuration() && have.lazy:

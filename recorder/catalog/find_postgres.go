@@ -117,6 +117,11 @@ func (e *postgresEngine) apart(q *bun.SelectQuery, from, to int64) *bun.SelectQu
 
 func (e *postgresEngine) wholeFirst() bool { return false }
 
+// expand: GIN reads beginnings well.
+func (e *postgresEngine) expand(_ context.Context, _ *bun.DB, must []match, _ int) ([]match, bool) {
+	return must, false
+}
+
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	// Keys in this form are looked at in the rows: of their own index the planner would read
 	// all in the span.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/uptrace/bun"
 	"modernc.org/sqlite"
@@ -71,6 +72,27 @@ func (e *sqliteEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
 // byDurations names the index: without statistics it is the keys that would be gone through.
 func (e *sqliteEngine) byDurations(db *bun.DB) *bun.SelectQuery {
 	return db.NewSelect().TableExpr("recordings AS r INDEXED BY recordings_duration")
+}
+
+const expandBudget = 30 * time.Millisecond
+
+// expand: FTS5 reads and merges all rows of a beginning before its first one; those of
+// single terms it reads as they are wanted.
+func (e *sqliteEngine) expand(ctx context.Context, db *bun.DB, must []match, most int) (_ []match, wide bool) {
+	ctx, cancel := context.WithTimeout(ctx, expandBudget)
+	defer cancel()
+	out := slices.Clone(must)
+	for i, m := range must {
+		if !m.prefix || most == 0 {
+			continue
+		}
+		var terms []string
+		err := db.NewRaw("SELECT term FROM recordings_vocabulary WHERE term >= ? AND term < ? LIMIT ?", m.term, m.term+string(utf8.MaxRune), most+1).Scan(ctx, &terms)
+		if err == nil && len(terms) > 0 && len(terms) <= most {
+			out[i] = match{or: terms, inRow: m.inRow}
+		}
+	}
+	return out, true
 }
 
 const fewBudget = 30 * time.Millisecond

@@ -115,10 +115,10 @@ func randomQuery(t *rapid.T) recorder.Query {
 // somePaces make few rows as hard to find as many are: they are taken in steps of
 // one row or two, by each of the ways there are, and each step may be a page.
 var somePaces = []pace{
-	{budget: testBudget, firstStep: 2000, few: 10_000, fewApart: 500, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02},
+	{budget: testBudget, firstStep: 2000, few: 10_000, fewApart: 500, lazyShare: 20, guessShare: 100, rowShare: 200, lazyPart: 0.02, expand: 128},
 	{budget: testBudget, firstStep: 2, few: 0, guessShare: 1e9, rowShare: 1e9, lazyShare: 1e9, lazyPart: 1},
 	{budget: 1, firstStep: 1, few: 0, lazyShare: 1e9, lazyPart: 1},
-	{budget: 1, firstStep: 2, few: 3, fewApart: 3, lazyShare: -1, guessShare: 1, rowShare: 1, lazyPart: 0.3},
+	{budget: 1, firstStep: 2, few: 3, fewApart: 3, lazyShare: -1, guessShare: 1, rowShare: 1, lazyPart: 0.3, expand: 2},
 	{budget: 1, firstStep: 1, few: 0, lazyShare: -1, lazyPart: 0.3},
 }
 

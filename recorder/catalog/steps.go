@@ -184,8 +184,8 @@ func (w *walk) adapt(span int64, took time.Duration) int64 {
 	return span
 }
 
-// stepClasses are read at once. Never more of them: from class to class there may be many
-// times as many rows.
+// stepClasses are read at once where few rows come of one. Never more of them: from class
+// to class there may be many times as many rows.
 const stepClasses = classesPerOctave
 
 // byClass reads rows in order of their durations, from the index of terms, some
@@ -197,10 +197,11 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 	}
 	after := hit{w.s.key, w.s.realMS}
 	from, to := classOf(lo), classOf(hi)+1
-	for from < to {
-		a, b := from, min(to, from+stepClasses)
+	for width := int64(1); from < to; {
+		began := time.Now()
+		a, b := from, min(to, from+width)
 		if w.s.desc() {
-			a, b = max(from, to-stepClasses), to
+			a, b = max(from, to-width), to
 			to = a
 		} else {
 			from = b
@@ -220,6 +221,7 @@ func (w *walk) byClass(ctx context.Context) (hits, error) {
 		if w.take(list) || from < to && w.spent(w.classEdge(a, b)) {
 			break
 		}
+		width = min(w.adapt(width, time.Since(began)), stepClasses)
 	}
 	return w.out, nil
 }
@@ -263,10 +265,16 @@ func (w *walk) durations(ctx context.Context) (lo, hi int64, err error) {
 		return 1, 0, nil
 	}
 	lo, hi = max(first.Int64, w.s.shortMS), min(last.Int64, w.s.longMS)
-	if w.s.after && w.s.desc() {
-		hi = min(hi, w.s.realMS)
-	} else if w.s.after {
-		lo = max(lo, w.s.realMS)
+	switch at := w.s.realMS; {
+	case !w.s.after:
+	case w.s.desc() && w.s.key == math.MinInt64: // the edge of a class: nothing of that duration is left
+		hi = min(hi, at-1)
+	case w.s.desc():
+		hi = min(hi, at)
+	case w.s.key == math.MaxInt64:
+		lo = max(lo, at+1)
+	default:
+		lo = max(lo, at)
 	}
 	return lo, hi, nil
 }

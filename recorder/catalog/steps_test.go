@@ -247,3 +247,39 @@ func TestSortedLate(t *testing.T) {
 		}
 	})
 }
+
+// TestExpand: beginnings of few terms are sought as these, others as beginnings.
+func TestExpand(t *testing.T) {
+	c := mustOpen(t, filepath.Join(t.TempDir(), "c.db"))
+	var rows []recorder.Row
+	for i := range 12 {
+		r := testRow(i)
+		r.Manifest.Attrs = map[string]string{"note": []string{"alpha", "alpine", "always", "beta"}[i%4]}
+		rows = append(rows, r)
+	}
+	if err := c.SaveAll(context.Background(), rows); err != nil {
+		t.Fatal(err)
+	}
+	word := func(s string) match { return match{term: term(termWord, s), prefix: true} }
+	for _, x := range []struct {
+		begin string
+		most  int
+		want  []string // nil: it stays
+	}{
+		{"alp", 2, []string{"xalpha", "xalpine"}},
+		{"al", 3, []string{"xalpha", "xalpine", "xalways"}},
+		{"al", 2, nil},
+		{"al", 0, nil},
+		{"zz", 3, nil},
+		{"beta", 3, []string{"xbeta"}},
+	} {
+		m := word(x.begin)
+		got, wide := c.e.expand(context.Background(), c.db, []match{m}, x.most)
+		if want := (match{or: x.want}); x.want != nil {
+			m = want
+		}
+		if d := gocmp.Diff([]match{m}, got, gocmp.AllowUnexported(match{})); d != "" || !wide {
+			t.Errorf("%s, at most %d: %s", x.begin, x.most, d)
+		}
+	}
+}
