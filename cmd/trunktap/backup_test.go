@@ -1,8 +1,11 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,6 +81,48 @@ func TestBackupRestore(t *testing.T) {
 		t.Errorf("rebuilt: %s", d)
 	}
 	checkStored(t, moved, cfg.Storage.Dir)
+}
+
+// oddCatalog is a catalogue that fails where it is told to.
+type oddCatalog struct{ backup, close error }
+
+func (c oddCatalog) Backup(_ context.Context, to io.Writer) (int64, error) {
+	_, err := io.WriteString(to, "rows")
+	return 3, errors.Join(err, c.backup)
+}
+
+func (c oddCatalog) CopyTo(_ context.Context, path string) error {
+	return errors.Join(os.WriteFile(path, []byte("rows"), 0o600), c.backup)
+}
+
+func (c oddCatalog) Close() error { return c.close }
+
+// TestBackupAgrees: what is printed, the exit code and the file say the same.
+func TestBackupAgrees(t *testing.T) {
+	bad := errors.New("write: broken pipe")
+	for name, c := range map[string]struct {
+		cat   oddCatalog
+		whole bool
+	}{
+		"fine":             {oddCatalog{}, true},
+		"half":             {oddCatalog{backup: bad}, false},
+		"no leave taken":   {oddCatalog{close: bad}, true},
+		"half, and closed": {oddCatalog{bad, bad}, false},
+	} {
+		for _, twin := range []bool{false, true} {
+			file := filepath.Join(t.TempDir(), "backup")
+			var out, errs bytes.Buffer
+			e := &env{ctx: t.Context(), stdout: &out, stderr: &errs}
+			code := e.exitCode((&backupCmd{Out: file, Copy: twin}).from(e, c.cat))
+			_, err := os.Stat(file)
+			if told := out.String() == "3 recordings in the backup\n"; (code == exitFine) != c.whole || (err == nil) != c.whole || told != (c.whole && !twin) {
+				t.Errorf("%s, copy %t: exit %d, file %v, printed %q, %q", name, twin, code, err, &out, &errs)
+			}
+			if strings.Contains(errs.String(), bad.Error()) != (c.cat != oddCatalog{}) {
+				t.Errorf("%s, copy %t: %q", name, twin, &errs)
+			}
+		}
+	}
 }
 
 // mustMove writes the configuration with another catalogue.
