@@ -217,7 +217,7 @@ func TestBundleOfAnotherNode(t *testing.T) {
 		return mustVerifyBundle(t, out.Bytes(), key), out.Bytes()
 	}
 	r, out := bundle()
-	if !r.OK() || r.Node != "rec-a" || r.Key != key || r.Checkpoint.IsZero() || r.Entry != 1 || len(r.Notes) != 1 || bytes.Contains(out, []byte("NOT PROVED")) {
+	if !r.OK() || r.Node != "rec-a" || r.Key != key || r.Checkpoint.IsZero() || r.Entry != 1 || len(r.Notes) != 2 || bytes.Contains(out, []byte("NOT PROVED")) {
 		t.Errorf("%+v", r)
 	}
 	for _, name := range mem.Files() {
@@ -226,7 +226,7 @@ func TestBundleOfAnotherNode(t *testing.T) {
 		}
 	}
 	r, out = bundle()
-	if !r.OK() || r.Key != key || !r.Checkpoint.IsZero() || len(r.Notes) != 2 || !bytes.Contains(out, []byte("NOT PROVED: that the recorder's audit log")) {
+	if !r.OK() || r.Key != key || !r.Checkpoint.IsZero() || len(r.Notes) != 3 || !bytes.Contains(out, []byte("NOT PROVED: that the recorder's audit log")) {
 		t.Errorf("without the log: %+v", r)
 	}
 }

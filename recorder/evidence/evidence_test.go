@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,33 @@ func TestVerify(t *testing.T) {
 	// Whoever has the node's key can sign another list, not another recording.
 	if r := mustVerify(t, mustWrite(t, c)); len(r.Findings) != 1 || r.Findings[0].Fault != FaultAltered || !strings.HasPrefix(r.Findings[0].File, audioDir) {
 		t.Errorf("other audio: %+v", r.Findings)
+	}
+}
+
+// TestVerifyUnsigned: a key that was given must have signed something. Who has the
+// node's public keys alone can put them beside a recording that he made up.
+func TestVerifyUnsigned(t *testing.T) {
+	c := testContent(t)
+	key := c.Ring.Active().VKey
+	c.Playable, c.PlayableExt = func(w io.Writer) error { _, err := io.WriteString(w, "made up"); return err }, ".wav"
+	verify := func(b []byte, key string) Report {
+		r, err := Verify(t.Context(), bytes.NewReader(b), int64(len(b)), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := verify(mustWrite(t, c), key); !r.OK() || !r.Pinned {
+		t.Errorf("signed: %+v", r)
+	}
+	c.Sign = nil
+	b := mustWrite(t, c)
+	if r := verify(b, key); r.OK() || r.Findings[0].Fault != FaultSignature {
+		t.Errorf("nothing is signed, and the key that was given is said to have: %+v", r)
+	}
+	r := verify(b, "")
+	if i := slices.IndexFunc(r.Notes, func(f Finding) bool { return f.File == "recording.wav" && f.Fault == FaultSignature }); !r.OK() || i < 0 {
+		t.Errorf("nobody says that the sound to listen to is not vouched for: %+v", r)
 	}
 }
 

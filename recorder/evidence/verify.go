@@ -81,6 +81,8 @@ type verification struct {
 	ring   *audit.Ring
 	link   *audit.Link
 	m      *recorder.Manifest
+
+	vouched bool // the list of files is signed
 }
 
 // Verify checks a bundle: every byte of it is compared with what was signed, or
@@ -106,7 +108,11 @@ func Verify(ctx context.Context, r io.ReaderAt, size int64, key string) (Report,
 	v.listed(entries)
 	v.keys(key)
 	v.manifest()
+	v.signedSums(entries)
 	v.signed()
+	if key != "" && v.link == nil && !v.vouched {
+		v.findf("", FaultSignature, "nothing in it is signed by a key of the bundle: anybody can put a public key beside what he made up")
+	}
 	v.proved()
 	v.audio(entries)
 	return v.Report, nil
@@ -129,7 +135,7 @@ func (v *verification) read(ctx context.Context, e entry) error {
 	v.Bytes += e.size
 	h, c := sha256.New(), crc32.NewIEEE()
 	w := io.MultiWriter(h, c)
-	if !strings.HasPrefix(e.name, audioDir) && !strings.HasPrefix(e.name, "recording.") {
+	if !strings.HasPrefix(e.name, audioDir) && !strings.HasPrefix(e.name, playablePrefix) {
 		if most := paperMax(e.name); e.size > most {
 			v.findf(e.name, FaultForm, "%d bytes: at most %d", e.size, most)
 			return nil
@@ -235,9 +241,8 @@ func (v *verification) manifest() {
 	v.m, v.Recording, v.Segments = m, m.ID, len(m.Segments)
 }
 
-// signed checks the link of the recording and the signature of the list.
+// signed checks the link of the recording.
 func (v *verification) signed() {
-	v.signedSums()
 	text, ok := v.papers[linkFile]
 	if !ok {
 		if v.papers[entryFile] != nil || v.papers[proofFile] != nil || v.papers[linkSigFile] != nil {
@@ -288,10 +293,17 @@ func (v *verification) fits(text string, sig []byte) (vkey string, ok bool) {
 	return "", false
 }
 
-func (v *verification) signedSums() {
+// signedSums checks the signature of the list, which alone vouches for the sound that
+// is made for listening: the manifest has the sums of segments.
+func (v *verification) signedSums(entries []entry) {
 	sig, ok := v.papers[sumsSigFile]
 	if !ok {
 		v.notef(sumsFile, FaultSignature, "the list of files is not signed: what is not named by %s is not vouched for", linkFile)
+		for _, e := range entries {
+			if strings.HasPrefix(e.name, playablePrefix) {
+				v.notef(e.name, FaultSignature, "NOT VOUCHED FOR: nobody has signed what it is; listen to the files of %s, which the manifest names", audioDir)
+			}
+		}
 		return
 	}
 	if v.ring == nil {
@@ -300,7 +312,9 @@ func (v *verification) signedSums() {
 	}
 	if _, ok := v.fits(string(v.papers[sumsFile]), sig); !ok {
 		v.findf(sumsSigFile, FaultSignature, "it is not the signature of %s by a key of node %s", sumsFile, v.ring.Node)
+		return
 	}
+	v.vouched = true
 }
 
 // proved checks the place of the link in the log.

@@ -115,7 +115,7 @@ func Write(w io.Writer, c Content) error {
 		}
 	}
 	if c.Playable != nil {
-		if err := b.file("recording"+c.PlayableExt, c.Playable); err != nil {
+		if err := b.file(playableBase+c.PlayableExt, c.Playable); err != nil {
 			return err
 		}
 	}

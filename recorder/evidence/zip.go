@@ -265,6 +265,9 @@ func differ(a, b []byte) int {
 const (
 	keysDir  = "keys/"
 	audioDir = "audio/"
+
+	playableBase   = "recording"
+	playablePrefix = playableBase + "."
 )
 
 // checkName tells whether a file can be in a bundle.
