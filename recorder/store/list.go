@@ -82,6 +82,9 @@ func (d *Dir) listOne(name string, f func(recorder.BlobInfo) error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // deleted meanwhile
 	}
+	if errors.Is(err, syscall.ELOOP) {
+		return f(recorder.BlobInfo{Name: name}) // a link that leads nowhere: who opens it is told, and the rest is listed
+	}
 	if err != nil {
 		return err
 	}

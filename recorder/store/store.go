@@ -351,13 +351,18 @@ func (d *Dir) Open(_ context.Context, name string) (recorder.Blob, error) {
 	if err := CheckName(name); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	f, err := d.fsys.OpenFile(d.path(name), os.O_RDONLY, 0)
+	// A pipe that somebody put there is waited for by nobody.
+	f, err := d.fsys.OpenFile(d.path(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, notFound(err))
 	}
 	info, err := f.Stat()
-	if err == nil && info.IsDir() {
+	switch {
+	case err != nil: // told below
+	case info.IsDir():
 		err = recorder.ErrNotFound
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("it is no file (%s)", info.Mode().Type())
 	}
 	if err != nil {
 		_ = f.Close() // only read
