@@ -104,18 +104,16 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 	}
 	from := done.Size
 	for from < last.c.Size {
-		n, err := s.stored(ctx, e.Name, from)
+		content, n, err := s.stored(ctx, e.Name, from)
+		if err == nil && n <= from {
+			content, n, err = e.chunk(ctx, from, last)
+		}
 		if err != nil {
 			return err
 		}
-		if n <= from {
-			var content []byte
-			if content, n, err = e.chunk(ctx, from, last); err != nil {
-				return err
-			}
-			if err := s.cfg.Store.Put(ctx, chunkName(s.cfg.Identity.Node(), e.Name, from), content); err != nil {
-				return err
-			}
+		// Of what is there the same again: it may have come there without being durable.
+		if err := s.cfg.Store.Put(ctx, chunkName(s.cfg.Identity.Node(), e.Name, from), content); err != nil {
+			return err
 		}
 		from = n
 		js, err := json.Marshal(shipped{from})
@@ -131,27 +129,27 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 	return s.retain(e)
 }
 
-// stored tells how far the object goes that the store has of the entries from an index
-// on: it is not written again, since others begin behind it. At most from: there is
+// stored returns the object that the store has of the entries from an index on, and how
+// far it goes: no other is written in its place, since others begin behind it. At most from: there is
 // none, or none with a checkpoint of its own, which is the same each time it is
 // written. It is an error when it has more than this log: then the disk was put back to
 // an older state, and what the store has is the proof.
-func (s *shipper) stored(ctx context.Context, epoch string, from int64) (int64, error) {
+func (s *shipper) stored(ctx context.Context, epoch string, from int64) (there []byte, end int64, err error) {
 	name := chunkName(s.cfg.Identity.Node(), epoch, from)
 	b, err := s.cfg.Store.Open(ctx, name)
 	if errors.Is(err, recorder.ErrNotFound) {
-		return from, nil
+		return nil, from, nil
 	}
 	if err != nil {
-		return from, err
+		return nil, from, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	there, err := readBlob(b)
+	there, err = readBlob(b)
 	if err != nil {
-		return from, err
+		return nil, from, err
 	}
 	_, points := splitChunk(there)
-	end := from
+	end = from
 	for _, p := range points {
 		c, err := peekCheckpoint(p)
 		if err != nil {
@@ -159,11 +157,11 @@ func (s *shipper) stored(ctx context.Context, epoch string, from int64) (int64, 
 		}
 		root, size, err := OpenDir(s.cfg.FS, s.cfg.Dir).Epoch(epoch).rootAt(c.Size)
 		if err != nil || root != c.Root {
-			return from, fmt.Errorf("%s: the store has a log of %d entries that differs from the one here, of %d: the disk was put back to an older state", name, c.Size, size)
+			return nil, from, fmt.Errorf("%s: the store has a log of %d entries that differs from the one here, of %d: the disk was put back to an older state", name, c.Size, size)
 		}
 		end = max(end, c.Size)
 	}
-	return end, nil
+	return there, end, nil
 }
 
 // retain removes files of entries that the store has, beyond the room for them.
