@@ -19,7 +19,7 @@ import (
 // such a name is no event.
 var (
 	eventWords = regexp.MustCompile(`^(call|segment|recording|storage|store|upload|key|next_hop)\.[a-z_]+$`)
-	noEvents   = []string{".json", ".key", ".flac", ".ogg", ".trm", ".wav"} // they end the names of files
+	noEvents   = []string{".json", ".key", ".hold", ".flac", ".ogg", ".trm", ".wav"} // they end the names of files
 )
 
 // emitted collects the kinds of events that occur in the sources. Those of the audit

@@ -33,6 +33,7 @@ type keySource interface {
 	Rotate(ctx context.Context, by api.Actor) (api.KeyRotation, error)
 	Retire(ctx context.Context, o api.RetireOrder, by api.Actor) error
 	Shred(ctx context.Context, id string, o api.ShredOrder, by api.Actor) (api.ShredResult, error)
+	api.Holds
 }
 
 var (

@@ -70,16 +70,22 @@ func TestLivePassive(t *testing.T) {
 // one of them is what it would speak SIP on.
 func passiveDaemon(t *testing.T, format, capture string) (d *liveDaemon, agents [2]*siptest.Agent) {
 	t.Helper()
+	c, agents := passiveConfig(t, format, capture)
+	d = newLiveDaemon(t, c)
+	d.start()
+	return d, agents
+}
+
+func passiveConfig(t *testing.T, format, capture string) (c liveConfig, agents [2]*siptest.Agent) {
+	t.Helper()
 	tc := liveTrunkConfig{Name: "mirror", Passive: true, Format: format}
 	for side, addr := range liveTrunk[0] {
 		agents[side] = liveAgent(t, siptest.Config{Addr: netip.AddrPortFrom(addr, 0)})
 		tc.Sides[side] = liveSide{Peer: addr, Media: addr}
 	}
-	d = newLiveDaemon(t, liveConfig{
+	return liveConfig{
 		Lookback: liveLookback, Trunks: []liveTrunkConfig{tc}, Listen: []string{"udp://" + agents[0].Addr().String()}, More: "capture: {interfaces: [lo]" + capture + "}\n",
-	})
-	d.start()
-	return d, agents
+	}, agents
 }
 
 // passiveCall makes a call from one agent to the other, with no daemon between them.

@@ -74,8 +74,19 @@ func TestLiveRetention(t *testing.T) {
 	if !slices.Equal(shown, old) {
 		t.Errorf("retention shows %v, want %v", shown, old)
 	}
+	d.command("hold", old[0], "--name", "case 1", "--reason", "letter of 2 November") // by the command alone
 	d.start()
 	c := d.call(agents[0], [2]float64{440, 660})
+	d.waitMetric("trunktap_retention_deleted_total", func(v float64) bool { return v == float64(len(old)-1) })
+	d.waitMetric("trunktap_retention_kept", func(v float64) bool { return v == 1 })
+	d.command("hold", old[0], "--name", "case 2", "--reason", "another one") // by the daemon
+	if text := d.command("release", old[0], "--name", "case 1", "--reason", "over"); !strings.Contains(text, "case 2") {
+		t.Errorf("left: %s", text)
+	}
+	if text := d.command("retention"); !strings.Contains(text, "1 are under legal hold") {
+		t.Errorf("retention: %s", text)
+	}
+	d.command("release", old[0], "--name", "case 2", "--reason", "over")
 	d.waitMetric("trunktap_retention_deleted_total", func(v float64) bool { return v == float64(len(old)) })
 	if err := c.bye(t.Context()); err != nil {
 		t.Fatal(err)

@@ -181,11 +181,17 @@ func (u *liveUnit) daemon(dir, engine string) (*liveDaemon, [][2]*siptest.Agent)
 		Dir: dir, Trunks: trunks, Listen: []string{"udp://" + freeUDP(u.t, liveHost).String()}, Ports: 32,
 		Media: []string{"engine: " + engine, "kernel: {interfaces: [lo], pin: /run/bpf/pins}"},
 	})
+	u.adopt(d, dir)
+	return d, agents
+}
+
+// adopt has the unit run a daemon.
+func (u *liveUnit) adopt(d *liveDaemon, dir string) {
+	u.t.Helper()
 	d.unit = u
 	if out, err := exec.Command("chown", "-R", unitUser+":"+unitUser, dir).CombinedOutput(); err != nil {
 		u.t.Fatalf("%v: %s", err, out)
 	}
-	return d, agents
 }
 
 // TestLiveSystemdHang: a daemon that hangs is killed by the watchdog, and calls go on.

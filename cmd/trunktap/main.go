@@ -40,6 +40,8 @@ type commands struct {
 	Keyserver keyserverCmd `cmd:"" help:"Run a key manager of your own, for keys of mode remote."`
 	Keys      keysCmd      `cmd:"" help:"List, rotate, rewrap and retire keys."`
 	Shred     shredCmd     `cmd:"" help:"Destroy the key of a recording: it can never be read again."`
+	Hold      holdCmd      `cmd:"" help:"Put a recording under legal hold: it is neither deleted nor shredded. Without a name: show its holds."`
+	Release   releaseCmd   `cmd:"" help:"Release a legal hold."`
 	Usage     usageCmd     `cmd:"" help:"Show what is stored, by trunk, user, kind and day."`
 	Backup    backupCmd    `cmd:"" help:"Back up the catalogue, while the daemon runs."`
 	Restore   restoreCmd   `cmd:"" help:"Bring a backup of the catalogue back."`

@@ -69,7 +69,7 @@ func (d *daemon) startRetention() {
 func (d *daemon) expire(ctx context.Context, failing bool) bool {
 	r, err := d.archive.Expire(ctx, archive.ExpireQuery{})
 	if r.Deleted > 0 || r.Unreadable > 0 {
-		d.log.Info("deleted recordings that need not be kept any more", "recordings", r.Deleted, "bytes", r.Bytes, "busy", r.Busy, "locked", r.Locked, "unreadable", r.Unreadable, "failed", r.Failed, "more", r.More)
+		d.log.Info("deleted recordings that need not be kept any more", "recordings", r.Deleted, "bytes", r.Bytes, "held", r.Held, "busy", r.Busy, "locked", r.Locked, "unreadable", r.Unreadable, "failed", r.Failed, "more", r.More)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -147,7 +147,7 @@ func (c *retentionCmd) Run(e *env) (err error) {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%d recordings of this node, %d bytes; besides, %d cannot be read and %d are not in their store\n", r.Deleted, r.Bytes, r.Unreadable, r.Missing)
+	_, err = fmt.Fprintf(e.stdout, "%d recordings of this node, %d bytes; besides, %d are under legal hold, %d cannot be read and %d are not in their store\n", r.Deleted, r.Bytes, r.Held, r.Unreadable, r.Missing)
 	return err
 }
 
@@ -195,6 +195,7 @@ func (m *retentionMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
 	}
+	gauge(m.kept, float64(r.Last.Held), "held")
 	gauge(m.kept, float64(r.Last.Busy), "busy")
 	gauge(m.kept, float64(r.Last.Locked), "locked")
 	gauge(m.kept, float64(r.Last.Unreadable), "unreadable")

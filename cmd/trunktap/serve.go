@@ -345,6 +345,7 @@ func (d *daemon) startAPI(context.Context) error {
 		Runtime: d.rec, Library: library{d.archive}, Ready: d.ready, Warnings: d.keyWarnings, Metrics: newMetrics(d), Token: token,
 		Audit:     auditor{d.audit, d.archive},
 		Keys:      d.keys,
+		Holds:     d.keys,
 		Trunks:    trunkStates(d.b2bua),
 		Usage:     d.archive.Usage,
 		NoSignals: !d.cfg.Signals.HTTP, SubscribersMax: d.cfg.API.SubscribersMax, Version: currentVersion().Version, Log: d.log,

@@ -114,7 +114,7 @@ func (d *daemon) stopDeferred() error {
 func (d *daemon) storageEvent(event string, data map[string]any) {
 	level, about := d.log.Warn, "storage"
 	switch event {
-	case "store.up", "storage.recovered", seal.EventRestored, seal.EventRotated, "key.retired", "key.rewrapped", "recording.shredded", "recording.deleted":
+	case "store.up", "storage.recovered", seal.EventRestored, seal.EventRotated, "key.retired", "key.rewrapped", "recording.shredded", "recording.deleted", "recording.held", "recording.released":
 		level = d.log.Info
 	}
 	if strings.HasPrefix(event, "key.") {

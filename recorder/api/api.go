@@ -129,6 +129,7 @@ type Config struct {
 	Token   string              // bearer token, not empty
 	Audit   Audit               // nil: accesses leave no trace
 	Keys    Keys                // nil: keys are not worked on from here
+	Holds   Holds               // nil: recordings are not held from here
 	// Usage tells what is stored. Nil: nothing does.
 	Usage func(context.Context, recorder.UsageQuery) ([]recorder.Usage, error)
 

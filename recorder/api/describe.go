@@ -29,6 +29,7 @@ var Events = []struct{ Kinds, Doc string }{
 	{"key.rotated, key.rotation_failed", "another key wraps what is new (data.key, data.before), or none could be made when it was due"},
 	{"key.retired, key.rewrapped", "an old key was destroyed (data.key), or keys of recordings were wrapped anew (data.rewrapped, data.failed)"},
 	{"recording.deleted", "a recording was deleted because it need not be kept any more: data.recording, data.reason"},
+	{"recording.held, recording.released", "a recording was put under legal hold, or a hold ended: data.recording, data.name"},
 	{"storage.made_room", "recordings were deleted before their time to make room on a disk that is low: data.recordings, data.bytes"},
 	{"recording.shredded", "the key of a recording was destroyed: data.recording, data.reason"},
 	{"next_hop.down, next_hop.up", "a next hop of a trunk does not answer, or does again"},

@@ -20,6 +20,7 @@ func (s *Server) routes() {
 	s.trunkRoute()
 	s.usageRoute()
 	s.keyRoutes()
+	s.holdRoutes()
 	s.healthRoutes()
 	s.metricsRoute()
 	s.openAPIRoute()

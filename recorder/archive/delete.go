@@ -44,7 +44,7 @@ func (a *Archive) deleting(id string) bool {
 // delete deletes a recording, its row and what is kept of it here. The log says so
 // before the first object goes and behind the last. The manifest goes first: what
 // comes to nothing there (*store.LockedError) changes nothing. errBusy while something
-// is being done to the recording. With another error the rest waits for DeleteDue.
+// is being done to the recording, *heldError while it is held. With another error the rest waits for DeleteDue.
 func (a *Archive) delete(ctx context.Context, p place, o deleteOrder) error {
 	ctx = context.WithoutCancel(ctx) // what is begun is ended
 	if err := a.mayTrace(); err != nil {
@@ -54,6 +54,9 @@ func (a *Archive) delete(ctx context.Context, p place, o deleteOrder) error {
 	defer a.shredding.Unlock()
 	if a.inUse(p.id()) {
 		return errBusy
+	}
+	if err := a.mayGo(ctx, p); err != nil {
+		return err
 	}
 	if err := a.saveDelete(o); err != nil {
 		return err
@@ -236,4 +239,9 @@ func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 		return false, fmt.Errorf("delete recording %s: %w", o.Recording, err)
 	}
 	return true, nil
+}
+
+// leaving tells whether a recording is on its way out: nothing of it is missed.
+func (v *verification) leaving(id string) bool {
+	return v.a.deleting(id) || v.led.has(id, markLeaving)
 }

@@ -59,6 +59,7 @@ type ExpireReport struct {
 	Bytes   int64     `json:"bytes"` // of them
 
 	// Recordings that are due and stay for now.
+	Held       int  `json:"held"`       // they are under legal hold
 	Busy       int  `json:"busy"`       // they are being read or changed
 	Locked     int  `json:"locked"`     // the store keeps them from being deleted
 	Unreadable int  `json:"unreadable"` // their account cannot be read: how long they are to be kept is not known
@@ -178,6 +179,13 @@ func (x *expiring) row(r *recorder.Row) error {
 		return nil
 	}
 	if x.q.DryRun {
+		var held *heldError
+		if err := x.a.mayGo(x.ctx, p); errors.As(err, &held) {
+			x.Held++
+			return nil
+		} else if err != nil {
+			return x.failed(err)
+		}
 		if x.q.Each != nil {
 			x.q.Each(m, p.name, due)
 		}
@@ -246,7 +254,11 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 		Recording: m.ID, Prefix: p.prefix, Store: p.name, Why: why, By: whyRetention, At: x.now.UTC().Round(0),
 	})
 	var locked *store.LockedError
+	var held *heldError
 	switch {
+	case errors.As(err, &held):
+		x.Held++
+		return nil
 	case errors.Is(err, errBusy):
 		x.Busy++
 		return nil

@@ -95,6 +95,14 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 		err = errors.Join(a.afterShred(ctx, p), a.trace(ctx, o.entry(audit.ResultRepeat)))
 		return *rec.Shredded, err
 	}
+	if !a.isSpooled(o.Recording) { // else nobody could hold it, and its store need not answer
+		var held *heldError
+		if err := a.mayGo(ctx, p); errors.As(err, &held) {
+			return recorder.Shredded{}, &recorder.RefusedError{Why: held.Error() + ": release it first"}
+		} else if err != nil {
+			return recorder.Shredded{}, err
+		}
+	}
 	if err := a.saveOrder(o); err != nil {
 		return recorder.Shredded{}, err
 	}

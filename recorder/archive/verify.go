@@ -256,11 +256,6 @@ func (v *verification) beingTaken(id string) bool {
 	return v.a.isLive(id) || v.a.inSpool(id)
 }
 
-// leaving tells whether a recording is on its way out: nothing of it is missed.
-func (v *verification) leaving(id string) bool {
-	return v.a.deleting(id) || v.led.has(id, markLeaving)
-}
-
 // rows compares the catalogue with the store.
 func (v *verification) rows() error {
 	c, err := v.a.catalogue.get(v.ctx)
@@ -317,7 +312,8 @@ func (v *verification) recording(id string, p place, objects []string) error {
 		v.Recordings--
 		return nil
 	}
-	known := []string{segment.ManifestFile, segment.KeyFile}
+	known := []string{segment.ManifestFile, segment.KeyFile, segment.HoldFile}
+	v.held(id, p, objects)
 	for _, s := range m.Segments {
 		known = append(known, s.File)
 		if err := v.segment(m, p, s); err != nil {

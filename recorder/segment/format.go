@@ -61,6 +61,9 @@ const ManifestFile = "recording.trm"
 // key. Of all objects it alone is ever replaced: by rewrapping and by shredding.
 const KeyFile = "recording.key"
 
+// HoldFile is the name of the object in a recording's folder that has its legal holds.
+const HoldFile = "recording.hold"
+
 // FileName returns the name of segment n in its recording's folder.
 func FileName(n int) string { return fmt.Sprintf("%04d.seg", n) }
 
