@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog"
 )
 
@@ -33,6 +34,9 @@ func (c *backupCmd) Run(e *env) error {
 	cat, err := catalog.OpenURL(e.ctx, cfg.Catalog.URL, catalogOptions(cfg))
 	if err != nil {
 		return err
+	}
+	if err := trace(cfg, audit.KindList, "", "backup of the catalogue"); err != nil {
+		return errors.Join(err, cat.Close())
 	}
 	return c.from(e, cat)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/catalog/pgtest"
 )
 
@@ -81,6 +82,27 @@ func TestBackupRestore(t *testing.T) {
 		t.Errorf("rebuilt: %s", d)
 	}
 	checkStored(t, moved, cfg.Storage.Dir)
+}
+
+// TestBackupTrace: a backup has who called whom of every recording: it leaves its
+// trace before it is written, and without a log there is none.
+func TestBackupTrace(t *testing.T) {
+	dir, file, cfg := mustSite(t)
+	mustRecord(t, dir, cfg)
+	backup := filepath.Join(dir, "backup.jsonl")
+	mustRun(t, "backup", "--config", file, "-o", backup)
+	if w := audit.OpenDir(nil, cfg.Audit.Dir).Waiting(); len(w) != 1 || w[0].Kind != audit.KindList || w[0].What != "backup of the catalogue" || w[0].Who == "" {
+		t.Errorf("for the log: %+v", w)
+	}
+	if err := os.RemoveAll(cfg.Audit.Dir); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, cfg.Audit.Dir, "no directory")
+	second := backup + ".2"
+	r := command(t, "backup", "--config", file, "-o", second)
+	if _, err := os.Stat(second); r.code != exitFailed || err == nil || !strings.Contains(r.errOut, "without a trace") {
+		t.Errorf("without a log: %+v, %v", r, err)
+	}
 }
 
 // oddCatalog is a catalogue that fails where it is told to.
