@@ -58,6 +58,7 @@ func (c auditFlags) each(e *env, src source, limit int, f func(api.AuditPage, ap
 		}
 		q.After, q.Log = page.Next, page.Log // it goes on in the same log
 	}
+	e.note("%d entries, and the log may have more behind them: --limit, --from", limit)
 	return nil
 }
 

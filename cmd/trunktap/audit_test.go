@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
 )
 
@@ -44,6 +45,12 @@ func TestEvidence(t *testing.T) {
 	}
 	fine("show", id) // without the daemon: its trace waits in the inbox
 	fine("ls", "--trunk", "carrier-x")
+	if r := command(t, "audit", "ls", "--config", file); r.code != exitFailed {
+		t.Errorf("a log that nobody has begun: %+v", r)
+	}
+	if w := audit.OpenDir(nil, cfg.Audit.Dir).Waiting(); len(w) == 0 || w[len(w)-1].Kind != audit.KindAudit {
+		t.Errorf("reading the log without the daemon leaves no trace: %+v", w)
+	}
 	stop := serving(t, file, cfg)
 	deadline := time.Now().Add(liveReadyLimit)
 	for !strings.Contains(fine("audit", "ls", "--kind", "recording.published"), id) {
@@ -51,6 +58,12 @@ func TestEvidence(t *testing.T) {
 			t.Fatalf("no link: %s", fine("audit", "ls"))
 		}
 		time.Sleep(50 * time.Millisecond)
+	}
+	if r := command(t, "audit", "ls", "--limit", "1", "--config", file); r.code != exitFine || !strings.Contains(r.errOut, "may have more") {
+		t.Errorf("a log that is not shown to its end: %+v", r)
+	}
+	if r := command(t, "audit", "ls", "--config", file); r.errOut != "" {
+		t.Errorf("a log that is shown to its end: %+v", r)
 	}
 	key := strings.TrimSpace(fine("audit", "keys"))
 	zip := filepath.Join(dir, "bundle.zip")

@@ -185,6 +185,11 @@ func (l local) bundle(ctx context.Context, id string, entries bool, w io.Writer)
 }
 
 func (l local) entries(ctx context.Context, q api.AuditQuery) (api.AuditPage, error) {
+	if q.After < 0 { // the first page
+		if err := trace(l.cfg, audit.KindAudit, q.Recording, "entries"); err != nil {
+			return api.AuditPage{}, err
+		}
+	}
 	return entriesIn(ctx, audit.OpenDir(nil, l.cfg.Audit.Dir), q)
 }
 
