@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
 	"time"
 
 	"github.com/trunktap/trunktap/recorder"
@@ -99,7 +98,7 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 		}
 		o.Begun = true
 		if err := a.saveDelete(o); err != nil {
-			return err
+			return errors.Join(err, a.trace(ctx, o.entry(audit.ResultFailed)))
 		}
 	}
 	defer a.lockKey(p.id())()
@@ -187,28 +186,7 @@ func (a *Archive) forget(ctx context.Context, p place) error {
 // DeleteDue ends the deletions that a crash or a fault cut short, and returns how many.
 // It is to be called at start and every minute or so.
 func (a *Archive) DeleteDue(ctx context.Context) (int, error) {
-	entries, err := a.fsys.ReadDir(a.spool(deletingDir))
-	if err != nil || a.cfg.ReadOnly {
-		return 0, nil //nolint:nilerr // there is none, or it is tried again
-	}
-	n := 0
-	var failed error
-	for _, e := range entries {
-		if ctx.Err() != nil {
-			break
-		}
-		name := a.spool(deletingDir, e.Name())
-		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
-			_ = a.fsys.Remove(name) // torn by a crash, promised to nobody
-			continue
-		}
-		done, err := a.deleteDue(ctx, name)
-		if done {
-			n++
-		}
-		failed = errors.Join(failed, err)
-	}
-	return n, failed
+	return a.eachOrder(ctx, deletingDir, a.deleteDue)
 }
 
 func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
@@ -226,6 +204,9 @@ func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 		return false, fmt.Errorf("order to delete %s: %w", name, err)
 	}
 	if !o.Begun {
+		if err := a.trace(ctx, o.entry(audit.ResultFailed)); err != nil { // the log may say that it was begun
+			return false, err
+		}
 		return false, a.fsys.Remove(name) // nothing was done, and rules may be others now
 	}
 	s, err := a.shelf(o.Store)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -268,6 +269,8 @@ func TestExpireCrash(t *testing.T) {
 			_, err := b.Get(context.Background(), testID)
 			if err != nil {
 				wantGone(t, b, disk, testID, f.Hit())
+			} else {
+				wantMissed(t, b, disk, f.Hit())
 			}
 			mustVerify(t, b, f.Hit())
 			if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 0 && err != nil || r.Deleted != 1 && err == nil {
@@ -288,6 +291,65 @@ func TestExpireCrash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// wantMissed demands that a recording whose deletion came to nothing is missed when
+// somebody else removes it.
+func wantMissed(t *testing.T, a *Archive, disk *vfstest.Mem, what string) {
+	t.Helper()
+	dir := "/data/store/" + testPrefix
+	kept := map[string][]byte{}
+	for _, name := range disk.Files() {
+		if strings.HasPrefix(name, dir+"/") {
+			b, err := vfs.ReadFile(disk, name, 1<<20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kept[name] = b
+		}
+	}
+	if err := vfs.RemoveAll(disk, dir); err != nil {
+		t.Fatal(err)
+	}
+	v, err := a.Verify(context.Background(), VerifyQuery{}, nil)
+	if err != nil || !slices.ContainsFunc(v.Findings, func(f Finding) bool { return f.Recording == testID && f.Fault == FaultMissing }) {
+		t.Errorf("%s: what somebody else removed is not missed: %+v, %v", what, v.Findings, err)
+	}
+	if err := vfs.MkdirAll(disk, dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range kept {
+		mustPutFile(t, disk, name, b)
+	}
+}
+
+// TestOrdersBesideDue: the look for orders that wait takes none away that is being written.
+func TestOrdersBesideDue(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), RetentionConfig{})
+	stop := make(chan struct{})
+	var looks sync.WaitGroup
+	looks.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = a.eachOrder(context.Background(), deletingDir, func(context.Context, string) (bool, error) { return false, nil })
+			}
+		}
+	})
+	for i := range 5000 {
+		a.shredding.Lock()
+		err := a.saveDelete(deleteOrder{Recording: idOf(i % 7), Why: "x"})
+		a.shredding.Unlock()
+		if err != nil {
+			t.Errorf("order %d: %v", i, err)
+			break
+		}
+	}
+	close(stop)
+	looks.Wait()
 }
 
 // expireOn runs Expire on a disk with a fault; whatever may fail does.

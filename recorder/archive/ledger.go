@@ -95,7 +95,7 @@ func (l *ledger) take(log entryAt, e audit.Entry) {
 			l.words[k] = word{link: l.digest(e.Link.SHA256), entry: at, at: uint32(e.At.Unix()), is: markLogged | markLinked}
 		}
 	case audit.KindDeleted, audit.KindShredded:
-		if e.Kind == audit.KindDeleted && (e.Result == audit.ResultBegun || e.Result == audit.ResultRefused) {
+		if e.Kind == audit.KindDeleted {
 			l.mark(e.Recording, markLeaving, e.Result == audit.ResultBegun)
 		}
 		if !e.Done() {

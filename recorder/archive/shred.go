@@ -193,19 +193,28 @@ func (a *Archive) afterShred(ctx context.Context, p place) error {
 // that a crash or a fault cut short. It returns how many; it is to be called at
 // start and every few seconds.
 func (a *Archive) ShredDue(ctx context.Context) (int, error) {
-	entries, err := a.fsys.ReadDir(a.spool(shreddingDir))
+	return a.eachOrder(ctx, shreddingDir, a.shredDue)
+}
+
+// eachOrder calls f for every order in a folder of the spool, and returns how many f says
+// are done.
+func (a *Archive) eachOrder(ctx context.Context, dir string, f func(ctx context.Context, name string) (bool, error)) (n int, failed error) {
+	entries, err := a.fsys.ReadDir(a.spool(dir))
 	if err != nil || a.cfg.ReadOnly {
 		return 0, nil //nolint:nilerr // there is none, or it is tried again
 	}
-	n := 0
-	var failed error
 	for _, e := range entries {
-		name := a.spool(shreddingDir, e.Name())
+		if ctx.Err() != nil {
+			break
+		}
+		name := a.spool(dir, e.Name())
 		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
-			_ = a.fsys.Remove(name) // torn by a crash, promised to nobody
+			a.shredding.Lock() // nobody is at it: it was torn by a crash, and promised to nobody
+			_ = a.fsys.Remove(name)
+			a.shredding.Unlock()
 			continue
 		}
-		done, err := a.shredDue(ctx, name)
+		done, err := f(ctx, name)
 		if done {
 			n++
 		}
