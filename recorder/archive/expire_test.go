@@ -12,7 +12,6 @@ import (
 
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
-	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/retention"
 	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs"
