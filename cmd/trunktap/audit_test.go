@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/zip"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -66,22 +68,27 @@ func TestEvidence(t *testing.T) {
 		t.Errorf("a log that is shown to its end: %+v", r)
 	}
 	key := strings.TrimSpace(fine("audit", "keys"))
-	zip := filepath.Join(dir, "bundle.zip")
-	if r := command(t, "export", id, "--bundle", "-o", zip, "--config", file); r.code != exitFine {
+	bundle := filepath.Join(dir, "bundle.zip")
+	if r := command(t, "export", id, "--bundle", "-o", bundle, "--config", file); r.code != exitFine {
 		_, log := stop()
 		t.Fatal(r.errOut, log)
 	}
-	fine("export", id, "--bundle", "--entries", "-o", zip)
+	fine("export", id, "--bundle", "--entries", "-o", bundle)
 	if out := fine("verify", "--key", key); !strings.Contains(out, "1 recordings") || !strings.Contains(out, "0 findings") {
 		t.Error(out)
 	}
 	for _, c := range []struct {
 		args []string
 		code int
-	}{{[]string{"verify", zip, "--key", key}, exitFine}, {[]string{"verify", zip, "--key", "rec-a+01234567+AbCd"}, exitFailed}, {[]string{"verify", id}, exitUsage}} {
+	}{{[]string{"verify", bundle, "--key", key}, exitFine}, {[]string{"verify", bundle, "--key", "rec-a+01234567+AbCd"}, exitFailed}, {[]string{"verify", id}, exitUsage}} {
 		if r := command(t, c.args...); r.code != c.code {
 			t.Errorf("%v: %d, %s %s", c.args, r.code, r.out, r.errOut)
 		}
+	}
+	stripped := filepath.Join(dir, "stripped.zip")
+	mustStrip(t, bundle, stripped, "SHA256SUMS.sig")
+	if r := command(t, "verify", stripped, "--key", key); r.code != exitUnread || !strings.Contains(r.errOut, "nobody signed for the file") {
+		t.Errorf("whose list somebody took the signature from: %d, %s %s", r.code, r.out, r.errOut)
 	}
 	log := fine("audit", "ls")
 	for _, want := range []string{"access.get", "command line", "0 recordings; filters: limit, trunk", "access.bundle", "access.verify", "verify.done", "daemon.started", "config.loaded"} {
@@ -106,5 +113,28 @@ func TestEvidence(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(r.out), &report); err != nil || r.code != exitFailed || len(report.Findings) == 0 || report.Findings[0].Recording != id || report.Findings[0].Fault != "missing" {
 		t.Errorf("removed: %d %s %s", r.code, r.out, r.errOut)
+	}
+}
+
+// mustStrip copies a bundle without one of its files.
+func mustStrip(t *testing.T, from, to, without string) {
+	t.Helper()
+	r, err := zip.OpenReader(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }() // only read
+	f := must(os.Create(to))(t)
+	w := zip.NewWriter(f)
+	for _, e := range r.File {
+		if e.Name == without {
+			continue
+		}
+		if err := w.Copy(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
 	}
 }

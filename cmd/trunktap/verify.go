@@ -105,6 +105,8 @@ func (c *verifyCmd) bundle(e *env) (err error) {
 	}
 	if err == nil && !r.OK() {
 		err = fmt.Errorf("verify bundle: %d findings: it does not prove what it says", len(r.Findings))
+	} else if err == nil && r.Unvouched > 0 {
+		err = unreadError{errors.New("verify bundle: nothing is wrong with what is signed, and nobody signed for the file that is made for listening")}
 	}
 	return err
 }

@@ -97,7 +97,7 @@ func TestVerifyUnsigned(t *testing.T) {
 		}
 		return r
 	}
-	if r := verify(mustWrite(t, c), key); !r.OK() || !r.Pinned {
+	if r := verify(mustWrite(t, c), key); !r.OK() || !r.Pinned || r.Unvouched != 0 {
 		t.Errorf("signed: %+v", r)
 	}
 	c.Sign = nil
@@ -106,7 +106,7 @@ func TestVerifyUnsigned(t *testing.T) {
 		t.Errorf("nothing is signed, and the key that was given is said to have: %+v", r)
 	}
 	r := verify(b, "")
-	if i := slices.IndexFunc(r.Notes, func(f Finding) bool { return f.File == "recording.wav" && f.Fault == FaultSignature }); !r.OK() || i < 0 {
+	if i := slices.IndexFunc(r.Notes, func(f Finding) bool { return f.File == "recording.wav" && f.Fault == FaultSignature }); !r.OK() || i < 0 || r.Unvouched != 1 {
 		t.Errorf("nobody says that the sound to listen to is not vouched for: %+v", r)
 	}
 }

@@ -55,11 +55,12 @@ type Report struct {
 	Files      int       `json:"files"`
 	Bytes      int64     `json:"bytes"`
 	Segments   int       `json:"segments"`
-	Findings   []Finding `json:"findings"`        // never nil
-	Notes      []Finding `json:"notes,omitempty"` // worth knowing, and no damage
+	Findings   []Finding `json:"findings"`            // never nil
+	Notes      []Finding `json:"notes,omitempty"`     // worth knowing, and no damage
+	Unvouched  int       `json:"unvouched,omitempty"` // files to listen to that nobody signed for: they may be anything
 }
 
-// OK tells whether nothing was found.
+// OK tells whether nothing was found; what nobody signed for is Unvouched.
 func (r Report) OK() bool { return len(r.Findings) == 0 }
 
 // paperBytesMax bounds what is read into memory of a file that is not audio.
@@ -301,6 +302,7 @@ func (v *verification) signedSums(entries []entry) {
 		v.notef(sumsFile, FaultSignature, "the list of files is not signed: what is not named by %s is not vouched for", linkFile)
 		for _, e := range entries {
 			if strings.HasPrefix(e.name, playablePrefix) {
+				v.Unvouched++
 				v.notef(e.name, FaultSignature, "NOT VOUCHED FOR: nobody has signed what it is; listen to the files of %s, which the manifest names", audioDir)
 			}
 		}
