@@ -94,7 +94,7 @@ const freeBytesMin = 64 << 20
 func archiveConfig(cfg *config.Config) archive.Config {
 	c := archive.Config{
 		StoreDir: cfg.Storage.Dir, SpoolDir: cfg.Storage.Spool, KeyFile: cfg.Keys.File, FreeBytesMin: freeBytesMin,
-		CatalogURL: cfg.Catalog.URL, CatalogOptions: catalogOptions(cfg), Node: nodeName(cfg),
+		CatalogURL: cfg.Catalog.URL, CatalogOptions: catalogOptions(cfg), Node: nodeName(cfg), LogNode: cfg.NodeName(),
 	}
 	storageConfig(cfg, &c)
 	return c

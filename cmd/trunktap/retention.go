@@ -147,7 +147,7 @@ func (c *retentionCmd) Run(e *env) (err error) {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%d recordings of this node, %d bytes; besides, %d are under legal hold, %d cannot be read and %d are not in their store\n", r.Deleted, r.Bytes, r.Held, r.Unreadable, r.Missing)
+	_, err = fmt.Fprintf(e.stdout, "%d recordings of this node, %d bytes; besides, %d are under legal hold, %d are other nodes', %d cannot be read and %d are not in their store\n", r.Deleted, r.Bytes, r.Held, r.Others, r.Unreadable, r.Missing)
 	return err
 }
 
@@ -199,6 +199,7 @@ func (m *retentionMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.kept, float64(r.Last.Busy), "busy")
 	gauge(m.kept, float64(r.Last.Locked), "locked")
 	gauge(m.kept, float64(r.Last.Unreadable), "unreadable")
+	gauge(m.kept, float64(r.Last.Others), "others")
 	gauge(m.kept, float64(r.Last.Missing), "missing")
 	gauge(m.kept, float64(r.Last.Failed), "failed")
 	gauge(m.at, float64(r.Last.At.Unix()))

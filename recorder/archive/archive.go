@@ -86,8 +86,8 @@ type Config struct {
 
 	// FS is the file system of store, spool and keys; nil: the machine's.
 	FS vfs.FS
-	// Node names this node in its rows.
-	Node string
+	// Node names this node in its rows, LogNode in its links.
+	Node, LogNode string
 	// CatalogOptions complete the catalogue's URL.
 	CatalogOptions catalog.Options
 	// CatalogWait is how long is waited, once, for a catalogue that is brought up to date; it

@@ -63,6 +63,7 @@ type ExpireReport struct {
 	Busy       int  `json:"busy"`       // they are being read or changed
 	Locked     int  `json:"locked"`     // the store keeps them from being deleted
 	Unreadable int  `json:"unreadable"` // their account cannot be read: how long they are to be kept is not known
+	Others     int  `json:"others"`     // they are other nodes', which delete them by their own rules
 	Missing    int  `json:"missing"`    // the catalogue has them, and their store has not
 	Failed     int  `json:"failed"`     // their store or the disk failed; what was begun goes on later
 	More       bool `json:"more"`       // the bound of one run was reached
@@ -149,10 +150,14 @@ func (x *expiring) row(r *recorder.Row) error {
 	if err := x.ctx.Err(); err != nil {
 		return err
 	}
-	if x.low && !slices.Contains(x.q.Stores, r.Store) || r.Spooled || !x.own(r.Node) {
+	if x.low && !slices.Contains(x.q.Stores, r.Store) || r.Spooled {
 		return nil
 	}
 	if _, ok := x.due(&r.Manifest, r.Store); !ok {
+		return nil
+	}
+	if !x.own(r.Node) {
+		x.Others++
 		return nil
 	}
 	if x.a.retained.isLocked(r.Manifest.ID, x.now) {
@@ -172,6 +177,7 @@ func (x *expiring) row(r *recorder.Row) error {
 		return x.failed(err)
 	}
 	if m == nil {
+		x.Others++
 		return nil
 	}
 	due, ok := x.due(m, p.name)
@@ -227,6 +233,15 @@ func (x *expiring) account(p place) (*recorder.Manifest, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// nodeOf is linkedBy by the name that rows have of it.
+func (a *Archive) nodeOf(link []byte) string {
+	node := linkedBy(link)
+	if node == a.cfg.LogNode && a.cfg.Node != "" {
+		return a.cfg.Node
+	}
+	return node
 }
 
 // linkedBy is the node that says it signed a link; empty: there is none.

@@ -130,7 +130,7 @@ func TestExpireKeeps(t *testing.T) {
 	}{
 		{name: "no rule", r: RetentionConfig{}},
 		{name: "rule for another", r: RetentionConfig{Policy: retention.Policy{{Trunk: "b", DeleteAfter: soon}}}},
-		{name: "another node by the catalogue", r: allSoon, change: func(_ *testing.T, _ *Archive, _ *vfstest.Mem, cat *memCatalog) {
+		{name: "another node by the catalogue", r: allSoon, want: ExpireReport{Others: 1}, change: func(_ *testing.T, _ *Archive, _ *vfstest.Mem, cat *memCatalog) {
 			row := cat.rows[testID]
 			row.Node = "rec-b"
 			cat.rows[testID] = row
@@ -396,4 +396,30 @@ func (s badStore) Open(ctx context.Context, name string) (recorder.Blob, error) 
 		}
 	}
 	return s.Store.Open(ctx, name)
+}
+
+// TestExpireOwnNames: a node that has one name in the catalogue and another in its log
+// knows that both are its own, and so does a catalogue that it rebuilds.
+func TestExpireOwnNames(t *testing.T) {
+	mem := vfstest.NewMem()
+	named := func(c *Config) { c.Node, c.LogNode = "host-7", "rec-a" }
+	a := retaining(t, mem, newMemCatalog(), allSoon, named)
+	l := mustProve(t, a, mem)
+	if l.Node() != "rec-a" {
+		t.Fatal(l.Node())
+	}
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	if err := errors.Join(l.Close(), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b := retaining(t, mem, newMemCatalog(), allSoon, named)
+	if err := b.Rebuild(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if page, err := b.Find(context.Background(), recorder.Query{}); err != nil || len(page.Rows) != 1 || page.Rows[0].Node != "host-7" {
+		t.Errorf("rebuilt: %+v, %v", page.Rows, err)
+	}
+	if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 1 {
+		t.Errorf("%+v", r)
+	}
 }

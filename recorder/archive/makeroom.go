@@ -10,9 +10,10 @@ import (
 // making is a run of Expire that makes room on disks that are low. The look at the
 // disks begins it, and does not wait for it.
 type making struct {
-	done chan struct{} // closed when it has ended
-	r    ExpireReport  // written before
-	err  error
+	began time.Time
+	done  chan struct{} // closed when it has ended
+	r     ExpireReport  // written before
+	err   error
 }
 
 // makeRoom begins to delete what may give way on disks that are low, and tells whether
@@ -21,7 +22,8 @@ func (a *Archive) makeRoom(ctx context.Context, low []DiskState, now time.Time) 
 	sp := &a.space
 	switch {
 	case sp.making != nil:
-		return sp.barren.IsZero() // one that follows a barren one has to show that it is none
+		// One that follows a barren one, or takes long, has to show that it is none.
+		return sp.barren.IsZero() && now.Sub(sp.making.began) < expireEvery
 	case !sp.barren.IsZero() && now.Sub(sp.barren) < expireEvery:
 		return false
 	}
@@ -29,7 +31,7 @@ func (a *Archive) makeRoom(ctx context.Context, low []DiskState, now time.Time) 
 	if _, any := a.cfg.Retention.Policy.Least(true); !any || len(stores) == 0 {
 		return false
 	}
-	m := &making{done: make(chan struct{})}
+	m := &making{began: now, done: make(chan struct{})}
 	sp.making = m
 	sp.ended.Go(func() {
 		defer close(m.done)

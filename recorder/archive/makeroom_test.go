@@ -157,3 +157,34 @@ func TestMakeRoomElsewhere(t *testing.T) {
 		}
 	}
 }
+
+// hangingCatalog answers no search.
+type hangingCatalog struct{ *memCatalog }
+
+func (hangingCatalog) Find(ctx context.Context, _ recorder.Query) (recorder.Page, error) {
+	<-ctx.Done()
+	return recorder.Page{}, ctx.Err()
+}
+
+// TestMakeRoomHangs: a look at the disks does not wait for room that is being made, and
+// recordings do not begin for ever on the mere hope of it.
+func TestMakeRoomHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := vfstest.NewMem()
+		disk := roomFS{FS: mem, mem: mem, free: func(int) int64 { return 10 }}
+		a := retaining(t, disk, hangingCatalog{newMemCatalog()}, allSoon, func(c *Config) {
+			c.Space = SpaceConfig{Low: Share{Bytes: 100}, Do: DoDeleteExpired}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var refused *recorder.NotAdmitted
+		for i := range 90 {
+			a.watchSpace(ctx, time.Now())
+			if err := a.Admit(); errors.As(err, &refused) != (i >= 60) {
+				t.Fatalf("after %d s: %v", i, err)
+			}
+			time.Sleep(time.Second)
+		}
+		cancel()
+		a.space.ended.Wait()
+	})
+}

@@ -266,9 +266,9 @@ func (a *Archive) known(ctx context.Context, id string, p place) (_ *recorder.Ma
 	var gone *recorder.ShreddedError
 	if errors.As(err, &gone) && gone.Recording == p.id() {
 		rec, _ := a.keys(p).record(ctx, p.id()) // read just now
-		return tombstone(p, segment.KeyRecord{Shredded: &gone.Shredded}), linkedBy([]byte(rec.Link)), nil
+		return tombstone(p, segment.KeyRecord{Shredded: &gone.Shredded}), a.nodeOf([]byte(rec.Link)), nil
 	}
-	return o.Manifest, linkedBy(o.Link), err
+	return o.Manifest, a.nodeOf(o.Link), err
 }
 
 // tombstone is the manifest of which nothing is left: what its folder tells.

@@ -36,7 +36,7 @@ func retentionTable(r *Retention) *node {
 		key("every", "How often is looked for recordings that need not be kept any more.", duration(&r.Every, time.Second, 7*day)).is("1h"),
 		key("deletions_max", "Recordings that one look deletes at most; the next one goes on. It leaves time to stop what a wrong clock or rule would delete.",
 			integer(&r.DeletionsMax, 1, 1_000_000)).is("10000"),
-		key("nodes", "Nodes whose recordings this one deletes, too, by its own rules: those that are no more. Every node deletes its own.",
+		key("nodes", "Nodes whose recordings this one deletes, too, by its own rules: those that are no more, and former names of its own. Every node deletes its own.",
 			list(&r.Nodes, 0, retentionNodesMax, text)).shown(`["rec-old"]`),
 		key("rules", "The first rule whose keys all fit counts for a recording; one that none fits is kept for ever.",
 			list(&r.Rules, 0, retentionRulesMax, retentionRule)),
