@@ -30,9 +30,9 @@ const (
 	expirePage   = 500 // rows that are looked at together
 	// expireFailures in a row are not of single recordings: the run ends.
 	expireFailures = 10
-	// lockedAgain is when one is tried again whose lock tells no end.
-	lockedAgain = 24 * time.Hour
-	lockedMax   = 100_000 // recordings whose locks are remembered
+	// againAfter is when one is tried again that cannot be read, or whose lock tells no end.
+	againAfter = 24 * time.Hour
+	laterMax   = 100_000 // recordings of which that is remembered
 )
 
 // whyRetention is who deletes what need not be kept any more.
@@ -160,7 +160,10 @@ func (x *expiring) row(r *recorder.Row) error {
 		x.Others++
 		return nil
 	}
-	if x.a.retained.isLocked(r.Manifest.ID, x.now) {
+	if l, ok := x.a.retained.postponed(r.Manifest.ID, x.now); ok && l.unreadable {
+		x.Unreadable++
+		return nil
+	} else if ok {
 		x.Locked++
 		return nil
 	}
@@ -170,11 +173,11 @@ func (x *expiring) row(r *recorder.Row) error {
 	}
 	p := place{s, r.Prefix}
 	if err := x.a.checkName(r.Manifest.ID, r.Prefix); err != nil {
-		return x.failed(errors.Join(recorder.ErrTampered, err)) // the catalogue is
+		return x.failed(r.Manifest.ID, errors.Join(recorder.ErrTampered, err)) // the catalogue is
 	}
 	m, err := x.account(p)
 	if err != nil {
-		return x.failed(err)
+		return x.failed(r.Manifest.ID, err)
 	}
 	if m == nil {
 		x.Others++
@@ -190,7 +193,7 @@ func (x *expiring) row(r *recorder.Row) error {
 			x.Held++
 			return nil
 		} else if err != nil {
-			return x.failed(err)
+			return x.failed(r.Manifest.ID, err)
 		}
 		if x.q.Each != nil {
 			x.q.Each(m, p.name, due)
@@ -202,13 +205,14 @@ func (x *expiring) row(r *recorder.Row) error {
 
 // failed counts what cannot be read or deleted, and ends the run when that is not of one
 // recording alone.
-func (x *expiring) failed(err error) error {
+func (x *expiring) failed(id string, err error) error {
 	switch {
 	case errors.Is(err, recorder.ErrNotFound):
 		x.Missing++
 		return nil
 	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
 		x.Unreadable++
+		x.a.retained.postpone(id, later{unreadable: true}, x.now)
 		return nil
 	case errors.Is(err, recorder.ErrKeyUnreachable), errors.Is(err, audit.ErrUnavailable), x.ctx.Err() != nil:
 		return err // whatever comes next meets it as well
@@ -279,10 +283,10 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 		return nil
 	case errors.As(err, &locked):
 		x.Locked++
-		x.a.retained.lock(m.ID, locked.Until, x.now)
+		x.a.retained.postpone(m.ID, later{until: locked.Until}, x.now)
 		return nil
 	case err != nil:
-		return x.failed(err)
+		return x.failed(r.Manifest.ID, err)
 	}
 	return x.count(r)
 }

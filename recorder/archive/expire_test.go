@@ -280,7 +280,7 @@ func TestExpireLocked(t *testing.T) {
 		t.Errorf("%d orders wait, %v", n, err)
 	}
 	s.until = time.Time{}
-	a.retained.lock(testID, time.Now(), time.Now())
+	a.retained.postpone(testID, later{until: time.Now()}, time.Now())
 	if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 1 {
 		t.Errorf("%+v", r)
 	}
@@ -421,5 +421,32 @@ func TestExpireOwnNames(t *testing.T) {
 	}
 	if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// countingSealer counts how often it is asked for a key, and has none.
+type countingSealer struct {
+	recorder.Sealer
+	asked int
+}
+
+func (s *countingSealer) OpenKey(context.Context, string, recorder.WrappedKey) (recorder.DataKey, error) {
+	s.asked++
+	return nil, recorder.ErrKeyRevoked
+}
+
+// TestExpireUnreadable: for what cannot be read a key service is not asked at each look.
+func TestExpireUnreadable(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	record(t, retaining(t, mem, cat, allSoon), newTestCall(testID, codec.WAVPCMU))
+	keys := &countingSealer{Sealer: testSealer()}
+	a := retaining(t, mem, cat, allSoon, func(c *Config) { c.Sealer = keys })
+	for range 3 {
+		if r := mustExpire(t, a, ExpireQuery{}); r.Unreadable != 1 || r.Deleted != 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if keys.asked != 1 {
+		t.Errorf("a key service is asked %d times", keys.asked)
 	}
 }

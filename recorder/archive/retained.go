@@ -7,10 +7,10 @@ import (
 
 // retained is what runs of Expire have done. Safe for concurrent use.
 type retained struct {
-	mu     sync.Mutex // guards all following
-	last   *ExpireReport
-	total  Retained
-	locked map[string]time.Time // recordings that are not to be tried before
+	mu    sync.Mutex // guards all following
+	last  *ExpireReport
+	total Retained
+	later map[string]later // recordings that are not to be tried now
 }
 
 // Retained sums up what retention has deleted since the start.
@@ -45,27 +45,34 @@ func (t *retained) note(r ExpireReport) {
 	t.last = &r
 }
 
-// lock notes that a store keeps a recording from being deleted. Each try would leave
-// its trace in the log.
-func (t *retained) lock(id string, until, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if until.IsZero() {
-		until = now.Add(lockedAgain)
-	}
-	if t.locked == nil || len(t.locked) >= lockedMax {
-		t.locked = map[string]time.Time{} // they are tried once more
-	}
-	t.locked[id] = until
+// later says until when a recording is not tried again, and why.
+type later struct {
+	until      time.Time
+	unreadable bool // else its store keeps it
 }
 
-func (t *retained) isLocked(id string, now time.Time) bool {
+// postpone notes that a recording cannot be deleted, or not be read: each try would leave
+// its trace in the log, or ask a key service. A zero time is a day from now.
+func (t *retained) postpone(id string, l later, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	until, ok := t.locked[id]
-	if ok && !now.Before(until) {
-		delete(t.locked, id)
-		return false
+	if l.until.IsZero() {
+		l.until = now.Add(againAfter)
 	}
-	return ok
+	if t.later == nil || len(t.later) >= laterMax {
+		t.later = map[string]later{} // they are tried once more
+	}
+	t.later[id] = l
+}
+
+// postponed tells whether a recording is not to be tried now.
+func (t *retained) postponed(id string, now time.Time) (later, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l, ok := t.later[id]
+	if ok && !now.Before(l.until) {
+		delete(t.later, id)
+		return l, false
+	}
+	return l, ok
 }
