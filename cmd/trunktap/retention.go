@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ func retentionConfig(cfg *config.Retention) archive.RetentionConfig {
 	out := archive.RetentionConfig{Nodes: cfg.Nodes, DeletionsMax: cfg.DeletionsMax}
 	for _, r := range cfg.Rules {
 		rule := retention.Rule{
-			Trunk: r.Trunk, User: r.User, Kind: recorder.Kind(r.Kind), Attr: r.Attr, DeleteAfter: r.DeleteAfter, GiveWayAfter: r.GiveWayAfter,
+			Trunk: cmp.Or(r.Trunk, r.FormerTrunk), User: r.User, Kind: recorder.Kind(r.Kind), Attr: r.Attr, DeleteAfter: r.DeleteAfter, GiveWayAfter: r.GiveWayAfter,
 		}
 		if r.Storage != "" {
 			rule.Store = new(region(r.Storage))

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ type Retention struct {
 
 // RetentionRule says how long recordings of one sort are kept.
 type RetentionRule struct {
-	Trunk, Kind, User, Storage, Attr string // empty: any
+	Trunk, FormerTrunk, Kind, User, Storage, Attr string // empty: any
 
 	DeleteAfter  time.Duration // after its end; 0: never
 	GiveWayAfter time.Duration // after its end, when a disk is low; 0: not before DeleteAfter
@@ -47,6 +48,7 @@ func retentionRule(r *RetentionRule) *node {
 	return object(
 		key("delete_after", "So long after its end a recording is deleted.", keeping(&r.DeleteAfter)).must().shown("90d"),
 		key("trunk", "Of this trunk, or SIPREC source.", name(&r.Trunk)).shown("carrier-a"),
+		key("former_trunk", "In place of trunk: of one that is not in this file any more.", name(&r.FormerTrunk)).shown("carrier-old"),
 		key("kind", "Of this kind.", choice(&r.Kind, []string{"trunk", "station", "consult", "adhoc", "snippet"}, nil)).shown("consult"),
 		key("user", "This user's: of stations, consultations, adhoc recordings and snippets.", text(&r.User)).shown("agent-17"),
 		key("storage", "In this region of storage.regions; default is storage.url.", regionName(&r.Storage)).shown("eu"),
@@ -97,13 +99,28 @@ func (d *decoder) checkRetention(c *Config) {
 		at := fmt.Sprintf("retention.rules[%d]", i)
 		d.checkRegion(c, at+".storage", r.Storage)
 		switch {
+		case r.Trunk != "" && r.FormerTrunk != "":
+			d.faultAt(at+".former_trunk", "it stands beside trunk", "one of both")
+		case r.Trunk != "" && !slices.Contains(c.trunkNames(), r.Trunk): // a slip would let the next rule delete
+			d.faultAt(at+".trunk", fmt.Sprintf("there is no trunk or source %q", r.Trunk), orList(c.trunkNames())+"; of a trunk that is no more: former_trunk")
 		case r.GiveWayAfter > 0 && r.DeleteAfter > 0 && r.GiveWayAfter > r.DeleteAfter:
 			d.faultAt(at+".give_way_after", "it is longer than delete_after: the recording is gone by then", "at most "+strings.TrimSuffix(short(r.DeleteAfter), "0m"))
 		case all >= 0:
 			d.faultAt(at, fmt.Sprintf("it never counts: rules[%d] before it is for all recordings", all), "the rule for all recordings as the last one")
 		}
-		if r.Trunk+r.Kind+r.User+r.Storage+r.Attr == "" && all < 0 {
+		if r.Trunk+r.FormerTrunk+r.Kind+r.User+r.Storage+r.Attr == "" && all < 0 {
 			all = i
 		}
 	}
+}
+
+// trunkNames are those that recordings may carry.
+func (c *Config) trunkNames() (names []string) {
+	for i := range c.Trunks {
+		names = append(names, c.Trunks[i].Name)
+	}
+	for i := range c.SIPREC.Sources {
+		names = append(names, c.SIPREC.Sources[i].Name)
+	}
+	return names
 }
