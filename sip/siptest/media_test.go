@@ -72,7 +72,7 @@ func TestImpair(t *testing.T) {
 		is := func(n ...int) func(int) bool { return func(i int) bool { return slices.Contains(n, i) } }
 		first := binary.BigEndian.Uint16(ac.Media().Sent()[0].Wire[2:])
 		ac.Media().Impair(Impair{Lose: is(3, 4), Duplicate: is(6), Swap: is(8)})
-		time.Sleep(time.Second)
+		time.Sleep(time.Second + ptime/2) // nobody sends at this moment
 		var got []uint16
 		for _, pkt := range bc.Media().Received()[:12] {
 			got = append(got, binary.BigEndian.Uint16(pkt.Wire[2:])-first)
