@@ -94,7 +94,7 @@ func (a *Archive) dropDelete(o deleteOrder) error {
 func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) error {
 	if !o.Begun {
 		if err := a.trace(ctx, o.entry(audit.ResultBegun)); err != nil {
-			return errors.Join(err, a.dropDelete(o)) // nothing was done
+			return err // the log may have it all the same: DeleteDue says there that it came to nothing
 		}
 		o.Begun = true
 		if err := a.saveDelete(o); err != nil {
@@ -192,16 +192,9 @@ func (a *Archive) DeleteDue(ctx context.Context) (int, error) {
 func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 	a.shredding.Lock()
 	defer a.shredding.Unlock()
-	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // carried out just now
-	}
-	if err != nil {
-		return false, err
-	}
 	var o deleteOrder
-	if err := json.Unmarshal(js, &o); err != nil {
-		return false, fmt.Errorf("order to delete %s: %w", name, err)
+	if there, err := a.readOrder(name, &o); !there {
+		return false, err
 	}
 	if !o.Begun {
 		if err := a.trace(ctx, o.entry(audit.ResultFailed)); err != nil { // the log may say that it was begun

@@ -223,19 +223,27 @@ func (a *Archive) eachOrder(ctx context.Context, dir string, f func(ctx context.
 	return n, failed
 }
 
+// readOrder reads an order; false: it was carried out just now, or the error says why not.
+func (a *Archive) readOrder(name string, into any) (there bool, err error) {
+	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(js, into)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read order %s: %w", name, err)
+	}
+	return true, nil
+}
+
 func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
 	a.shredding.Lock()
 	defer a.shredding.Unlock()
-	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil // carried out just now
-	}
-	if err != nil {
-		return false, err
-	}
 	var o ShredOrder
-	if err := json.Unmarshal(js, &o); err != nil {
-		return false, fmt.Errorf("order to shred %s: %w", name, err)
+	if there, err := a.readOrder(name, &o); !there {
+		return false, err
 	}
 	if a.isLive(o.Recording) {
 		return false, nil
