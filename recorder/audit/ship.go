@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
 )
@@ -34,7 +36,7 @@ const keysDir = "keys"
 
 // ship is the goroutine that puts into the store what the log has.
 func (l *Log) ship() {
-	s := shipper{cfg: l.cfg, stats: &l.stats}
+	s := shipper{cfg: l.cfg, stats: &l.stats, unsure: map[string]bool{}}
 	defer func() {
 		<-l.gone
 		s.round() // what the last checkpoint covers
@@ -53,11 +55,16 @@ func (l *Log) ship() {
 }
 
 type shipper struct {
-	cfg   Config
-	stats *Stats
-	keys  int // statements that the store has by now
-	bad   bool
+	cfg    Config
+	stats  *Stats
+	keys   int             // statements that the store has by now
+	unsure map[string]bool // epochs of which the store may have more than is known here
+	bad    bool
 }
+
+// errDiffers says that the store has something else than the log here: that epoch waits
+// until somebody has looked, and what the store has stays as it is.
+var errDiffers = errors.New("the store has another log")
 
 func (s *shipper) round() {
 	ctx, cancel := context.WithTimeout(context.Background(), shipTimeout)
@@ -84,12 +91,15 @@ func (s *shipper) all(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var differ error
 	for _, name := range epochs {
-		if err := s.epoch(ctx, d.Epoch(name)); err != nil {
-			return err
+		err := s.epoch(ctx, d.Epoch(name))
+		if err != nil && !errors.Is(err, errDiffers) {
+			return errors.Join(differ, err)
 		}
+		differ = errors.Join(differ, err)
 	}
-	return nil
+	return differ
 }
 
 // epoch puts the entries up to the last checkpoint into the store.
@@ -103,10 +113,13 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 		return err
 	}
 	from := done.Size
+	if from == 0 {
+		s.unsure[e.Name] = true
+	}
 	for from < last.c.Size {
-		content, n, err := s.stored(ctx, e.Name, from)
-		if err == nil && n <= from {
-			content, n, err = e.chunk(ctx, from, last)
+		content, n, err := s.stored(ctx, e, from, last)
+		if err == nil && content == nil {
+			content, n, err = s.fresh(ctx, e, from, last)
 		}
 		if err != nil {
 			return err
@@ -129,39 +142,89 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 	return s.retain(e)
 }
 
-// stored returns the object that the store has of the entries from an index on, and how
-// far it goes: no other is written in its place, since others begin behind it. At most from: there is
-// none, or none with a checkpoint of its own, which is the same each time it is
-// written. It is an error when it has more than this log: then the disk was put back to
-// an older state, and what the store has is the proof.
-func (s *shipper) stored(ctx context.Context, epoch string, from int64) (there []byte, end int64, err error) {
-	name := chunkName(s.cfg.Identity.Node(), epoch, from)
-	b, err := s.cfg.Store.Open(ctx, name)
+// stored returns the object that the store has of the entries from an index on, and the
+// index behind it: no other is written in its place, since others begin behind it, and
+// what was let go here is nowhere else. nil: there is none, or one that is torn and in
+// which nothing is signed. errDiffers when it is not what this log has.
+func (s *shipper) stored(ctx context.Context, e Epoch, from int64, last point) (there []byte, end int64, err error) {
+	name := chunkName(s.cfg.Identity.Node(), e.Name, from)
+	there, err = readObject(ctx, s.cfg.Store, name)
 	if errors.Is(err, recorder.ErrNotFound) {
 		return nil, from, nil
 	}
 	if err != nil {
 		return nil, from, err
 	}
-	defer func() { _ = b.Close() }() // only read
-	there, err = readBlob(b)
-	if err != nil {
-		return nil, from, err
-	}
-	_, points := splitChunk(there)
-	end = from
+	lines, points := splitChunk(there)
+	end = from + int64(len(lines))
+	size, signed, torn := end, false, len(lines) == 0
 	for _, p := range points {
 		c, err := peekCheckpoint(p)
 		if err != nil {
+			torn = true
 			continue
 		}
-		root, size, err := OpenDir(s.cfg.FS, s.cfg.Dir).Epoch(epoch).rootAt(c.Size)
-		if err != nil || root != c.Root {
-			return nil, from, fmt.Errorf("%s: the store has a log of %d entries that differs from the one here, of %d: the disk was put back to an older state", name, c.Size, size)
+		size, signed = c.Size, true
+		if root, _, err := e.rootAt(c.Size); err != nil || root != c.Root {
+			size = max(size, last.c.Size+1)
 		}
-		end = max(end, c.Size)
 	}
-	return there, end, nil
+	if max(size, end) > last.c.Size { // what the store has is the proof
+		return nil, from, fmt.Errorf("%w: %s goes on where this one, of %d entries, ends or differs: the disk was put back to an older state", errDiffers, name, last.c.Size)
+	}
+	same, err := e.same(lines, from)
+	switch {
+	case err != nil:
+		return nil, from, err
+	case same && size == end && !torn:
+		return there, end, nil
+	case signed:
+		return nil, from, fmt.Errorf("%w: %s is damaged, and nothing that is kept here is let go: move it away, it is written anew from here", errDiffers, name)
+	}
+	return nil, from, nil
+}
+
+// same tells whether lines are the entries of the log from an index on.
+func (e Epoch) same(lines [][]byte, from int64) (bool, error) {
+	hash, done, err := e.hashes()
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	for i, l := range lines {
+		if h, ok := hash(0, from+int64(i)); !ok || h != tlog.RecordHash(l) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// fresh makes the object of the entries from an index on. It ends where one begins that
+// the store has.
+func (s *shipper) fresh(ctx context.Context, e Epoch, from int64, last point) (content []byte, n int64, err error) {
+	to := last.c.Size
+	if s.unsure[e.Name] {
+		begins, err := s.begins(ctx, e, from, to)
+		if err != nil {
+			return nil, 0, err
+		}
+		s.unsure[e.Name] = begins < to
+		to = begins
+	}
+	return e.chunk(ctx, from, to, last)
+}
+
+// begins returns where the first object begins that the store has behind an index, at most to.
+func (s *shipper) begins(ctx context.Context, e Epoch, from, to int64) (int64, error) {
+	dir := path.Dir(chunkName(s.cfg.Identity.Node(), e.Name, 0)) + "/"
+	err := s.cfg.Store.List(ctx, dir, func(i recorder.BlobInfo) error {
+		var n int64
+		if _, err := fmt.Sscanf(path.Base(i.Name), "%d.log", &n); err == nil && n > from && n < to {
+			to = n
+		}
+		return nil
+	})
+	return to, err
 }
 
 // retain removes files of entries that the store has, beyond the room for them.
@@ -197,11 +260,18 @@ func (s *shipper) retain(e Epoch) error {
 	return nil
 }
 
-// chunk returns the object of the entries from an index on, and the index behind it.
-func (e Epoch) chunk(ctx context.Context, from int64, last point) (content []byte, n int64, err error) {
-	n = from
+// chunk returns the object of the entries [from, to), or of as many as it takes, and the
+// index behind it. The last checkpoint stands behind what it is of.
+func (e Epoch) chunk(ctx context.Context, from, to int64, last point) (content []byte, n int64, err error) {
+	firsts, err := e.firsts()
+	if err != nil {
+		return nil, 0, err
+	}
+	if n = from; fileOf(firsts, from) < 0 { // what is kept behind it would pass for it
+		return nil, 0, fmt.Errorf("entry %d is kept neither here nor in the store", from)
+	}
 	err = e.Each(ctx, from, func(line []byte) error {
-		if n == last.c.Size || len(content)+len(line) > shipBytesMax {
+		if n == to || len(content)+len(line) > shipBytesMax {
 			return errStop
 		}
 		content = append(append(content, line...), '\n')

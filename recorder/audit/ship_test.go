@@ -6,10 +6,12 @@ import (
 	"errors"
 	"maps"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
@@ -230,5 +232,153 @@ func TestShipUnreadable(t *testing.T) {
 	f.At = f.Ops() + 1
 	if s, err := d.Epoch(epochs[0]).shipped(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// forgetShipped removes the notes of what is in the store.
+func forgetShipped(t *testing.T, mem *vfstest.Mem) {
+	t.Helper()
+	for _, name := range mem.Files() {
+		if strings.HasSuffix(name, "/"+shippedFile) {
+			if err := mem.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// TestShipForgetsBacklog: objects without a checkpoint, whose entries are kept nowhere
+// else, stay as they are when the note of them is lost.
+func TestShipForgetsBacklog(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	var told error
+	open := func(s recorder.Store) *Log {
+		return mustLog(t, mem, func(c *Config) {
+			c.Store, c.FileBytesMax, c.LocalBytesMax = s, 1<<20, 2<<20
+			c.Told, c.Now = func(err error) { told = err }, time.Now
+		})
+	}
+	l := open(nil)
+	var ended sync.WaitGroup
+	for range 50 {
+		ended.Go(func() {
+			for range 400 {
+				if err := l.Append(context.Background(), Entry{Kind: KindGet, Who: "api", What: strings.Repeat("x", 3500)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	ended.Wait()
+	if err := errors.Join(l.Close(), open(st).Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := maps.Clone(st.objects)
+	entries, _ := checkStored(t, st)
+	forgetShipped(t, mem)
+	l = open(st)
+	fill(t, l, 1)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range before {
+		if !bytes.Equal(st.objects[name], content) {
+			t.Errorf("%s was written over: %d bytes, %d before", name, len(st.objects[name]), len(content))
+		}
+	}
+	after, findings := checkStored(t, st)
+	if len(before) < 3 || len(after) <= len(entries) || len(findings) != 0 || told != nil {
+		t.Errorf("%d entries, then %d, %d findings, told %v", len(entries), len(after), len(findings), told)
+	}
+}
+
+// TestShipDamaged: where the store's object is damaged, and the note lost, the good entries
+// are not let go for it; what was logged since goes on to be put there. When somebody has moved
+// it away it is written anew, up to the next one.
+func TestShipDamaged(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	var told error
+	write := func(local int64, later time.Duration) {
+		t.Helper()
+		told = nil
+		l := mustLog(t, mem, func(c *Config) {
+			c.Store, c.FileBytesMax, c.LocalBytesMax = st, 2000, local
+			c.Now = (&clock{t: t0.Add(later)}).now
+			c.Told = func(err error) { told = err }
+		})
+		fill(t, l, 10)
+		if err := errors.Join(l.CheckpointNow(), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0, 0)
+	write(0, time.Minute)
+	var first string
+	for name := range st.objects {
+		if strings.HasSuffix(name, "0000000000000000.log") {
+			first = name
+		}
+	}
+	whole, kept := st.objects[first], len(mem.Files())
+	st.objects[first] = bytes.Replace(whole, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1)
+	damaged := st.objects[first]
+	forgetShipped(t, mem)
+	write(4000, 2*time.Minute)
+	if told == nil || !strings.Contains(told.Error(), "damaged") || !bytes.Equal(st.objects[first], damaged) || len(mem.Files()) < kept {
+		t.Errorf("told %v; %d files, %d before", told, len(mem.Files()), kept)
+	}
+	if _, findings := check(t, mem); len(findings) != 0 {
+		t.Errorf("of what is kept here: %+v", findings)
+	}
+	delete(st.objects, first)
+	write(4000, 3*time.Minute)
+	entries, findings := checkStored(t, st)
+	if told != nil || len(findings) != 0 || len(entries) < 80 {
+		t.Errorf("told %v; %d entries, %+v", told, len(entries), findings)
+	}
+	if lines, _ := splitChunk(whole); !bytes.HasPrefix(st.objects[first], bytes.Join(lines, []byte("\n"))) {
+		t.Error("what is written anew is not what was there")
+	}
+}
+
+// TestShipElsewhere: a log that differs from what the store has does not keep the others from it.
+func TestShipElsewhere(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	var told error
+	write := func(years int) {
+		t.Helper()
+		l := mustLog(t, mem, func(c *Config) {
+			c.Store = st
+			c.Now = (&clock{t: t0.AddDate(years, 0, 0)}).now
+			c.Told = func(err error) { told = err }
+		})
+		fill(t, l, 3)
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	for name, content := range st.objects {
+		if strings.HasSuffix(name, ".log") {
+			st.objects[name] = bytes.Replace(content, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1)
+		}
+	}
+	forgetShipped(t, mem)
+	epochs, err := OpenDir(mem, "/audit").Epochs()
+	if err != nil || len(epochs) != 1 {
+		t.Fatal(epochs, err)
+	}
+	name := "/audit/" + epochs[0] + "/" + entriesFile(0)
+	content, err := vfs.ReadFile(mem, name, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := vfs.WriteFile(mem, name, content[:len(content)/2]); err != nil { // the next one is begun anew
+		t.Fatal(err)
+	}
+	write(1)
+	logs, _, err := Stored(context.Background(), st, "")
+	if err != nil || len(logs) != 2 || told == nil {
+		t.Errorf("%d logs, %v; told %v", len(logs), err, told)
 	}
 }
