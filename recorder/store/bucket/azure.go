@@ -170,12 +170,21 @@ func sameMD5(got []byte, c content) error {
 	return nil
 }
 
-// remove deletes a blob with its snapshots and versions.
+// remove deletes a blob with its snapshots and versions. The newest version goes last:
+// what is refused on the way leaves the blob as it is.
 func (s *azureService) remove(ctx context.Context, key string) error {
 	b := s.client.NewBlobClient(key)
 	props, err := b.GetProperties(ctx, nil)
 	if err != nil {
 		return err
+	}
+	if until := props.ImmutabilityPolicyExpiresOn; until != nil && until.After(time.Now()) || props.LegalHold != nil && *props.LegalHold {
+		return azureLockIn(props)
+	}
+	if props.VersionID != nil {
+		if err := s.removeVersions(ctx, key, props, *props.VersionID); err != nil {
+			return err
+		}
 	}
 	all := azblob.DeleteSnapshotsOptionTypeInclude
 	_, err = b.Delete(ctx, &azblob.DeleteOptions{DeleteSnapshots: &all})
@@ -185,6 +194,12 @@ func (s *azureService) remove(ctx context.Context, key string) error {
 	if props.VersionID == nil {
 		return nil
 	}
+	return s.removeVersions(ctx, key, props, "") // what was the newest is one of them now
+}
+
+// removeVersions deletes the versions of a blob but one, oldest first.
+func (s *azureService) removeVersions(ctx context.Context, key string, props azblob.GetPropertiesResponse, but string) error {
+	b := s.client.NewBlobClient(key)
 	pages := s.client.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: &key, Include: container.ListBlobsInclude{Versions: true}})
 	for pages.More() {
 		page, err := pages.NextPage(ctx)
@@ -192,7 +207,7 @@ func (s *azureService) remove(ctx context.Context, key string) error {
 			return err
 		}
 		for _, item := range page.Segment.BlobItems {
-			if item.Name == nil || *item.Name != key || item.VersionID == nil {
+			if item.Name == nil || *item.Name != key || item.VersionID == nil || *item.VersionID == but {
 				continue
 			}
 			v, err := b.WithVersionID(*item.VersionID)
@@ -211,6 +226,11 @@ func azureLocked(err error, props azblob.GetPropertiesResponse) error {
 	if !bloberror.HasCode(err, bloberror.BlobImmutableDueToPolicy) {
 		return err
 	}
+	return azureLockIn(props)
+}
+
+// azureLockIn is the lock that the service tells of.
+func azureLockIn(props azblob.GetPropertiesResponse) error {
 	l := &store.LockedError{}
 	if props.ImmutabilityPolicyExpiresOn != nil {
 		l.Until = *props.ImmutabilityPolicyExpiresOn

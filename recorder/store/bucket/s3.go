@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -224,8 +225,13 @@ func (s *s3Service) remove(ctx context.Context, key string) error {
 }
 
 // removeVersions deletes all that the bucket keeps under a key and returns how
-// many there were.
+// many there were. The newest goes last: what is refused on the way leaves the object
+// as it is, and never an older one in its place.
 func (s *s3Service) removeVersions(ctx context.Context, key string, head *s3.HeadObjectOutput) (n int, err error) {
+	if l := lockIn(head); l != nil {
+		return 0, l
+	}
+	var kept, markers []string // newest first
 	pages := s3.NewListObjectVersionsPaginator(s.client, &s3.ListObjectVersionsInput{Bucket: &s.Bucket, Prefix: &key})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -236,30 +242,25 @@ func (s *s3Service) removeVersions(ctx context.Context, key string, head *s3.Hea
 		if err != nil {
 			return n, err
 		}
-		for _, id := range versions(page, key) {
-			if _, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key, VersionId: &id}); err != nil {
-				return n, s.locked(err, head)
+		for _, v := range page.Versions {
+			if aws.ToString(v.Key) == key {
+				kept = append(kept, aws.ToString(v.VersionId))
 			}
-			n++
 		}
+		for _, m := range page.DeleteMarkers {
+			if aws.ToString(m.Key) == key {
+				markers = append(markers, aws.ToString(m.VersionId))
+			}
+		}
+	}
+	slices.Reverse(kept)
+	for _, id := range slices.Concat(kept, markers) { // a marker hides what is there: it goes behind that
+		if _, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key, VersionId: &id}); err != nil {
+			return n, s.locked(err, head)
+		}
+		n++
 	}
 	return n, nil
-}
-
-// versions lists what is to be deleted: the newest object first, so that a lock
-// is met before anything is gone.
-func versions(page *s3.ListObjectVersionsOutput, key string) (ids []string) {
-	for _, v := range page.Versions {
-		if aws.ToString(v.Key) == key {
-			ids = append(ids, aws.ToString(v.VersionId))
-		}
-	}
-	for _, m := range page.DeleteMarkers {
-		if aws.ToString(m.Key) == key {
-			ids = append(ids, aws.ToString(m.VersionId))
-		}
-	}
-	return ids
 }
 
 // locked tells whether a deletion was refused because of a lock.
@@ -268,14 +269,24 @@ func (s *s3Service) locked(err error, head *s3.HeadObjectOutput) error {
 	if !errors.As(err, &api) || code(err) != http.StatusForbidden && api.ErrorCode() != "AccessDenied" && api.ErrorCode() != "InvalidRequest" {
 		return err
 	}
-	until := aws.ToTime(head.ObjectLockRetainUntilDate)
-	if until.After(time.Now()) {
-		return &store.LockedError{Until: until, Mode: store.LockMode(strings.ToLower(string(head.ObjectLockMode)))}
+	if l := lockIn(head); l != nil {
+		return l
 	}
-	if head.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn || strings.Contains(strings.ToLower(api.ErrorMessage()), "lock") {
+	if strings.Contains(strings.ToLower(api.ErrorMessage()), "lock") {
 		return &store.LockedError{}
 	}
 	return err
+}
+
+// lockIn returns the lock that the service tells of; nil: it tells of none.
+func lockIn(head *s3.HeadObjectOutput) error {
+	if until := aws.ToTime(head.ObjectLockRetainUntilDate); until.After(time.Now()) {
+		return &store.LockedError{Until: until, Mode: store.LockMode(strings.ToLower(string(head.ObjectLockMode)))}
+	}
+	if head.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn {
+		return &store.LockedError{}
+	}
+	return nil
 }
 
 func code(err error) int {

@@ -2,11 +2,18 @@ package bucket_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/store"
@@ -56,3 +63,36 @@ func s3Harness(t *testing.T) storetest.Harness {
 func TestS3(t *testing.T) { storetest.Run(t, s3Harness(t)) }
 
 func TestS3Faults(t *testing.T) { storetest.Faults(t, s3Harness(t)) }
+
+// TestS3LockedBehind: where an older version of an object is locked the newest stays: what
+// is refused leaves the object as it is.
+func TestS3LockedBehind(t *testing.T) {
+	srv := s3test.StartWith(t, s3test.Options{Lock: true})
+	ctx, name := context.Background(), "2026/01/02/a/recording.trm"
+	for _, c := range []struct {
+		content string
+		locked  bool
+	}{{"first", false}, {"old account", true}, {"new account", false}} {
+		in := &s3.PutObjectInput{Bucket: aws.String(srv.Bucket()), Key: &name, Body: strings.NewReader(c.content)}
+		if c.locked {
+			in.ObjectLockMode, in.ObjectLockRetainUntilDate = types.ObjectLockModeGovernance, aws.Time(time.Now().Add(time.Hour))
+		}
+		if _, err := srv.Client().PutObject(ctx, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := mustOpen(t, srv.URL(), store.Options{Credentials: srv.Credentials()})
+	if err := st.Delete(ctx, name); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("%v, want ErrLocked", err)
+	}
+	b, err := st.Open(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = b.Close() }() // only read
+	if got := make([]byte, len("new account")); b.Size() != int64(len(got)) {
+		t.Errorf("%d bytes are left in its place", b.Size())
+	} else if _, err := b.ReadAt(got, 0); err != nil && !errors.Is(err, io.EOF) || string(got) != "new account" {
+		t.Errorf("a deletion that was refused left %q in its place, %v", got, err)
+	}
+}
