@@ -70,6 +70,7 @@ type deferral struct {
 
 	mu    sync.Mutex // guards all following
 	jobs  []*job     // waiting, oldest first
+	under []string   // recordings under way
 	bytes int64      // of them and of those under way
 	count int        // the same
 
@@ -192,6 +193,14 @@ func (d *deferral) waits(id string) bool {
 	return slices.ContainsFunc(d.jobs, func(j *job) bool { return j.Recording == id })
 }
 
+// has tells whether a recording waits or is under way. One that was given up, or whose
+// job cannot be read, is neither.
+func (d *deferral) has(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Contains(d.under, id) || slices.ContainsFunc(d.jobs, func(j *job) bool { return j.Recording == id })
+}
+
 func (d *deferral) room(j *job, cfg DeferredConfig) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -221,6 +230,7 @@ func (d *deferral) pop(now time.Time) (_ *job, wait time.Duration) {
 	for i, j := range d.jobs {
 		if !j.next.After(now) {
 			d.jobs = slices.Delete(d.jobs, i, i+1)
+			d.under = append(d.under, j.Recording)
 			return j, 0
 		}
 		if until := j.next.Sub(now); wait == 0 || until < wait {
@@ -234,6 +244,9 @@ func (d *deferral) pop(now time.Time) (_ *job, wait time.Duration) {
 func (d *deferral) settle(j *job, again bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if i := slices.Index(d.under, j.Recording); i >= 0 {
+		d.under = slices.Delete(d.under, i, i+1)
+	}
 	if again {
 		d.jobs = append(d.jobs, j)
 		return

@@ -65,11 +65,7 @@ func (a *Archive) delete(ctx context.Context, p place, o deleteOrder) error {
 
 // inUse tells whether a recording is being made, read or changed.
 func (a *Archive) inUse(id string) bool {
-	if a.isLive(id) || a.inSpool(id) || a.isSpooled(id) || a.pinned(id) || a.ordered(id) || a.deferred.waits(id) {
-		return true
-	}
-	j, err := a.readJob(id)
-	return err != nil || j != nil
+	return a.isLive(id) || a.inSpool(id) || a.isSpooled(id) || a.pinned(id) || a.ordered(id) || a.deferred.has(id)
 }
 
 func (a *Archive) saveDelete(o deleteOrder) error {
@@ -101,14 +97,17 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 			return errors.Join(err, a.trace(ctx, o.entry(audit.ResultFailed)))
 		}
 	}
+	if err := a.heldSince(ctx, p); err != nil {
+		if held := (*heldError)(nil); errors.As(err, &held) {
+			return a.refuseDelete(ctx, o, held)
+		}
+		return err
+	}
 	defer a.lockKey(p.id())()
 	a.files.drop(p.id())
 	if err := a.deleteObjects(ctx, p); err != nil {
-		var locked *store.LockedError
-		if errors.As(err, &locked) && a.has(ctx, p) { // it is whole
-			e := o.entry(audit.ResultRefused)
-			e.What += ": " + locked.Error()
-			return errors.Join(err, a.trace(ctx, e), a.dropDelete(o))
+		if locked := (*store.LockedError)(nil); errors.As(err, &locked) && a.has(ctx, p) { // it is whole
+			return a.refuseDelete(ctx, o, locked)
 		}
 		return err
 	}
@@ -120,6 +119,34 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 	}
 	a.notify("recording.deleted", map[string]any{"recording": o.Recording, "reason": o.Why})
 	return a.dropDelete(o)
+}
+
+// refuseDelete ends an order that came to nothing, and returns why.
+func (a *Archive) refuseDelete(ctx context.Context, o deleteOrder, why error) error {
+	e := o.entry(audit.ResultRefused)
+	e.What += ": " + why.Error()
+	return errors.Join(why, a.trace(ctx, e), a.dropDelete(o))
+}
+
+// heldSince tells whether a recording that is whole was put under legal hold since its
+// deletion was begun: another node knows nothing of the order.
+func (a *Archive) heldSince(ctx context.Context, p place) error {
+	if there, err := a.isThere(ctx, p); err != nil || !there {
+		return err // else there is no way back
+	}
+	return a.mayGo(ctx, p)
+}
+
+// isThere tells whether its store has the manifest of a recording.
+func (a *Archive) isThere(ctx context.Context, p place) (bool, error) {
+	b, err := p.store.Open(ctx, p.object(segment.ManifestFile))
+	if errors.Is(err, recorder.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, b.Close()
 }
 
 // deleteObjects deletes what is stored of a recording: its manifest first, then its
@@ -173,6 +200,9 @@ func (a *Archive) forget(ctx context.Context, p place) error {
 	if err := vfs.RemoveAll(a.fsys, a.spool(keptDir, id)); err != nil {
 		return err
 	}
+	if err := a.dropJob(&job{Recording: id}); err != nil { // one that was given up
+		return err
+	}
 	c, err := a.catalogue.get(ctx)
 	if err != nil {
 		return err
@@ -209,9 +239,13 @@ func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 	if err == nil {
 		err = a.carryOutDelete(context.WithoutCancel(ctx), place{s, o.Prefix}, o)
 	}
+	if held := (*heldError)(nil); errors.As(err, &held) && !a.deleting(o.Recording) {
+		return false, nil // it stays, and the log says so
+	}
 	if err != nil {
 		return false, fmt.Errorf("delete recording %s: %w", o.Recording, err)
 	}
+	a.retained.ended()
 	return true, nil
 }
 

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,11 +44,18 @@ type ExpireQuery struct {
 	// Stores has the names of those in which room is wanted: what may give way goes.
 	// Nil: what is due goes, in all of them.
 	Stores []string
-	// Bytes is how much is enough; 0: there is no such bound.
-	Bytes int64
+	// Room tells, when the run begins, how much is enough in which stores; nil: there is
+	// no such bound.
+	Room func() []Room
 	// DryRun deletes nothing. Each is told what would go, and since when; nil: nobody is.
 	DryRun bool
 	Each   func(m *recorder.Manifest, storeName string, due time.Time)
+}
+
+// Room is so much as is wanted on one disk.
+type Room struct {
+	Stores []string // that lie on it
+	Bytes  int64
 }
 
 // ExpireReport is what a run has done.
@@ -77,8 +85,10 @@ type expiring struct {
 	now time.Time
 	low bool
 	ExpireReport
-	last   error // of Failed
-	inARow int   // failures since the last one that succeeded
+	room   []Room   // what is still wanted, of q.Room
+	last   error    // of Failed
+	inARow int      // failures since the last one that succeeded
+	gone   []string // that the catalogue has, and no store
 }
 
 // errEnough ends a run.
@@ -96,9 +106,12 @@ func (a *Archive) Expire(ctx context.Context, q ExpireQuery) (ExpireReport, erro
 		defer a.expiring.Unlock()
 	}
 	err := x.run()
+	if !q.DryRun && (err == nil || errors.Is(err, errEnough)) {
+		x.last = errors.Join(x.last, x.forgetGone())
+	}
 	x.TookMS = time.Since(x.now).Milliseconds()
 	if !q.DryRun {
-		a.retained.note(x.ExpireReport)
+		a.retained.note(x.ExpireReport, err == nil || errors.Is(err, errEnough))
 	}
 	if err == nil || errors.Is(err, errEnough) {
 		err = x.last
@@ -116,6 +129,11 @@ func (x *expiring) run() error {
 	least, any := x.a.cfg.Retention.Policy.Least(x.low)
 	if !any {
 		return nil
+	}
+	if x.q.Room != nil { // while another run was waited for it may have been made
+		if x.room = x.q.Room(); !x.wanting() {
+			return nil
+		}
 	}
 	c, err := x.a.catalogue.get(x.ctx)
 	if err != nil {
@@ -140,6 +158,21 @@ func (x *expiring) run() error {
 	}
 }
 
+// wanting tells whether room is wanted anywhere still.
+func (x *expiring) wanting() bool {
+	return slices.ContainsFunc(x.room, func(r Room) bool { return r.Bytes > 0 })
+}
+
+// roomOf is what is wanted where a store lies; nil: nothing.
+func (x *expiring) roomOf(storeName string) *Room {
+	for i := range x.room {
+		if r := &x.room[i]; r.Bytes > 0 && slices.Contains(r.Stores, storeName) {
+			return r
+		}
+	}
+	return nil
+}
+
 // own tells whether a node's recordings are deleted here.
 func (x *expiring) own(node string) bool {
 	return node == x.a.cfg.Node || slices.Contains(x.a.cfg.Retention.Nodes, node)
@@ -150,7 +183,7 @@ func (x *expiring) row(r *recorder.Row) error {
 	if err := x.ctx.Err(); err != nil {
 		return err
 	}
-	if x.low && !slices.Contains(x.q.Stores, r.Store) || r.Spooled {
+	if x.low && !slices.Contains(x.q.Stores, r.Store) || r.Spooled || x.q.Room != nil && x.roomOf(r.Store) == nil {
 		return nil
 	}
 	if _, ok := x.due(&r.Manifest, r.Store); !ok {
@@ -198,7 +231,7 @@ func (x *expiring) row(r *recorder.Row) error {
 		if x.q.Each != nil {
 			x.q.Each(m, p.name, due)
 		}
-		return x.count(r)
+		return x.count(r, m)
 	}
 	return x.delete(p, r, m, due)
 }
@@ -209,6 +242,9 @@ func (x *expiring) failed(id string, err error) error {
 	switch {
 	case errors.Is(err, recorder.ErrNotFound):
 		x.Missing++
+		if len(x.gone) < laterMax {
+			x.gone = append(x.gone, id)
+		}
 		return nil
 	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
 		x.Unreadable++
@@ -223,6 +259,57 @@ func (x *expiring) failed(id string, err error) error {
 		return err
 	}
 	return nil
+}
+
+// forgetGone takes recordings out of the catalogue whose deletion this node's log has: a
+// rebuild on another node that had read their manifest before has put them back.
+func (x *expiring) forgetGone() error {
+	log := x.a.proof.log.Load()
+	if log == nil || len(x.gone) == 0 {
+		return nil
+	}
+	deleted, err := deletedIn(x.ctx, log.Dir())
+	if err != nil {
+		return err
+	}
+	c, err := x.a.catalogue.get(x.ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range x.gone {
+		if !deleted[id] {
+			continue
+		}
+		if err := c.Delete(x.ctx, id); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+			return err
+		}
+		x.Missing--
+	}
+	return nil
+}
+
+// deletedIn returns the recordings that the logs on a node's own disk say were deleted.
+func deletedIn(ctx context.Context, d audit.Dir) (map[string]bool, error) {
+	epochs, err := d.Epochs()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, epoch := range epochs {
+		err := d.Epoch(epoch).Each(ctx, 0, func(line []byte) error {
+			if !bytes.Contains(line, []byte(audit.KindDeleted)) {
+				return nil
+			}
+			if e, err := audit.ParseEntry(line); err == nil && e.Kind == audit.KindDeleted && e.Done() {
+				out[e.Recording] = true
+			}
+			return nil
+		}, func([]byte) error { return nil })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 func (x *expiring) due(m *recorder.Manifest, storeName string) (time.Time, bool) {
@@ -288,19 +375,23 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 	case err != nil:
 		return x.failed(r.Manifest.ID, err)
 	}
-	return x.count(r)
+	return x.count(r, m)
 }
 
 // count counts one that was deleted, or would be.
-func (x *expiring) count(r *recorder.Row) error {
+func (x *expiring) count(r *recorder.Row, m *recorder.Manifest) error {
 	x.inARow = 0
 	x.Deleted++
-	x.Bytes += r.ManifestBytes + r.OtherBytes
-	for _, s := range r.Manifest.Segments {
-		x.Bytes += s.Bytes
+	bytes := r.ManifestBytes + r.OtherBytes
+	for _, s := range m.Segments { // by its own account: the catalogue's would let more go
+		bytes += s.Bytes
 	}
-	if x.q.Bytes > 0 && x.Bytes >= x.q.Bytes {
-		return errEnough
+	x.Bytes += bytes
+	if room := x.roomOf(r.Store); room != nil {
+		room.Bytes -= bytes
+		if !x.wanting() {
+			return errEnough
+		}
 	}
 	most := x.a.cfg.Retention.DeletionsMax
 	if most <= 0 {

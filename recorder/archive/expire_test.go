@@ -161,10 +161,12 @@ func TestExpireKeeps(t *testing.T) {
 		{name: "being read", r: allSoon, want: ExpireReport{Busy: 1}, change: func(_ *testing.T, a *Archive, _ *vfstest.Mem, _ *memCatalog) {
 			a.pin(testID)
 		}},
-		{name: "to be coded anew", r: allSoon, want: ExpireReport{Busy: 1}, change: func(t *testing.T, a *Archive, _ *vfstest.Mem, _ *memCatalog) {
-			if err := a.writeJob(&job{Version: 1, Recording: testID, Prefix: testPrefix}); err != nil {
-				t.Fatal(err)
-			}
+		{name: "to be coded anew", r: allSoon, want: ExpireReport{Busy: 1}, change: func(_ *testing.T, a *Archive, _ *vfstest.Mem, _ *memCatalog) {
+			a.deferred.push(&job{Version: 1, Recording: testID, Prefix: testPrefix})
+		}},
+		{name: "being coded anew", r: allSoon, want: ExpireReport{Busy: 1}, change: func(_ *testing.T, a *Archive, _ *vfstest.Mem, _ *memCatalog) {
+			a.deferred.push(&job{Version: 1, Recording: testID, Prefix: testPrefix})
+			a.deferred.pop(time.Now())
 		}},
 		{name: "no catalogue", r: allSoon, fails: true, change: func(_ *testing.T, _ *Archive, _ *vfstest.Mem, cat *memCatalog) {
 			cat.fail(errors.New("away"))

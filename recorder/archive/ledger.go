@@ -21,7 +21,12 @@ type ledger struct {
 	sizes  map[string]int64 // entries of each log
 	begun  time.Time        // of the first log; zero: there is none
 	whole  bool             // all logs were read
+	read   time.Time        // when they were read
 }
+
+// leavingMost is how long a deletion may be under way: a node goes on with what it has begun,
+// unless its disk was lost. Then nobody knows whether what is gone was deleted.
+const leavingMost = 7 * 24 * time.Hour
 
 // word is the last that is known of a recording.
 type word struct {
@@ -44,6 +49,7 @@ const (
 	markRow                        // the catalogue has it
 	markWanted                     // it is to be named
 	markLeaving                    // its deletion was begun, and no entry says that it was done
+	markBegun                      // the same, so long ago that it should have ended
 )
 
 // entryAt is an entry of a log: the number of the log, and its own in 40 bits.
@@ -57,7 +63,7 @@ func (e entryAt) n() int64 { return int64(e & (1<<entryBits - 1)) }
 func (e entryAt) at(n int64) entryAt { return e | entryAt(n)&(1<<entryBits-1) }
 
 func newLedger() ledger {
-	l := ledger{words: map[uint64]word{}, graves: map[uint64]grave{}, sizes: map[string]int64{}}
+	l := ledger{words: map[uint64]word{}, graves: map[uint64]grave{}, sizes: map[string]int64{}, read: time.Now()}
 	_, _ = rand.Read(l.salt[:]) // never fails
 	return l
 }
@@ -95,26 +101,12 @@ func (l *ledger) take(log entryAt, e audit.Entry) {
 			l.words[k] = word{link: l.digest(e.Link.SHA256), entry: at, at: uint32(e.At.Unix()), is: markLogged | markLinked}
 		}
 	case audit.KindDeleted, audit.KindShredded:
-		if e.Kind == audit.KindDeleted {
-			l.mark(e.Recording, markLeaving, e.Result == audit.ResultBegun)
-		}
-		if !e.Done() {
-			return // it was asked for, and may not have happened
-		}
-		w, ok := l.words[k]
-		if !ok {
-			w = word{entry: at, at: uint32(e.At.Unix()), is: markLogged}
-		}
-		w.is &^= markDeleted | markShredded | markLeaving
-		if e.Kind == audit.KindDeleted {
-			w.is |= markDeleted
-		} else {
-			w.is |= markShredded
+		l.words[k] = l.ended(l.words[k], at, e)
+		if e.Kind == audit.KindShredded && e.Done() {
 			g := l.graves[k]
 			g.entry, g.told = at, true
 			l.graves[k] = g
 		}
-		l.words[k] = w
 	case audit.KindTombstone:
 		if e.Link != nil {
 			g := l.graves[k]
@@ -123,6 +115,34 @@ func (l *ledger) take(log entryAt, e audit.Entry) {
 		}
 	default:
 	}
+}
+
+// ended returns what is known of a recording behind an entry of its deletion or shredding.
+func (l *ledger) ended(w word, at entryAt, e audit.Entry) word {
+	if e.Kind == audit.KindDeleted {
+		w.is &^= markLeaving | markBegun
+		switch {
+		case e.Result != audit.ResultBegun:
+		case e.At.Before(l.read.Add(-leavingMost)):
+			w.is |= markBegun
+		default:
+			w.is |= markLeaving
+		}
+	}
+	if !e.Done() {
+		return w // it was asked for, and may not have happened
+	}
+	if w.is&markLogged == 0 {
+		w.entry, w.at = at, uint32(e.At.Unix())
+		w.is |= markLogged
+	}
+	w.is &^= markDeleted | markShredded
+	if e.Kind == audit.KindDeleted {
+		w.is |= markDeleted
+	} else {
+		w.is |= markShredded
+	}
+	return w
 }
 
 // of returns what the logs say of a recording.
@@ -175,7 +195,7 @@ func (l *ledger) want(near func(published time.Time) bool) (n int) {
 // wants tells whether an entry is the one that a recording is to be named by.
 func (l *ledger) wants(log entryAt, e audit.Entry) bool {
 	w := l.words[l.digest(e.Recording)]
-	return w.is&markWanted != 0 && w.entry == log.at(e.N)
+	return w.is&markWanted != 0 && w.gone() && w.entry == log.at(e.N)
 }
 
 // rowless tells whether a store has a recording that the catalogue has not.

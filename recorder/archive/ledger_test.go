@@ -73,11 +73,19 @@ func TestLedger(t *testing.T) {
 	end(audit.KindDeleted, audit.ResultFailed, "refused")
 	publish(a, 7, "shredded")
 	end(audit.KindShredded, audit.ResultDone, "shredded")
+	end(audit.KindDeleted, audit.ResultBegun, "unlinked")
 	end(audit.KindDeleted, audit.ResultDone, "unlinked")
+	if w, logged := l.of("unlinked"); !logged || w.is&(markDeleted|markLeaving|markBegun) != markDeleted || w.entry != a.at(9) || !w.time().Equal(epoch.Truncate(time.Second)) {
+		t.Errorf("deleted without a link: %+v, %v", w, logged)
+	}
+	for id, ago := range map[string]time.Duration{"leaving": time.Hour, "begun": leavingMost + time.Hour} {
+		publish(b, 8, id)
+		l.take(b, audit.Entry{N: 9, At: l.read.Add(-ago), Kind: audit.KindDeleted, Recording: id, Result: audit.ResultBegun})
+	}
 	l.mark("no log knows it", markStored, true)
 	l.seen("nobody knows it")
-	if n := l.want(func(p time.Time) bool { return p.After(epoch) }); n != 3 {
-		t.Errorf("%d are gone, want gone, refused and shredded", n)
+	if n := l.want(func(p time.Time) bool { return p.After(epoch) }); n != 4 || !l.has("begun", markWanted) {
+		t.Errorf("%d are gone, want gone, refused, shredded and begun", n)
 	}
 	if !l.wants(b, gone) || l.wants(a, gone) || l.wants(b, audit.Entry{N: 4, Recording: "gone"}) {
 		t.Error("the entry of what is gone")

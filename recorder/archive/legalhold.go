@@ -175,6 +175,7 @@ func (a *Archive) replaceHolds(ctx context.Context, id string, change func([]Leg
 	if err != nil {
 		return err
 	}
+	had := len(holds)
 	if holds, err = change(holds); err != nil {
 		return err
 	}
@@ -182,12 +183,27 @@ func (a *Archive) replaceHolds(ctx context.Context, id string, change func([]Leg
 	if err != nil {
 		return err
 	}
+	if len(js) > markerBytesMax { // nobody could read it, nor release anything
+		return &recorder.RefusedError{Why: "its holds and their reasons take more room than there is: give a shorter reason"}
+	}
 	if err := a.noteRow(id, p.prefix, p.name); err != nil { // its row counts what is stored
 		return err
 	}
 	defer a.lockKey(id)()
 	if err := p.store.Put(ctx, p.object(segment.HoldFile), js); err != nil {
 		return err
+	}
+	if len(holds) > had { // another node asks for holds last before it deletes the manifest
+		there, err := a.isThere(ctx, p)
+		if err == nil && !there {
+			err = &recorder.RefusedError{Why: "it is being deleted"}
+			if had == 0 {
+				_ = p.store.Delete(ctx, p.object(segment.HoldFile)) // of nothing
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
 	_ = a.saveAgain(ctx, p) // else CatchUp does
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"syscall"
 	"testing"
@@ -183,4 +184,33 @@ func TestLegalHoldCrash(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestHoldOfDeleted: a hold that comes behind the manifest's deletion by another node is
+// refused, and leaves nothing.
+func TestHoldOfDeleted(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	a.shelves[0].store = deletedBeside{a.shelves[0].store}
+	err := a.PlaceHold(context.Background(), order("case"))
+	var refused *recorder.RefusedError
+	if !errors.As(err, &refused) {
+		t.Errorf("%v, want refused", err)
+	}
+	for _, name := range mem.Files() {
+		if strings.HasSuffix(name, segment.HoldFile) {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// deletedBeside is a store in which another node deletes a recording while it is held.
+type deletedBeside struct{ recorder.Store }
+
+func (s deletedBeside) Put(ctx context.Context, name string, content []byte) error {
+	if err := s.Delete(ctx, path.Join(path.Dir(name), segment.ManifestFile)); err != nil {
+		return err
+	}
+	return s.Store.Put(ctx, name, content)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 )
 
@@ -14,6 +16,7 @@ type making struct {
 	done  chan struct{} // closed when it has ended
 	r     ExpireReport  // written before
 	err   error
+	idle  bool // no room was wanted any more when it began
 }
 
 // makeRoom begins to delete what may give way on disks that are low, and tells whether
@@ -27,7 +30,10 @@ func (a *Archive) makeRoom(ctx context.Context, low []DiskState, now time.Time) 
 	case !sp.barren.IsZero() && now.Sub(sp.barren) < expireEvery:
 		return false
 	}
-	stores, bytes := a.wanted(low)
+	var stores []string
+	for _, r := range a.wanted(low) {
+		stores = append(stores, r.Stores...)
+	}
 	if _, any := a.cfg.Retention.Policy.Least(true); !any || len(stores) == 0 {
 		return false
 	}
@@ -35,7 +41,11 @@ func (a *Archive) makeRoom(ctx context.Context, low []DiskState, now time.Time) 
 	sp.making = m
 	sp.ended.Go(func() {
 		defer close(m.done)
-		m.r, m.err = a.Expire(ctx, ExpireQuery{Stores: stores, Bytes: bytes})
+		m.r, m.err = a.Expire(ctx, ExpireQuery{Stores: stores, Room: func() []Room {
+			rooms := a.wanted(a.again(low))
+			m.idle = !slices.ContainsFunc(rooms, func(r Room) bool { return r.Bytes > 0 })
+			return rooms
+		}})
 	})
 	return sp.barren.IsZero()
 }
@@ -57,7 +67,9 @@ func (a *Archive) madeRoom(now time.Time) bool {
 		a.notify("storage.low", map[string]any{"level": LevelLow.String(), "error": fmt.Sprintf("make room: %v", m.err)})
 	}
 	if m.r.Deleted == 0 {
-		sp.barren = now
+		if !m.idle {
+			sp.barren = now
+		}
 		return false
 	}
 	sp.barren = time.Time{}
@@ -65,19 +77,30 @@ func (a *Archive) madeRoom(now time.Time) bool {
 	return true
 }
 
-// wanted tells in which stores room is wanted, and how much: until it is no longer low
-// wherever it is. A store shares the disk of the spool unless it is known to lie apart.
-func (a *Archive) wanted(low []DiskState) (stores []string, bytes int64) {
-	for _, d := range low {
-		n := len(stores)
-		for _, s := range a.shelves {
-			if s.dir != "" && (s.dir == d.Dir || d.Dir == a.cfg.SpoolDir && !s.apart.Load()) {
-				stores = append(stores, s.name)
-			}
-		}
-		if len(stores) > n {
-			bytes += max(int64(recoverFactor*float64(a.cfg.Space.Low.of(d.Total)))-d.Free, 1)
+// again measures disks once more. What does not tell stays as it was.
+func (a *Archive) again(disks []DiskState) []DiskState {
+	out := slices.Clone(disks)
+	for i := range out {
+		if free, err := a.fsys.Free(out[i].Dir); err == nil {
+			out[i].Free = free
 		}
 	}
-	return stores, bytes
+	return out
+}
+
+// wanted tells in which stores room is wanted, and how much: until its disk is no longer
+// low. A store shares the disk of the spool unless it is known to lie apart.
+func (a *Archive) wanted(low []DiskState) (rooms []Room) {
+	for _, d := range low {
+		r := Room{Bytes: int64(math.Ceil(recoverFactor*float64(a.cfg.Space.Low.of(d.Total)))) - d.Free}
+		for _, s := range a.shelves {
+			if s.dir != "" && (s.dir == d.Dir || d.Dir == a.cfg.SpoolDir && !s.apart.Load()) {
+				r.Stores = append(r.Stores, s.name)
+			}
+		}
+		if len(r.Stores) > 0 {
+			rooms = append(rooms, r)
+		}
+	}
+	return rooms
 }

@@ -151,7 +151,11 @@ func TestMakeRoomElsewhere(t *testing.T) {
 		for _, s := range a.shelves {
 			s.apart.Store(c.apart)
 		}
-		stores, bytes := a.wanted([]DiskState{{Dir: c.low, Free: 70, Total: 1000, Level: LevelLow}})
+		var stores []string
+		bytes := int64(0)
+		for _, r := range a.wanted([]DiskState{{Dir: c.low, Free: 70, Total: 1000, Level: LevelLow}}) {
+			stores, bytes = append(stores, r.Stores...), bytes+r.Bytes
+		}
 		if fmt.Sprint(stores) != fmt.Sprint(c.stores) || (bytes != 50) != (c.stores == nil) {
 			t.Errorf("%+v: %v, %d bytes", c, stores, bytes)
 		}

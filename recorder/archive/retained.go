@@ -16,9 +16,9 @@ type retained struct {
 // Retained sums up what retention has deleted since the start.
 type Retained struct {
 	Deleted int64
-	Bytes   int64
+	Bytes   int64         // of those that a run has deleted without a fault
 	GaveWay int64         // of the deleted, those that made room on a disk that was low
-	Last    *ExpireReport // of the last run; nil: there was none
+	Last    *ExpireReport // of the last run that was not cut short; nil: there was none
 }
 
 // Retained tells what retention has done.
@@ -33,7 +33,9 @@ func (a *Archive) Retained() Retained {
 	return out
 }
 
-func (t *retained) note(r ExpireReport) {
+// note counts what a run has done. One that was cut short is not the last: it has not
+// looked at all.
+func (t *retained) note(r ExpireReport, whole bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.total.Deleted += int64(r.Deleted)
@@ -42,7 +44,16 @@ func (t *retained) note(r ExpireReport) {
 		t.total.GaveWay += int64(r.Deleted)
 		return // what is due was not looked for
 	}
-	t.last = &r
+	if whole {
+		t.last = &r
+	}
+}
+
+// ended counts a deletion that DeleteDue has ended.
+func (t *retained) ended() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.total.Deleted++
 }
 
 // later says until when a recording is not tried again, and why.

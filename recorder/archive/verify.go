@@ -244,16 +244,16 @@ func (v *verification) folder(p place, names []string) error {
 		v.notes.addf(id, "", FaultDeleted, "it is being deleted: %d objects are left", len(names))
 		return nil
 	}
+	left, err := v.a.objects(v.ctx, p) // what was deleted since it was listed is none
+	if err != nil {
+		return err
+	}
 	for _, n := range names {
-		v.found.addf(id, n, FaultOrphan, "%s has no manifest", p.prefix)
+		if slices.Contains(left, n) {
+			v.found.addf(id, n, FaultOrphan, "%s has no manifest", p.prefix)
+		}
 	}
 	return nil
-}
-
-// beingTaken tells whether a recording is in the spool, so that its manifest
-// is still to come.
-func (v *verification) beingTaken(id string) bool {
-	return v.a.isLive(id) || v.a.inSpool(id)
 }
 
 // rows compares the catalogue with the store.

@@ -206,6 +206,9 @@ func (v *verification) missing(q VerifyQuery) error {
 	if len(v.down) > 0 || v.led.want(q.near) == 0 {
 		return nil
 	}
+	if err := v.deletedSince(); err != nil {
+		return err
+	}
 	// Their ids were not kept: they are read again.
 	return v.eachLog(func(log string) func(audit.Entry) {
 		number := v.led.number(log)
@@ -216,8 +219,24 @@ func (v *verification) missing(q VerifyQuery) error {
 				if q.Trunk != "" {
 					tell = v.notes.addf // it may be of any trunk
 				}
-				tell(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, and no entry that it was deleted",
-					e.N, log, e.At.Format(time.RFC3339))
+				none := "and no entry that it was deleted"
+				if v.led.has(e.Recording, markBegun) {
+					none = "and another that its deletion was begun, long ago; none that it was done"
+				}
+				tell(e.Recording, "", FaultMissing, "entry %d of log %s says that it was published at %s, %s", e.N, log, e.At.Format(time.RFC3339), none)
+			}
+		}
+	})
+}
+
+// deletedSince learns of what was deleted since the logs were read: a look at all
+// takes hours, and the daemon deletes meanwhile.
+func (v *verification) deletedSince() error {
+	return v.eachLog(func(log string) func(audit.Entry) {
+		number, had := v.led.number(log), v.led.sizes[log]
+		return func(e audit.Entry) {
+			if e.N >= had && (e.Kind == audit.KindDeleted || e.Kind == audit.KindShredded) {
+				v.led.take(number, e)
 			}
 		}
 	})

@@ -246,3 +246,9 @@ func (v *verification) file(id string, p place, f audit.File) {
 		v.found.addf(id, f.Name, FaultAltered, "SHA-256 is %s, its link says %s", sum, f.SHA256)
 	}
 }
+
+// beingTaken tells whether a recording is in the spool, so that its manifest
+// is still to come.
+func (v *verification) beingTaken(id string) bool {
+	return v.a.isLive(id) || v.a.inSpool(id)
+}

@@ -1,0 +1,241 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/trunktap/trunktap/media/codec"
+	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/retention"
+	"github.com/trunktap/trunktap/recorder/vfs"
+	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
+)
+
+// TestVerifyBesideExpire: verify runs while retention deletes what is due.
+func TestVerifyBesideExpire(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), RetentionConfig{Policy: retention.Policy{{User: "ann", DeleteAfter: long}, {DeleteAfter: soon}}})
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(idOf(1), codec.WAVPCMU).of("ann"))
+	record(t, a, newTestCall(idOf(2), codec.WAVPCMU))
+	did := false
+	r, err := a.Verify(context.Background(), VerifyQuery{}, func(done, _ int64) {
+		if !did {
+			did = true
+			if x := mustExpire(t, a, ExpireQuery{}); x.Deleted != 1 {
+				t.Errorf("%+v", x)
+			}
+		}
+	})
+	if err != nil || !did {
+		t.Fatal(err, did)
+	}
+	for _, f := range r.Findings {
+		t.Errorf("false alarm: %s", f)
+	}
+}
+
+// diskFS has several disks by directory.
+type diskFS struct {
+	vfs.FS
+	free func(dir string) int64
+}
+
+func (f diskFS) Free(d string) (int64, error) { return f.free(d), nil }
+func (f diskFS) Total(string) (int64, error)  { return 1 << 40, nil }
+
+// TestMakeRoomTwoDisks: two disks are low; one wants little, the other much.
+func TestMakeRoomTwoDisks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem, cat := vfstest.NewMem(), newMemCatalog()
+		low := false
+		disk := diskFS{FS: mem, free: func(d string) int64 {
+			switch {
+			case !low || strings.HasPrefix(d, "/data/spool"):
+				return 1 << 39
+			case strings.HasPrefix(d, "/eu"):
+				return 0
+			}
+			return 999
+		}}
+		a := retaining(t, disk, cat, RetentionConfig{Policy: retention.Policy{{GiveWayAfter: time.Nanosecond}}}, func(c *Config) {
+			c.Stores = map[string]StoreConfig{"eu": {Dir: "/eu"}}
+			c.Space = SpaceConfig{Low: Share{Bytes: 1000}, Do: DoDeleteExpired}
+		})
+		time.Sleep(time.Until(epoch.Add(time.Hour)))
+		for i := range 6 {
+			record(t, a, newTestCall(idOf(i), codec.WAVPCMU))
+		}
+		one := cat.rows[idOf(0)]
+		size := one.ManifestBytes + one.OtherBytes
+		for _, s := range one.Manifest.Segments {
+			size += s.Bytes
+		}
+		a.cfg.Space.Low = Share{Bytes: 100 * size}
+		low = true
+		for _, s := range a.shelves {
+			s.apart.Store(true)
+		}
+		// "" wants at most one recording: 1 byte less than the bound with its fifth; eu has none of them, and wants 120.
+		rooms := a.wanted([]DiskState{{Dir: "/data/store", Free: 120*size - 1, Total: 1 << 40, Level: LevelLow}, {Dir: "/eu", Free: 0, Total: 1 << 40, Level: LevelLow}})
+		r := mustExpire(t, a, ExpireQuery{Stores: []string{"", "eu"}, Room: func() []Room { return rooms }})
+		if r.Deleted != 1 {
+			t.Errorf("of the disk that wants one byte %d recordings went (%+v)", r.Deleted, rooms)
+		}
+	})
+}
+
+// TestMakeRoomBehindLook: the disk is low while the regular look runs, which makes the room.
+func TestMakeRoomBehindLook(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	free := int64(1 << 39)
+	var mu sync.Mutex
+	disk := diskFS{FS: mem, free: func(string) int64 { mu.Lock(); defer mu.Unlock(); return free }}
+	a := retaining(t, disk, cat, RetentionConfig{Policy: retention.Policy{{GiveWayAfter: time.Nanosecond}}}, func(c *Config) {
+		c.Space = SpaceConfig{Low: Share{Bytes: 1 << 30}, Do: DoDeleteExpired}
+	})
+	for i := range 4 {
+		record(t, a, newTestCall(idOf(i), codec.WAVPCMU))
+	}
+	set := func(n int64) { mu.Lock(); free = n; mu.Unlock() }
+	a.expiring.Lock() // the regular look
+	set(10)
+	a.watchSpace(context.Background(), time.Now())
+	set(1 << 39) // it has made the room
+	a.watchSpace(context.Background(), time.Now())
+	a.expiring.Unlock()
+	a.space.ended.Wait()
+	if len(cat.rows) != 4 {
+		t.Errorf("%d of 4 are left, though there was room when it began", len(cat.rows))
+	}
+}
+
+// failingDelete is a store whose deletions fail for a while.
+type failingDelete struct {
+	recorder.Store
+	fail *bool
+}
+
+func (s failingDelete) Delete(ctx context.Context, name string) error {
+	if *s.fail {
+		return syscall.EIO
+	}
+	return s.Store.Delete(ctx, name)
+}
+
+// TestHoldBesideBegun: a deletion was begun and its store fails; another node holds the recording.
+func TestHoldBesideBegun(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	fail := true
+	a := retaining(t, mem, cat, allSoon)
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	a.shelves[0].store = failingDelete{a.shelves[0].store, &fail}
+	if r, err := a.Expire(context.Background(), ExpireQuery{}); r.Deleted != 0 || err == nil {
+		t.Fatalf("%+v %v", r, err)
+	}
+	b := retaining(t, mem, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+	if err := b.PlaceHold(context.Background(), order("case")); err != nil {
+		t.Fatal(err)
+	}
+	fail = false
+	n, err := a.DeleteDue(context.Background())
+	if _, gerr := b.Get(context.Background(), testID); gerr != nil {
+		t.Errorf("under a hold that was confirmed it was deleted: %d, %v, %v", n, err, gerr)
+	}
+}
+
+// TestManyHolds: as many holds as may be, with reasons as long as they may be.
+func TestManyHolds(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	for i := range holdsMax {
+		o := order(strings.Repeat("n", 60) + string(rune('a'+i/26)) + string(rune('a'+i%26)))
+		o.Reason = strings.Repeat("<", holdReasonMax)
+		if err := a.PlaceHold(context.Background(), o); err != nil {
+			var refused *recorder.RefusedError
+			if !errors.As(err, &refused) {
+				t.Fatalf("hold %d: %v", i, err)
+			}
+			break
+		}
+		if _, err := a.Holds(context.Background(), testID); err != nil {
+			t.Fatalf("after hold %d it cannot be read any more, nor released: %v", i, err)
+		}
+	}
+}
+
+// TestExpireUnreadableJob: a job of coding anew that was given up keeps a recording from going.
+func TestExpireUnreadableJob(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	if err := vfs.MkdirAll(mem, a.spool(deferredDir)); err != nil {
+		t.Fatal(err)
+	}
+	mustPutFile(t, mem, a.jobFile(testID), []byte(`{"version":2,"recording":"`+testID+`"}`))
+	b := retaining(t, mem, newMemCatalog(), allSoon)
+	if err := b.Rebuild(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 1 {
+		t.Errorf("job that no run can read: %+v (busy at every look, for ever)", r)
+	}
+}
+
+// TestLinkUpBesideDelete: a note of a link that was not given, and a deletion beside LinkUp.
+func TestLinkUpBesideDelete(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	_ = mustProve(t, a, mem)
+	p, err := a.locate(context.Background(), testID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.noteUnlinked(testID, p); err != nil {
+		t.Fatal(err)
+	}
+	mustExpire(t, a, ExpireQuery{})
+	if _, err := a.LinkUp(context.Background()); err != nil {
+		t.Error(err)
+	}
+	wantGone(t, a, mem, testID, "linked")
+}
+
+// TestRebuildBesideDelete: another node's rebuild has read the manifest when it is deleted, and puts the row back.
+func TestRebuildBesideDelete(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	a := retaining(t, mem, cat, allSoon)
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	b := retaining(t, mem, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+	r := rebuild{a: b, c: cat}
+	p, err := b.locate(context.Background(), testID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := r.rowOf(context.Background(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustExpire(t, a, ExpireQuery{})
+	if err := r.put(context.Background(), []recorder.Row{row}); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Rebuild(context.Background(), nil); err != nil {
+		t.Fatal(err)
+	}
+	x := mustExpire(t, a, ExpireQuery{})
+	if _, ok := cat.rows[testID]; ok {
+		t.Errorf("who called whom is in the catalogue for good, though the recording was deleted: %+v", x)
+	}
+	mustVerify(t, a, "behind it")
+}
