@@ -85,10 +85,10 @@ type expiring struct {
 	now time.Time
 	low bool
 	ExpireReport
-	room   []Room   // what is still wanted, of q.Room
-	last   error    // of Failed
-	inARow int      // failures since the last one that succeeded
-	gone   []string // that the catalogue has, and no store
+	room   []Room          // what is still wanted, of q.Room
+	last   error           // of Failed
+	inARow int             // failures since the last one that succeeded
+	gone   map[string]bool // that the catalogue has and no store; true: a log says that it was deleted
 }
 
 // errEnough ends a run.
@@ -99,7 +99,7 @@ var errEnough = errors.New("enough")
 // how long they are kept: what cannot be read stays. The error tells what ended the
 // run before its time; the report holds what was done until then.
 func (a *Archive) Expire(ctx context.Context, q ExpireQuery) (ExpireReport, error) {
-	x := &expiring{a: a, ctx: ctx, q: q, now: time.Now(), low: q.Stores != nil}
+	x := &expiring{a: a, ctx: ctx, q: q, now: time.Now(), low: q.Stores != nil, gone: map[string]bool{}}
 	x.At, x.Room = x.now.UTC().Round(0), x.low
 	if !q.DryRun {
 		a.expiring.Lock()
@@ -243,7 +243,7 @@ func (x *expiring) failed(id string, err error) error {
 	case errors.Is(err, recorder.ErrNotFound):
 		x.Missing++
 		if len(x.gone) < laterMax {
-			x.gone = append(x.gone, id)
+			x.gone[id] = false
 		}
 		return nil
 	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
@@ -268,16 +268,15 @@ func (x *expiring) forgetGone() error {
 	if log == nil || len(x.gone) == 0 {
 		return nil
 	}
-	deleted, err := deletedIn(x.ctx, log.Dir())
-	if err != nil {
+	if err := deletedIn(x.ctx, log.Dir(), x.gone); err != nil {
 		return err
 	}
 	c, err := x.a.catalogue.get(x.ctx)
 	if err != nil {
 		return err
 	}
-	for _, id := range x.gone {
-		if !deleted[id] {
+	for id, deleted := range x.gone {
+		if !deleted {
 			continue
 		}
 		if err := c.Delete(x.ctx, id); err != nil && !errors.Is(err, recorder.ErrNotFound) {
@@ -288,28 +287,28 @@ func (x *expiring) forgetGone() error {
 	return nil
 }
 
-// deletedIn returns the recordings that the logs on a node's own disk say were deleted.
-func deletedIn(ctx context.Context, d audit.Dir) (map[string]bool, error) {
+// deletedIn marks those recordings that the logs on a node's own disk say were deleted.
+func deletedIn(ctx context.Context, d audit.Dir, ids map[string]bool) error {
 	epochs, err := d.Epochs()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := map[string]bool{}
 	for _, epoch := range epochs {
 		err := d.Epoch(epoch).Each(ctx, 0, func(line []byte) error {
 			if !bytes.Contains(line, []byte(audit.KindDeleted)) {
 				return nil
 			}
-			if e, err := audit.ParseEntry(line); err == nil && e.Kind == audit.KindDeleted && e.Done() {
-				out[e.Recording] = true
+			e, err := audit.ParseEntry(line)
+			if _, asked := ids[e.Recording]; asked && err == nil && e.Kind == audit.KindDeleted && e.Done() {
+				ids[e.Recording] = true
 			}
 			return nil
 		}, func([]byte) error { return nil })
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func (x *expiring) due(m *recorder.Manifest, storeName string) (time.Time, bool) {

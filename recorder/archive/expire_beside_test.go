@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"strings"
 	"sync"
 	"syscall"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
+	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/retention"
 	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
@@ -38,6 +40,51 @@ func TestVerifyBesideExpire(t *testing.T) {
 	}
 	for _, f := range r.Findings {
 		t.Errorf("false alarm: %s", f)
+	}
+}
+
+// TestVerifyBesideOther: another node deletes one meanwhile, and puts its log into the store.
+func TestVerifyBesideOther(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	a := retaining(t, mem, cat, RetentionConfig{})
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(idOf(1), codec.WAVPCMU))
+	b := retaining(t, mem, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+	id, err := audit.OpenIdentity(audit.IdentityConfig{FS: mem, Path: "/other/node.json", Node: "rec-b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func() *audit.Log {
+		l, err := audit.Open(audit.Config{
+			Dir: "/other/audit", FS: mem, Identity: id, Store: b.Store(), Durable: b.DurableIn("/other/audit"), Checkpoint: time.Hour, Now: logNow,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.SetProof(l)
+		return l
+	}
+	l := open()
+	record(t, b, newTestCall(idOf(2), codec.WAVPCMU))
+	if err := l.Close(); err != nil { // it is in the store
+		t.Fatal(err)
+	}
+	l = open()
+	did := false
+	r, err := a.Verify(context.Background(), VerifyQuery{}, func(_, _ int64) {
+		if did {
+			return
+		}
+		did = true
+		if x := mustExpire(t, b, ExpireQuery{}); x.Deleted != 1 {
+			t.Errorf("%+v", x)
+		}
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || !did || len(r.Findings) > 0 {
+		t.Errorf("%v, %v: %v", err, did, r.Findings)
 	}
 }
 
@@ -172,7 +219,7 @@ func TestManyHolds(t *testing.T) {
 	}
 }
 
-// TestExpireUnreadableJob: a job of coding anew that was given up keeps a recording from going.
+// TestExpireUnreadableJob: a job of coding anew that no run can read keeps no recording, and goes with it.
 func TestExpireUnreadableJob(t *testing.T) {
 	mem := vfstest.NewMem()
 	a := retaining(t, mem, newMemCatalog(), allSoon)
@@ -186,7 +233,10 @@ func TestExpireUnreadableJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 1 {
-		t.Errorf("job that no run can read: %+v (busy at every look, for ever)", r)
+		t.Errorf("%+v", r)
+	}
+	if _, err := mem.Stat(b.jobFile(testID)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("its job: %v", err)
 	}
 }
 

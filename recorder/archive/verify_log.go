@@ -232,6 +232,9 @@ func (v *verification) missing(q VerifyQuery) error {
 // deletedSince learns of what was deleted since the logs were read: a look at all
 // takes hours, and the daemon deletes meanwhile.
 func (v *verification) deletedSince() error {
+	if logs, _, err := audit.Stored(v.ctx, v.a.Store(), ""); err == nil { // else as far as they were read
+		v.stored = logs
+	}
 	return v.eachLog(func(log string) func(audit.Entry) {
 		number, had := v.led.number(log), v.led.sizes[log]
 		return func(e audit.Entry) {
