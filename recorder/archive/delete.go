@@ -2,10 +2,8 @@ package archive
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"path"
 	"time"
 
@@ -32,13 +30,8 @@ func (o deleteOrder) entry(result string) audit.Entry {
 	return audit.Entry{Kind: audit.KindDeleted, Recording: o.Recording, Who: o.By, What: o.Why, Result: result}
 }
 
-func (a *Archive) deleteFile(id string) string { return a.spool(deletingDir, id+".json") }
-
 // deleting tells whether a recording is on its way out.
-func (a *Archive) deleting(id string) bool {
-	_, err := a.fsys.Stat(a.deleteFile(id))
-	return err == nil
-}
+func (a *Archive) deleting(id string) bool { return a.hasOrder(deletingDir, id) }
 
 // delete deletes a recording, its row and what is kept of it here. The log says so
 // before the first object goes and behind the last. The manifest goes first: what
@@ -57,7 +50,7 @@ func (a *Archive) delete(ctx context.Context, p place, o deleteOrder) error {
 	if err := a.mayGo(ctx, p); err != nil {
 		return err
 	}
-	if err := a.saveDelete(o); err != nil {
+	if err := a.saveOrder(deletingDir, o.Recording, o); err != nil {
 		return err
 	}
 	return a.carryOutDelete(ctx, p, o)
@@ -68,24 +61,6 @@ func (a *Archive) inUse(id string) bool {
 	return a.isLive(id) || a.inSpool(id) || a.isSpooled(id) || a.pinned(id) || a.ordered(id) || a.deferred.has(id)
 }
 
-func (a *Archive) saveDelete(o deleteOrder) error {
-	js, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	if err := vfs.MkdirAll(a.fsys, a.spool(deletingDir)); err != nil {
-		return err
-	}
-	return vfs.WriteFile(a.fsys, a.deleteFile(o.Recording), js)
-}
-
-func (a *Archive) dropDelete(o deleteOrder) error {
-	if err := a.fsys.Remove(a.deleteFile(o.Recording)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
 // carryOutDelete does what is left to do of an order, and forgets it.
 func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) error {
 	if !o.Begun {
@@ -93,7 +68,7 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 			return err // the log may have it all the same: DeleteDue says there that it came to nothing
 		}
 		o.Begun = true
-		if err := a.saveDelete(o); err != nil {
+		if err := a.saveOrder(deletingDir, o.Recording, o); err != nil {
 			return errors.Join(err, a.trace(ctx, o.entry(audit.ResultFailed)))
 		}
 	}
@@ -118,14 +93,14 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 		return err
 	}
 	a.notify("recording.deleted", map[string]any{"recording": o.Recording, "reason": o.Why})
-	return a.dropDelete(o)
+	return a.dropOrder(deletingDir, o.Recording)
 }
 
 // refuseDelete ends an order that came to nothing, and returns why.
 func (a *Archive) refuseDelete(ctx context.Context, o deleteOrder, why error) error {
 	e := o.entry(audit.ResultRefused)
 	e.What += ": " + why.Error()
-	return errors.Join(why, a.trace(ctx, e), a.dropDelete(o))
+	return errors.Join(why, a.trace(ctx, e), a.dropOrder(deletingDir, o.Recording))
 }
 
 // heldSince tells whether a recording that is whole was put under legal hold since its
@@ -167,7 +142,7 @@ func (a *Archive) deleteObjects(ctx context.Context, p place) error {
 		return err
 	}
 	for _, name := range names {
-		if err := p.store.Delete(ctx, p.object(name)); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		if err := deleteObject(ctx, p.store, p.object(name)); err != nil {
 			return err
 		}
 	}
@@ -178,23 +153,19 @@ func (a *Archive) deleteObjects(ctx context.Context, p place) error {
 func (a *Archive) deleteManifest(ctx context.Context, p place) error {
 	a.proof.replacing.Lock()
 	defer a.proof.replacing.Unlock()
-	err := p.store.Delete(ctx, p.object(segment.ManifestFile))
-	if errors.Is(err, recorder.ErrNotFound) {
-		return nil
-	}
-	return err
+	return deleteObject(ctx, p.store, p.object(segment.ManifestFile))
 }
 
 // forget removes what is known of a recording, and what is kept of it here.
 func (a *Archive) forget(ctx context.Context, p place) error {
 	id := p.id()
 	a.notes.Lock()
-	err := a.fsys.Remove(a.spool(rowsDir, id+".json"))
+	err := a.removeFile(a.spool(rowsDir, id+".json"))
 	a.notes.Unlock()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return err
 	}
-	if err := a.fsys.Remove(a.spool(unlinkedDir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := a.removeFile(a.spool(unlinkedDir, id+".json")); err != nil {
 		return err
 	}
 	if err := vfs.RemoveAll(a.fsys, a.spool(keptDir, id)); err != nil {

@@ -94,7 +94,7 @@ func (a *Archive) sweep(ctx context.Context, j *job, m *recorder.Manifest) error
 		}
 	}
 	for _, name := range gone {
-		if err := st.Delete(ctx, name); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		if err := deleteObject(ctx, st, name); err != nil {
 			return err
 		}
 	}

@@ -221,11 +221,7 @@ func (x *expiring) row(r *recorder.Row) error {
 		return nil
 	}
 	if x.q.DryRun {
-		var held *heldError
-		if err := x.a.mayGo(x.ctx, p); errors.As(err, &held) {
-			x.Held++
-			return nil
-		} else if err != nil {
+		if err := x.a.mayGo(x.ctx, p); err != nil {
 			return x.failed(r.Manifest.ID, err)
 		}
 		if x.q.Each != nil {
@@ -236,10 +232,22 @@ func (x *expiring) row(r *recorder.Row) error {
 	return x.delete(p, r, m, due)
 }
 
-// failed counts what cannot be read or deleted, and ends the run when that is not of one
-// recording alone.
+// failed counts what stays, or cannot be read or deleted, and ends the run when that is not
+// of one recording alone.
 func (x *expiring) failed(id string, err error) error {
+	var locked *store.LockedError
+	var held *heldError
 	switch {
+	case errors.As(err, &held):
+		x.Held++
+		return nil
+	case errors.Is(err, errBusy):
+		x.Busy++
+		return nil
+	case errors.As(err, &locked):
+		x.Locked++
+		x.a.retained.postpone(id, later{until: locked.Until}, x.now)
+		return nil
 	case errors.Is(err, recorder.ErrNotFound):
 		x.Missing++
 		if len(x.gone) < laterMax {
@@ -358,20 +366,7 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 	err := x.a.delete(x.ctx, p, deleteOrder{
 		Recording: m.ID, Prefix: p.prefix, Store: p.name, Why: why, By: whyRetention, At: x.now.UTC().Round(0),
 	})
-	var locked *store.LockedError
-	var held *heldError
-	switch {
-	case errors.As(err, &held):
-		x.Held++
-		return nil
-	case errors.Is(err, errBusy):
-		x.Busy++
-		return nil
-	case errors.As(err, &locked):
-		x.Locked++
-		x.a.retained.postpone(m.ID, later{until: locked.Until}, x.now)
-		return nil
-	case err != nil:
+	if err != nil {
 		return x.failed(r.Manifest.ID, err)
 	}
 	return x.count(r, m)

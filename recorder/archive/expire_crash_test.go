@@ -118,7 +118,7 @@ func TestOrdersBesideDue(t *testing.T) {
 	})
 	for i := range 5000 {
 		a.shredding.Lock()
-		err := a.saveDelete(deleteOrder{Recording: idOf(i % 7), Why: "x"})
+		err := a.saveOrder(deletingDir, idOf(i%7), deleteOrder{Recording: idOf(i % 7), Why: "x"})
 		a.shredding.Unlock()
 		if err != nil {
 			t.Errorf("order %d: %v", i, err)

@@ -2,11 +2,9 @@ package archive
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -82,7 +80,7 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 		if !o.WhenEnded {
 			return recorder.Shredded{}, &recorder.RefusedError{Why: "the recording goes on: end it first, or have it shredded when it has ended"}
 		}
-		if err := a.saveOrder(o); err != nil {
+		if err := a.saveOrder(shreddingDir, o.Recording, o); err != nil {
 			return recorder.Shredded{}, err
 		}
 		return recorder.Shredded{}, a.trace(ctx, o.entry(audit.ResultWaits))
@@ -103,30 +101,13 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 			return recorder.Shredded{}, err
 		}
 	}
-	if err := a.saveOrder(o); err != nil {
+	if err := a.saveOrder(shreddingDir, o.Recording, o); err != nil {
 		return recorder.Shredded{}, err
 	}
 	return a.carryOut(ctx, p, o)
 }
 
-func (a *Archive) orderFile(id string) string { return a.spool(shreddingDir, id+".json") }
-
-// saveOrder makes an order durable.
-func (a *Archive) saveOrder(o ShredOrder) error {
-	js, err := json.Marshal(o)
-	if err != nil {
-		return err
-	}
-	if err := vfs.MkdirAll(a.fsys, a.spool(shreddingDir)); err != nil {
-		return err
-	}
-	return vfs.WriteFile(a.fsys, a.orderFile(o.Recording), js)
-}
-
-func (a *Archive) ordered(id string) bool {
-	_, err := a.fsys.Stat(a.orderFile(id))
-	return err == nil
-}
+func (a *Archive) ordered(id string) bool { return a.hasOrder(shreddingDir, id) }
 
 // carryOut does what is left to do of an order, and forgets it.
 func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
@@ -143,10 +124,7 @@ func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder
 	if err := a.afterShred(ctx, p); err != nil {
 		return s, err
 	}
-	if err := a.fsys.Remove(a.orderFile(o.Recording)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, err
-	}
-	return s, nil
+	return s, a.dropOrder(shreddingDir, o.Recording)
 }
 
 // destroyKey puts the end of a recording in the place of its key.
@@ -194,48 +172,6 @@ func (a *Archive) afterShred(ctx context.Context, p place) error {
 // start and every few seconds.
 func (a *Archive) ShredDue(ctx context.Context) (int, error) {
 	return a.eachOrder(ctx, shreddingDir, a.shredDue)
-}
-
-// eachOrder calls f for every order in a folder of the spool, and returns how many f says
-// are done.
-func (a *Archive) eachOrder(ctx context.Context, dir string, f func(ctx context.Context, name string) (bool, error)) (n int, failed error) {
-	entries, err := a.fsys.ReadDir(a.spool(dir))
-	if err != nil || a.cfg.ReadOnly {
-		return 0, nil //nolint:nilerr // there is none, or it is tried again
-	}
-	for _, e := range entries {
-		if ctx.Err() != nil {
-			break
-		}
-		name := a.spool(dir, e.Name())
-		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), vfs.TempPrefix) {
-			a.shredding.Lock() // nobody is at it: it was torn by a crash, and promised to nobody
-			_ = a.fsys.Remove(name)
-			a.shredding.Unlock()
-			continue
-		}
-		done, err := f(ctx, name)
-		if done {
-			n++
-		}
-		failed = errors.Join(failed, err)
-	}
-	return n, failed
-}
-
-// readOrder reads an order; false: it was carried out just now, or the error says why not.
-func (a *Archive) readOrder(name string, into any) (there bool, err error) {
-	js, err := vfs.ReadFile(a.fsys, name, markerBytesMax)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(js, into)
-	}
-	if err != nil {
-		return false, fmt.Errorf("read order %s: %w", name, err)
-	}
-	return true, nil
 }
 
 func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
@@ -332,7 +268,7 @@ func (a *Archive) scrubFile(ctx context.Context, st recorder.Store, p place, nam
 		_ = a.fsys.Remove(tmp) // the first error is the one to report
 		return err
 	}
-	if err := st.Delete(ctx, p.object(name)); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+	if err := deleteObject(ctx, st, p.object(name)); err != nil {
 		_ = a.fsys.Remove(tmp) // as above
 		return err
 	}

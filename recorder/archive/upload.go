@@ -358,7 +358,7 @@ func (q *queue) erase(ctx context.Context, it *pending) error {
 		return err
 	}
 	for _, name := range names {
-		if err := q.s.store.Delete(ctx, name); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		if err := deleteObject(ctx, q.s.store, name); err != nil {
 			return err
 		}
 	}
