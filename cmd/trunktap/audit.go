@@ -61,11 +61,14 @@ func (d *daemon) startAudit() error {
 
 // auditTold logs what an operator must mend.
 func (d *daemon) auditTold(err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		d.log.Info("the audit log can be written again")
-		return
+	case errors.Is(err, audit.ErrNotStored):
+		d.log.Error("the audit log does not get into the store: it is kept here, and tried again", "error", err)
+	default:
+		d.log.Error("the audit log fails: recording goes on, nothing is served", "error", err)
 	}
-	d.log.Error("the audit log fails: recording goes on, nothing is served", "error", err)
 }
 
 // noteConfig leaves the hash of the configuration in the log.

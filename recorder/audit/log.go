@@ -41,7 +41,7 @@ type Config struct {
 	Store recorder.Store
 
 	// Told is called by the Log's goroutines with what an operator must know: the
-	// log cannot be written, or can again (nil). May be nil.
+	// log cannot be written, or can again (nil); ErrNotStored. May be nil.
 	Told func(error)
 }
 
@@ -137,6 +137,9 @@ func (l *Log) Identity() *Identity { return l.cfg.Identity }
 
 // ErrClosed is given to calls after Close.
 var ErrClosed = errors.New("audit log is closed")
+
+// ErrNotStored says that the log does not get into the store. It is written, and kept here.
+var ErrNotStored = errors.New("audit log: put it into the store")
 
 // ErrUnavailable says that the log cannot be written; what must not happen
 // without a trace must not happen.

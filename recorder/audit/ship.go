@@ -74,7 +74,7 @@ func (s *shipper) round() {
 		s.stats.ShipFailed.Add(1)
 	}
 	if told := s.cfg.Told; told != nil && err != nil && !s.bad {
-		told(fmt.Errorf("audit log: put it into the store: %w", err))
+		told(fmt.Errorf("%w: %w", ErrNotStored, err))
 	}
 	s.bad = err != nil
 }

@@ -324,7 +324,7 @@ func TestShipDamaged(t *testing.T) {
 	damaged := st.objects[first]
 	forgetShipped(t, mem)
 	write(4000, 2*time.Minute)
-	if told == nil || !strings.Contains(told.Error(), "damaged") || !bytes.Equal(st.objects[first], damaged) || len(mem.Files()) < kept {
+	if !errors.Is(told, ErrNotStored) || !strings.Contains(told.Error(), "damaged") || !bytes.Equal(st.objects[first], damaged) || len(mem.Files()) < kept {
 		t.Errorf("told %v; %d files, %d before", told, len(mem.Files()), kept)
 	}
 	if _, findings := check(t, mem); len(findings) != 0 {
