@@ -268,7 +268,7 @@ func (e Epoch) chunk(ctx context.Context, from, to int64, last point) (content [
 		return nil, 0, err
 	}
 	if n = from; fileOf(firsts, from) < 0 { // what is kept behind it would pass for it
-		return nil, 0, fmt.Errorf("entry %d is kept neither here nor in the store", from)
+		return nil, 0, fmt.Errorf("%w: entry %d of %s is kept neither here nor there", errDiffers, from, e.Name)
 	}
 	err = e.Each(ctx, from, func(line []byte) error {
 		if n == to || len(content)+len(line) > shipBytesMax {

@@ -343,6 +343,14 @@ func TestShipDamaged(t *testing.T) {
 
 // TestShipElsewhere: a log that differs from what the store has does not keep the others from it.
 func TestShipElsewhere(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		shipElsewhere(t, lost)
+	}
+}
+
+// shipElsewhere damages what the store has of a log, and what is here; or both are lost.
+func shipElsewhere(t *testing.T, lost bool) {
+	t.Helper()
 	mem, st := vfstest.NewMem(), &memStore{}
 	var told error
 	write := func(years int) {
@@ -362,6 +370,9 @@ func TestShipElsewhere(t *testing.T) {
 		if strings.HasSuffix(name, ".log") {
 			st.objects[name] = bytes.Replace(content, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1)
 		}
+		if strings.HasSuffix(name, ".log") && lost {
+			delete(st.objects, name)
+		}
 	}
 	forgetShipped(t, mem)
 	epochs, err := OpenDir(mem, "/audit").Epochs()
@@ -373,12 +384,23 @@ func TestShipElsewhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := vfs.WriteFile(mem, name, content[:len(content)/2]); err != nil { // the next one is begun anew
+	if err := mem.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	kept := name
+	if lost { // the first file: another begins behind it
+		dir := "/audit/" + epochs[0] + "/"
+		kept = dir + entriesFile(2)
+		if err := mem.Rename(dir+pointsFile(0), dir+pointsFile(2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := vfs.WriteFile(mem, kept, content[:len(content)/2]); err != nil { // the next one is begun anew
 		t.Fatal(err)
 	}
 	write(1)
 	logs, _, err := Stored(context.Background(), st, "")
-	if err != nil || len(logs) != 2 || told == nil {
-		t.Errorf("%d logs, %v; told %v", len(logs), err, told)
+	if want := map[bool]int{false: 2, true: 1}[lost]; err != nil || len(logs) != want || told == nil {
+		t.Errorf("lost %v: %d logs, %v; told %v", lost, len(logs), err, told)
 	}
 }
