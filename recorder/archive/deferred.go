@@ -190,7 +190,7 @@ func isLossless(format string) bool {
 func (d *deferral) waits(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.ContainsFunc(d.jobs, func(j *job) bool { return j.Recording == id })
+	return d.queued(id)
 }
 
 // has tells whether a recording waits or is under way. One that was given up, or whose
@@ -198,7 +198,12 @@ func (d *deferral) waits(id string) bool {
 func (d *deferral) has(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Contains(d.under, id) || slices.ContainsFunc(d.jobs, func(j *job) bool { return j.Recording == id })
+	return slices.Contains(d.under, id) || d.queued(id)
+}
+
+// queued tells whether a job waits; d.mu is held.
+func (d *deferral) queued(id string) bool {
+	return slices.ContainsFunc(d.jobs, func(j *job) bool { return j.Recording == id })
 }
 
 func (d *deferral) room(j *job, cfg DeferredConfig) bool {

@@ -131,7 +131,7 @@ func (x *expiring) run() error {
 		return nil
 	}
 	if x.q.Room != nil { // while another run was waited for it may have been made
-		if x.room = x.q.Room(); !x.wanting() {
+		if x.room = x.q.Room(); !wanting(x.room) {
 			return nil
 		}
 	}
@@ -159,8 +159,8 @@ func (x *expiring) run() error {
 }
 
 // wanting tells whether room is wanted anywhere still.
-func (x *expiring) wanting() bool {
-	return slices.ContainsFunc(x.room, func(r Room) bool { return r.Bytes > 0 })
+func wanting(rooms []Room) bool {
+	return slices.ContainsFunc(rooms, func(r Room) bool { return r.Bytes > 0 })
 }
 
 // roomOf is what is wanted where a store lies; nil: nothing.
@@ -383,7 +383,7 @@ func (x *expiring) count(r *recorder.Row, m *recorder.Manifest) error {
 	x.Bytes += bytes
 	if room := x.roomOf(r.Store); room != nil {
 		room.Bytes -= bytes
-		if !x.wanting() {
+		if !wanting(x.room) {
 			return errEnough
 		}
 	}

@@ -43,7 +43,7 @@ func (a *Archive) makeRoom(ctx context.Context, low []DiskState, now time.Time) 
 		defer close(m.done)
 		m.r, m.err = a.Expire(ctx, ExpireQuery{Stores: stores, Room: func() []Room {
 			rooms := a.wanted(a.again(low))
-			m.idle = !slices.ContainsFunc(rooms, func(r Room) bool { return r.Bytes > 0 })
+			m.idle = !wanting(rooms)
 			return rooms
 		}})
 	})
