@@ -100,7 +100,7 @@ func (c *Catalog) Backup(ctx context.Context, to io.Writer) (n int64, err error)
 	}
 	for last := int64(math.MinInt64); ; {
 		var rows []found
-		if err := c.selectFound().Conn(conn).Where("r.key > ?", last).OrderExpr("r.key").Limit(backupBatch).Scan(ctx, &rows); err != nil {
+		if err := recordings.Key.above(last).on(c.selectFound().Conn(conn)).OrderExpr(recordings.Key.sql()).Limit(backupBatch).Scan(ctx, &rows); err != nil {
 			return n, c.fail("backup", err)
 		}
 		for i := range rows {

@@ -175,7 +175,7 @@ func (c *Catalog) Get(ctx context.Context, id string) (recorder.Row, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var f found
-	err := c.selectFound().Where("r.id = ?", clean(id)).Limit(1).Scan(ctx, &f)
+	err := recordings.ID.is(clean(id)).on(c.selectFound()).Limit(1).Scan(ctx, &f)
 	if errors.Is(err, sql.ErrNoRows) {
 		return recorder.Row{}, fmt.Errorf("recording %s: %w", id, recorder.ErrNotFound)
 	}
@@ -189,9 +189,11 @@ func (c *Catalog) Get(ctx context.Context, id string) (recorder.Row, error) {
 	return out, nil
 }
 
+// withManifests joins recordings with their manifests.
+var withManifests = "JOIN " + manifests.as() + " ON " + manifests.Key.sql() + " = " + recordings.Key.sql()
+
 func (c *Catalog) selectFound() *bun.SelectQuery {
-	return c.db.NewSelect().TableExpr("recordings AS r").Join("JOIN manifests AS m ON m.key = r.key").
-		Column("r.key", "r.prefix", "r.node", "r.store", "r.manifest_bytes", "r.other_bytes", "r.spooled", "m.manifest")
+	return c.db.NewSelect().TableExpr(recordings.as()).Join(withManifests).Column(foundColumns...)
 }
 
 // Delete implements recorder.Catalog.

@@ -13,50 +13,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect"
 	"github.com/uptrace/bun/schema"
 
 	"github.com/trunktap/trunktap/recorder"
 )
-
-// row is a recording as the table has it: what it is sorted, narrowed down and
-// accounted by.
-type row struct {
-	bun.BaseModel `bun:"table:recordings,alias:r"`
-
-	Key          int64     `bun:"key,pk"` // microseconds of its origin since 1970, or the next that is free
-	ID           string    `bun:"id"`
-	OriginNS     int64     `bun:"origin_ns"`
-	Prefix       string    `bun:"prefix"`
-	FromNumber   string    `bun:"from_number"`
-	ToNumber     string    `bun:"to_number"`
-	RealMS       int64     `bun:"real_ms"`
-	AudioMS      int64     `bun:"audio_ms"`
-	SuppressedMS int64     `bun:"suppressed_ms"`
-	GapMS        int64     `bun:"gap_ms"`
-	MOS          float64   `bun:"mos"`     // of the worst stream; 0: no estimate
-	Loss         float64   `bun:"loss"`    // percent, of the worst stream
-	Windows      string    `bun:"windows"` // JSON: reason → milliseconds
-	Terms        termsCell `bun:"terms"`
-	usageKey
-	Bytes         int64 `bun:"bytes"` // of audio
-	ManifestBytes int64 `bun:"manifest_bytes"`
-	OtherBytes    int64 `bun:"other_bytes"`
-	Spooled       int64 `bun:"spooled"` // 1: the store has not all of it yet
-
-	manifest []byte // packed; in a table of its own, so that the rows lie close together
-}
-
-// usageKey is what stored bytes are accounted by.
-type usageKey struct {
-	Day   string `bun:"day"` // of the origin, in UTC: 2026-11-22
-	Trunk string `bun:"trunk"`
-	User  string `bun:"user_name"`
-	Kind  string `bun:"kind"`
-	Store string `bun:"store"`
-	Node  string `bun:"node"`
-}
 
 // termsCell are a row's terms in the shape of its database: SQLite has the exact
 // ones in a text, and all in an index of their own; PostgreSQL has all in a tsvector.
@@ -185,18 +146,6 @@ func (p numberPlan) encodeTerms(key int64, r *recorder.Row) row {
 	out := row{Key: key}
 	out.Terms.terms = termsOf(r, measure(m), p.numberOf(m.Call.From), p.numberOf(m.Call.To))
 	return out
-}
-
-// found is a row as a listing reads it.
-type found struct {
-	Key           int64  `bun:"key"`
-	Prefix        string `bun:"prefix"`
-	Node          string `bun:"node"`
-	Store         string `bun:"store"`
-	ManifestBytes int64  `bun:"manifest_bytes"`
-	OtherBytes    int64  `bun:"other_bytes"`
-	Spooled       int64  `bun:"spooled"`
-	Manifest      []byte `bun:"manifest"`
 }
 
 func (f *found) decode() (recorder.Row, error) {

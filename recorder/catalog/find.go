@@ -95,10 +95,9 @@ type share struct {
 	late bool
 }
 
-// hit is a row that was found.
-type hit struct {
-	Key    int64 `bun:"key"`
-	RealMS int64 `bun:"real_ms"`
+// compare compares rows with a hit, as orders of duration have them.
+func (h hit) compare(op string) cond {
+	return pairs(recordings.RealMS, recordings.Key, op, h.RealMS, h.Key)
 }
 
 // hits are what a search found, and how far it came.
@@ -189,7 +188,7 @@ func (c *Catalog) read(ctx context.Context, list []hit) (map[int64]*found, error
 		keys[i] = h.Key
 	}
 	var rows []found
-	if err := c.selectFound().Where("r.key IN (?)", bun.List(keys)).Scan(ctx, &rows); err != nil {
+	if err := recordings.Key.among(keys).on(c.selectFound()).Scan(ctx, &rows); err != nil {
 		return nil, err
 	}
 	byKey := make(map[int64]*found, len(rows))
@@ -226,7 +225,7 @@ func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 		if wide && !have.late {
 			return w.sorted(ctx, c.e.within(w.byTerms(s.must), s.lo, s.hi))
 		}
-		return w.sorted(ctx, w.rows(c.db.NewSelect().TableExpr("recordings AS r")))
+		return w.sorted(ctx, w.rows(c.db.NewSelect().TableExpr(recordings.as())))
 	case s.byDuration() && have.lazy:
 		return w.byClass(ctx)
 	case s.byDuration():
@@ -253,12 +252,12 @@ func (w *walk) shortTime(ctx context.Context) bool {
 	if w.s.lo == math.MinInt64 && w.s.hi == math.MaxInt64 {
 		return false
 	}
-	return w.few(ctx, w.c.db.NewSelect().TableExpr("recordings AS r").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi))
+	return w.few(ctx, recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as())))
 }
 
 // fewDurations tells whether few rows have the durations asked for.
 func (w *walk) fewDurations(ctx context.Context) bool {
-	return w.few(ctx, w.c.e.byDurations(w.c.db).Where("r.real_ms >= ? AND r.real_ms <= ?", w.s.shortMS, w.s.longMS))
+	return w.few(ctx, allOf(recordings.RealMS.atLeast(w.s.shortMS), recordings.RealMS.atMost(w.s.longMS)).on(w.c.e.byDurations(w.c.db)))
 }
 
 func (w *walk) few(ctx context.Context, q *bun.SelectQuery) bool {
@@ -274,35 +273,35 @@ func (w *walk) byTerms(must []match) *bun.SelectQuery {
 
 // rows restricts a selection of rows to those asked for.
 func (w *walk) rows(q *bun.SelectQuery) *bun.SelectQuery {
-	return w.s.inRows(w.c.e, q.Column("r.key", "r.real_ms"), true)
+	return w.s.inRows(w.c.e, q.Column(hitColumns...), true)
 }
 
 func (w *walk) orderBy() string {
 	switch w.s.order {
 	case recorder.OrderLongest:
-		return "real_ms DESC, key DESC"
+		return recordings.RealMS.desc() + ", " + recordings.Key.desc()
 	case recorder.OrderShortest:
-		return "real_ms ASC, key ASC"
+		return recordings.RealMS.asc() + ", " + recordings.Key.asc()
 	case recorder.OrderOldest:
-		return "key ASC"
+		return recordings.Key.asc()
 	default:
-		return "key DESC"
+		return recordings.Key.desc()
 	}
 }
 
 // behind restricts q to what comes after the page before, in order of duration.
 func (w *walk) behind(q *bun.SelectQuery, h hit) *bun.SelectQuery {
 	if w.s.desc() {
-		return q.Where("(r.real_ms, r.key) < (?, ?)", h.RealMS, h.Key)
+		return h.compare("<").on(q)
 	}
-	return q.Where("(r.real_ms, r.key) > (?, ?)", h.RealMS, h.Key)
+	return h.compare(">").on(q)
 }
 
 // sorted looks at all rows that q selects and sorts them.
 func (w *walk) sorted(ctx context.Context, q *bun.SelectQuery) (hits, error) {
 	lo, hi := w.keys()
 	if lo != math.MinInt64 || hi != math.MaxInt64 {
-		q = q.Where("r.key >= ? AND r.key < ?", lo, hi)
+		q = recordings.Key.within(lo, hi).on(q)
 	}
 	if w.s.after && w.s.byDuration() {
 		q = w.behind(q, hit{w.s.key, w.s.realMS})

@@ -15,7 +15,7 @@ import (
 )
 
 func (e *postgresEngine) windowExpr(reason string) cond {
-	return cond{"coalesce((r.windows->>?)::bigint, 0)", []any{reason}}
+	return cond{"coalesce((" + recordings.Windows.sql() + "->>?)::bigint, 0)", []any{reason}}
 }
 
 // tsquery spells a search of the terms.
@@ -37,21 +37,28 @@ func tsquery(must []match) string {
 	return b.String()
 }
 
+// matches is a condition on the terms of a row.
+func matches(must []match) cond {
+	return cond{recordings.Terms.sql() + " @@ ?::tsquery", []any{tsquery(must)}}
+}
+
 func (e *postgresEngine) has(must []match) []cond {
 	if len(must) == 0 {
 		return nil
 	}
 	// In this form no index serves it: beside a span of keys or durations the planner
 	// would rather read all of a common prefix from the index of terms.
-	return []cond{{"(r.terms @@ ?::tsquery) IS TRUE", []any{tsquery(must)}}}
+	c := matches(must)
+	return []cond{{"(" + c.sql + ") IS TRUE", c.args}}
 }
 
 func (e *postgresEngine) lacks(m match) cond {
-	return cond{"NOT r.terms @@ ?::tsquery", []any{tsquery([]match{m})}}
+	c := matches([]match{m})
+	return cond{"NOT " + c.sql, c.args}
 }
 
 func (e *postgresEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings AS r").Column("r.key", "r.real_ms").Where("r.terms @@ ?::tsquery", tsquery(must))
+	return matches(must).on(db.NewSelect().TableExpr(recordings.as()).Column(hitColumns...))
 }
 
 func (e *postgresEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
@@ -59,7 +66,7 @@ func (e *postgresEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery 
 }
 
 func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings AS r")
+	return db.NewSelect().TableExpr(recordings.as())
 }
 
 // few asks the planner, whose statistics know the most common terms.
@@ -80,7 +87,7 @@ func (e *postgresEngine) few(ctx context.Context, db *bun.DB, s *search, p pace,
 	rows := out[0].Plan.Rows
 	// The estimate takes terms to be independent, so it may be far too low: spans do not mind.
 	var all float64
-	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = 'recordings'::regclass").Scan(ctx, &all)
+	err := db.NewRaw("SELECT reltuples FROM pg_class WHERE oid = ?::regclass", recordings.name).Scan(ctx, &all)
 	return share{few: rows <= float64(p.fewApart), lazy: err == nil && rows*p.lazyShare <= all, rows: max(int64(rows), 1), guessed: slices.ContainsFunc(s.must, isPrefix)}
 }
 
@@ -110,7 +117,7 @@ func (e *postgresEngine) hours(from, to int64) []string { return spansOf(from, t
 // hours: that is quick unless all of it is common and nothing has everything.
 func (e *postgresEngine) apart(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	if or := e.hours(from, to); len(or) > 0 {
-		q = q.Where("r.terms @@ ?::tsquery", tsquery([]match{{or: or}}))
+		q = matches([]match{{or: or}}).on(q)
 	}
 	return q
 }
@@ -125,13 +132,14 @@ func (e *postgresEngine) expand(_ context.Context, _ *bun.DB, must []match, _ in
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
 	// Keys in this form are looked at in the rows: of their own index the planner would read
 	// all in the span.
-	return q.Where("(r.key >= ? AND r.key < ?) IS TRUE", from, to)
+	c := recordings.Key.within(from, to)
+	return cond{"(" + c.sql + ") IS TRUE", c.args}.on(q)
 }
 
 // sorted keeps the planner from walking through a whole table in order, hoping
 // to meet what is asked for soon.
 func (e *postgresEngine) sorted(ctx context.Context, db bun.IDB, q *bun.SelectQuery, order string, limit int64) ([]hit, error) {
 	var list []hit
-	err := db.NewRaw("WITH x AS MATERIALIZED (?) SELECT key, real_ms FROM x ORDER BY ? LIMIT ?", q, bun.Safe(order), limit).Scan(ctx, &list)
+	err := db.NewRaw("WITH x AS MATERIALIZED (?) SELECT ? FROM x ORDER BY ? LIMIT ?", q, bun.Safe(names(recordings.Key, recordings.RealMS)), bun.Safe(order), limit).Scan(ctx, &list)
 	return list, err
 }

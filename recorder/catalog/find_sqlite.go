@@ -13,7 +13,7 @@ import (
 )
 
 func (e *sqliteEngine) windowExpr(reason string) cond {
-	return cond{"coalesce(json_extract(r.windows, ?), 0)", []any{`$."` + reason + `"`}}
+	return cond{"coalesce(json_extract(" + recordings.Windows.sql() + ", ?), 0)", []any{`$."` + reason + `"`}}
 }
 
 // matchOf spells a search of FTS5.
@@ -35,43 +35,52 @@ func matchOf(must []match) string {
 	return b.String()
 }
 
+// ftsRow is the row that the index of terms has in its own way: FTS5 is no table of both
+// databases. It is the key of the recording.
+var ftsRow = column[int64]{table{"recordings_terms", "t"}, "rowid"}
+
+// fts selects what has terms.
+func fts(db *bun.DB, must []match) *bun.SelectQuery {
+	return db.NewSelect().TableExpr(ftsRow.of.as()).Where("t.recordings_terms MATCH ?", matchOf(must))
+}
+
 // has looks fields up in the row itself, words and grams in their index.
 func (e *sqliteEngine) has(must []match) []cond {
 	var out []cond
 	var rest []match
 	for _, m := range must {
 		if m.short {
-			out = append(out, cond{"instr(r.terms, ?) > 0", []any{" " + m.term + " "}})
+			out = append(out, cond{"instr(" + recordings.Terms.sql() + ", ?) > 0", []any{" " + m.term + " "}})
 		} else {
 			rest = append(rest, m)
 		}
 	}
 	if len(rest) > 0 {
-		out = append(out, cond{"EXISTS (SELECT 1 FROM recordings_terms WHERE recordings_terms MATCH ? AND rowid = r.key)", []any{matchOf(rest)}})
+		out = append(out, cond{"EXISTS (SELECT 1 FROM recordings_terms WHERE recordings_terms MATCH ? AND rowid = " + recordings.Key.sql() + ")", []any{matchOf(rest)}})
 	}
 	return out
 }
 
 func (e *sqliteEngine) lacks(m match) cond {
-	return cond{"instr(r.terms, ?) = 0", []any{" " + m.term + " "}}
+	return cond{"instr(" + recordings.Terms.sql() + ", ?) = 0", []any{" " + m.term + " "}}
 }
 
 // byTerms joins so that FTS5 comes first: its rows come in order of keys, when it is
 // its own that they are sorted by.
 func (e *sqliteEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings_terms AS t CROSS JOIN recordings AS r ON r.key = t.rowid").
-		ColumnExpr("t.rowid AS key").Column("r.real_ms").Where("t.recordings_terms MATCH ?", matchOf(must))
+	return fts(db, must).Join("CROSS JOIN "+recordings.as()+" ON "+recordings.Key.sql()+" = "+ftsRow.sql()).
+		ColumnExpr("? AS ?", bun.Safe(ftsRow.sql()), bun.Safe(recordings.Key.bare())).Column(recordings.RealMS.sql())
 }
 
 // keysByTerms reads no row.
 func (e *sqliteEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("t.rowid AS key").ColumnExpr("0 AS real_ms").
-		Where("t.recordings_terms MATCH ?", matchOf(must))
+	return fts(db, must).ColumnExpr("? AS ?", bun.Safe(ftsRow.sql()), bun.Safe(recordings.Key.bare())).
+		ColumnExpr("0 AS ?", bun.Safe(recordings.RealMS.bare()))
 }
 
 // byDurations names the index: without statistics it is the keys that would be gone through.
 func (e *sqliteEngine) byDurations(db *bun.DB) *bun.SelectQuery {
-	return db.NewSelect().TableExpr("recordings AS r INDEXED BY recordings_duration")
+	return db.NewSelect().TableExpr(recordings.as() + " INDEXED BY recordings_duration")
 }
 
 const expandBudget = 30 * time.Millisecond
@@ -109,8 +118,7 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, c
 	ctx, cancel := context.WithTimeout(ctx, fewBudget)
 	defer cancel()
 	var n int64
-	sub := db.NewSelect().TableExpr("recordings_terms AS t").ColumnExpr("1").Where("t.recordings_terms MATCH ?", matchOf(s.must)).
-		Where("t.rowid >= ? AND t.rowid < ?", s.lo, s.hi).Limit(p.fewApart + 1)
+	sub := ftsRow.within(s.lo, s.hi).on(fts(db, s.must).ColumnExpr("1")).Limit(p.fewApart + 1)
 	err := db.NewSelect().TableExpr("(?) AS x", sub).ColumnExpr("count(*)").Scan(ctx, &n)
 	if err == nil && n <= p.fewApart {
 		return share{few: true}
@@ -120,10 +128,11 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, c
 			return share{lazy: true}
 		}
 	}
-	newest := db.NewSelect().TableExpr("recordings AS r").ColumnExpr("r.terms").Where("r.key >= ? AND r.key < ?", s.lo, s.hi).OrderExpr("r.key DESC").Limit(p.firstStep)
+	newest := recordings.Key.within(s.lo, s.hi).on(db.NewSelect().TableExpr(recordings.as()).ColumnExpr(recordings.Terms.sql())).
+		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(p.firstStep)
 	q := db.NewSelect().TableExpr("(?) AS r", newest).ColumnExpr("count(*)")
 	for _, c := range e.has(s.must) {
-		q = q.Where(c.sql, c.args...)
+		q = c.on(q)
 	}
 	err = q.Scan(ctx, &n)
 	return share{lazy: err != nil || float64(n)*p.lazyShare <= float64(p.firstStep)}
@@ -150,7 +159,7 @@ func (e *sqliteEngine) apart(q *bun.SelectQuery, _, _ int64) *bun.SelectQuery { 
 func (e *sqliteEngine) wholeFirst() bool { return true }
 
 func (e *sqliteEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
-	return q.Where("t.rowid >= ? AND t.rowid < ?", from, to)
+	return ftsRow.within(from, to).on(q)
 }
 
 // bounded relies on the driver, which interrupts a statement whose context ends.

@@ -20,8 +20,8 @@ func (w *walk) common(ctx context.Context) bool {
 		return w.commonRows(ctx)
 	}
 	var list []hit
-	err := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).
-		OrderExpr("r.key DESC").Limit(lateStep).Scan(ctx, &list)
+	err := recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as()).Column(recordings.Key.sql())).
+		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(lateStep).Scan(ctx, &list)
 	if err != nil {
 		return false
 	}
@@ -32,7 +32,8 @@ func (w *walk) common(ctx context.Context) bool {
 
 // commonRows tells the same where the rows themselves have it.
 func (w *walk) commonRows(ctx context.Context) bool {
-	newest := w.c.db.NewSelect().TableExpr("recordings AS r").Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi).OrderExpr("r.key DESC").Limit(w.c.pace.firstStep)
+	newest := recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as())).
+		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(w.c.pace.firstStep)
 	some := walk{c: w.c, s: w.s}
 	some.lookLate()
 	var n int64

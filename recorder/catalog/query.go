@@ -24,12 +24,6 @@ type match struct {
 
 func isPrefix(m match) bool { return m.prefix }
 
-// cond is a condition on columns of r.
-type cond struct {
-	sql  string
-	args []any
-}
-
 // search is a query as both engines understand it.
 type search struct {
 	must  []match // found by the index of terms
@@ -103,14 +97,14 @@ func (p numberPlan) compile(q *recorder.Query) (*search, error) {
 func (s *search) times(q *recorder.Query) {
 	if !q.From.IsZero() {
 		s.lo = micros(q.From)
-		s.and("r.origin_ns >= ?", bound(q.From))
+		s.and(recordings.OriginNS.atLeast(bound(q.From)))
 	}
 	if !q.To.IsZero() {
 		s.hi = micros(q.To)
 		if s.hi < math.MaxInt64/1000-keySlack {
 			s.hi += keySlack
 		}
-		s.and("r.origin_ns < ?", bound(q.To))
+		s.and(recordings.OriginNS.below(bound(q.To)))
 	}
 	s.bounded = !q.From.IsZero() && !q.To.IsZero()
 }
@@ -126,7 +120,7 @@ func bound(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-func (s *search) and(sql string, args ...any) { s.where = append(s.where, cond{sql, args}) }
+func (s *search) and(c cond) { s.where = append(s.where, c) }
 
 func (s *search) exact(field rune, value string) {
 	if value != "" {
@@ -170,7 +164,7 @@ func (s *search) fields(q *recorder.Query) {
 	case recorder.GapsYes:
 		s.exact(termGap, recorder.GapsYes)
 	case recorder.GapsNo:
-		s.and("r.gap_ms = 0")
+		s.and(recordings.GapMS.is(0))
 	}
 }
 
@@ -188,15 +182,15 @@ func (s *search) spans(q *recorder.Query) {
 	if q.DurationMin > 0 {
 		s.tail(termLonger, "", longerTails, q.DurationMin.Seconds())
 		s.shortMS = q.DurationMin.Milliseconds()
-		s.and("r.real_ms >= ?", s.shortMS)
+		s.and(recordings.RealMS.atLeast(s.shortMS))
 	}
 	if q.DurationMax > 0 {
 		s.longMS = q.DurationMax.Milliseconds()
-		s.and("r.real_ms <= ?", s.longMS)
+		s.and(recordings.RealMS.atMost(s.longMS))
 	}
 	if q.GapsMin > 0 {
 		s.tail(termGapMS, "", gapTails, q.GapsMin.Seconds())
-		s.and("r.gap_ms >= ?", q.GapsMin.Milliseconds())
+		s.and(recordings.GapMS.atLeast(q.GapsMin.Milliseconds()))
 	}
 }
 
@@ -208,11 +202,11 @@ func (s *search) quality(q *recorder.Query) {
 				break
 			}
 		}
-		s.and("r.mos > 0 AND r.mos < ?", q.MOSBelow)
+		s.and(allOf(recordings.MOS.above(0), recordings.MOS.below(q.MOSBelow)))
 	}
 	if q.LossAbove > 0 {
 		s.tail(termLoss, "", lossTails, q.LossAbove)
-		s.and("r.loss > ?", q.LossAbove)
+		s.and(recordings.Loss.above(q.LossAbove))
 	}
 }
 
@@ -232,10 +226,10 @@ const windowOf = "WINDOW_OF"
 
 func (s *search) windowSum(reason, op string, d time.Duration) {
 	if reason == "" {
-		s.and("r.suppressed_ms "+op+" ?", d.Milliseconds())
+		s.and(recordings.SuppressedMS.compare(op, d.Milliseconds()))
 		return
 	}
-	s.and(windowOf+" "+op+" ?", reason, d.Milliseconds())
+	s.and(cond{windowOf + " " + op + " ?", []any{reason, d.Milliseconds()}})
 }
 
 // text adds the words of a free text.
@@ -258,7 +252,7 @@ func (p numberPlan) numbers(s *search, q *recorder.Query) error {
 	if q.NumberIs != "" {
 		n := cut(p.normal(clean(q.NumberIs)))
 		s.exact(termNumber, n)
-		s.and("(r.from_number = ? OR r.to_number = ?)", n, n)
+		s.and(anyOf(recordings.FromNumber.is(n), recordings.ToNumber.is(n)))
 	}
 	if q.NumberPrefix != "" {
 		n := cut(p.prefix(clean(q.NumberPrefix)))
@@ -337,7 +331,7 @@ func (s *search) grams(part string) {
 }
 
 func (s *search) like(pattern string) {
-	s.and(`(r.from_number LIKE ? ESCAPE '!' OR r.to_number LIKE ? ESCAPE '!')`, pattern, pattern)
+	s.and(anyOf(likePattern(recordings.FromNumber, pattern), likePattern(recordings.ToNumber, pattern)))
 }
 
 func escapeLike(s string) string {
@@ -366,20 +360,18 @@ func hashOf(q *recorder.Query) (h [hashLen]byte) {
 // inRows applies the conditions that are looked up in each row.
 func (s *search) inRows(e engine, q *bun.SelectQuery, terms bool) *bun.SelectQuery {
 	for _, c := range s.where {
-		sql, args := c.sql, c.args
-		if strings.HasPrefix(sql, windowOf) {
-			expr := e.windowExpr(args[0].(string))
-			sql, args = expr.sql+strings.TrimPrefix(sql, windowOf), append(expr.args, args[1:]...)
+		if op, ok := strings.CutPrefix(c.sql, windowOf); ok {
+			expr := e.windowExpr(c.args[0].(string))
+			c = cond{expr.sql + op, append(expr.args, c.args[1:]...)}
 		}
-		q = q.Where(sql, args...)
+		q = c.on(q)
 	}
 	for _, m := range s.not {
-		c := e.lacks(m)
-		q = q.Where(c.sql, c.args...)
+		q = e.lacks(m).on(q)
 	}
 	if terms {
 		for _, c := range e.has(s.must) {
-			q = q.Where(c.sql, c.args...)
+			q = c.on(q)
 		}
 	}
 	return q

@@ -151,14 +151,6 @@ func (c *Catalog) SaveAll(ctx context.Context, rs []recorder.Row) error {
 	return nil
 }
 
-// manifestRow is a manifest as its table has it.
-type manifestRow struct {
-	bun.BaseModel `bun:"table:manifests"`
-
-	Key      int64  `bun:"key,pk"`
-	Manifest []byte `bun:"manifest"`
-}
-
 // put inserts or replaces rows. Each gets a key of its own, as near behind its
 // origin as there is one.
 func (c *Catalog) put(ctx context.Context, tx bun.Tx, rows []row) error {
@@ -223,7 +215,7 @@ func (c *Catalog) insert(ctx context.Context, tx bun.Tx, rows []row, sum usageSu
 			rows[i].Terms.key = rows[i].Key
 		}
 		var in []string
-		if err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Returning("id").Scan(ctx, &in); err != nil {
+		if err := tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Returning(recordings.ID.bare()).Scan(ctx, &in); err != nil {
 			return nil, err
 		}
 		there := make(map[string]bool, len(in))
@@ -253,11 +245,17 @@ func idsOf(rows []row) []string {
 	return ids
 }
 
+// accounted is what take reads of a row: what tells it, and what is summed up of it.
+var accounted = []named{
+	recordings.Key, recordings.ID, recordings.OriginNS,
+	recordings.Day, recordings.Trunk, recordings.User, recordings.Kind, recordings.Store, recordings.Node,
+	recordings.AudioMS, recordings.Bytes, recordings.ManifestBytes, recordings.OtherBytes,
+}
+
 // take deletes rows and returns what they were accounted as, by id.
 func (c *Catalog) take(ctx context.Context, tx bun.Tx, ids []string, sum usageSums) (map[string]row, error) {
 	var old []row
-	err := tx.NewRaw("DELETE FROM recordings WHERE id IN (?) RETURNING key, id, origin_ns, day, trunk, user_name, kind, store, node, audio_ms, bytes, manifest_bytes, other_bytes",
-		bun.List(ids)).Scan(ctx, &old)
+	err := drop(tx, recordings.table, recordings.ID.unaliased().among(ids), accounted...).Scan(ctx, &old)
 	if err != nil || len(old) == 0 {
 		return nil, err
 	}
@@ -267,7 +265,7 @@ func (c *Catalog) take(ctx context.Context, tx bun.Tx, ids []string, sum usageSu
 		keys[i], byID[r.ID] = r.Key, r
 		sum.add(r, -1)
 	}
-	if _, err := tx.NewRaw("DELETE FROM manifests WHERE key IN (?)", bun.List(keys)).Exec(ctx); err != nil {
+	if _, err := drop(tx, manifests.table, manifests.Key.unaliased().among(keys)).Exec(ctx); err != nil {
 		return nil, err
 	}
 	return byID, c.e.dropTerms(ctx, tx, keys)

@@ -74,14 +74,14 @@ func saveCopies(t *testing.T, c *Catalog, rows int, apart int64) {
 func same(t *testing.T, got, want *Catalog, queries []string) {
 	t.Helper()
 	for _, q := range queries {
-		g, w := table(t, got, q), table(t, want, q)
+		g, w := rowsOf(t, got, q), rowsOf(t, want, q)
 		if d := gocmp.Diff(w, g); d != "" || len(g) == 0 {
 			t.Errorf("%s: %d rows (-saved +loaded):\n%.2000s", q, len(g), d)
 		}
 	}
 }
 
-func table(t *testing.T, c *Catalog, query string) (out []string) {
+func rowsOf(t *testing.T, c *Catalog, query string) (out []string) {
 	t.Helper()
 	rows, err := c.db.QueryContext(t.Context(), query)
 	if err != nil {

@@ -115,6 +115,6 @@ func (e *sqliteEngine) saveTerms(ctx context.Context, tx bun.Tx, rows []row) err
 }
 
 func (e *sqliteEngine) dropTerms(ctx context.Context, tx bun.Tx, keys []int64) error {
-	_, err := tx.NewRaw("DELETE FROM recordings_terms WHERE rowid IN (?)", bun.List(keys)).Exec(ctx)
+	_, err := drop(tx, ftsRow.of, ftsRow.unaliased().among(keys)).Exec(ctx)
 	return err
 }

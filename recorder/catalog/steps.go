@@ -66,8 +66,8 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 	most := int64(w.n + 1 - len(w.out.list))
 	err = w.inTime(ctx, w.tries(lazy), func(ctx context.Context, db bun.IDB) error {
 		if !lazy {
-			q := w.rows(w.c.db.NewSelect().TableExpr("recordings AS r")).Where("r.key >= ? AND r.key < ?", from, to)
-			list, err = w.scan(ctx, db, q.OrderExpr("r."+w.orderBy()), most)
+			q := recordings.Key.within(from, to).on(w.rows(w.c.db.NewSelect().TableExpr(recordings.as())))
+			list, err = w.scan(ctx, db, q.OrderExpr(w.timeOrder()), most)
 			return err
 		}
 		list, err = w.c.e.sorted(ctx, db, w.c.e.within(w.spanTerms(from, to), from, to), w.orderBy(), most)
@@ -129,7 +129,7 @@ func edge(desc bool, from, to int64) int64 {
 func (w *walk) clip(ctx context.Context) (lo, hi int64, err error) {
 	lo, hi = w.keys()
 	var first, last sql.NullInt64
-	if err := w.c.db.NewRaw("SELECT (SELECT min(key) FROM recordings), (SELECT max(key) FROM recordings)").Scan(ctx, &first, &last); err != nil {
+	if err := w.c.db.NewRaw("SELECT "+recordings.Key.extreme("min")+", "+recordings.Key.extreme("max")).Scan(ctx, &first, &last); err != nil {
 		return 0, 0, err
 	}
 	if !first.Valid || !last.Valid {
@@ -149,7 +149,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 	if have.lazy && w.bare() && !w.hours && w.c.e.wholeFirst() {
 		return math.MaxInt64, nil
 	}
-	q := w.c.db.NewSelect().TableExpr("recordings AS r").Column("r.key").Where("r.key >= ? AND r.key < ?", lo, hi).OrderExpr("r." + w.timeOrder())
+	q := recordings.Key.within(lo, hi).on(w.c.db.NewSelect().TableExpr(recordings.as()).Column(recordings.Key.sql())).OrderExpr(w.timeOrder())
 	var key int64
 	err := q.Offset(w.step).Limit(1).Scan(ctx, &key)
 	switch {
@@ -164,10 +164,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 }
 
 func (w *walk) timeOrder() string {
-	if w.s.desc() {
-		return "key DESC"
-	}
-	return "key ASC"
+	return recordings.Key.sql() + " " + string(w.way())
 }
 
 // adapt makes steps so long that each costs a part of what is left of the budget.
@@ -258,7 +255,7 @@ func (w *walk) classEdge(from, to int64) hit {
 // longest, in milliseconds.
 func (w *walk) durations(ctx context.Context) (lo, hi int64, err error) {
 	var first, last sql.NullInt64
-	if err := w.c.db.NewRaw("SELECT (SELECT min(real_ms) FROM recordings), (SELECT max(real_ms) FROM recordings)").Scan(ctx, &first, &last); err != nil {
+	if err := w.c.db.NewRaw("SELECT "+recordings.RealMS.extreme("min")+", "+recordings.RealMS.extreme("max")).Scan(ctx, &first, &last); err != nil {
 		return 0, 0, err
 	}
 	if !first.Valid || !last.Valid {
@@ -303,14 +300,14 @@ func (w *walk) stepDurations(ctx context.Context, at hit, after bool, rows int64
 		if end, err = w.durationAt(ctx, db, at, after, rows); err != nil {
 			return err
 		}
-		q := w.rows(w.c.e.byDurations(w.c.db)).Where("r.key >= ? AND r.key < ?", w.s.lo, w.s.hi)
+		q := recordings.Key.within(w.s.lo, w.s.hi).on(w.rows(w.c.e.byDurations(w.c.db)))
 		if after {
 			q = w.behind(q, at)
 		}
 		if end != nil {
 			q = w.upTo(q, *end)
 		}
-		list, err = w.scan(ctx, db, q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()), int64(w.n+1-len(w.out.list)))
+		list, err = w.scan(ctx, db, q.OrderExpr(w.durationOrder()), int64(w.n+1-len(w.out.list)))
 		return err
 	})
 	return list, end, err
@@ -323,21 +320,26 @@ func (w *walk) way() bun.Safe {
 	return "ASC"
 }
 
+func (w *walk) durationOrder() string {
+	way := " " + string(w.way())
+	return recordings.RealMS.sql() + way + ", " + recordings.Key.sql() + way
+}
+
 func (w *walk) upTo(q *bun.SelectQuery, h hit) *bun.SelectQuery {
 	if w.s.desc() {
-		return q.Where("(r.real_ms, r.key) >= (?, ?)", h.RealMS, h.Key)
+		return h.compare(">=").on(q)
 	}
-	return q.Where("(r.real_ms, r.key) <= (?, ?)", h.RealMS, h.Key)
+	return h.compare("<=").on(q)
 }
 
 // durationAt is the row that comes so many behind another, in order of duration; nil: there are fewer.
 func (w *walk) durationAt(ctx context.Context, db bun.IDB, at hit, after bool, rows int64) (*hit, error) {
-	q := w.c.e.byDurations(w.c.db).Conn(db).Column("r.key", "r.real_ms")
+	q := w.c.e.byDurations(w.c.db).Conn(db).Column(hitColumns...)
 	if after {
 		q = w.behind(q, at)
 	}
 	var end hit
-	err := q.OrderExpr("r.real_ms ?, r.key ?", w.way(), w.way()).Offset(rows).Limit(1).Scan(ctx, &end)
+	err := q.OrderExpr(w.durationOrder()).Offset(rows).Limit(1).Scan(ctx, &end)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -11,18 +11,6 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 )
 
-// usageRow is what is stored of one day, trunk, user, kind, store and node.
-type usageRow struct {
-	bun.BaseModel `bun:"table:usage"`
-
-	usageKey
-	Recordings    int64 `bun:"recordings"`
-	AudioMS       int64 `bun:"audio_ms"`
-	Bytes         int64 `bun:"bytes"`
-	ManifestBytes int64 `bun:"manifest_bytes"`
-	OtherBytes    int64 `bun:"other_bytes"`
-}
-
 // usageSums are changes of the account. They are saved with the rows that make
 // them, in one transaction.
 type usageSums map[usageKey]usageRow
@@ -55,19 +43,20 @@ func (u usageSums) save(ctx context.Context, tx bun.Tx) error {
 	}
 	// Who locks several rows does so in one order.
 	slices.SortFunc(rows, func(a, b usageRow) int { return a.compare(b.usageKey) })
-	q := tx.NewInsert().Model(&rows).ModelTableExpr("usage AS usage_row").On("CONFLICT (day, trunk, user_name, kind, store, node) DO UPDATE")
+	q := tx.NewInsert().Model(&rows).ModelTableExpr(usage.name + " AS usage_row").
+		On("CONFLICT (" + names(usage.Day, usage.Trunk, usage.User, usage.Kind, usage.Store, usage.Node) + ") DO UPDATE")
 	for _, col := range usageColumns {
-		q = q.Set("? = usage_row.? + EXCLUDED.?", bun.Ident(col), bun.Ident(col), bun.Ident(col))
+		q = q.Set("? = usage_row.? + EXCLUDED.?", col.ident(), col.ident(), col.ident())
 	}
 	_, err := q.Exec(ctx)
 	return err
 }
 
-var usageColumns = []string{"recordings", "audio_ms", "bytes", "manifest_bytes", "other_bytes"}
+var usageColumns = []column[int64]{usage.Recordings, usage.AudioMS, usage.Bytes, usage.ManifestBytes, usage.OtherBytes}
 
 // usageGroups are what usage can be grouped by, and the columns of that.
-var usageGroups = map[string]string{
-	"day": "day", "trunk": "trunk", "user": "user_name", "kind": "kind", "store": "store", "node": "node",
+var usageGroups = map[string]column[string]{
+	"day": usage.Day, "trunk": usage.Trunk, "user": usage.User, "kind": usage.Kind, "store": usage.Store, "node": usage.Node,
 }
 
 const usageRowsMax = 100_000
@@ -79,23 +68,24 @@ func (c *Catalog) Usage(ctx context.Context, q recorder.UsageQuery) ([]recorder.
 	}
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	sel := c.db.NewSelect().TableExpr("usage").Where("recordings > 0")
+	sel := usage.Recordings.above(0).on(c.db.NewSelect().TableExpr(usage.as()))
 	for _, col := range usageColumns {
-		sel = sel.ColumnExpr("CAST(sum(?) AS BIGINT) AS ?", bun.Ident(col), bun.Ident(col))
+		sel = sel.ColumnExpr("CAST(sum(?) AS BIGINT) AS ?", col.ident(), col.ident())
 	}
 	for _, g := range q.Group {
-		sel = sel.ColumnExpr("?", bun.Ident(usageGroups[g])).GroupExpr("?", bun.Ident(usageGroups[g])).OrderExpr("?", bun.Ident(usageGroups[g]))
+		col := usageGroups[g].ident()
+		sel = sel.ColumnExpr("?", col).GroupExpr("?", col).OrderExpr("?", col)
 	}
-	for col, v := range map[string]string{"trunk": q.Trunk, "user_name": q.User, "kind": string(q.Kind), "store": q.Store, "node": q.Node} {
+	for col, v := range map[column[string]]string{usage.Trunk: q.Trunk, usage.User: q.User, usage.Kind: string(q.Kind), usage.Store: q.Store, usage.Node: q.Node} {
 		if v != "" {
-			sel = sel.Where("? = ?", bun.Ident(col), v)
+			sel = col.is(v).on(sel)
 		}
 	}
 	if q.From != "" {
-		sel = sel.Where("day >= ?", q.From)
+		sel = usage.Day.atLeast(q.From).on(sel)
 	}
 	if q.To != "" {
-		sel = sel.Where("day < ?", q.To)
+		sel = usage.Day.below(q.To).on(sel)
 	}
 	var rows []usageRow
 	if err := sel.Having("count(*) > 0").Limit(usageRowsMax+1).Scan(ctx, &rows); err != nil {
