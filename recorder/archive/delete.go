@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"time"
 
@@ -72,17 +73,13 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 			return errors.Join(err, a.trace(ctx, o.entry(audit.ResultFailed)))
 		}
 	}
-	if err := a.heldSince(ctx, p); err != nil {
-		if held := (*heldError)(nil); errors.As(err, &held) {
-			return a.refuseDelete(ctx, o, held)
-		}
-		return err
-	}
 	defer a.lockKey(p.id())()
 	a.files.drop(p.id())
 	if err := a.deleteObjects(ctx, p); err != nil {
-		if locked := (*store.LockedError)(nil); errors.As(err, &locked) && a.has(ctx, p) { // it is whole
-			return a.refuseDelete(ctx, o, locked)
+		var held *heldError
+		var locked *store.LockedError
+		if errors.As(err, &held) || errors.As(err, &locked) && a.has(ctx, p) { // it is whole
+			return a.refuseDelete(ctx, o, err)
 		}
 		return err
 	}
@@ -100,16 +97,7 @@ func (a *Archive) carryOutDelete(ctx context.Context, p place, o deleteOrder) er
 func (a *Archive) refuseDelete(ctx context.Context, o deleteOrder, why error) error {
 	e := o.entry(audit.ResultRefused)
 	e.What += ": " + why.Error()
-	return errors.Join(why, a.trace(ctx, e), a.dropOrder(deletingDir, o.Recording))
-}
-
-// heldSince tells whether a recording that is whole was put under legal hold since its
-// deletion was begun: another node knows nothing of the order.
-func (a *Archive) heldSince(ctx context.Context, p place) error {
-	if there, err := a.isThere(ctx, p); err != nil || !there {
-		return err // else there is no way back
-	}
-	return a.mayGo(ctx, p)
+	return errors.Join(why, a.trace(ctx, e), a.dropOrder(deletingDir, o.Recording), a.removeFile(a.spool(withdrawnDir, o.Recording)))
 }
 
 // isThere tells whether its store has the manifest of a recording.
@@ -149,11 +137,59 @@ func (a *Archive) deleteObjects(ctx context.Context, p place) error {
 	return nil
 }
 
-// deleteManifest deletes a manifest when nobody is about to replace it.
+// deleteManifest deletes a manifest when nobody is about to replace it, and nobody holds
+// the recording; *heldError. Another node, which knows nothing of the order, puts its hold beside the
+// manifest and then looks whether that is there. So holds are asked for once more when it is gone:
+// whoever saw it there is seen now, and it is put back.
 func (a *Archive) deleteManifest(ctx context.Context, p place) error {
 	a.proof.replacing.Lock()
 	defer a.proof.replacing.Unlock()
-	return deleteObject(ctx, p.store, p.object(segment.ManifestFile))
+	name, withdrawn := p.object(segment.ManifestFile), a.spool(withdrawnDir, p.id())
+	if err := vfs.MkdirAll(a.fsys, a.spool(withdrawnDir)); err != nil {
+		return err
+	}
+	content, err := readObject(ctx, p.store, name, segment.ManifestBytesMax)
+	switch {
+	case errors.Is(err, recorder.ErrNotFound): // an attempt before this one deleted it
+	case err != nil:
+		return err
+	default:
+		if err := a.mayGo(ctx, p); err != nil {
+			return err
+		}
+		if err := vfs.WriteFile(a.fsys, withdrawn, content); err != nil {
+			return err
+		}
+		if err := deleteObject(ctx, p.store, name); err != nil {
+			return err
+		}
+	}
+	if err := a.mayGo(ctx, p); err != nil {
+		return a.putBack(ctx, p, withdrawn, err)
+	}
+	if err := a.removeFile(withdrawn); err != nil {
+		return err
+	}
+	return a.fsys.SyncDir(a.spool(withdrawnDir)) // there is no way back: its key goes next
+}
+
+// putBack puts a manifest back that has been deleted, and returns why. Where it cannot, the
+// next attempt does. Nothing is left to put back when the recording was held by nobody before.
+func (a *Archive) putBack(ctx context.Context, p place, withdrawn string, why error) error {
+	content, err := vfs.ReadFile(a.fsys, withdrawn, segment.ManifestBytesMax)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = p.store.Put(ctx, p.object(segment.ManifestFile), content)
+	}
+	if err != nil {
+		return fmt.Errorf("put its manifest back, for %s: %w", why.Error(), err)
+	}
+	if err := a.removeFile(withdrawn); err != nil {
+		return err
+	}
+	return why
 }
 
 // forget removes what is known of a recording, and what is kept of it here.
@@ -187,7 +223,23 @@ func (a *Archive) forget(ctx context.Context, p place) error {
 // DeleteDue ends the deletions that a crash or a fault cut short, and returns how many.
 // It is to be called at start and every minute or so.
 func (a *Archive) DeleteDue(ctx context.Context) (int, error) {
+	a.sweepWithdrawn()
 	return a.eachOrder(ctx, deletingDir, a.deleteDue)
+}
+
+// sweepWithdrawn removes what a crash left of manifests that no deletion will put back.
+func (a *Archive) sweepWithdrawn() {
+	a.shredding.Lock() // then no deletion is under way
+	defer a.shredding.Unlock()
+	entries, err := a.fsys.ReadDir(a.spool(withdrawnDir))
+	if err != nil || a.cfg.ReadOnly {
+		return // there are none, or it is tried again
+	}
+	for _, e := range entries {
+		if !a.deleting(e.Name()) {
+			_ = a.fsys.Remove(a.spool(withdrawnDir, e.Name())) // as above
+		}
+	}
 }
 
 func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"path"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/retention"
+	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/vfs"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
@@ -196,6 +198,80 @@ func TestHoldBesideBegun(t *testing.T) {
 	if _, gerr := b.Get(context.Background(), testID); gerr != nil {
 		t.Errorf("under a hold that was confirmed it was deleted: %d, %v, %v", n, err, gerr)
 	}
+}
+
+// holdingDelete is a store in which somebody does something right before a manifest is deleted.
+type holdingDelete struct {
+	recorder.Store
+	before func()
+	fail   *bool // though it is deleted, the store says that it is not
+}
+
+func (s holdingDelete) Delete(ctx context.Context, name string) error {
+	if path.Base(name) != segment.ManifestFile {
+		return s.Store.Delete(ctx, name)
+	}
+	s.before()
+	if err := s.Store.Delete(ctx, name); err != nil || !*s.fail {
+		return err
+	}
+	*s.fail = false
+	return syscall.EIO
+}
+
+// TestHoldInDelete: another node holds a recording between a deletion's last question and the
+// deletion of the manifest; in the second round what the store answers is lost as well.
+func TestHoldInDelete(t *testing.T) {
+	for _, fail := range []bool{false, true} {
+		mem, cat := vfstest.NewMem(), newMemCatalog()
+		a := retaining(t, mem, cat, allSoon)
+		_ = mustProve(t, a, mem)
+		record(t, a, newTestCall(testID, codec.WAVPCMU))
+		b := retaining(t, mem, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+		held := false
+		a.shelves[0].store = holdingDelete{a.shelves[0].store, func() {
+			if !held {
+				held = true
+				if err := b.PlaceHold(context.Background(), order("case")); err != nil {
+					t.Errorf("hold: %v", err)
+				}
+			}
+		}, &fail}
+		r, err := a.Expire(context.Background(), ExpireQuery{})
+		if r.Deleted != 0 || !held {
+			t.Fatalf("%+v %v", r, err)
+		}
+		if _, err := a.DeleteDue(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.Get(context.Background(), testID); err != nil {
+			t.Errorf("under a hold that was confirmed it was deleted: %v", err)
+		}
+		if a.deleting(testID) || len(mustNames(t, mem, a.spool(withdrawnDir))) > 0 {
+			t.Error("the order waits still, or what it put back")
+		}
+		mustVerify(t, a, "held")
+		if err := b.ReleaseHold(context.Background(), order("case")); err != nil {
+			t.Fatal(err)
+		}
+		if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 1 {
+			t.Errorf("released: %+v", r)
+		}
+		wantGone(t, a, mem, testID, "released")
+	}
+}
+
+// mustNames lists a folder.
+func mustNames(t *testing.T, fsys vfs.FS, dir string) (names []string) {
+	t.Helper()
+	list, err := fsys.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	return names
 }
 
 // TestManyHolds: as many holds as may be, with reasons as long as they may be.

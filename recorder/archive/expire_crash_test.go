@@ -70,6 +70,61 @@ func TestExpireCrash(t *testing.T) {
 	}
 }
 
+// TestHoldInDeleteCrash: another node holds a recording right before its manifest is deleted, and
+// the machine dies, or an operation fails, at every operation of the deletion: it is whole in the end.
+func TestHoldInDeleteCrash(t *testing.T) {
+	base, cat := vfstest.NewMem(), newMemCatalog()
+	first := retaining(t, base, cat, allSoon)
+	l := mustProve(t, first, base)
+	record(t, first, newTestCall(testID, codec.WAVPCMU))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	never := false
+	for _, kind := range []vfstest.Kind{vfstest.Crash, vfstest.Fail, vfstest.DoneButErr} {
+		holds := 0
+		for n := 1; ; n++ {
+			disk, cat := base.CrashClone(uint64(n)), cat.clone()
+			f := &vfstest.Faults{FS: disk, At: n, Kind: kind, Err: syscall.EIO}
+			cat.dead = func() bool { return kind == vfstest.Crash && f.Hit() != "" }
+			other := retaining(t, disk, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+			held := false
+			expireOn(t, f, disk, cat, allSoon, func(a *Archive) {
+				a.shelves[0].store = holdingDelete{a.shelves[0].store, func() { held = other.PlaceHold(context.Background(), order("case")) == nil }, &never}
+			})
+			cat.dead = nil
+			disk = disk.CrashClone(uint64(n))
+			b := retaining(t, disk, cat, allSoon)
+			log := mustProve(t, b, disk)
+			if _, err := b.DeleteDue(context.Background()); err != nil {
+				t.Fatalf("%s: %v", f.Hit(), err)
+			}
+			if held {
+				holds++
+				if r := mustExpire(t, b, ExpireQuery{}); r.Deleted != 0 {
+					t.Errorf("%s: a hold that was confirmed is ignored: %+v", f.Hit(), r)
+				}
+				if _, err := b.Get(context.Background(), testID); err != nil {
+					t.Errorf("%s: under a hold that was confirmed it was deleted: %v", f.Hit(), err)
+				}
+				if b.deleting(testID) || len(mustNames(t, disk, b.spool(withdrawnDir))) > 0 {
+					t.Errorf("%s: the order waits still, or what it put back", f.Hit())
+				}
+			}
+			mustVerify(t, b, f.Hit())
+			if err := errors.Join(log.Close(), b.Close(), other.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if f.Hit() == "" || t.Failed() {
+				break
+			}
+		}
+		if holds < 10 {
+			t.Errorf("only %d rounds came to the hold", holds)
+		}
+	}
+}
+
 // wantMissed demands that a recording whose deletion came to nothing is missed when
 // somebody else removes it.
 func wantMissed(t *testing.T, a *Archive, disk *vfstest.Mem, what string) {
@@ -130,7 +185,7 @@ func TestOrdersBesideDue(t *testing.T) {
 }
 
 // expireOn runs Expire on a disk with a fault; whatever may fail does.
-func expireOn(t *testing.T, f *vfstest.Faults, disk *vfstest.Mem, cat *memCatalog, r RetentionConfig) {
+func expireOn(t *testing.T, f *vfstest.Faults, disk *vfstest.Mem, cat *memCatalog, r RetentionConfig, change ...func(*Archive)) {
 	t.Helper()
 	a, err := Open(Config{StoreDir: "/data/store", SpoolDir: "/data/spool", FS: f, Sealer: testSealer(), Catalog: cat, Retention: r, Node: "rec-a"})
 	if err != nil {
@@ -143,6 +198,9 @@ func expireOn(t *testing.T, f *vfstest.Faults, disk *vfstest.Mem, cat *memCatalo
 		return
 	}
 	a.SetProof(log)
+	for _, f := range change {
+		f(a)
+	}
 	_, _ = a.Expire(context.Background(), ExpireQuery{})
 	_ = log.Close()
 	_ = a.Close()

@@ -69,15 +69,10 @@ func (a *Archive) Holds(ctx context.Context, id string) ([]LegalHold, error) {
 // holds reads the file. What cannot be read, or is another recording's, is an error:
 // whoever is about to delete has to take it for held.
 func (a *Archive) holds(ctx context.Context, p place) ([]LegalHold, error) {
-	b, err := p.store.Open(ctx, p.object(segment.HoldFile))
+	js, err := readObject(ctx, p.store, p.object(segment.HoldFile), markerBytesMax)
 	if errors.Is(err, recorder.ErrNotFound) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = b.Close() }() // only read
-	js, err := readBlob(b, markerBytesMax)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.object(segment.HoldFile), err)
 	}
@@ -193,7 +188,7 @@ func (a *Archive) replaceHolds(ctx context.Context, id string, change func([]Leg
 	if err := p.store.Put(ctx, p.object(segment.HoldFile), js); err != nil {
 		return err
 	}
-	if len(holds) > had { // another node asks for holds last before it deletes the manifest
+	if len(holds) > had { // another node asks for holds once more when it has deleted the manifest
 		there, err := a.isThere(ctx, p)
 		if err == nil && !there {
 			err = &recorder.RefusedError{Why: "it is being deleted"}

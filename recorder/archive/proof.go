@@ -158,12 +158,17 @@ func (a *Archive) linkHash(ctx context.Context, p place) string {
 
 // manifestFile reads a manifest file whole.
 func (a *Archive) manifestFile(ctx context.Context, p place) ([]byte, error) {
-	b, err := a.open(ctx, p, segment.ManifestFile)
+	return readObject(ctx, a.storeOf(p), p.object(segment.ManifestFile), segment.ManifestBytesMax)
+}
+
+// readObject reads an object of at most so many bytes whole.
+func readObject(ctx context.Context, st recorder.Store, name string, bytesMax int64) ([]byte, error) {
+	b, err := st.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = b.Close() }() // only read
-	return readBlob(b, segment.ManifestBytesMax)
+	return readBlob(b, bytesMax)
 }
 
 // readBlob reads at most so many bytes.
