@@ -144,8 +144,8 @@ func (s *shipper) epoch(ctx context.Context, e Epoch) error {
 
 // stored returns the object that the store has of the entries from an index on, and the
 // index behind it: no other is written in its place, since others begin behind it, and
-// what was let go here is nowhere else. nil: there is none, or one that is torn and in
-// which nothing is signed. errDiffers when it is not what this log has.
+// what was let go here is nowhere else. nil: there is none, or the beginning of the same
+// entries in which nothing is signed. errDiffers when it is not what this log has.
 func (s *shipper) stored(ctx context.Context, e Epoch, from int64, last point) (there []byte, end int64, err error) {
 	name := chunkName(s.cfg.Identity.Node(), e.Name, from)
 	there, err = readObject(ctx, s.cfg.Store, name)
@@ -156,8 +156,12 @@ func (s *shipper) stored(ctx context.Context, e Epoch, from int64, last point) (
 		return nil, from, err
 	}
 	lines, points := splitChunk(there)
+	torn := len(lines) == 0
+	if !torn && !bytes.Contains(there, []byte("\n\n")) {
+		lines, torn = lines[:len(lines)-1], true // the last may be cut
+	}
 	end = from + int64(len(lines))
-	size, signed, torn := end, false, len(lines) == 0
+	size, signed := end, false
 	for _, p := range points {
 		c, err := peekCheckpoint(p)
 		if err != nil {
@@ -178,7 +182,7 @@ func (s *shipper) stored(ctx context.Context, e Epoch, from int64, last point) (
 		return nil, from, err
 	case same && size == end && !torn:
 		return there, end, nil
-	case signed:
+	case signed || !same:
 		return nil, from, fmt.Errorf("%w: %s is damaged, and nothing that is kept here is let go: move it away, it is written anew from here", errDiffers, name)
 	}
 	return nil, from, nil

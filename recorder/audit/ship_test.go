@@ -341,6 +341,61 @@ func TestShipDamaged(t *testing.T) {
 	}
 }
 
+// TestShipOther: an object of a backlog, in which nothing is signed, has other entries than this
+// log, as of a disk that was put back: it is not written over. One that is cut is.
+func TestShipOther(t *testing.T) {
+	mem, st := vfstest.NewMem(), &memStore{}
+	var told error
+	open := func(s recorder.Store) *Log {
+		return mustLog(t, mem, func(c *Config) {
+			c.Store, c.Told, c.Now = s, func(err error) { told = err }, time.Now
+		})
+	}
+	l := open(nil)
+	var ended sync.WaitGroup
+	for range 50 {
+		ended.Go(func() {
+			for range 300 {
+				if err := l.Append(context.Background(), Entry{Kind: KindGet, Who: "api", What: strings.Repeat("x", 3500)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	ended.Wait()
+	if err := errors.Join(l.Close(), open(st).Close()); err != nil {
+		t.Fatal(err)
+	}
+	var first string
+	for name, content := range st.objects {
+		if _, points := splitChunk(content); strings.HasSuffix(name, "0000000000000000.log") && len(points) == 0 {
+			first = name
+		}
+	}
+	whole := st.objects[first]
+	for _, c := range []struct {
+		name    string
+		content []byte
+		stays   bool
+	}{
+		{"other entries", bytes.Replace(whole, []byte(`"who":"api"`), []byte(`"who":"apj"`), 1), true},
+		{"other entries, cut", bytes.Replace(whole[:len(whole)/2], []byte(`"who":"api"`), []byte(`"who":"apj"`), 1), true},
+		{"cut in a line", whole[:len(whole)/2], false},
+		{"cut behind a line", whole[:bytes.IndexByte(whole, '\n')+1], false},
+		{"empty", []byte{}, false},
+	} {
+		st.objects[first] = c.content
+		forgetShipped(t, mem)
+		told = nil
+		if err := open(st).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if c.stays && (!bytes.Equal(st.objects[first], c.content) || !errors.Is(told, ErrNotStored)) || !c.stays && (!bytes.Equal(st.objects[first], whole) || told != nil) {
+			t.Errorf("%s: %d bytes of %d, told %v", c.name, len(st.objects[first]), len(whole), told)
+		}
+	}
+}
+
 // TestShipElsewhere: a log that differs from what the store has does not keep the others from it.
 func TestShipElsewhere(t *testing.T) {
 	for _, lost := range []bool{false, true} {
