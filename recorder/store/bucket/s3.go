@@ -217,8 +217,10 @@ func (s *s3Service) remove(ctx context.Context, key string) error {
 	case err != nil:
 		return err
 	case aws.ToString(head.VersionId) != "":
-		_, err = s.removeVersions(ctx, key, head)
-		return err
+		// Where versions are told of and cannot be listed the plain deletion is all there is.
+		if n, err := s.removeVersions(ctx, key, head); n > 0 || err != nil {
+			return err
+		}
 	}
 	_, err = s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.Bucket, Key: &key})
 	return s.locked(err, head)

@@ -96,3 +96,27 @@ func TestS3LockedBehind(t *testing.T) {
 		t.Errorf("a deletion that was refused left %q in its place, %v", got, err)
 	}
 }
+
+// TestS3VersionsUnlisted: a service tells of versions and cannot list them; what is said to be
+// deleted was at least asked to be.
+func TestS3VersionsUnlisted(t *testing.T) {
+	asked := 0
+	st := mustOpen(t, "s3://bucket?endpoint=http://127.0.0.1:1", store.Options{
+		Credentials: localFile(t, []byte("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")), Attempts: 1,
+		Transport: answer(func(r *http.Request) (*http.Response, error) {
+			switch r.Method {
+			case http.MethodHead:
+				out := says(r, http.StatusOK, "")
+				out.Header.Set("X-Amz-Version-Id", "null")
+				return out, nil
+			case http.MethodDelete:
+				asked++
+				return says(r, http.StatusNoContent, ""), nil
+			}
+			return says(r, http.StatusNotImplemented, "<Error><Code>NotImplemented</Code></Error>"), nil
+		}),
+	})
+	if err := st.Delete(context.Background(), "a/b"); err != nil || asked != 1 {
+		t.Errorf("%v; deletion was asked for %d times", err, asked)
+	}
+}
