@@ -24,6 +24,7 @@ type deleteOrder struct {
 	Why       string    `json:"why"`
 	By        string    `json:"by"`
 	At        time.Time `json:"at"`
+	Low       bool      `json:"low,omitempty"`   // it gave way on a disk that was low
 	Begun     bool      `json:"begun,omitempty"` // its manifest may be gone: there is no way back
 }
 
@@ -260,9 +261,9 @@ func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 		err = a.checkName(o.Recording, o.Prefix)
 	}
 	if err == nil {
-		err = a.carryOutDelete(context.WithoutCancel(ctx), place{s, o.Prefix}, o)
+		err = a.resumeDelete(context.WithoutCancel(ctx), place{s, o.Prefix}, o)
 	}
-	if held := (*heldError)(nil); errors.As(err, &held) && !a.deleting(o.Recording) {
+	if held := (*heldError)(nil); (errors.As(err, &held) || errors.Is(err, errKept)) && !a.deleting(o.Recording) {
 		return false, nil // it stays, and the log says so
 	}
 	if err != nil {
@@ -270,6 +271,31 @@ func (a *Archive) deleteDue(ctx context.Context, name string) (bool, error) {
 	}
 	a.retained.ended()
 	return true, nil
+}
+
+// errKept says that rules have changed.
+var errKept = errors.New("by the rules of now it is to be kept")
+
+// resumeDelete goes on with a deletion. Of a recording that is whole the rules are asked anew: the
+// store may have failed for days, and somebody have mended them.
+func (a *Archive) resumeDelete(ctx context.Context, p place, o deleteOrder) error {
+	there, err := a.isThere(ctx, p)
+	if err != nil {
+		return err
+	}
+	if there {
+		m, _, err := a.known(ctx, p.id(), p)
+		switch {
+		case unreadable(err):
+			return a.refuseDelete(ctx, o, err)
+		case err != nil:
+			return err
+		}
+		if _, due := a.cfg.Retention.Policy.Due(m, p.name, o.Low, time.Now()); !due {
+			return a.refuseDelete(ctx, o, errKept)
+		}
+	}
+	return a.carryOutDelete(ctx, p, o)
 }
 
 // leaving tells whether a recording is on its way out: nothing of it is missed.

@@ -254,7 +254,7 @@ func (x *expiring) failed(id string, err error) error {
 			x.gone[id] = false
 		}
 		return nil
-	case errors.Is(err, recorder.ErrTampered), errors.Is(err, segment.ErrKeyFile), errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable):
+	case unreadable(err):
 		x.Unreadable++
 		x.a.retained.postpone(id, later{unreadable: true}, x.now)
 		return nil
@@ -267,6 +267,11 @@ func (x *expiring) failed(id string, err error) error {
 		return err
 	}
 	return nil
+}
+
+// unreadable tells whether how long a recording is to be kept cannot be told, now or later.
+func unreadable(err error) bool {
+	return errors.Is(err, recorder.ErrTampered) || errors.Is(err, segment.ErrKeyFile) || errors.Is(err, recorder.ErrKey) && !errors.Is(err, recorder.ErrKeyUnreachable)
 }
 
 // forgetGone takes recordings out of the catalogue whose deletion this node's log has: a
@@ -364,7 +369,7 @@ func (x *expiring) delete(p place, r *recorder.Row, m *recorder.Manifest, due ti
 		why = "a disk is low, and it may give way since " + due.UTC().Format(time.RFC3339)
 	}
 	err := x.a.delete(x.ctx, p, deleteOrder{
-		Recording: m.ID, Prefix: p.prefix, Store: p.name, Why: why, By: whyRetention, At: x.now.UTC().Round(0),
+		Recording: m.ID, Prefix: p.prefix, Store: p.name, Why: why, By: whyRetention, Low: x.low, At: x.now.UTC().Round(0),
 	})
 	if err != nil {
 		return x.failed(r.Manifest.ID, err)

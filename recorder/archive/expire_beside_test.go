@@ -200,6 +200,44 @@ func TestHoldBesideBegun(t *testing.T) {
 	}
 }
 
+// TestRulesBesideBegun: a deletion was begun and its store failed; somebody mends the rules and
+// restarts. It stays, and the log says why; the rest of one that is half gone goes.
+func TestRulesBesideBegun(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		mem, cat := vfstest.NewMem(), newMemCatalog()
+		fail := true
+		a := retaining(t, mem, cat, allSoon)
+		l := mustProve(t, a, mem)
+		record(t, a, newTestCall(testID, codec.WAVPCMU))
+		if half {
+			a.shelves[0].store = holdingDelete{a.shelves[0].store, func() {}, &fail}
+		} else {
+			a.shelves[0].store = failingDelete{a.shelves[0].store, &fail}
+		}
+		if r, err := a.Expire(context.Background(), ExpireQuery{}); r.Deleted != 0 || err == nil {
+			t.Fatalf("%+v %v", r, err)
+		}
+		if err := errors.Join(l.Close(), a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		b := retaining(t, mem, cat, RetentionConfig{Policy: retention.Policy{{DeleteAfter: long}}})
+		_ = mustProve(t, b, mem)
+		n, err := b.DeleteDue(context.Background())
+		if err != nil || b.deleting(testID) || (n == 1) != half {
+			t.Errorf("half gone %v: %d, %v", half, n, err)
+		}
+		if half {
+			wantGone(t, b, mem, testID, "half gone")
+			continue
+		}
+		if _, err := b.Get(context.Background(), testID); err != nil {
+			t.Errorf("it is to be kept now: %v", err)
+		}
+		mustVerify(t, b, "kept")
+		wantMissed(t, b, mem, "kept")
+	}
+}
+
 // holdingDelete is a store in which somebody does something right before a manifest is deleted.
 type holdingDelete struct {
 	recorder.Store
