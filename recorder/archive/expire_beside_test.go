@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
@@ -312,24 +313,31 @@ func mustNames(t *testing.T, fsys vfs.FS, dir string) (names []string) {
 	return names
 }
 
-// TestManyHolds: as many holds as may be, with reasons as long as they may be.
+// TestManyHolds: as many holds as may be, with names and reasons as long as they may be, are read
+// and released.
 func TestManyHolds(t *testing.T) {
 	mem := vfstest.NewMem()
 	a := retaining(t, mem, newMemCatalog(), allSoon)
 	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	o := order("")
 	for i := range holdsMax {
-		o := order(strings.Repeat("n", 60) + string(rune('a'+i/26)) + string(rune('a'+i%26)))
-		o.Reason = strings.Repeat("<", holdReasonMax)
+		o.Name, o.Reason = strings.Repeat("<", holdNameMax-3)+fmt.Sprintf("%03d", i), strings.Repeat("<", holdReasonMax)
 		if err := a.PlaceHold(context.Background(), o); err != nil {
-			var refused *recorder.RefusedError
-			if !errors.As(err, &refused) {
-				t.Fatalf("hold %d: %v", i, err)
-			}
-			break
+			t.Fatalf("hold %d: %v", i, err)
 		}
-		if _, err := a.Holds(context.Background(), testID); err != nil {
-			t.Fatalf("after hold %d it cannot be read any more, nor released: %v", i, err)
+	}
+	holds, err := a.Holds(context.Background(), testID)
+	if err != nil || len(holds) != holdsMax {
+		t.Fatalf("%d holds, %v", len(holds), err)
+	}
+	for _, h := range holds {
+		o.Name = h.Name
+		if err := a.ReleaseHold(context.Background(), o); err != nil {
+			t.Fatal(err)
 		}
+	}
+	if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 1 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -13,12 +14,14 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
 )
 
 const (
 	holdVersion   = 1
 	holdsMax      = 100 // of a recording
-	holdNameMax   = 64  // bytes
+	holdFilesMax  = 10 * holdsMax
+	holdNameMax   = 64 // bytes
 	holdReasonMax = shredReasonBytesMax
 )
 
@@ -30,7 +33,7 @@ type LegalHold struct {
 	At     time.Time `json:"at"`
 }
 
-// holdContent is what stands in segment.HoldFile, beside the manifest: see segment/FORMAT.md.
+// holdContent is what stands in an object of holds, beside the manifest: see segment/FORMAT.md.
 type holdContent struct {
 	Version   int         `json:"version"`
 	Recording string      `json:"recording"`
@@ -66,19 +69,64 @@ func (a *Archive) Holds(ctx context.Context, id string) ([]LegalHold, error) {
 	return a.holds(ctx, p)
 }
 
-// holds reads the file. What cannot be read, or is another recording's, is an error:
+// holds reads the objects, one for each hold: so nodes that change those of one recording at
+// the same time do not undo each other's. What cannot be read, or is another recording's, is an error:
 // whoever is about to delete has to take it for held.
 func (a *Archive) holds(ctx context.Context, p place) ([]LegalHold, error) {
-	js, err := readObject(ctx, p.store, p.object(segment.HoldFile), markerBytesMax)
-	if errors.Is(err, recorder.ErrNotFound) {
-		return nil, nil
-	}
+	files, err := a.holdFiles(ctx, p)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.object(segment.HoldFile), err)
+		return nil, err
+	}
+	var out []LegalHold
+	for _, f := range files {
+		out = append(out, f.holds...)
+	}
+	slices.SortStableFunc(out, func(a, b LegalHold) int { return a.At.Compare(b.At) })
+	return out, nil
+}
+
+// holdFile is an object of holds. Those that are written now have one each.
+type holdFile struct {
+	name  string // in the recording's folder
+	holds []LegalHold
+}
+
+func (a *Archive) holdFiles(ctx context.Context, p place) (files []holdFile, err error) {
+	var names []string
+	err = p.store.List(ctx, p.object(segment.HoldFile), func(i recorder.BlobInfo) error {
+		dir, base := path.Split(i.Name)
+		if path.Clean(dir) == p.prefix && segment.IsHold(base) {
+			names = append(names, base)
+		}
+		if len(names) > holdFilesMax {
+			return fmt.Errorf("%s: more than %d objects: %w", p.object(segment.HoldFile), holdFilesMax, recorder.ErrTampered)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		holds, err := a.readHolds(ctx, p, name)
+		if errors.Is(err, recorder.ErrNotFound) {
+			continue // released since
+		}
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, holdFile{name, holds})
+	}
+	return files, nil
+}
+
+func (a *Archive) readHolds(ctx context.Context, p place, name string) ([]LegalHold, error) {
+	js, err := readObject(ctx, p.store, p.object(name), markerBytesMax)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", p.object(name), err)
 	}
 	var c holdContent
 	if err := json.Unmarshal(js, &c); err != nil || c.Version != holdVersion || c.Recording != p.id() {
-		return nil, fmt.Errorf("%s: %w", p.object(segment.HoldFile), recorder.ErrTampered)
+		return nil, fmt.Errorf("%s: %w", p.object(name), recorder.ErrTampered)
 	}
 	return c.Holds, nil
 }
@@ -104,14 +152,28 @@ func (a *Archive) mayGo(ctx context.Context, p place) error {
 // PlaceHold puts a recording under legal hold; done again under the same name it changes
 // nothing. *recorder.RefusedError, recorder.ErrNotFound, audit.ErrUnavailable.
 func (a *Archive) PlaceHold(ctx context.Context, o HoldOrder) error {
-	err := a.changeHolds(ctx, o, audit.KindHeld, func(holds []LegalHold) ([]LegalHold, error) {
-		if slices.ContainsFunc(holds, func(h LegalHold) bool { return h.Name == o.Name }) {
-			return holds, nil
+	err := a.changeHolds(ctx, o, audit.KindHeld, func(ctx context.Context, p place, files []holdFile) error {
+		n := 0
+		for _, f := range files {
+			if f.has(o.Name) {
+				return nil
+			}
+			n += len(f.holds)
 		}
-		if len(holds) >= holdsMax {
-			return nil, &recorder.RefusedError{Why: fmt.Sprintf("it has %d holds already", holdsMax)}
+		if n >= holdsMax {
+			return &recorder.RefusedError{Why: fmt.Sprintf("it has %d holds already", holdsMax)}
 		}
-		return append(holds, LegalHold{Name: o.Name, Reason: o.Reason, By: o.By, At: time.Now().UTC().Round(0)}), nil
+		f := holdFile{segment.HoldName(o.Name), []LegalHold{{Name: o.Name, Reason: o.Reason, By: o.By, At: time.Now().UTC().Round(0)}}}
+		if err := a.putHolds(ctx, p, f); err != nil {
+			return err
+		}
+		// Another node asks for holds once more when it has deleted the manifest.
+		there, err := a.isThere(ctx, p)
+		if err == nil && !there {
+			_ = p.store.Delete(ctx, p.object(f.name)) // of nothing
+			err = &recorder.RefusedError{Why: "it is being deleted"}
+		}
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("hold recording %s: %w", o.Recording, err)
@@ -120,14 +182,37 @@ func (a *Archive) PlaceHold(ctx context.Context, o HoldOrder) error {
 	return nil
 }
 
+func (f holdFile) has(hold string) bool {
+	return slices.ContainsFunc(f.holds, func(h LegalHold) bool { return h.Name == hold })
+}
+
+// putHolds replaces an object of holds.
+func (a *Archive) putHolds(ctx context.Context, p place, f holdFile) error {
+	js, err := json.Marshal(holdContent{Version: holdVersion, Recording: p.id(), Holds: f.holds})
+	if err != nil {
+		return err
+	}
+	return p.store.Put(ctx, p.object(f.name), js)
+}
+
 // ReleaseHold ends a legal hold.
 func (a *Archive) ReleaseHold(ctx context.Context, o HoldOrder) error {
-	err := a.changeHolds(ctx, o, audit.KindReleased, func(holds []LegalHold) ([]LegalHold, error) {
-		n := len(holds)
-		if holds = slices.DeleteFunc(holds, func(h LegalHold) bool { return h.Name == o.Name }); len(holds) == n {
-			return nil, &recorder.RefusedError{Why: "it is not held under that name"}
+	err := a.changeHolds(ctx, o, audit.KindReleased, func(ctx context.Context, p place, files []holdFile) error {
+		held := false
+		for _, f := range files {
+			if !f.has(o.Name) {
+				continue
+			}
+			held = true
+			f.holds = slices.DeleteFunc(f.holds, func(h LegalHold) bool { return h.Name == o.Name })
+			if err := a.withoutHold(ctx, p, f); err != nil {
+				return err
+			}
 		}
-		return holds, nil
+		if !held {
+			return &recorder.RefusedError{Why: "it is not held under that name"}
+		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("release recording %s: %w", o.Recording, err)
@@ -136,9 +221,24 @@ func (a *Archive) ReleaseHold(ctx context.Context, o HoldOrder) error {
 	return nil
 }
 
+// withoutHold stores what is left of an object: nothing, unless the store keeps it from being deleted.
+func (a *Archive) withoutHold(ctx context.Context, p place, f holdFile) error {
+	if len(f.holds) == 0 {
+		var locked *store.LockedError
+		if err := deleteObject(ctx, p.store, p.object(f.name)); !errors.As(err, &locked) {
+			return err
+		}
+		f.holds = []LegalHold{}
+	}
+	return a.putHolds(ctx, p, f)
+}
+
+// holdChange changes the objects of a recording's holds.
+type holdChange func(ctx context.Context, p place, files []holdFile) error
+
 // changeHolds replaces the holds of a recording. The log says so before it is done, and
 // what came of it.
-func (a *Archive) changeHolds(ctx context.Context, o HoldOrder, kind audit.Kind, change func([]LegalHold) ([]LegalHold, error)) error {
+func (a *Archive) changeHolds(ctx context.Context, o HoldOrder, kind audit.Kind, change holdChange) error {
 	if a.cfg.ReadOnly {
 		return errors.New("archive is read-only")
 	}
@@ -153,7 +253,7 @@ func (a *Archive) changeHolds(ctx context.Context, o HoldOrder, kind audit.Kind,
 	return errors.Join(err, a.trace(ctx, o.entry(kind, audit.ResultOf(err))))
 }
 
-func (a *Archive) replaceHolds(ctx context.Context, id string, change func([]LegalHold) ([]LegalHold, error)) error {
+func (a *Archive) replaceHolds(ctx context.Context, id string, change holdChange) error {
 	a.shredding.Lock()
 	defer a.shredding.Unlock()
 	if a.isLive(id) || a.inSpool(id) || a.isSpooled(id) {
@@ -166,50 +266,27 @@ func (a *Archive) replaceHolds(ctx context.Context, id string, change func([]Leg
 	if a.deleting(id) || a.ordered(id) {
 		return &recorder.RefusedError{Why: "it is being deleted, or shredded"}
 	}
-	holds, err := a.holds(ctx, p)
+	files, err := a.holdFiles(ctx, p)
 	if err != nil {
 		return err
-	}
-	had := len(holds)
-	if holds, err = change(holds); err != nil {
-		return err
-	}
-	js, err := json.Marshal(holdContent{Version: holdVersion, Recording: id, Holds: holds})
-	if err != nil {
-		return err
-	}
-	if len(js) > markerBytesMax { // nobody could read it, nor release anything
-		return &recorder.RefusedError{Why: "its holds and their reasons take more room than there is: give a shorter reason"}
 	}
 	if err := a.noteRow(id, p.prefix, p.name); err != nil { // its row counts what is stored
 		return err
 	}
 	defer a.lockKey(id)()
-	if err := p.store.Put(ctx, p.object(segment.HoldFile), js); err != nil {
-		return err
-	}
-	if len(holds) > had { // another node asks for holds once more when it has deleted the manifest
-		there, err := a.isThere(ctx, p)
-		if err == nil && !there {
-			err = &recorder.RefusedError{Why: "it is being deleted"}
-			if had == 0 {
-				_ = p.store.Delete(ctx, p.object(segment.HoldFile)) // of nothing
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
+	err = change(ctx, p, files)
 	_ = a.saveAgain(ctx, p) // else CatchUp does
-	return nil
+	return err
 }
 
 // held looks whether the holds of a recording can be read.
 func (v *verification) held(id string, p place, objects []string) {
-	if !slices.Contains(objects, segment.HoldFile) {
-		return
-	}
-	if _, err := v.a.holds(v.ctx, p); err != nil {
-		v.found.addErr(id, segment.HoldFile, err)
+	for _, o := range objects {
+		if !segment.IsHold(o) {
+			continue
+		}
+		if _, err := v.a.readHolds(v.ctx, p, o); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+			v.found.addErr(id, o, err)
+		}
 	}
 }

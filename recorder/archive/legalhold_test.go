@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
+	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
@@ -133,7 +135,7 @@ func TestLegalHoldRefused(t *testing.T) {
 	for i := range holdsMax + 1 {
 		err = a.PlaceHold(context.Background(), HoldOrder{Recording: testID, Name: fmt.Sprint(i), Reason: "r"})
 	}
-	if !errors.As(err, &refused) || len(mem.Files()) != files+1 {
+	if !errors.As(err, &refused) || len(mem.Files()) != files+holdsMax {
 		t.Errorf("beyond the limit: %v; %d files, %d before", err, len(mem.Files()), files)
 	}
 }
@@ -144,7 +146,8 @@ func TestLegalHoldDamaged(t *testing.T) {
 		mem := vfstest.NewMem()
 		a := retaining(t, mem, newMemCatalog(), allSoon)
 		record(t, a, newTestCall(testID, codec.WAVPCMU))
-		mustPutFile(t, mem, "/data/store/"+testPrefix+"/"+segment.HoldFile, []byte(content))
+		name := []string{segment.HoldFile, segment.HoldName("case")}[len(content)%2]
+		mustPutFile(t, mem, "/data/store/"+testPrefix+"/"+name, []byte(content))
 		if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 0 || r.Unreadable != 1 {
 			t.Errorf("%q: %+v", content, r)
 		}
@@ -152,7 +155,7 @@ func TestLegalHoldDamaged(t *testing.T) {
 			t.Errorf("%q: shred: %v", content, err)
 		}
 		v, err := a.Verify(context.Background(), VerifyQuery{IDs: []string{testID}}, nil)
-		if err != nil || len(v.Findings) != 1 || v.Findings[0].File != segment.HoldFile || v.Findings[0].Fault != FaultAltered {
+		if err != nil || len(v.Findings) != 1 || v.Findings[0].File != name || v.Findings[0].Fault != FaultAltered {
 			t.Errorf("%q: %+v, %v", content, v.Findings, err)
 		}
 	}
@@ -199,7 +202,7 @@ func TestHoldOfDeleted(t *testing.T) {
 		t.Errorf("%v, want refused", err)
 	}
 	for _, name := range mem.Files() {
-		if strings.HasSuffix(name, segment.HoldFile) {
+		if strings.Contains(name, segment.HoldFile) {
 			t.Errorf("%s is left", name)
 		}
 	}
@@ -214,3 +217,90 @@ func (s deletedBeside) Put(ctx context.Context, name string, content []byte) err
 	}
 	return s.Store.Put(ctx, name, content)
 }
+
+// holdBeside is a store in which another node does something right before something is written.
+type holdBeside struct {
+	recorder.Store
+	before func()
+}
+
+func (s holdBeside) Put(ctx context.Context, name string, content []byte) error {
+	s.before()
+	return s.Store.Put(ctx, name, content)
+}
+
+func (s holdBeside) Delete(ctx context.Context, name string) error {
+	s.before()
+	return s.Store.Delete(ctx, name)
+}
+
+// TestHoldsOfTwoNodes: two nodes change the holds of one recording at the same time; both count.
+func TestHoldsOfTwoNodes(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	a := retaining(t, mem, cat, allSoon)
+	b := retaining(t, mem, cat, allSoon, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	plain := a.shelves[0].store
+	beside := func(name string, do func(context.Context, HoldOrder) error) {
+		did := false
+		a.shelves[0].store = holdBeside{plain, func() {
+			if !did {
+				did = true
+				if err := do(context.Background(), order(name)); err != nil {
+					t.Error(err)
+				}
+			}
+		}}
+	}
+	must := func(err error, want ...string) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		holds, err := a.Holds(context.Background(), testID)
+		var names []string
+		for _, h := range holds {
+			names = append(names, h.Name)
+		}
+		slices.Sort(names)
+		if err != nil || !slices.Equal(names, want) {
+			t.Errorf("held for %q, %v; want %q", names, err, want)
+		}
+		mustVerify(t, a, "held")
+	}
+	beside("b", b.PlaceHold)
+	must(a.PlaceHold(context.Background(), order("a")), "a", "b")
+	beside("c", b.PlaceHold)
+	must(a.ReleaseHold(context.Background(), order("a")), "b", "c")
+	beside("c", b.ReleaseHold)
+	must(a.PlaceHold(context.Background(), order("d")), "b", "d")
+}
+
+// TestHoldsTogether: an object with several holds, as they were written before; one that is
+// released leaves the others. A store that deletes nothing for now is told what is left.
+func TestHoldsTogether(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	mustPutFile(t, mem, "/data/store/"+testPrefix+"/"+segment.HoldFile,
+		[]byte(`{"version":1,"recording":"`+testID+`","holds":[{"name":"one","reason":"r"},{"name":"two","reason":"r"}]}`))
+	if err := errors.Join(a.PlaceHold(context.Background(), order("two")), a.ReleaseHold(context.Background(), order("one"))); err != nil {
+		t.Fatal(err)
+	}
+	if holds, err := a.Holds(context.Background(), testID); err != nil || len(holds) != 1 || holds[0].Name != "two" {
+		t.Fatalf("%+v, %v", holds, err)
+	}
+	a.shelves[0].store = lockedDelete{a.shelves[0].store}
+	if err := a.ReleaseHold(context.Background(), order("two")); err != nil {
+		t.Fatal(err)
+	}
+	if holds, err := a.Holds(context.Background(), testID); err != nil || len(holds) != 0 {
+		t.Errorf("%+v, %v", holds, err)
+	}
+	mustVerify(t, a, "released")
+}
+
+// lockedDelete is a store that deletes nothing.
+type lockedDelete struct{ recorder.Store }
+
+func (lockedDelete) Delete(context.Context, string) error { return &store.LockedError{} }

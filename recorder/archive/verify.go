@@ -312,7 +312,7 @@ func (v *verification) recording(id string, p place, objects []string) error {
 		v.Recordings--
 		return nil
 	}
-	known := []string{segment.ManifestFile, segment.KeyFile, segment.HoldFile}
+	known := []string{segment.ManifestFile, segment.KeyFile}
 	v.held(id, p, objects)
 	for _, s := range m.Segments {
 		known = append(known, s.File)
@@ -321,7 +321,7 @@ func (v *verification) recording(id string, p place, objects []string) error {
 		}
 	}
 	for _, o := range objects {
-		if !slices.Contains(known, o) && !v.a.beingReplaced(v.ctx, p, o) {
+		if !slices.Contains(known, o) && !segment.IsHold(o) && !v.a.beingReplaced(v.ctx, p, o) {
 			v.found.addf(id, o, FaultOrphan, "its manifest does not name it")
 		}
 	}

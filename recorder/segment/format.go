@@ -6,6 +6,7 @@ package segment
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -61,8 +62,17 @@ const ManifestFile = "recording.trm"
 // key. Of all objects it alone is ever replaced: by rewrapping and by shredding.
 const KeyFile = "recording.key"
 
-// HoldFile is the name of the object in a recording's folder that has its legal holds.
+// HoldFile begins the names of the objects in a recording's folder that have its legal holds.
 const HoldFile = "recording.hold"
+
+// HoldName is the name of the object of a hold.
+func HoldName(hold string) string {
+	sum := sha256.Sum256([]byte(hold))
+	return HoldFile + "." + hex.EncodeToString(sum[:8])
+}
+
+// IsHold tells whether an object has legal holds, by its name.
+func IsHold(object string) bool { return object == HoldFile || strings.HasPrefix(object, HoldFile+".") }
 
 // FileName returns the name of segment n in its recording's folder.
 func FileName(n int) string { return fmt.Sprintf("%04d.seg", n) }
