@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/segment"
 	"github.com/trunktap/trunktap/recorder/store"
@@ -137,5 +139,51 @@ func TestRebuildS3(t *testing.T) {
 	}
 	if d := cmp.Diff(whole.rows, cat.rows); d != "" {
 		t.Errorf("in parts: %s", d)
+	}
+}
+
+// TestHoldsS3: two nodes hold one recording on a real S3 server for many cases at the same time,
+// and release it; not before then is it deleted, with all that was left of holds.
+func TestHoldsS3(t *testing.T) {
+	srv, ctx := s3test.Start(t), context.Background()
+	st, err := bucket.Open(ctx, srv.URL(), store.Options{Credentials: srv.Credentials()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	record(t, retaining(t, mem, cat, RetentionConfig{}), newTestCall(testID, codec.WAVPCMU))
+	(&site{t: t, store: st}).storeOfScene(mem)
+	remote := func(node string) *Archive {
+		return retaining(t, vfstest.NewMem(), cat, allSoon, func(c *Config) { c.Store, c.Node = st, node })
+	}
+	a, b := remote("rec-a"), remote("rec-b")
+	each := func(do func(a *Archive) func(context.Context, HoldOrder) error) {
+		var ended sync.WaitGroup
+		for node, a := range []*Archive{a, b} {
+			ended.Go(func() {
+				for i := range 5 {
+					if err := do(a)(ctx, order(fmt.Sprintf("case %d of %d", i, node))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		ended.Wait()
+	}
+	each(func(a *Archive) func(context.Context, HoldOrder) error { return a.PlaceHold })
+	if holds, err := a.Holds(ctx, testID); err != nil || len(holds) != 10 {
+		t.Fatalf("%d holds, %v", len(holds), err)
+	}
+	if r := mustExpire(t, a, ExpireQuery{}); r.Held != 1 || r.Deleted != 0 {
+		t.Errorf("held: %+v", r)
+	}
+	mustVerify(t, a, "held")
+	each(func(a *Archive) func(context.Context, HoldOrder) error { return a.ReleaseHold })
+	mustVerify(t, a, "released")
+	if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 1 {
+		t.Errorf("released: %+v", r)
+	}
+	if err := st.List(ctx, "", func(i recorder.BlobInfo) error { return fmt.Errorf("%s is left", i.Name) }); err != nil {
+		t.Error(err)
 	}
 }
