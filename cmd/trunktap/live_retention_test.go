@@ -135,7 +135,7 @@ func TestLiveGiveWay(t *testing.T) {
 	old := recordOld(t, d, "sim-codec-change-by-re-INVITE.pcap")
 	d.start()
 	filler := filepath.Join(dir, "filler")
-	mustWrite(t, filler, strings.Repeat("x", 200<<20))
+	fillUp(t, filler)
 	d.waitMetric("trunktap_retention_gave_way_total", func(v float64) bool { return v == float64(len(old)) })
 	d.waitMetric("trunktap_recordings_admitted", func(v float64) bool { return v == 0 })
 	if err := os.Remove(filler); err != nil {
@@ -157,4 +157,20 @@ func TestLiveGiveWay(t *testing.T) {
 	}
 	d.command("verify")
 	d.stop()
+}
+
+// fillUp fills a disk to its last byte.
+func fillUp(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // full
+	for block := make([]byte, 1<<20); len(block) > 0; {
+		n, err := f.Write(block)
+		if err != nil || n < len(block) {
+			block = block[:len(block)/2]
+		}
+	}
 }

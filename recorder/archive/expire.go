@@ -104,6 +104,8 @@ func (a *Archive) Expire(ctx context.Context, q ExpireQuery) (ExpireReport, erro
 	if !q.DryRun {
 		a.expiring.Lock()
 		defer a.expiring.Unlock()
+		a.dropBallast()
+		defer a.keepBallast()
 	}
 	err := x.run()
 	if !q.DryRun && (err == nil || errors.Is(err, errEnough)) {

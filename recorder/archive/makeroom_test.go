@@ -192,3 +192,35 @@ func TestMakeRoomHangs(t *testing.T) {
 		a.space.ended.Wait()
 	})
 }
+
+// TestBallast: who deletes keeps room for the order and the log, and gives it up on a disk that
+// is full; a torn one is made anew, and who deletes nothing keeps none.
+func TestBallast(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	free, there := int64(1<<39), []bool{}
+	a := retaining(t, mem, cat, allSoon)
+	name := a.spool(ballastDir, ballastName)
+	has := func() bool { info, err := mem.Stat(name); return err == nil && info.Size() == ballastBytes }
+	if !has() {
+		t.Error("there is none")
+	}
+	mustPutFile(t, mem, name, []byte("torn"))
+	mustPutFile(t, mem, a.spool(ballastDir, vfs.TempPrefix+"x"), []byte("torn"))
+	disk := diskFS{FS: mem, free: func(string) int64 { there = append(there, has()); return free }}
+	a = retaining(t, disk, cat, allSoon)
+	if names := mustNames(t, mem, a.spool(ballastDir)); !has() || len(names) != 1 {
+		t.Errorf("behind a crash: %q", names)
+	}
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	free = 0
+	seen := false
+	a.shelves[0].store = holdingDelete{a.shelves[0].store, func() { seen = true; there = append(there, has()) }, new(bool)}
+	if r := mustExpire(t, a, ExpireQuery{}); r.Deleted != 1 || !seen || there[len(there)-1] || !has() {
+		t.Errorf("%+v; there while it is deleted, and behind that: %v, %v", r, there, has())
+	}
+	none := vfstest.NewMem()
+	b := retaining(t, none, newMemCatalog(), RetentionConfig{})
+	if _, err := none.Stat(b.spool(ballastDir)); err == nil {
+		t.Error("who deletes nothing keeps one")
+	}
+}
