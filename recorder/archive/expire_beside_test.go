@@ -201,6 +201,47 @@ func TestHoldBesideBegun(t *testing.T) {
 	}
 }
 
+// failingPut is a store that takes nothing under a name for a while.
+type failingPut struct {
+	recorder.Store
+	name string
+	fail *bool
+}
+
+func (s failingPut) Put(ctx context.Context, name string, content []byte) error {
+	if *s.fail && path.Base(name) == s.name {
+		return syscall.EIO
+	}
+	return s.Store.Put(ctx, name, content)
+}
+
+// TestHoldBesideShred: an order to shred waits for a store that fails; another node holds the recording.
+func TestHoldBesideShred(t *testing.T) {
+	mem, cat := vfstest.NewMem(), newMemCatalog()
+	fail := true
+	a := retaining(t, mem, cat, RetentionConfig{})
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	a.shelves[0].store = failingPut{a.shelves[0].store, segment.KeyFile, &fail}
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "asked", By: "x"}); !errors.Is(err, syscall.EIO) || !a.ordered(testID) {
+		t.Fatalf("%v", err)
+	}
+	b := retaining(t, mem, cat, RetentionConfig{}, func(c *Config) { c.SpoolDir, c.Node = "/other/spool", "rec-b" })
+	if err := b.PlaceHold(context.Background(), order("case")); err != nil {
+		t.Fatal(err)
+	}
+	fail = false
+	n, err := a.ShredDue(context.Background())
+	var refused *recorder.RefusedError
+	if n != 0 || !errors.As(err, &refused) || a.ordered(testID) {
+		t.Errorf("%d, %v; it waits still: %v", n, err, a.ordered(testID))
+	}
+	if m, err := b.Get(context.Background(), testID); err != nil || m.Shredded != nil {
+		t.Errorf("under a hold that was confirmed: %+v, %v", m, err)
+	}
+	mustVerify(t, a, "held")
+}
+
 // TestRulesBesideBegun: a deletion was begun and its store failed; somebody mends the rules and
 // restarts. It stays, and the log says why; the rest of one that is half gone goes.
 func TestRulesBesideBegun(t *testing.T) {

@@ -136,6 +136,11 @@ type heldError struct{ names []string }
 
 func (e *heldError) Error() string { return "it is under legal hold: " + strings.Join(e.names, ", ") }
 
+// refused is what somebody is told who asked for its end.
+func (e *heldError) refused() error {
+	return &recorder.RefusedError{Why: e.Error() + ": release it first"}
+}
+
 // mayGo tells whether a recording is held by nobody; *heldError.
 func (a *Archive) mayGo(ctx context.Context, p place) error {
 	holds, err := a.holds(ctx, p)

@@ -304,3 +304,22 @@ func TestHoldsTogether(t *testing.T) {
 type lockedDelete struct{ recorder.Store }
 
 func (lockedDelete) Delete(context.Context, string) error { return &store.LockedError{} }
+
+// TestVerifyHoldOfShredded: what is left of a hold that a store did not let go is no object too
+// many where the recording cannot be opened: it was shredded.
+func TestVerifyHoldOfShredded(t *testing.T) {
+	mem := vfstest.NewMem()
+	a := retaining(t, mem, newMemCatalog(), allSoon)
+	_ = mustProve(t, a, mem)
+	record(t, a, newTestCall(testID, codec.WAVPCMU))
+	plain := a.shelves[0].store
+	a.shelves[0].store = lockedDelete{plain}
+	if err := errors.Join(a.PlaceHold(context.Background(), order("case")), a.ReleaseHold(context.Background(), order("case"))); err != nil {
+		t.Fatal(err)
+	}
+	a.shelves[0].store = plain
+	if _, err := a.Shred(context.Background(), ShredOrder{Recording: testID, Reason: "asked", By: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	mustVerify(t, a, "shredded")
+}

@@ -96,7 +96,7 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 	if !a.isSpooled(o.Recording) { // else nobody could hold it, and its store need not answer
 		var held *heldError
 		if err := a.mayGo(ctx, p); errors.As(err, &held) {
-			return recorder.Shredded{}, &recorder.RefusedError{Why: held.Error() + ": release it first"}
+			return recorder.Shredded{}, held.refused()
 		} else if err != nil {
 			return recorder.Shredded{}, err
 		}
@@ -112,6 +112,9 @@ func (a *Archive) ordered(id string) bool { return a.hasOrder(shreddingDir, id) 
 // carryOut does what is left to do of an order, and forgets it.
 func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
 	s, err := a.destroyKey(ctx, p, o)
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		return recorder.Shredded{}, errors.Join(held.refused(), a.dropOrder(shreddingDir, o.Recording))
+	}
 	if err != nil {
 		return recorder.Shredded{}, err
 	}
@@ -127,7 +130,7 @@ func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder
 	return s, a.dropOrder(shreddingDir, o.Recording)
 }
 
-// destroyKey puts the end of a recording in the place of its key.
+// destroyKey asks for holds, and puts the end of a recording in the place of its key; *heldError.
 func (a *Archive) destroyKey(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
 	defer a.lockKey(o.Recording)()
 	rec, err := a.keys(p).record(ctx, o.Recording)
@@ -136,6 +139,11 @@ func (a *Archive) destroyKey(ctx context.Context, p place, o ShredOrder) (record
 	}
 	if rec.Shredded != nil {
 		return *rec.Shredded, nil
+	}
+	if !a.isSpooled(o.Recording) { // another node may hold it since the order was given
+		if err := a.mayGo(ctx, p); err != nil {
+			return recorder.Shredded{}, err
+		}
 	}
 	rec = segment.KeyRecord{Recording: o.Recording, Prefix: p.prefix, Created: rec.Created, Wrapped: rec.Wrapped}
 	rec.Shredded = &recorder.Shredded{At: time.Now().UTC().Round(0), Reason: o.Reason, By: o.By}
@@ -196,6 +204,11 @@ func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
 	}
 	if err == nil {
 		_, err = a.carryOut(ctx, p, o)
+	}
+	if refused := (*recorder.RefusedError)(nil); errors.As(err, &refused) {
+		e := o.entry(audit.ResultRefused)
+		e.What = refused.Why
+		err = errors.Join(err, a.trace(ctx, e))
 	}
 	if err != nil {
 		return false, fmt.Errorf("shred recording %s: %w", o.Recording, err)

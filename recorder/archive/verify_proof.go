@@ -208,13 +208,14 @@ func (v *verification) tombstoneLost(id, log string) {
 // withoutKey checks the stored bytes of a recording against its link.
 func (v *verification) withoutKey(p place, l *audit.Link, objects []string, why error) {
 	known := []string{segment.ManifestFile, segment.KeyFile}
+	v.held(l.Recording, p, objects)
 	for _, f := range l.Files {
 		known = append(known, f.Name)
 		v.Segments++
 		v.file(l.Recording, p, f)
 	}
 	for _, o := range objects {
-		if !slices.Contains(known, o) && !v.a.beingReplaced(v.ctx, p, o) {
+		if !slices.Contains(known, o) && !segment.IsHold(o) && !v.a.beingReplaced(v.ctx, p, o) {
 			v.found.addf(l.Recording, o, FaultOrphan, "its link does not name it")
 		}
 	}
