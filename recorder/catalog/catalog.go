@@ -193,7 +193,7 @@ func (c *Catalog) Get(ctx context.Context, id string) (recorder.Row, error) {
 var withManifests = "JOIN " + manifests.as() + " ON " + manifests.Key.sql() + " = " + recordings.Key.sql()
 
 func (c *Catalog) selectFound() *bun.SelectQuery {
-	return c.db.NewSelect().TableExpr(recordings.as()).Join(withManifests).Column(foundColumns...)
+	return recordings.from(c.db).Join(withManifests).Column(foundColumns...)
 }
 
 // Delete implements recorder.Catalog.

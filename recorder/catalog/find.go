@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -225,7 +226,7 @@ func (c *Catalog) run(ctx context.Context, s *search, n int) (hits, error) {
 		if wide && !have.late {
 			return w.sorted(ctx, c.e.within(w.byTerms(s.must), s.lo, s.hi))
 		}
-		return w.sorted(ctx, w.rows(c.db.NewSelect().TableExpr(recordings.as())))
+		return w.sorted(ctx, w.rows(recordings.from(c.db)))
 	case s.byDuration() && have.lazy:
 		return w.byClass(ctx)
 	case s.byDuration():
@@ -252,7 +253,7 @@ func (w *walk) shortTime(ctx context.Context) bool {
 	if w.s.lo == math.MinInt64 && w.s.hi == math.MaxInt64 {
 		return false
 	}
-	return w.few(ctx, recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as())))
+	return w.few(ctx, recordings.Key.within(w.s.lo, w.s.hi).on(recordings.from(w.c.db)))
 }
 
 // fewDurations tells whether few rows have the durations asked for.
@@ -276,17 +277,21 @@ func (w *walk) rows(q *bun.SelectQuery) *bun.SelectQuery {
 	return w.s.inRows(w.c.e, q.Column(hitColumns...), true)
 }
 
+// orderBy is the order of what a statement itself selects.
 func (w *walk) orderBy() string {
-	switch w.s.order {
-	case recorder.OrderLongest:
-		return recordings.RealMS.desc() + ", " + recordings.Key.desc()
-	case recorder.OrderShortest:
-		return recordings.RealMS.asc() + ", " + recordings.Key.asc()
-	case recorder.OrderOldest:
-		return recordings.Key.asc()
-	default:
-		return recordings.Key.desc()
+	if w.s.byDuration() {
+		return w.ordered(recordings.RealMS.bare(), recordings.Key.bare())
 	}
+	return w.ordered(recordings.Key.bare())
+}
+
+// ordered is the order of a search, by columns.
+func (w *walk) ordered(columns ...string) string {
+	way := " ASC"
+	if w.s.desc() {
+		way = " DESC"
+	}
+	return strings.Join(columns, way+", ") + way
 }
 
 // behind restricts q to what comes after the page before, in order of duration.

@@ -42,14 +42,16 @@ func matches(must []match) cond {
 	return cond{recordings.Terms.sql() + " @@ ?::tsquery", []any{tsquery(must)}}
 }
 
+// looked is a condition that is looked up in rows: in this form no index serves it.
+func looked(c cond) cond { return cond{"(" + c.sql + ") IS TRUE", c.args} }
+
 func (e *postgresEngine) has(must []match) []cond {
 	if len(must) == 0 {
 		return nil
 	}
-	// In this form no index serves it: beside a span of keys or durations the planner
-	// would rather read all of a common prefix from the index of terms.
-	c := matches(must)
-	return []cond{{"(" + c.sql + ") IS TRUE", c.args}}
+	// Beside a span of keys or durations the planner would rather read all of a common prefix
+	// from the index of terms.
+	return []cond{looked(matches(must))}
 }
 
 func (e *postgresEngine) lacks(m match) cond {
@@ -58,7 +60,7 @@ func (e *postgresEngine) lacks(m match) cond {
 }
 
 func (e *postgresEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return matches(must).on(db.NewSelect().TableExpr(recordings.as()).Column(hitColumns...))
+	return matches(must).on(recordings.from(db).Column(hitColumns...))
 }
 
 func (e *postgresEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
@@ -66,7 +68,7 @@ func (e *postgresEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery 
 }
 
 func (e *postgresEngine) byDurations(db *bun.DB) *bun.SelectQuery {
-	return db.NewSelect().TableExpr(recordings.as())
+	return recordings.from(db)
 }
 
 // few asks the planner, whose statistics know the most common terms.
@@ -130,10 +132,8 @@ func (e *postgresEngine) expand(_ context.Context, _ *bun.DB, must []match, _ in
 }
 
 func (e *postgresEngine) within(q *bun.SelectQuery, from, to int64) *bun.SelectQuery {
-	// Keys in this form are looked at in the rows: of their own index the planner would read
-	// all in the span.
-	c := recordings.Key.within(from, to)
-	return cond{"(" + c.sql + ") IS TRUE", c.args}.on(q)
+	// Of the index of keys the planner would read all in the span.
+	return looked(recordings.Key.within(from, to)).on(q)
 }
 
 // sorted keeps the planner from walking through a whole table in order, hoping

@@ -41,7 +41,7 @@ var ftsRow = column[int64]{table{"recordings_terms", "t"}, "rowid"}
 
 // fts selects what has terms.
 func fts(db *bun.DB, must []match) *bun.SelectQuery {
-	return db.NewSelect().TableExpr(ftsRow.of.as()).Where("t.recordings_terms MATCH ?", matchOf(must))
+	return ftsRow.of.from(db).Where("t.recordings_terms MATCH ?", matchOf(must))
 }
 
 // has looks fields up in the row itself, words and grams in their index.
@@ -68,14 +68,13 @@ func (e *sqliteEngine) lacks(m match) cond {
 // byTerms joins so that FTS5 comes first: its rows come in order of keys, when it is
 // its own that they are sorted by.
 func (e *sqliteEngine) byTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return fts(db, must).Join("CROSS JOIN "+recordings.as()+" ON "+recordings.Key.sql()+" = "+ftsRow.sql()).
-		ColumnExpr("? AS ?", bun.Safe(ftsRow.sql()), bun.Safe(recordings.Key.bare())).Column(recordings.RealMS.sql())
+	return fts(db, must).Join("CROSS JOIN " + recordings.as() + " ON " + recordings.Key.sql() + " = " + ftsRow.sql()).
+		ColumnExpr(ftsRow.sql() + " AS " + recordings.Key.bare()).Column(recordings.RealMS.sql())
 }
 
 // keysByTerms reads no row.
 func (e *sqliteEngine) keysByTerms(db *bun.DB, must []match) *bun.SelectQuery {
-	return fts(db, must).ColumnExpr("? AS ?", bun.Safe(ftsRow.sql()), bun.Safe(recordings.Key.bare())).
-		ColumnExpr("0 AS ?", bun.Safe(recordings.RealMS.bare()))
+	return fts(db, must).ColumnExpr(ftsRow.sql() + " AS " + recordings.Key.bare()).ColumnExpr("0 AS " + recordings.RealMS.bare())
 }
 
 // byDurations names the index: without statistics it is the keys that would be gone through.
@@ -128,8 +127,8 @@ func (e *sqliteEngine) few(ctx context.Context, db *bun.DB, s *search, p pace, c
 			return share{lazy: true}
 		}
 	}
-	newest := recordings.Key.within(s.lo, s.hi).on(db.NewSelect().TableExpr(recordings.as()).ColumnExpr(recordings.Terms.sql())).
-		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(p.firstStep)
+	newest := recordings.Key.within(s.lo, s.hi).on(recordings.from(db).ColumnExpr(recordings.Terms.sql())).
+		OrderExpr(recordings.Key.sql() + " DESC").Limit(p.firstStep)
 	q := db.NewSelect().TableExpr("(?) AS r", newest).ColumnExpr("count(*)")
 	for _, c := range e.has(s.must) {
 		q = c.on(q)

@@ -20,8 +20,8 @@ func (w *walk) common(ctx context.Context) bool {
 		return w.commonRows(ctx)
 	}
 	var list []hit
-	err := recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as()).Column(recordings.Key.sql())).
-		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(lateStep).Scan(ctx, &list)
+	err := recordings.Key.within(w.s.lo, w.s.hi).on(recordings.from(w.c.db).Column(recordings.Key.sql())).
+		OrderExpr(recordings.Key.sql()+" DESC").Limit(lateStep).Scan(ctx, &list)
 	if err != nil {
 		return false
 	}
@@ -32,8 +32,8 @@ func (w *walk) common(ctx context.Context) bool {
 
 // commonRows tells the same where the rows themselves have it.
 func (w *walk) commonRows(ctx context.Context) bool {
-	newest := recordings.Key.within(w.s.lo, w.s.hi).on(w.c.db.NewSelect().TableExpr(recordings.as())).
-		OrderExpr("? DESC", bun.Safe(recordings.Key.sql())).Limit(w.c.pace.firstStep)
+	newest := recordings.Key.within(w.s.lo, w.s.hi).on(recordings.from(w.c.db)).
+		OrderExpr(recordings.Key.sql() + " DESC").Limit(w.c.pace.firstStep)
 	some := walk{c: w.c, s: w.s}
 	some.lookLate()
 	var n int64

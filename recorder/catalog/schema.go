@@ -28,6 +28,9 @@ func (t table) as() string {
 	return t.name + " AS " + t.alias
 }
 
+// from selects of the table.
+func (t table) from(db bun.IDB) *bun.SelectQuery { return db.NewSelect().TableExpr(t.as()) }
+
 // column is one of a table, with values of T.
 type column[T any] struct {
 	of   table
@@ -71,10 +74,6 @@ func (c column[T]) among(values []T) cond { return cond{c.sql() + " IN (?)", []a
 func (c column[T]) extreme(of string) string {
 	return "(SELECT " + of + "(" + c.name + ") FROM " + c.of.name + ")"
 }
-
-// desc and asc are orders of what a statement selects.
-func (c column[T]) desc() string { return c.name + " DESC" }
-func (c column[T]) asc() string  { return c.name + " ASC" }
 
 // likePattern compares a text with a pattern whose escape is an exclamation mark.
 func likePattern(c column[string], pattern string) cond {

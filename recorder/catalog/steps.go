@@ -66,7 +66,7 @@ func (w *walk) span(ctx context.Context, lazy bool, from, to int64) (list []hit,
 	most := int64(w.n + 1 - len(w.out.list))
 	err = w.inTime(ctx, w.tries(lazy), func(ctx context.Context, db bun.IDB) error {
 		if !lazy {
-			q := recordings.Key.within(from, to).on(w.rows(w.c.db.NewSelect().TableExpr(recordings.as())))
+			q := recordings.Key.within(from, to).on(w.rows(recordings.from(w.c.db)))
 			list, err = w.scan(ctx, db, q.OrderExpr(w.timeOrder()), most)
 			return err
 		}
@@ -149,7 +149,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 	if have.lazy && w.bare() && !w.hours && w.c.e.wholeFirst() {
 		return math.MaxInt64, nil
 	}
-	q := recordings.Key.within(lo, hi).on(w.c.db.NewSelect().TableExpr(recordings.as()).Column(recordings.Key.sql())).OrderExpr(w.timeOrder())
+	q := recordings.Key.within(lo, hi).on(recordings.from(w.c.db).Column(recordings.Key.sql())).OrderExpr(w.timeOrder())
 	var key int64
 	err := q.Offset(w.step).Limit(1).Scan(ctx, &key)
 	switch {
@@ -164,7 +164,7 @@ func (w *walk) firstSpan(ctx context.Context, lo, hi int64, have share) (int64, 
 }
 
 func (w *walk) timeOrder() string {
-	return recordings.Key.sql() + " " + string(w.way())
+	return w.ordered(recordings.Key.sql())
 }
 
 // adapt makes steps so long that each costs a part of what is left of the budget.
@@ -313,16 +313,8 @@ func (w *walk) stepDurations(ctx context.Context, at hit, after bool, rows int64
 	return list, end, err
 }
 
-func (w *walk) way() bun.Safe {
-	if w.s.desc() {
-		return "DESC"
-	}
-	return "ASC"
-}
-
 func (w *walk) durationOrder() string {
-	way := " " + string(w.way())
-	return recordings.RealMS.sql() + way + ", " + recordings.Key.sql() + way
+	return w.ordered(recordings.RealMS.sql(), recordings.Key.sql())
 }
 
 func (w *walk) upTo(q *bun.SelectQuery, h hit) *bun.SelectQuery {

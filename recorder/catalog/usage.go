@@ -68,7 +68,7 @@ func (c *Catalog) Usage(ctx context.Context, q recorder.UsageQuery) ([]recorder.
 	}
 	ctx, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
-	sel := usage.Recordings.above(0).on(c.db.NewSelect().TableExpr(usage.as()))
+	sel := usage.Recordings.above(0).on(usage.from(c.db))
 	for _, col := range usageColumns {
 		sel = sel.ColumnExpr("CAST(sum(?) AS BIGINT) AS ?", col.ident(), col.ident())
 	}
