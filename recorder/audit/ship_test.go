@@ -247,6 +247,23 @@ func forgetShipped(t *testing.T, mem *vfstest.Mem) {
 	}
 }
 
+// fillMany appends n long entries, 50 at a time.
+func fillMany(t *testing.T, l *Log, n int) {
+	t.Helper()
+	const together = 50
+	var ended sync.WaitGroup
+	for range together {
+		ended.Go(func() {
+			for range n / together {
+				if err := l.Append(context.Background(), Entry{Kind: KindGet, Who: "api", What: strings.Repeat("x", 3500)}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	ended.Wait()
+}
+
 // TestShipForgetsBacklog: objects without a checkpoint, whose entries are kept nowhere
 // else, stay as they are when the note of them is lost.
 func TestShipForgetsBacklog(t *testing.T) {
@@ -259,17 +276,7 @@ func TestShipForgetsBacklog(t *testing.T) {
 		})
 	}
 	l := open(nil)
-	var ended sync.WaitGroup
-	for range 50 {
-		ended.Go(func() {
-			for range 400 {
-				if err := l.Append(context.Background(), Entry{Kind: KindGet, Who: "api", What: strings.Repeat("x", 3500)}); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	ended.Wait()
+	fillMany(t, l, 20_000)
 	if err := errors.Join(l.Close(), open(st).Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -352,17 +359,7 @@ func TestShipOther(t *testing.T) {
 		})
 	}
 	l := open(nil)
-	var ended sync.WaitGroup
-	for range 50 {
-		ended.Go(func() {
-			for range 300 {
-				if err := l.Append(context.Background(), Entry{Kind: KindGet, Who: "api", What: strings.Repeat("x", 3500)}); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-	}
-	ended.Wait()
+	fillMany(t, l, 15_000)
 	if err := errors.Join(l.Close(), open(st).Close()); err != nil {
 		t.Fatal(err)
 	}
