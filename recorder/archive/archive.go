@@ -32,14 +32,13 @@ const (
 	keptDir       = "kept" // segments that its store has, kept for a while
 	shreddingDir  = "shredding"
 	deletingDir   = "deleting"
-	ballastDir    = "ballast"
 	withdrawnDir  = "withdrawn" // manifests that are deleted, until it is certain that they may be
 )
 
 // reserved tells whether a name in the spool can be no recording's.
 func reserved(name string) bool {
 	return name == rowsDir || name == quarantineDir || name == deferredDir || name == goneDir || name == keptDir ||
-		name == unlinkedDir || name == shreddingDir || name == deletingDir || name == withdrawnDir || name == ballastDir
+		name == unlinkedDir || name == shreddingDir || name == deletingDir || name == withdrawnDir
 }
 
 // Config says where an archive lies.

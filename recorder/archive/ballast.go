@@ -12,7 +12,7 @@ import (
 
 const (
 	ballastBytes = 4 << 20
-	ballastName  = "room"
+	ballastFile  = "ballast.room"
 )
 
 // keepBallast writes the ballast where there is none, as far as there is room, and something
@@ -21,28 +21,18 @@ func (a *Archive) keepBallast() {
 	if a.cfg.ReadOnly || len(a.cfg.Retention.Policy) == 0 {
 		return
 	}
-	name := a.spool(ballastDir, ballastName)
+	name := a.spool(ballastFile)
 	if info, err := a.fsys.Stat(name); err == nil && info.Size() == ballastBytes {
 		return
 	}
-	if err := vfs.MkdirAll(a.fsys, a.spool(ballastDir)); err != nil {
-		return // tried again with the next run
-	}
-	entries, err := a.fsys.ReadDir(a.spool(ballastDir))
-	if err != nil {
-		return // as above
-	}
-	for _, e := range entries { // torn by a crash
-		_ = a.fsys.Remove(a.spool(ballastDir, e.Name())) // as above
-	}
 	content := make([]byte, ballastBytes)
 	_, _ = rand.Read(content)                // never fails; a file system that compresses makes no room of nothing
-	_ = vfs.WriteFile(a.fsys, name, content) // as above
+	_ = vfs.WriteFile(a.fsys, name, content) // tried again with the next run
 }
 
 // dropBallast gives the ballast up when the disk is full.
 func (a *Archive) dropBallast() {
 	if free, err := a.fsys.Free(a.cfg.SpoolDir); err != nil || free < ballastBytes {
-		_ = a.removeFile(a.spool(ballastDir, ballastName)) // then there is none
+		_ = a.removeFile(a.spool(ballastFile)) // then there is none
 	}
 }

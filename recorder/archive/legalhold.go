@@ -284,14 +284,9 @@ func (a *Archive) replaceHolds(ctx context.Context, id string, change holdChange
 	return err
 }
 
-// held looks whether the holds of a recording can be read.
-func (v *verification) held(id string, p place, objects []string) {
-	for _, o := range objects {
-		if !segment.IsHold(o) {
-			continue
-		}
-		if _, err := v.a.readHolds(v.ctx, p, o); err != nil && !errors.Is(err, recorder.ErrNotFound) {
-			v.found.addErr(id, o, err)
-		}
+// held looks whether an object of a recording's holds can be read.
+func (v *verification) held(id string, p place, object string) {
+	if _, err := v.a.readHolds(v.ctx, p, object); err != nil && !errors.Is(err, recorder.ErrNotFound) {
+		v.found.addErr(id, object, err)
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/trunktap/trunktap/media/codec"
 	"github.com/trunktap/trunktap/recorder"
 	"github.com/trunktap/trunktap/recorder/audit"
 	"github.com/trunktap/trunktap/recorder/segment"
-	"github.com/trunktap/trunktap/recorder/store"
 	"github.com/trunktap/trunktap/recorder/vfs/vfstest"
 )
 
@@ -290,7 +290,7 @@ func TestHoldsTogether(t *testing.T) {
 	if holds, err := a.Holds(context.Background(), testID); err != nil || len(holds) != 1 || holds[0].Name != "two" {
 		t.Fatalf("%+v, %v", holds, err)
 	}
-	a.shelves[0].store = lockedDelete{a.shelves[0].store}
+	a.shelves[0].store = &lockedStore{Store: a.shelves[0].store, until: time.Now().Add(long)}
 	if err := a.ReleaseHold(context.Background(), order("two")); err != nil {
 		t.Fatal(err)
 	}
@@ -300,11 +300,6 @@ func TestHoldsTogether(t *testing.T) {
 	mustVerify(t, a, "released")
 }
 
-// lockedDelete is a store that deletes nothing.
-type lockedDelete struct{ recorder.Store }
-
-func (lockedDelete) Delete(context.Context, string) error { return &store.LockedError{} }
-
 // TestVerifyHoldOfShredded: what is left of a hold that a store did not let go is no object too
 // many where the recording cannot be opened: it was shredded.
 func TestVerifyHoldOfShredded(t *testing.T) {
@@ -313,7 +308,7 @@ func TestVerifyHoldOfShredded(t *testing.T) {
 	_ = mustProve(t, a, mem)
 	record(t, a, newTestCall(testID, codec.WAVPCMU))
 	plain := a.shelves[0].store
-	a.shelves[0].store = lockedDelete{plain}
+	a.shelves[0].store = &lockedStore{Store: plain, until: time.Now().Add(long)}
 	if err := errors.Join(a.PlaceHold(context.Background(), order("case")), a.ReleaseHold(context.Background(), order("case"))); err != nil {
 		t.Fatal(err)
 	}

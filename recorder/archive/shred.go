@@ -34,6 +34,15 @@ func (o ShredOrder) entry(result string) audit.Entry {
 	return audit.Entry{Kind: audit.KindShredded, Recording: o.Recording, Who: o.By, From: o.From, What: o.Reason, Result: result}
 }
 
+// failed is the entry of an order that came to nothing.
+func (o ShredOrder) failed(err error) audit.Entry {
+	e := o.entry(audit.ResultOf(err))
+	if refused := (*recorder.RefusedError)(nil); errors.As(err, &refused) {
+		e.What = refused.Why
+	}
+	return e
+}
+
 // Shred destroys the key of a recording: nobody will ever read again what is left
 // of it here, and of copies of its files without recording.key. The file with the
 // key is replaced, in one step, by one that tells when and why, so a crash leaves
@@ -54,12 +63,7 @@ func (a *Archive) Shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 		err = errors.Join(err, a.trace(ctx, o.entry(audit.ResultWaits)))
 	}
 	if s.At.IsZero() && !a.cfg.ReadOnly && !errors.Is(err, audit.ErrUnavailable) {
-		e := o.entry(audit.ResultOf(err))
-		var refused *recorder.RefusedError
-		if errors.As(err, &refused) {
-			e.What = refused.Why
-		}
-		err = errors.Join(err, a.trace(ctx, e))
+		err = errors.Join(err, a.trace(ctx, o.failed(err)))
 	}
 	return s, fmt.Errorf("shred recording %s: %w", o.Recording, err)
 }
@@ -93,13 +97,11 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 		err = errors.Join(a.afterShred(ctx, p), a.trace(ctx, o.entry(audit.ResultRepeat)))
 		return *rec.Shredded, err
 	}
-	if !a.isSpooled(o.Recording) { // else nobody could hold it, and its store need not answer
-		var held *heldError
-		if err := a.mayGo(ctx, p); errors.As(err, &held) {
-			return recorder.Shredded{}, held.refused()
-		} else if err != nil {
-			return recorder.Shredded{}, err
-		}
+	var held *heldError
+	if err := a.mayShred(ctx, p); errors.As(err, &held) {
+		return recorder.Shredded{}, held.refused()
+	} else if err != nil {
+		return recorder.Shredded{}, err
 	}
 	if err := a.saveOrder(shreddingDir, o.Recording, o); err != nil {
 		return recorder.Shredded{}, err
@@ -108,6 +110,15 @@ func (a *Archive) shred(ctx context.Context, o ShredOrder) (recorder.Shredded, e
 }
 
 func (a *Archive) ordered(id string) bool { return a.hasOrder(shreddingDir, id) }
+
+// mayShred is mayGo. While a recording waits for its store nobody can hold it, and the store need
+// not answer.
+func (a *Archive) mayShred(ctx context.Context, p place) error {
+	if a.isSpooled(p.id()) {
+		return nil
+	}
+	return a.mayGo(ctx, p)
+}
 
 // carryOut does what is left to do of an order, and forgets it.
 func (a *Archive) carryOut(ctx context.Context, p place, o ShredOrder) (recorder.Shredded, error) {
@@ -140,10 +151,8 @@ func (a *Archive) destroyKey(ctx context.Context, p place, o ShredOrder) (record
 	if rec.Shredded != nil {
 		return *rec.Shredded, nil
 	}
-	if !a.isSpooled(o.Recording) { // another node may hold it since the order was given
-		if err := a.mayGo(ctx, p); err != nil {
-			return recorder.Shredded{}, err
-		}
+	if err := a.mayShred(ctx, p); err != nil { // another node may hold it since the order was given
+		return recorder.Shredded{}, err
 	}
 	rec = segment.KeyRecord{Recording: o.Recording, Prefix: p.prefix, Created: rec.Created, Wrapped: rec.Wrapped}
 	rec.Shredded = &recorder.Shredded{At: time.Now().UTC().Round(0), Reason: o.Reason, By: o.By}
@@ -205,10 +214,8 @@ func (a *Archive) shredDue(ctx context.Context, name string) (bool, error) {
 	if err == nil {
 		_, err = a.carryOut(ctx, p, o)
 	}
-	if refused := (*recorder.RefusedError)(nil); errors.As(err, &refused) {
-		e := o.entry(audit.ResultRefused)
-		e.What = refused.Why
-		err = errors.Join(err, a.trace(ctx, e))
+	if errors.As(err, new(*recorder.RefusedError)) {
+		err = errors.Join(err, a.trace(ctx, o.failed(err)))
 	}
 	if err != nil {
 		return false, fmt.Errorf("shred recording %s: %w", o.Recording, err)

@@ -312,19 +312,14 @@ func (v *verification) recording(id string, p place, objects []string) error {
 		v.Recordings--
 		return nil
 	}
-	known := []string{segment.ManifestFile, segment.KeyFile}
-	v.held(id, p, objects)
+	var files []string
 	for _, s := range m.Segments {
-		known = append(known, s.File)
+		files = append(files, s.File)
 		if err := v.segment(m, p, s); err != nil {
 			return err
 		}
 	}
-	for _, o := range objects {
-		if !slices.Contains(known, o) && !segment.IsHold(o) && !v.a.beingReplaced(v.ctx, p, o) {
-			v.found.addf(id, o, FaultOrphan, "its manifest does not name it")
-		}
-	}
+	v.besides(id, p, objects, files, "its manifest does not name it")
 	v.totals(m)
 	return nil
 }

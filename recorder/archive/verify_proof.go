@@ -207,23 +207,32 @@ func (v *verification) tombstoneLost(id, log string) {
 
 // withoutKey checks the stored bytes of a recording against its link.
 func (v *verification) withoutKey(p place, l *audit.Link, objects []string, why error) {
-	known := []string{segment.ManifestFile, segment.KeyFile}
-	v.held(l.Recording, p, objects)
+	var files []string
 	for _, f := range l.Files {
-		known = append(known, f.Name)
+		files = append(files, f.Name)
 		v.Segments++
 		v.file(l.Recording, p, f)
 	}
-	for _, o := range objects {
-		if !slices.Contains(known, o) && !segment.IsHold(o) && !v.a.beingReplaced(v.ctx, p, o) {
-			v.found.addf(l.Recording, o, FaultOrphan, "its link does not name it")
-		}
-	}
+	v.besides(l.Recording, p, objects, files, "its link does not name it")
 	if errors.Is(why, recorder.ErrShredded) {
 		v.notes.addf(l.Recording, "", FaultShredded, "%s; its stored bytes were compared with its link", v.ended)
 		return
 	}
 	v.notes.addf(l.Recording, "", FaultSealed, "frames were not decrypted, only stored bytes compared with its link: %v", why)
+}
+
+// besides looks at the objects of a recording that are none of its files: why says what
+// does not name those that belong to nothing.
+func (v *verification) besides(id string, p place, objects, files []string, why string) {
+	for _, o := range objects {
+		switch {
+		case o == segment.ManifestFile, o == segment.KeyFile, slices.Contains(files, o):
+		case segment.IsHold(o):
+			v.held(id, p, o)
+		case !v.a.beingReplaced(v.ctx, p, o):
+			v.found.addf(id, o, FaultOrphan, "%s", why)
+		}
+	}
 }
 
 // file compares the stored bytes of a file with what a link says.
