@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ func TestLiveRestartStates(t *testing.T) {
 			calls = append(calls, c)
 		}
 	}
-	time.Sleep(time.Second)
+	d.hasWritten(len(calls))
 	for _, c := range calls {
 		for _, end := range []*siptest.Call{c.external, c.internal} {
 			end.AnswerWhen(ready)
@@ -163,4 +164,23 @@ func (c *stateCall) goesOn(ctx context.Context) error {
 		return fmt.Errorf("%s: BYE: %w", c.what, err)
 	}
 	return nil
+}
+
+// hasWritten waits until so many recordings that go on have written audio, which a process that
+// comes behind finds.
+func (d *liveDaemon) hasWritten(recordings int) {
+	d.t.Helper()
+	const frame = 500 * 8 // bytes: more than a header has, and less than half a second of plain audio
+	d.within(time.Minute, "written", func() error {
+		n := 0
+		for _, f := range must(filepath.Glob(filepath.Join(d.cfg.Spool, "*", "0001.seg")))(d.t) {
+			if info, err := os.Stat(f); err == nil && info.Size() > frame {
+				n++
+			}
+		}
+		if n < recordings {
+			return fmt.Errorf("%d of %d recordings", n, recordings)
+		}
+		return nil
+	})
 }
